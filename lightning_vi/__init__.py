@@ -1,0 +1,1 @@
+"""Uncertainty quantification by variational inference, on PyTorch Lightning."""

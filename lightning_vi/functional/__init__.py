@@ -1,0 +1,1 @@
+"""Pure tensor mathematics: divergences, decompositions and scores."""

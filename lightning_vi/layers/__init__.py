@@ -1,0 +1,1 @@
+"""Layers with stochastic weights."""

@@ -1,0 +1,1 @@
+"""Observation models p(y | f)."""
