@@ -10,7 +10,7 @@ import lightning_vi
 
 PACKAGE = Path(lightning_vi.__file__).parent
 
-LEAVES = {"functional", "backbones", "exceptions"}
+LEAVES = {"functional", "backbones", "exceptions", "noise"}
 PARTS = {"likelihoods", "priors", "posteriors", "metrics", "plots"}
 CORE = LEAVES | {"likelihoods", "priors", "posteriors", "metrics"}
 ALLOWED: dict[str, set[str]] = {
@@ -18,14 +18,14 @@ ALLOWED: dict[str, set[str]] = {
     **{part: {"functional", "exceptions"} for part in PARTS},
     "datamodules": {"functional", "exceptions"},
     "layers": {"functional", "exceptions", "posteriors", "priors"},
-    "sampling": {"functional", "exceptions", "posteriors", "priors", "layers"},
+    "sampling": {"functional", "exceptions", "noise", "posteriors", "priors", "layers"},
     "conversion": {"functional", "exceptions", "posteriors", "priors", "layers", "sampling"},
-    "objectives": CORE | {"layers", "sampling", "conversion"},
-    "methods": CORE | {"layers", "sampling", "conversion", "objectives"},
-    "callbacks": CORE | {"layers", "sampling", "conversion", "objectives", "methods"},
+    "objectives": CORE | {"noise", "layers", "sampling", "conversion"},
+    "methods": CORE | {"noise", "layers", "sampling", "conversion", "objectives"},
+    "callbacks": CORE | {"noise", "layers", "sampling", "conversion", "objectives", "methods"},
 }
 TOP_OF_THE_HOUSE = {"__init__", "cli", "demo"}
-FRAME_OF_METHODS = {"base", "variational"}
+FRAME_OF_METHODS = {"base", "batch", "optimizers", "point", "variational"}
 
 
 def room(path: Path) -> str:

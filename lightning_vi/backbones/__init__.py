@@ -1,1 +1,5 @@
 """Plain networks."""
+
+from lightning_vi.backbones.mlp import MLP
+
+__all__ = ["MLP"]

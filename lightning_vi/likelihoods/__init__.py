@@ -1,1 +1,19 @@
 """Observation models p(y | f)."""
+
+from lightning_vi.likelihoods.base import Likelihood, Task
+from lightning_vi.likelihoods.classification import Bernoulli, Categorical
+from lightning_vi.likelihoods.gaussian import Gaussian
+from lightning_vi.likelihoods.heteroscedastic import HeteroscedasticGaussian
+from lightning_vi.likelihoods.prediction import Prediction
+from lightning_vi.likelihoods.regression import RegressionLikelihood
+
+__all__ = [
+    "Bernoulli",
+    "Categorical",
+    "Gaussian",
+    "HeteroscedasticGaussian",
+    "Likelihood",
+    "Prediction",
+    "RegressionLikelihood",
+    "Task",
+]

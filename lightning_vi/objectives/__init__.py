@@ -1,1 +1,6 @@
 """Training objectives."""
+
+from lightning_vi.objectives.elbo import ObjectiveTerms, negative_elbo
+from lightning_vi.objectives.num_data import count_training_data
+
+__all__ = ["ObjectiveTerms", "count_training_data", "negative_elbo"]

@@ -1,0 +1,101 @@
+"""Uncertainty split into its epistemic and aleatoric parts."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class RunningMoments:
+    """Mean and population variance over samples that arrive in chunks (Chan et al., 1983).
+
+    Memory does not grow with the number of samples, and one sample has variance zero.
+
+    Example:
+        >>> import torch
+        >>> moments = RunningMoments()
+        >>> moments.update(torch.tensor([[1.0], [3.0]]))
+        >>> moments.update(torch.tensor([[5.0]]))
+        >>> moments.mean, moments.variance
+        (tensor([3.]), tensor([2.6667]))
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = torch.zeros(())
+        self._sum_of_squares = torch.zeros(())
+
+    def update(self, samples: Tensor) -> None:
+        """Adds samples.
+
+        Args:
+            samples: Shape [S, ...], of the same trailing shape in every call.
+        """
+        mean = samples.mean(0)
+        sum_of_squares = (samples - mean).square().sum(0)
+        size = samples.shape[0]
+        if self.count == 0:
+            self.count, self.mean, self._sum_of_squares = size, mean, sum_of_squares
+            return
+        total = self.count + size
+        shift = mean - self.mean
+        self.mean = self.mean + shift * (size / total)
+        self._sum_of_squares = self._sum_of_squares + sum_of_squares + shift.square() * (self.count * size / total)
+        self.count = total
+
+    @property
+    def variance(self) -> Tensor:
+        """Population variance over the samples so far, the shape of one sample."""
+        return self._sum_of_squares / max(self.count, 1)
+
+
+def entropy(probs: Tensor, dim: int = -1) -> Tensor:
+    r"""Shannon entropy :math:`-\sum_c p_c \ln p_c` in nats, with :math:`0 \ln 0 = 0`.
+
+    Args:
+        probs: Probabilities that sum to one along `dim`.
+        dim: The class dimension.
+
+    Returns:
+        Entropies, the shape of `probs` without `dim`.
+
+    Example:
+        >>> import torch
+        >>> entropy(torch.tensor([0.5, 0.5]))
+        tensor(0.6931)
+    """
+    elementwise: Tensor = torch.special.entr(probs)
+    return elementwise.sum(dim)
+
+
+class EntropyDecomposition(NamedTuple):
+    """Entropies in nats, each of the shape of one prediction without the class dimension."""
+
+    mutual_information: Tensor
+    expected_entropy: Tensor
+    predictive_entropy: Tensor
+
+
+def decompose_entropy(mean_probs: Tensor, expected_entropy: Tensor, dim: int = -1) -> EntropyDecomposition:
+    r"""Predictive entropy as expected entropy plus mutual information (Depeweg et al., 2018).
+
+    .. math:: \mathrm{H}[\bar p] = \mathrm{E}_s \mathrm{H}[p_s] + \mathrm{I}[y; w]
+
+    Rounding can make the difference of the two entropies negative; the mutual information is then zero and
+    the predictive entropy stays the sum of the two parts.
+
+    Args:
+        mean_probs: Class probabilities averaged over samples.
+        expected_entropy: Entropies averaged over samples, the shape of `mean_probs` without `dim`.
+        dim: The class dimension.
+
+    Returns:
+        Mutual information (epistemic), expected entropy (aleatoric) and their sum.
+
+    Example:
+        >>> import torch
+        >>> decompose_entropy(torch.tensor([0.5, 0.5]), torch.tensor(0.0)).mutual_information
+        tensor(0.6931)
+    """
+    mutual_information = (entropy(mean_probs, dim) - expected_entropy).clamp_min(0)
+    return EntropyDecomposition(mutual_information, expected_entropy, mutual_information + expected_entropy)

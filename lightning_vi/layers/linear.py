@@ -1,0 +1,84 @@
+"""The variational fully connected layer."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightning_vi.layers.base import VariationalLayer
+from lightning_vi.priors import Prior
+
+
+class VariationalLinear(VariationalLayer, nn.Linear):
+    r"""A fully connected layer with a mean-field Gaussian posterior (Blundell et al., 2015).
+
+    :math:`y = x W^\top + b` with :math:`W_{ij} \sim \mathcal{N}(\mu_{ij}, \mathrm{softplus}(\rho_{ij})^2)`, and
+    the same for b. Put it into any network by hand, or let a method convert the network's own layers.
+
+    Args:
+        in_features: Size of each input row.
+        out_features: Size of each output row.
+        bias: Whether there is a bias, which is then stochastic too.
+        prior: Prior of weight and bias; the standard Gaussian by default.
+        estimator: ``"reparameterization"``, ``"local_reparameterization"``, ``"flipout"``, or ``"auto"``.
+        init_std: Initial posterior standard deviation; the means start as `torch.nn.Linear` starts its weights.
+        device: Device of the parameters.
+        dtype: Type of the parameters.
+
+    Raises:
+        ValueError: If the estimator is unknown, or `init_std` is not positive and finite.
+
+    Example:
+        >>> import torch
+        >>> layer = VariationalLinear(3, 2)
+        >>> layer(torch.ones(4, 3)).shape, layer(torch.ones(4, 3), num_samples=5).shape
+        (torch.Size([4, 2]), torch.Size([5, 4, 2]))
+        >>> bool(layer.kl() > 0)
+        True
+    """
+
+    channel_dim = -1
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        prior: Prior | None = None,
+        estimator: str = "auto",
+        init_std: float = 0.01,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(in_features, out_features, bias, device=device, dtype=dtype)
+        self.adopt(self, prior=prior, estimator=estimator, init_std=init_std)
+
+    def forward(self, x: Tensor, sample: bool = True, num_samples: int | None = None) -> Tensor:
+        """Applies the layer.
+
+        Args:
+            x: Input, shape [..., in_features].
+            sample: Whether to draw; otherwise the posterior means are used.
+            num_samples: S independent draws; None for one without the extra dimension.
+
+        Returns:
+            Shape [..., out_features], with a leading dimension S if `num_samples` is given.
+
+        Raises:
+            ValueError: If the input has another width.
+        """
+        if x.shape[-1] != self.in_features:
+            raise ValueError(f"the layer takes {self.in_features} features, got an input of shape {tuple(x.shape)}")
+        return self._forward(x, sample=sample, num_samples=num_samples)
+
+    @property
+    def num_inputs(self) -> int:  # noqa: D102
+        return self.in_features
+
+    def linear_map(self, x: Tensor, weight: Tensor, bias: Tensor | None, *args: Any) -> Tensor:  # noqa: ARG002, D102
+        return F.linear(x, weight, bias)
+
+    def is_batched(self, x: Tensor) -> bool:  # noqa: D102
+        return x.dim() > 1

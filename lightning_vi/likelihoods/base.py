@@ -1,0 +1,128 @@
+"""What every observation model answers."""
+
+from abc import ABC, abstractmethod
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from lightning_vi.functional import RunningMoments
+from lightning_vi.likelihoods.prediction import Prediction
+
+Task = Literal["regression", "classification"]
+
+
+class Likelihood(nn.Module, ABC):
+    """An observation model p(y | f) for network outputs f; all that tells one task from another.
+
+    Outputs of S sampled networks have the shape [S, B, ...]; targets have no sample dimension.
+    """
+
+    task: Task
+
+    @property
+    @abstractmethod
+    def num_outputs(self) -> int:
+        """Width of the network's output."""
+
+    @property
+    @abstractmethod
+    def num_predictions(self) -> int:
+        """Number of targets D for regression, of classes C for classification."""
+
+    @abstractmethod
+    def check(self, outputs: Tensor, target: Tensor) -> None:
+        """Refuses shapes and types that do not belong together.
+
+        Args:
+            outputs: Network outputs, shape [S, B, ...].
+            target: Targets, shape [B, ...].
+
+        Raises:
+            ValueError: If a shape does not fit.
+            TypeError: If the target's type does not fit.
+        """
+
+    def check_values(self, target: Tensor) -> None:
+        """Refuses target values that the model gives no probability; costs a synchronisation on a GPU.
+
+        Args:
+            target: Targets, shape [B, ...].
+
+        Raises:
+            ValueError: If a value lies outside the model's support.
+        """
+        if not target.isfinite().all():
+            raise ValueError("the targets have NaN or infinite values")
+
+    @abstractmethod
+    def elementwise_log_prob(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Log probability (density) of each element of the target.
+
+        Args:
+            outputs: Network outputs, shape [S, B, ...].
+            target: Targets, shape [B, ...].
+
+        Returns:
+            Nats, shape [S, *target.shape].
+        """
+
+    def log_prob(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Log probability (density) of each datum: the sum over all of its elements.
+
+        Args:
+            outputs: Network outputs, shape [S, B, ...].
+            target: Targets, shape [B, ...].
+
+        Returns:
+            Nats, shape [S, B].
+        """
+        elements = self.elementwise_log_prob(outputs, target)
+        return elements.flatten(2).sum(-1) if elements.dim() > 2 else elements
+
+    @abstractmethod
+    def point_loss(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """The loss of burn-in, which knows no noise: squared error or cross-entropy.
+
+        Args:
+            outputs: Network outputs, shape [1, B, ...].
+            target: Targets, shape [B, ...].
+
+        Returns:
+            Mean over the data of the sum over each datum's elements, a scalar tensor.
+        """
+
+    @abstractmethod
+    def predictive_moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Each sample's prediction and its aleatoric spread.
+
+        Args:
+            outputs: Network outputs, shape [S, B, ...].
+
+        Returns:
+            Means and variances [S, B, ..., D], or probabilities [S, B, C, ...] and entropies [S, B, ...].
+        """
+
+    @abstractmethod
+    def prediction(self, moments: RunningMoments, spread: Tensor, **extras: Any) -> Prediction:
+        """The prediction of the mixture over samples.
+
+        Args:
+            moments: Moments over the samples of the first of `predictive_moments`.
+            spread: Mean over the samples of the second.
+            **extras: Further fields of the prediction.
+
+        Returns:
+            The prediction.
+        """
+
+    @abstractmethod
+    def metric_inputs(self, outputs: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """What metrics need, by the names of their arguments.
+
+        Args:
+            outputs: Network outputs, shape [S, B, ...].
+            target: Targets, shape [B, ...].
+
+        Returns:
+            `preds`, `target`, `log_prob`, and for regression `means` and `stds`.
+        """

@@ -1,0 +1,166 @@
+"""Categorical and Bernoulli labels."""
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightning_vi.functional import RunningMoments, decompose_entropy, entropy
+from lightning_vi.likelihoods.base import Likelihood
+from lightning_vi.likelihoods.prediction import Prediction
+
+
+class ClassificationLikelihood(Likelihood):
+    """A distribution over C classes for each label; labels are integers from 0 to C - 1.
+
+    Args:
+        class_dim: The dimension of the network's output [B, ...] that holds the classes. Predictions have it in
+            second place, [B, C, ...], whatever it is in the network.
+
+    Raises:
+        ValueError: If `class_dim` is 0, the batch.
+    """
+
+    task = "classification"
+
+    def __init__(self, class_dim: int = 1) -> None:
+        super().__init__()
+        if class_dim == 0:
+            raise ValueError("class_dim must not be 0, the batch")
+        self.class_dim = class_dim
+
+    @abstractmethod
+    def class_log_probs(self, logits: Tensor) -> Tensor:
+        """Normalised log probabilities.
+
+        Args:
+            logits: Network outputs with the classes in the last dimension, shape [..., width].
+
+        Returns:
+            Shape [..., C].
+        """
+
+    def _classes_last(self, outputs: Tensor) -> Tensor:
+        return outputs.movedim(self.class_dim + 1 if self.class_dim > 0 else self.class_dim, -1)
+
+    def check(self, outputs: Tensor, target: Tensor) -> None:  # noqa: D102
+        name = type(self).__name__
+        dimension = self.class_dim + 1 if self.class_dim > 0 else outputs.dim() + self.class_dim
+        if not 2 <= dimension < outputs.dim() or outputs.shape[dimension] != self.num_outputs:
+            raise ValueError(
+                f"{name} needs network outputs of width {self.num_outputs} in dimension {self.class_dim}, got "
+                f"the shape {tuple(outputs.shape[1:])}; class_dim says where the classes are"
+            )
+        expected = (*outputs.shape[1:dimension], *outputs.shape[dimension + 1 :])
+        if target.shape != expected:
+            raise ValueError(f"{name} needs labels of shape {tuple(expected)}, got {tuple(target.shape)}")
+        if target.is_floating_point() or target.is_complex():
+            raise TypeError(f"{name} needs integer labels, got {target.dtype}")
+
+    def check_values(self, target: Tensor) -> None:  # noqa: D102
+        if target.numel() and not (target.min() >= 0 and target.max() < self.num_predictions):
+            raise ValueError(
+                f"labels must lie between 0 and {self.num_predictions - 1}, got {target.min()} to {target.max()}"
+            )
+
+    def elementwise_log_prob(self, outputs: Tensor, target: Tensor) -> Tensor:  # noqa: D102
+        log_probs = self.class_log_probs(self._classes_last(outputs))
+        index = target.long().expand(log_probs.shape[:-1]).unsqueeze(-1)
+        return log_probs.gather(-1, index).squeeze(-1)
+
+    def point_loss(self, outputs: Tensor, target: Tensor) -> Tensor:  # noqa: D102
+        return -self.log_prob(outputs, target).mean()
+
+    def predictive_moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
+        probs = self.class_log_probs(self._classes_last(outputs)).exp()
+        return probs.movedim(-1, 2), entropy(probs)
+
+    def prediction(self, moments: RunningMoments, spread: Tensor, **extras: Any) -> Prediction:  # noqa: D102
+        probs, epistemic = moments.mean, moments.variance
+        aleatoric = (probs * (1 - probs) - epistemic).clamp_min(0)
+        entropies = decompose_entropy(probs, spread, dim=1)
+        return Prediction(
+            probs,
+            epistemic,
+            aleatoric,
+            epistemic + aleatoric,
+            probs=probs,
+            probs_var=epistemic,
+            predictive_entropy=entropies.predictive_entropy,
+            expected_entropy=entropies.expected_entropy,
+            mutual_information=entropies.mutual_information,
+            **extras,
+        )
+
+    def metric_inputs(self, outputs: Tensor, target: Tensor) -> dict[str, Tensor]:  # noqa: D102
+        probs, _ = self.predictive_moments(outputs)
+        return {"preds": probs.mean(0), "log_prob": self.log_prob(outputs, target), "target": target.long()}
+
+
+class Categorical(ClassificationLikelihood):
+    r"""One of C classes, :math:`p(y = c) = \mathrm{softmax}(f)_c`.
+
+    Args:
+        num_classes: C, at least 2, the width of the network's output.
+        class_dim: The dimension of the network's output [B, ...] that holds the classes; -1 for a linear head on
+            features [B, ..., F].
+
+    Raises:
+        ValueError: If there are fewer than two classes, or `class_dim` is 0.
+
+    Example:
+        >>> import torch
+        >>> Categorical(num_classes=4).log_prob(torch.zeros(1, 2, 4), torch.tensor([0, 3]))
+        tensor([[-1.3863, -1.3863]])
+    """
+
+    def __init__(self, num_classes: int, class_dim: int = 1) -> None:
+        super().__init__(class_dim)
+        if num_classes < 2:
+            raise ValueError(f"num_classes must be at least 2, got {num_classes}")
+        self.num_classes = num_classes
+
+    @property
+    def num_outputs(self) -> int:  # noqa: D102
+        return self.num_classes
+
+    @property
+    def num_predictions(self) -> int:  # noqa: D102
+        return self.num_classes
+
+    def class_log_probs(self, logits: Tensor) -> Tensor:  # noqa: D102
+        return F.log_softmax(logits, dim=-1)
+
+
+class Bernoulli(ClassificationLikelihood):
+    r"""One of two classes from one logit, :math:`p(y = 1) = 1 / (1 + e^{-f})`.
+
+    Predictions have both classes, [B, 2, ...], as for `Categorical`.
+
+    Args:
+        class_dim: The dimension of the network's output [B, ...] that holds the one logit.
+
+    Raises:
+        ValueError: If `class_dim` is 0.
+
+    Example:
+        >>> import torch
+        >>> Bernoulli().log_prob(torch.zeros(1, 2, 1), torch.tensor([0, 1]))
+        tensor([[-0.6931, -0.6931]])
+    """
+
+    def __init__(self, class_dim: int = 1) -> None:
+        super().__init__(class_dim)
+
+    @property
+    def num_outputs(self) -> int:  # noqa: D102
+        return 1
+
+    @property
+    def num_predictions(self) -> int:  # noqa: D102
+        return 2
+
+    def class_log_probs(self, logits: Tensor) -> Tensor:  # noqa: D102
+        return F.logsigmoid(torch.cat([-logits, logits], dim=-1))

@@ -1,0 +1,102 @@
+"""Gaussian noise of one standard deviation for each target."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightning_vi.likelihoods.prediction import Prediction
+from lightning_vi.likelihoods.regression import RegressionLikelihood, gaussian_log_prob
+
+
+class Gaussian(RegressionLikelihood):
+    r"""Homoscedastic Gaussian noise, :math:`y_d \sim \mathcal{N}(f_d, \sigma_d^2)`.
+
+    Args:
+        noise_std: Standard deviation of the noise in the units that the network predicts (standardised units where
+            the datamodule standardises the target): a number, one number for each target, or None to learn one for
+            each target.
+        num_targets: D, the width of the network's output.
+        initial_noise_std: Where a learned standard deviation starts.
+
+    Raises:
+        ValueError: If a standard deviation is not positive, or there is not one for each target.
+
+    Example:
+        >>> import torch
+        >>> likelihood = Gaussian(noise_std=0.5)
+        >>> likelihood.log_prob(torch.zeros(1, 2, 1), torch.zeros(2, 1))
+        tensor([[-0.2258, -0.2258]])
+    """
+
+    noise_std_given: Tensor | None
+
+    def __init__(
+        self,
+        noise_std: float | Sequence[float] | None = None,
+        num_targets: int = 1,
+        initial_noise_std: float = 0.5,
+    ) -> None:
+        super().__init__(num_targets)
+        std = torch.as_tensor(initial_noise_std if noise_std is None else noise_std, dtype=torch.get_default_dtype())
+        if std.shape not in (torch.Size(), (num_targets,)):
+            raise ValueError(f"noise_std must be one number or {num_targets}, one for each target, got {noise_std}")
+        if not ((std > 0).all() and std.isfinite().all()):
+            label = "initial_noise_std" if noise_std is None else "noise_std"
+            raise ValueError(f"{label} must be positive and finite, got {std.tolist()}")
+        std = std.expand(num_targets).clone()
+        self.noise_rho = nn.Parameter(std + torch.log(-torch.expm1(-std))) if noise_std is None else None
+        self.register_buffer("noise_std_given", None if noise_std is None else std)
+
+    @property
+    def noise_std(self) -> Tensor:
+        """Standard deviation of the noise in the network's units, shape [D]."""
+        if self.noise_rho is not None:
+            return F.softplus(self.noise_rho)
+        return self.get_buffer("noise_std_given")
+
+    @property
+    def num_outputs(self) -> int:  # noqa: D102
+        return self.num_targets
+
+    def standardised_moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
+        return outputs, self.noise_std.to(outputs.dtype)
+
+    def exact_prediction(self, mean: Tensor, std: Tensor, **extras: Any) -> Prediction:
+        """The prediction where the network's output is Gaussian itself.
+
+        Args:
+            mean: Mean of the network's output, shape [B, ..., D].
+            std: Standard deviation of the network's output, the shape of `mean`.
+            **extras: Further fields of the prediction.
+
+        Returns:
+            The prediction in target units.
+        """
+        means, noise_variance = self.predictive_moments(mean)
+        epistemic = (std * self.target_std).square()
+        return Prediction(means, epistemic, noise_variance, epistemic + noise_variance, **extras)
+
+    def exact_metric_inputs(self, mean: Tensor, std: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """What metrics need where the network's output is Gaussian itself: one component instead of S.
+
+        Args:
+            mean: Mean of the network's output, shape [B, ..., D].
+            std: Standard deviation of the network's output, the shape of `mean`.
+            target: Targets, shape [B, ..., D].
+
+        Returns:
+            As `metric_inputs`; the density of a datum is the product of its elements' marginals.
+        """
+        prediction = self.exact_prediction(mean, std)
+        total_std = prediction.total_var.sqrt()
+        log_prob = gaussian_log_prob((target - prediction.mean) / total_std, total_std)
+        return {
+            "preds": prediction.mean,
+            "means": prediction.mean.unsqueeze(0),
+            "stds": total_std.unsqueeze(0),
+            "log_prob": log_prob.flatten(1).sum(-1).unsqueeze(0),
+            "target": target,
+        }

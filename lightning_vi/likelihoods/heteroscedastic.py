@@ -1,0 +1,41 @@
+"""Gaussian noise whose standard deviation the network predicts."""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightning_vi.likelihoods.regression import RegressionLikelihood
+
+
+class HeteroscedasticGaussian(RegressionLikelihood):
+    r"""Input-dependent Gaussian noise (Nix & Weigend, 1994).
+
+    The first D outputs are the mean, the next D the raw scale r:
+    :math:`y_d \sim \mathcal{N}(f_d, \sigma_d^2)` with :math:`\sigma_d = \sigma_{\min} + \ln(1 + e^{r_d})`.
+
+    Args:
+        num_targets: D, half the width of the network's output.
+        min_std: :math:`\sigma_{\min}`, which bounds the density, in the units that the network predicts.
+
+    Raises:
+        ValueError: If `num_targets` is not positive or `min_std` is negative.
+
+    Example:
+        >>> import torch
+        >>> means, variances = HeteroscedasticGaussian(min_std=0.0).predictive_moments(torch.zeros(1, 3, 2))
+        >>> means.shape, variances.sqrt()[0, 0]
+        (torch.Size([1, 3, 1]), tensor([0.6931]))
+    """
+
+    def __init__(self, num_targets: int = 1, min_std: float = 1e-3) -> None:
+        super().__init__(num_targets)
+        if not min_std >= 0:
+            raise ValueError(f"min_std must not be negative, got {min_std}")
+        self.min_std = min_std
+
+    @property
+    def num_outputs(self) -> int:  # noqa: D102
+        return 2 * self.num_targets
+
+    def standardised_moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
+        mean, raw_scale = outputs[..., : self.num_targets], outputs[..., self.num_targets :]
+        return mean, F.softplus(raw_scale) + self.min_std

@@ -1,0 +1,66 @@
+"""What a prediction says."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A predictive distribution, split into its epistemic and its aleatoric part.
+
+    For regression the variances follow the law of total variance. For classification they are those of the
+    one-hot label, `total_var = p (1 - p)`, which the same law splits, and the entropies stand beside them.
+
+    Attributes:
+        mean: Predictive mean [B, ..., D] in target units, or class probabilities [B, C, ...].
+        epistemic_var: Variance of the sampled means, the shape of `mean`.
+        aleatoric_var: Mean of the sampled variances, the shape of `mean`.
+        total_var: Their sum.
+        probs: Class probabilities averaged over samples [B, C, ...]; None for regression.
+        probs_var: Variance of the sampled probabilities [B, C, ...]; None for regression.
+        predictive_entropy: Entropy of `probs` in nats [B, ...]; None for regression.
+        expected_entropy: Mean entropy of the sampled probabilities in nats [B, ...]; None for regression.
+        mutual_information: Their difference, never negative; None for regression.
+        samples: Sampled means or probabilities [S, ...], if they were asked for.
+        metadata: The method's name, the number of samples and the seed.
+    """
+
+    mean: Tensor
+    epistemic_var: Tensor
+    aleatoric_var: Tensor
+    total_var: Tensor
+    probs: Tensor | None = None
+    probs_var: Tensor | None = None
+    predictive_entropy: Tensor | None = None
+    expected_entropy: Tensor | None = None
+    mutual_information: Tensor | None = None
+    samples: Tensor | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Tensor]:
+        """The dictionary that `predict_step` returns.
+
+        Returns:
+            `pred`, `pred_uct`, `epistemic_uct` and `aleatoric_uct`: for regression the mean and standard
+            deviations, all of the target's shape; for classification the probabilities, and the predictive
+            entropy, mutual information and expected entropy in nats, with `probs_var` besides. And `samples`
+            if they were asked for.
+        """
+        if self.probs is None:
+            result = {
+                "pred": self.mean,
+                "pred_uct": self.total_var.sqrt(),
+                "epistemic_uct": self.epistemic_var.sqrt(),
+                "aleatoric_uct": self.aleatoric_var.sqrt(),
+            }
+        else:
+            entropies = {
+                "pred_uct": self.predictive_entropy,
+                "epistemic_uct": self.mutual_information,
+                "aleatoric_uct": self.expected_entropy,
+                "probs_var": self.probs_var,
+            }
+            result = {"pred": self.probs} | {key: value for key, value in entropies.items() if value is not None}
+        return result if self.samples is None else result | {"samples": self.samples}

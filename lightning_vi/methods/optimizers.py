@@ -1,0 +1,37 @@
+"""Optimizers for networks some of whose parameters must not decay."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
+LRSchedulerFactory = Callable[[Optimizer], LRScheduler | ReduceLROnPlateau]
+
+DEFAULT_OPTIMIZER: OptimizerFactory = partial(torch.optim.Adam, lr=3e-3)
+
+
+def build_optimizer(
+    factory: OptimizerFactory, parameters: Iterable[nn.Parameter], undecayed: Iterable[nn.Parameter]
+) -> Optimizer:
+    """An optimizer whose weight decay leaves some parameters alone.
+
+    Args:
+        factory: Makes the optimizer from an iterable of parameters.
+        parameters: All parameters to train.
+        undecayed: Those among them that take no weight decay.
+
+    Returns:
+        The optimizer, with a second parameter group if its weight decay is not zero.
+    """
+    trained = list(parameters)
+    optimizer = factory(trained)
+    exempt = {id(parameter) for parameter in undecayed}
+    if optimizer.param_groups[0].get("weight_decay") and exempt:
+        optimizer.param_groups[0]["params"] = [p for p in trained if id(p) not in exempt]
+        optimizer.add_param_group({"params": [p for p in trained if id(p) in exempt], "weight_decay": 0.0})
+    return optimizer

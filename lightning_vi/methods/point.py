@@ -1,0 +1,73 @@
+"""What methods with a single network share."""
+
+import copy
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+
+from lightning_vi.likelihoods import Likelihood
+from lightning_vi.methods.base import UQMethod
+from lightning_vi.methods.optimizers import LRSchedulerFactory, OptimizerFactory
+from lightning_vi.objectives import ObjectiveTerms
+
+
+class PointMethod(UQMethod):
+    """One deterministic network, trained on a negative log-likelihood; its epistemic uncertainty is zero.
+
+    Args:
+        backbone: Any network; it is copied.
+        likelihood: The observation model; it is copied.
+        burnin_epochs: Epochs on the likelihood's point loss.
+        optimizer: Makes the optimizer from an iterable of parameters.
+        lr_scheduler: Makes a scheduler, stepped once an epoch, from the optimizer.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        likelihood: Likelihood,
+        *,
+        burnin_epochs: int,
+        optimizer: OptimizerFactory,
+        lr_scheduler: LRSchedulerFactory | None,
+    ) -> None:
+        super().__init__(
+            copy.deepcopy(backbone),
+            likelihood,
+            num_mc_samples_test=1,
+            burnin_epochs=burnin_epochs,
+            optimizer=optimizer,
+            lr_scheduler=lr_scheduler,
+        )
+
+    def point_outputs(self, x: Tensor) -> Tensor:  # noqa: D102
+        outputs: Tensor = self.backbone(x)
+        return outputs
+
+    def sampled_outputs(self, x: Tensor, num_samples: int, seed: int) -> Iterator[Tensor]:  # noqa: ARG002, D102
+        yield self.point_outputs(x).unsqueeze(0)
+
+    def objective(  # noqa: D102
+        self,
+        x: Tensor,
+        target: Tensor,
+        *,
+        num_data: int | None,  # noqa: ARG002
+        kl_weight: float,  # noqa: ARG002
+    ) -> tuple[Tensor, ObjectiveTerms]:
+        outputs = self.point_outputs(x).unsqueeze(0)
+        self.likelihood.check(outputs, target)
+        nll = self.negative_log_likelihood(outputs, target)
+        return outputs, ObjectiveTerms(nll, nll.detach(), nll.new_zeros(()))
+
+    def negative_log_likelihood(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """The loss.
+
+        Args:
+            outputs: Network outputs, shape [1, B, ...].
+            target: Target, shape [B, ...].
+
+        Returns:
+            Mean over the batch, a scalar tensor.
+        """
+        return -self.likelihood.log_prob(outputs, target).mean()

@@ -1,0 +1,127 @@
+"""Random numbers that belong to a method and leave the global random state alone."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+_MASK = 2**64 - 1
+
+
+def mix_seed(*parts: int) -> int:
+    """A seed that depends on every one of several integers and on their order.
+
+    The finaliser of SplitMix64 (Steele et al., 2014), folded over the parts.
+
+    Args:
+        *parts: Any integers.
+
+    Returns:
+        An integer from 0 to 2^63 - 1 whose low 32 bits, all that a CPU generator uses, are well mixed.
+
+    Example:
+        >>> mix_seed(1, 2) == mix_seed(2, 1)
+        False
+    """
+    state = 0
+    for part in parts:
+        state = (state + part + 0x9E3779B97F4A7C15) & _MASK
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
+        state ^= state >> 31
+    return state >> 1
+
+
+def sample_noise(seed: int, first: int, stop: int, size: int) -> Tensor:
+    """Standard normal vectors that depend on the seed and each sample's index alone.
+
+    They are drawn on the CPU, so that one seed means the same numbers on every device.
+
+    Args:
+        seed: Which family of vectors.
+        first: Index of the first vector.
+        stop: Index behind the last one.
+        size: Length of each vector.
+
+    Returns:
+        Shape [stop - first, size], float32.
+
+    Example:
+        >>> torch.equal(sample_noise(0, 3, 5, 4), sample_noise(0, 0, 9, 4)[3:5])
+        True
+    """
+    noise = torch.empty(stop - first, size)
+    generator = torch.Generator()
+    for row, index in enumerate(range(first, stop)):
+        generator.manual_seed(mix_seed(seed, index))
+        noise[row].normal_(generator=generator)
+    return noise
+
+
+@contextmanager
+def private_random_state(seed: int, device: torch.device) -> Iterator[None]:
+    """Runs its body on a random state of its own and puts the global one back, also after an exception.
+
+    Args:
+        seed: Where the body's random numbers start.
+        device: Its random state is replaced besides the CPU's.
+    """
+    generators = [torch.default_generator, *_device_generators(device)]
+    states = [generator.get_state() for generator in generators]
+    try:
+        for generator in generators:
+            generator.manual_seed(seed)
+        yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
+
+
+def _device_generators(device: torch.device) -> list[torch.Generator]:
+    if device.type == "cpu":
+        return []
+    if device.type == "mps":
+        return [torch.mps._get_default_mps_generator()]
+    backend = torch.get_device_module(device)
+    return [backend.default_generators[backend.current_device() if device.index is None else device.index]]
+
+
+class NoiseStream(nn.Module):
+    """A counted sequence of random states, different on every rank and part of the state dictionary.
+
+    Args:
+        seed: Where the sequence starts; by default the global seed, of which nothing is used up.
+
+    Example:
+        >>> stream = NoiseStream(seed=1)
+        >>> with stream.fresh(rank=0, device=torch.device("cpu")):
+        ...     a = torch.randn(())
+        >>> with stream.fresh(rank=0, device=torch.device("cpu")):
+        ...     b = torch.randn(())
+        >>> bool(a == b)
+        False
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
+        super().__init__()
+        self.seed = mix_seed(torch.initial_seed() if seed is None else seed)
+        self.count = 0
+
+    @contextmanager
+    def fresh(self, rank: int, device: torch.device) -> Iterator[None]:
+        """Runs its body on the next random state of the sequence.
+
+        Args:
+            rank: The process's index in distributed training.
+            device: Where random numbers are needed.
+        """
+        self.count += 1
+        with private_random_state(mix_seed(self.seed, rank, self.count), device):
+            yield
+
+    def get_extra_state(self) -> Tensor:  # noqa: D102
+        return torch.tensor([self.seed, self.count], dtype=torch.int64)
+
+    def set_extra_state(self, state: Tensor) -> None:  # noqa: D102
+        self.seed, self.count = (int(number) for number in state.tolist())

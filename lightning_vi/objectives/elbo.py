@@ -1,0 +1,52 @@
+"""The evidence lower bound."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class ObjectiveTerms(NamedTuple):
+    """A loss and its parts, scalar tensors.
+
+    Attributes:
+        loss: What is minimised, in nats per datum.
+        nll: Expected negative log-likelihood, in nats per datum.
+        kl: KL divergence from posterior to prior summed over all stochastic weights, in nats.
+    """
+
+    loss: Tensor
+    nll: Tensor
+    kl: Tensor
+
+
+def negative_elbo(log_prob: Tensor, kl: Tensor, num_data: int, kl_weight: float = 1.0) -> ObjectiveTerms:
+    r"""Negative evidence lower bound per datum, estimated on a batch.
+
+    .. math:: \mathcal{L} = -\frac{1}{B} \sum_{n=1}^B \frac{1}{S} \sum_{s=1}^S \ln p(y_n \mid f_s(x_n))
+        + \frac{\beta}{N} \mathrm{KL}[q(w) \| p(w)]
+
+    With :math:`\beta = 1` its expectation is the negative ELBO over N, whatever the batch size.
+
+    Args:
+        log_prob: Log-likelihoods of S samples and B data in nats, shape [S, B].
+        kl: KL divergence summed over all stochastic weights, a scalar tensor.
+        num_data: N, the number of training data.
+        kl_weight: :math:`\beta`.
+
+    Returns:
+        The loss and its parts.
+
+    Raises:
+        ValueError: If `num_data` is not positive or `kl_weight` is negative.
+
+    Example:
+        >>> import torch
+        >>> negative_elbo(torch.full((2, 3), -1.0), torch.tensor(50.0), num_data=100).loss
+        tensor(1.5000)
+    """
+    if num_data < 1:
+        raise ValueError(f"num_data must be positive, got {num_data}")
+    if kl_weight < 0:
+        raise ValueError(f"kl_weight must not be negative, got {kl_weight}")
+    nll = -log_prob.mean()
+    return ObjectiveTerms(nll + (kl_weight / num_data) * kl, nll, kl)

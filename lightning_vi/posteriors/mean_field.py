@@ -1,0 +1,88 @@
+"""The fully factorised Gaussian."""
+
+import math
+from typing import Protocol
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class GaussianDivergence(Protocol):
+    """What the posterior asks of a prior."""
+
+    def kl_from_gaussian(self, mean: Tensor, std: Tensor) -> Tensor:
+        """Summed KL divergence from a diagonal Gaussian, in nats."""
+
+
+class MeanFieldGaussian:
+    r"""A Gaussian with independent elements (Blundell et al., 2015).
+
+    .. math:: q(w) = \prod_i \mathcal{N}(w_i \mid \mu_i, \sigma_i^2), \qquad \sigma_i = \ln(1 + e^{\rho_i})
+
+    It is a view of two tensors and owns nothing.
+
+    Args:
+        mu: Means, any shape.
+        rho: Unconstrained scales, the shape of `mu`.
+
+    Raises:
+        ValueError: If the two shapes differ.
+
+    Example:
+        >>> import torch
+        >>> posterior = MeanFieldGaussian(torch.zeros(2), torch.full((2,), inverse_softplus(0.5)))
+        >>> posterior.std
+        tensor([0.5000, 0.5000])
+    """
+
+    def __init__(self, mu: Tensor, rho: Tensor) -> None:
+        if mu.shape != rho.shape:
+            raise ValueError(f"mu and rho must have one shape, got {tuple(mu.shape)} and {tuple(rho.shape)}")
+        self.mu = mu
+        self.rho = rho
+
+    @property
+    def mean(self) -> Tensor:
+        """Posterior means, the shape of `mu`."""
+        return self.mu
+
+    @property
+    def std(self) -> Tensor:
+        """Posterior standard deviations, the shape of `mu`; in float32 or better under mixed precision."""
+        return F.softplus(self.rho)
+
+    def rsample(self, noise: Tensor) -> Tensor:
+        """Reparameterised draws, differentiable in `mu` and `rho`.
+
+        Args:
+            noise: Standard normal, shape [..., *mu.shape].
+
+        Returns:
+            Draws of the shape of `noise`.
+        """
+        return self.mu + self.std * noise
+
+    def kl(self, prior: GaussianDivergence) -> Tensor:
+        """KL divergence to `prior`, summed over the elements, in nats."""
+        return prior.kl_from_gaussian(self.mu, self.std)
+
+
+def inverse_softplus(value: float) -> float:
+    """The number whose softplus is `value`.
+
+    Args:
+        value: Positive.
+
+    Returns:
+        ``log(exp(value) - 1)`` without overflow or cancellation.
+
+    Raises:
+        ValueError: If `value` is not positive and finite.
+
+    Example:
+        >>> round(inverse_softplus(0.6931471805599453), 9)
+        0.0
+    """
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"value must be positive and finite, got {value}")
+    return value + math.log(-math.expm1(-value))

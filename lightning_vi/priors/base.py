@@ -1,0 +1,45 @@
+"""What every prior answers."""
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+
+class Prior(nn.Module, ABC):
+    """A prior p(w) over the elements of one parameter tensor."""
+
+    @abstractmethod
+    def for_parameter(self, name: str, parameter: Tensor, num_inputs: int) -> "Prior":
+        """The prior of one parameter, with everything that depends on its shape settled.
+
+        Args:
+            name: The parameter's name within its module, such as ``"weight"`` or ``"bias"``.
+            parameter: Its value, any shape.
+            num_inputs: How many inputs each output of the module sums over.
+
+        Returns:
+            A new prior; this one stays as it is.
+        """
+
+    @abstractmethod
+    def kl_from_gaussian(self, mean: Tensor, std: Tensor) -> Tensor:
+        """KL divergence from a diagonal Gaussian to this prior, summed over the elements.
+
+        Args:
+            mean: Posterior means, the parameter's shape.
+            std: Posterior standard deviations, the parameter's shape.
+
+        Returns:
+            Nats, a scalar tensor.
+        """
+
+    @abstractmethod
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density of each element.
+
+        Args:
+            value: Shape [..., *parameter.shape].
+
+        Returns:
+            Nats, the shape of `value`.
+        """

@@ -1,0 +1,86 @@
+"""The Gaussian prior."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lightning_vi.functional import gaussian_kl
+from lightning_vi.priors.base import Prior
+
+
+class GaussianPrior(Prior):
+    r"""Independent Gaussians, :math:`p(w) = \prod_i \mathcal{N}(w_i \mid m, s^2)`.
+
+    With ``std="fan_in"`` weights have :math:`s = \sqrt{2 / \text{fan-in}}`, which keeps the variance of ReLU
+    activations constant over depth (He et al., 2015), and biases :math:`s = 1`.
+
+    Args:
+        mean: Prior mean, a number or a tensor of the parameter's shape.
+        std: Prior standard deviation: a positive number, a tensor of the parameter's shape, or ``"fan_in"``.
+
+    Raises:
+        ValueError: If `std` is neither positive and finite nor ``"fan_in"``, or `mean` is not finite.
+
+    Example:
+        >>> import torch
+        >>> prior = GaussianPrior(std="fan_in").for_parameter("weight", torch.zeros(5, 8), num_inputs=8)
+        >>> prior
+        GaussianPrior(mean=0.0, std=0.5)
+    """
+
+    mean: Tensor | float
+    std: Tensor | float | Literal["fan_in"]
+
+    def __init__(self, mean: Tensor | float = 0.0, std: Tensor | float | Literal["fan_in"] = 1.0) -> None:
+        super().__init__()
+        if isinstance(std, str) and std != "fan_in":
+            raise ValueError(f"std must be a positive number, a tensor or 'fan_in', got {std!r}")
+        if not isinstance(std, str) and not _is_positive(std):
+            raise ValueError(f"std must be positive and finite, got {std}")
+        if not torch.as_tensor(mean).isfinite().all():
+            raise ValueError(f"mean must be finite, got {mean}")
+        self._keep("mean", mean)
+        self._keep("std", std)
+
+    def _keep(self, name: str, value: Tensor | float | str) -> None:
+        if isinstance(value, Tensor):
+            self.register_buffer(name, value)
+        else:
+            setattr(self, name, value)
+
+    def for_parameter(self, name: str, parameter: Tensor, num_inputs: int) -> "GaussianPrior":  # noqa: D102
+        he_std = 1.0 if name == "bias" else math.sqrt(2.0 / num_inputs)
+        std = he_std if isinstance(self.std, str) else self.std
+        for label, value in (("mean", self.mean), ("std", std)):
+            if isinstance(value, Tensor) and value.shape not in (parameter.shape, torch.Size()):
+                raise ValueError(
+                    f"{label} has shape {tuple(value.shape)}, but the parameter {name!r} has {tuple(parameter.shape)}"
+                )
+        return GaussianPrior(self.mean, std)
+
+    def _settled_std(self) -> Tensor | float:
+        if isinstance(self.std, str):
+            raise ValueError("a prior with std='fan_in' needs for_parameter(...) before it can be evaluated")
+        return self.std
+
+    def kl_from_gaussian(self, mean: Tensor, std: Tensor) -> Tensor:  # noqa: D102
+        return gaussian_kl(mean, std, self.mean, self._settled_std())
+
+    def log_prob(self, value: Tensor) -> Tensor:  # noqa: D102
+        std = self._settled_std()
+        log_std = std.log() if isinstance(std, Tensor) else math.log(std)
+        return -0.5 * ((value - self.mean) / std).square() - log_std - 0.5 * math.log(2 * math.pi)
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"mean={_summary(self.mean)}, std={_summary(self.std)}"
+
+
+def _is_positive(std: Tensor | float) -> bool:
+    values = torch.as_tensor(std)
+    return bool((values > 0).all() and values.isfinite().all())
+
+
+def _summary(value: Tensor | float | str) -> str:
+    return f"<tensor {tuple(value.shape)}>" if isinstance(value, Tensor) else repr(value)
