@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from lightning_vi.functional import RunningMoments
 from lightning_vi.likelihoods import Likelihood, Prediction, RegressionLikelihood
 from lightning_vi.methods.batch import split_batch, split_labelled_batch
+from lightning_vi.methods.epoch_means import EpochMeans
 from lightning_vi.methods.optimizers import LRSchedulerFactory, OptimizerFactory, build_optimizer
 from lightning_vi.metrics import default_metrics
 from lightning_vi.noise import NoiseStream, mix_seed
@@ -51,6 +52,8 @@ class UQMethod(LightningModule, ABC):
         check_at_least("num_mc_samples_test", num_mc_samples_test, 1)
         check_at_least("burnin_epochs", burnin_epochs, 0)
         self.save_hyperparameters(ignore=["backbone", "likelihood", "prior", "optimizer", "lr_scheduler"])
+        if "_instantiator" in self.hparams:  # LightningCLI describes all arguments, these five too, in plain values
+            self.save_hyperparameters()
         self.backbone = backbone
         self.likelihood = copy.deepcopy(likelihood)
         self.num_mc_samples_test = num_mc_samples_test
@@ -60,6 +63,7 @@ class UQMethod(LightningModule, ABC):
         self._lr_scheduler_factory = lr_scheduler
         self._train_size: int | None = None
         self._is_first_epoch = False
+        self._epoch_means = EpochMeans()
         task, width = likelihood.task, likelihood.num_predictions
         self.train_metrics = default_metrics(task, "train_", num_outputs=width, scope="point")
         self.val_metrics = default_metrics(task, "val_", num_outputs=width)
@@ -227,7 +231,7 @@ class UQMethod(LightningModule, ABC):
             self.likelihood.set_target_scaling(mean, std)
         self._is_first_epoch = True
 
-    def training_step(self, batch: Any, batch_idx: int = 0) -> Tensor:  # noqa: ARG002
+    def training_step(self, batch: Any, batch_idx: int = 0) -> Tensor:
         """One step on the point loss during burn-in, on the method's objective afterwards."""
         x, target = split_labelled_batch(batch)
         if self._is_first_epoch:
@@ -244,7 +248,10 @@ class UQMethod(LightningModule, ABC):
                 outputs, terms = self.objective(x, target, num_data=self.num_data, kl_weight=self.effective_kl_weight())
                 loss = terms.loss
                 logged = self._logged_terms(terms)
-        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=x.shape[0], sync_dist=True)
+        self._epoch_means.update(logged, x.shape[0])
+        interval: int = getattr(self.trainer, "log_every_n_steps", 0)
+        if interval and (batch_idx + 1) % interval == 0:
+            self.log("train_loss_step", loss, prog_bar=True)
         means, _ = self.likelihood.predictive_moments(outputs.detach())
         self.train_metrics.update(preds=means.mean(0), target=target)
         return loss
@@ -260,6 +267,7 @@ class UQMethod(LightningModule, ABC):
     def on_train_epoch_end(self) -> None:
         """Logs the training metrics and the stage."""
         self._is_first_epoch = False
+        self.log_dict(self._epoch_means.pop(), sync_dist=True)
         self.log_dict(self.train_metrics.compute())
         self.train_metrics.reset()
         stage = {"train_kl_weight": 0.0 if self.in_burnin else self.effective_kl_weight()}

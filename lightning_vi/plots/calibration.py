@@ -1,0 +1,180 @@
+"""How well predictive standard deviations fit the residuals of a regression."""
+
+import warnings
+from types import ModuleType
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lightning_vi.plots._arrays import Array, Floats, as_std, as_vector
+from lightning_vi.plots._style import (
+    BAND_STDS,
+    BLUE,
+    DASHED,
+    IDEAL,
+    INK,
+    MEAN,
+    SKY,
+    TOTAL,
+    VERMILION,
+    band,
+    headroom,
+    legend_inside,
+    new_figure,
+    note,
+    style_axes,
+)
+
+
+def plot_calibration(
+    pred: Array,
+    pred_uct: Array,
+    target: Array,
+    x: Array | None = None,
+    *,
+    title: str | None = None,
+    xlabel: str = "x",
+    ylabel: str = "y",
+    max_intervals: int = 200,
+) -> Figure:
+    r"""Shows whether Gaussian predictions know how wrong they are.
+
+    The panels are those of the Uncertainty Toolbox (Chung et al., 2021, arXiv:2109.10254), whose metrics
+    give the numbers:
+
+    - with `x`: targets, predictive mean and the mean :math:`\pm` 2 standard deviations over `x`;
+    - ordered prediction intervals: mean :math:`\pm` 2 standard deviations of each target, targets ascending,
+      with the share of all targets inside (95.4% for exact Gaussians);
+    - average calibration: share of targets inside the central intervals, against the share that was
+      predicted, and the area between that curve and the diagonal. Under it the model is overconfident;
+    - sharpness: histogram of the standard deviations, their root mean square, and for comparison the
+      root mean squared error, which equals it on average for a calibrated model.
+
+    Args:
+        pred: predictive means, [N] or [N, 1].
+        pred_uct: predictive standard deviations, all positive, [N] or [N, 1], in the unit of the targets.
+        target: observed targets, [N] or [N, 1].
+        x: inputs, in any order, [N] or [N, 1].
+        title: heading of the figure.
+        xlabel: label of the inputs, with their unit.
+        ylabel: label of the targets, with their unit.
+        max_intervals: number of intervals drawn at most; of more targets an even selection is shown.
+            The numbers are always those of all targets.
+
+    Returns:
+        A figure of three panels, or four with `x`, unknown to pyplot; notebooks display it, `savefig`
+        writes it.
+
+    Raises:
+        ValueError: if an array has another shape or is not finite, a standard deviation is not positive,
+            or `max_intervals` is less than 1.
+
+    Example:
+        >>> import torch
+        >>> from lightning_vi.plots import plot_calibration
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> mean, std = torch.randn(200, generator=generator), torch.full((200,), 0.5)
+        >>> figure = plot_calibration(mean, std, mean + std * torch.randn(200, generator=generator))
+        >>> [ax.get_title(loc="left") for ax in figure.axes]
+        ['Ordered prediction intervals', 'Average calibration', 'Sharpness']
+    """
+    if max_intervals < 1:
+        raise ValueError(f"max_intervals must be at least 1, got {max_intervals}")
+    mean = as_vector(pred, "pred")
+    std = as_std(pred_uct, "pred_uct", length=len(mean), like="pred")
+    observed = as_vector(target, "target", length=len(mean), like="pred")
+    if (std == 0).any():
+        raise ValueError(
+            f"pred_uct must be positive, got {np.count_nonzero(std == 0)} zeros of {len(std)} values: "
+            "a prediction without uncertainty has no calibration"
+        )
+    if x is None:
+        figure = new_figure(12.6, 4.0, title)
+        intervals, calibration, sharpness = figure.subplots(1, 3)
+    else:
+        inputs = as_vector(x, "x", length=len(mean), like="pred")
+        figure = new_figure(10.0, 7.6, title)
+        (curve, intervals), (calibration, sharpness) = figure.subplots(2, 2)
+        _draw_over_x(curve, inputs, mean, std, observed)
+        style_axes(curve, title="Predictions", xlabel=xlabel, ylabel=ylabel)
+    _draw_intervals(intervals, mean, std, observed, max_intervals)
+    style_axes(intervals, title="Ordered prediction intervals", xlabel="rank of the target", ylabel=ylabel)
+    _draw_average_calibration(calibration, mean, std, observed)
+    style_axes(
+        calibration,
+        title="Average calibration",
+        xlabel="predicted share in interval",
+        ylabel="observed share in interval",
+    )
+    _draw_sharpness(sharpness, mean, std, observed)
+    style_axes(sharpness, title="Sharpness", xlabel=f"predictive standard deviation of {ylabel}", ylabel="targets")
+    return figure
+
+
+def _draw_over_x(ax: Axes, x: Floats, mean: Floats, std: Floats, target: Floats) -> None:
+    order = np.argsort(x, kind="stable")
+    x, mean, std, target = x[order], mean[order], std[order], target[order]
+    band(ax, x, mean, std, color=TOTAL, alpha=0.3, label="Interval")
+    ax.plot(x, mean, color=MEAN, linewidth=1.8, label="Predictive mean")
+    ax.plot(x, target, linestyle="none", marker="o", markersize=3.5, color=VERMILION, alpha=0.7, label="Target")
+    # Looking for the best place takes seconds, and a warning, when there are many points.
+    legend_inside(ax, loc="best" if len(x) <= 10_000 else "upper left")
+
+
+def _draw_intervals(ax: Axes, mean: Floats, std: Floats, target: Floats, max_intervals: int) -> None:
+    inside = float(np.mean(np.abs(target - mean) <= BAND_STDS * std))
+    order = np.argsort(target, kind="stable")
+    rank = np.unique(np.linspace(0, len(target) - 1, min(len(target), max_intervals)).round().astype(np.int64))
+    mean, std, target = mean[order][rank], std[order][rank], target[order][rank]
+    label = f"Prediction (±{BAND_STDS:g} std)"
+    ax.errorbar(
+        rank,
+        mean,
+        BAND_STDS * std,
+        fmt="o",
+        markersize=3,
+        color=BLUE,
+        ecolor=SKY,
+        elinewidth=1.2,
+        label=label,
+    )
+    ax.plot(rank, target, color=VERMILION, linewidth=1.8, zorder=4, label="Target")
+    note(ax, f"{inside:.1%} of the targets inside", 0.97, 0.03)
+    legend_inside(ax, loc="upper left")
+
+
+def _draw_average_calibration(ax: Axes, mean: Floats, std: Floats, target: Floats) -> None:
+    toolbox = _import_toolbox()
+    predicted, shares = toolbox.get_proportion_lists(mean, std, target)
+    observed = np.asarray(shares)
+    area = toolbox.miscalibration_area_from_proportions(predicted, observed)
+    ax.plot([0, 1], [0, 1], color=IDEAL, linewidth=1.2, linestyle=DASHED, label="Ideal")
+    ax.fill_between(predicted, predicted, observed, color=SKY, alpha=0.3, linewidth=0)
+    ax.plot(predicted, observed, color=BLUE, linewidth=2, label="Model")
+    ax.set_xlim(0, 1)
+    ax.set_ylim(0, 1)
+    ax.set_aspect("equal")
+    note(ax, f"Miscalibration area = {area:.3f}", 0.97, 0.03)
+    legend_inside(ax, loc="upper left")
+
+
+def _draw_sharpness(ax: Axes, mean: Floats, std: Floats, target: Floats) -> None:
+    root_mean_square = float(np.sqrt(np.mean(std**2)))
+    error = float(np.sqrt(np.mean((target - mean) ** 2)))
+    spread = std.max() - std.min()
+    limits = (std.min(), std.max()) if spread > 1e-6 * std.max() else (0.9 * std.max(), 1.1 * std.max())
+    ax.hist(std, bins=20, range=limits, color=SKY, alpha=0.6, edgecolor="white", linewidth=0.6)
+    top = headroom(ax, 0.25)
+    label = f"Sharpness (RMS std) = {root_mean_square:.3g}"
+    ax.axvline(root_mean_square, ymax=top, color=BLUE, linewidth=2, label=label)
+    ax.axvline(error, ymax=top, color=INK, linewidth=1.4, linestyle=DASHED, label=f"RMSE = {error:.3g}")
+    legend_inside(ax, loc="upper left")
+
+
+def _import_toolbox() -> ModuleType:
+    # Compiling the toolbox warns of invalid escape sequences, which fails where warnings are errors.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from uncertainty_toolbox import metrics_calibration
+    return metrics_calibration  # type: ignore[no-any-return]

@@ -1,0 +1,201 @@
+"""A classifier of points in the plane: its probabilities and its uncertainty."""
+# ruff: noqa: N803
+
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
+from matplotlib.contour import ContourSet
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from lightning_vi.plots._arrays import Array, Floats, as_labels, as_points, as_probs, as_vector
+from lightning_vi.plots._style import (
+    INK,
+    LABEL_SIZE,
+    TICK_SIZE,
+    class_colors,
+    legend_below,
+    new_figure,
+    style_axes,
+)
+
+NUM_LEVELS = 10
+STRENGTH = 0.75
+DARKEST = "#555555"
+
+
+class Grid(NamedTuple):
+    """Coordinates of a regular grid, each [G1, G2]."""
+
+    x: Floats
+    y: Floats
+
+
+def plot_classification_2d(
+    X: Array,
+    Y: Array,
+    X_grid: Array,
+    probs_grid: Array,
+    uncertainty_grid: Array | None = None,
+    grid_shape: tuple[int, int] | None = None,
+    *,
+    title: str | None = None,
+    xlabel: str = "$x_1$",
+    ylabel: str = "$x_2$",
+    uncertainty_label: str = "epistemic uncertainty [nats]",
+) -> Figure:
+    """Shows the class probabilities with the decision boundary, and a map of the uncertainty, over the plane.
+
+    Two classes are shaded by the probability of class 1. Of more classes the most probable one gives the
+    colour, paler the less it is ahead of the second. The line is the decision boundary, the points are the data.
+
+    Args:
+        X: data points, [N, 2].
+        Y: class labels 0 to C - 1, [N] or [N, 1].
+        X_grid: a regular grid, row by row or column by column, [G1 * G2, 2].
+        probs_grid: class probabilities on the grid, [G1 * G2, C]; or those of class 1 of two, [G1 * G2].
+        uncertainty_grid: uncertainty on the grid, such as `epistemic_uct` of `predict_step`, [G1 * G2].
+            None leaves its panel out.
+        grid_shape: (G1, G2), such that `X_grid.reshape(G1, G2, 2)` is the grid. None finds it.
+        title: heading of the figure.
+        xlabel: label of the first coordinate, with its unit.
+        ylabel: label of the second coordinate, with its unit.
+        uncertainty_label: what `uncertainty_grid` is, with its unit.
+
+    Returns:
+        A figure of one or two panels and their colour bars, unknown to pyplot; notebooks display it,
+        `savefig` writes it.
+
+    Raises:
+        ValueError: if an array has another shape or is not finite, `probs_grid` are not probabilities, `Y`
+            holds no class labels, or `X_grid` is no regular grid.
+
+    Example:
+        >>> import torch
+        >>> from lightning_vi.plots import plot_classification_2d
+        >>> axis = torch.linspace(-2, 2, 20)
+        >>> grid = torch.cartesian_prod(axis, axis)
+        >>> probs = torch.sigmoid(grid.sum(dim=1))
+        >>> points = torch.tensor([[-1.0, -1.0], [1.0, 1.0]])
+        >>> figure = plot_classification_2d(points, torch.tensor([0, 1]), grid, probs, probs * (1 - probs))
+        >>> [ax.get_title(loc="left") for ax in figure.axes[:2]]
+        ['Class probabilities', 'Uncertainty']
+    """
+    points = as_points(X, "X")
+    grid = _as_grid(as_points(X_grid, "X_grid"), grid_shape)
+    num_nodes = grid.x.size
+    probs = as_probs(probs_grid, "probs_grid")
+    if len(probs) != num_nodes:
+        raise ValueError(f"probs_grid must have {num_nodes} rows, as many as X_grid, got {len(probs)}")
+    probs = probs.reshape(*grid.x.shape, -1)
+    labels = as_labels(Y, "Y", num_classes=probs.shape[-1], length=len(points), like="X")
+    uncertainty = None
+    if uncertainty_grid is not None:
+        uncertainty = as_vector(uncertainty_grid, "uncertainty_grid", length=num_nodes, like="X_grid")
+        uncertainty = uncertainty.reshape(grid.x.shape)
+
+    num_panels = 1 if uncertainty is None else 2
+    figure = new_figure(1.0 + 5.0 * num_panels, 4.6, title)
+    axes = [figure.add_subplot(1, num_panels, place + 1) for place in range(num_panels)]
+    colors = class_colors(probs.shape[-1])
+    if len(colors) == 2:
+        _draw_two_classes(axes[0], grid, probs[..., 1], colors)
+    else:
+        _draw_classes(axes[0], grid, probs, colors)
+    if uncertainty is not None:
+        _draw_uncertainty(axes[1], grid, uncertainty, uncertainty_label)
+    for ax, name in zip(axes, ("Class probabilities", "Uncertainty"), strict=False):
+        _draw_boundary(ax, grid, probs)
+        for label, color in enumerate(colors):
+            _draw_points(ax, points[labels == label], color, f"Class {label}")
+        ax.set_xlim(grid.x.min(), grid.x.max())
+        ax.set_ylim(grid.y.min(), grid.y.max())
+        style_axes(ax, title=name, xlabel=xlabel, ylabel=ylabel)
+        ax.grid(False)
+    legend_below(figure, axes[0])
+    return figure
+
+
+def _as_grid(nodes: Floats, grid_shape: tuple[int, int] | None) -> Grid:
+    """Nodes [G1 * G2, 2] as a grid; one coordinate changes along its rows, the other down its columns."""
+    count = len(nodes)
+    if grid_shape is None:
+        slow = 0 if nodes[0, 0] == nodes[min(1, count - 1), 0] else 1
+        row = int(np.argmax(nodes[:, slow] != nodes[0, slow])) or count
+        grid_shape = (count // row, row)
+    if len(grid_shape) != 2 or min(grid_shape) < 2 or grid_shape[0] * grid_shape[1] != count:
+        raise ValueError(
+            f"X_grid must be a regular grid of at least 2 x 2 nodes: its shape is {nodes.shape}, "
+            f"which does not make rows and columns of grid_shape {tuple(grid_shape)}"
+        )
+    x, y = np.moveaxis(nodes.reshape(*grid_shape, 2), -1, 0)
+    across = (x, y) if np.allclose(x, x[:1]) else (y, x)
+    if not (np.allclose(across[0], across[0][:1]) and np.allclose(across[1], across[1][:, :1])):
+        raise ValueError(f"X_grid reshaped to {tuple(grid_shape)} is no regular grid; pass the right grid_shape")
+    return Grid(x, y)
+
+
+def _draw_two_classes(ax: Axes, grid: Grid, prob: Floats, colors: list[str]) -> None:
+    scale = LinearSegmentedColormap.from_list("two_classes", [_pale(colors[0]), "white", _pale(colors[1])])
+    levels = np.linspace(0, 1, NUM_LEVELS + 1)
+    filled = ax.contourf(grid.x, grid.y, np.clip(prob, 0, 1), levels=levels, cmap=scale)
+    _color_bar(ax, filled, "probability of class 1")
+
+
+def _draw_classes(ax: Axes, grid: Grid, probs: Floats, colors: list[str]) -> None:
+    for label, color in enumerate(colors):
+        lead = _lead(probs, label)
+        if lead.max() > 0:
+            scale = LinearSegmentedColormap.from_list("one_class", ["white", _pale(color)])
+            levels = np.linspace(0, 1, NUM_LEVELS + 1)
+            ax.contourf(grid.x, grid.y, np.minimum(lead, 1), levels=levels, cmap=scale)
+
+
+def _draw_uncertainty(ax: Axes, grid: Grid, uncertainty: Floats, label: str) -> None:
+    lowest, highest = min(0.0, float(uncertainty.min())), float(uncertainty.max())
+    levels = MaxNLocator(NUM_LEVELS).tick_values(lowest, highest if highest > lowest else lowest + 1)
+    scale = LinearSegmentedColormap.from_list("uncertainty", ["white", DARKEST])
+    _color_bar(ax, ax.contourf(grid.x, grid.y, uncertainty, levels=levels, cmap=scale), label)
+
+
+def _draw_boundary(ax: Axes, grid: Grid, probs: Floats) -> None:
+    num_classes = probs.shape[-1]
+    for label in range(1 if num_classes == 2 else num_classes):
+        lead = _lead(probs, label)
+        if lead.min() < 0 < lead.max():
+            ax.contour(grid.x, grid.y, lead, levels=[0.0], colors=[INK], linewidths=1.4)
+
+
+def _lead(probs: Floats, label: int) -> Floats:
+    """The probability of class `label` less that of its strongest rival: positive where the class wins."""
+    rivals: Floats = np.delete(probs, label, axis=-1).max(axis=-1)
+    return probs[..., label] - rivals
+
+
+def _pale(color: str) -> str:
+    """`color` mixed with white, so that points of that colour stand out; translucent bands would show seams."""
+    red, green, blue = (1 - STRENGTH * (1 - channel) for channel in to_rgb(color))
+    return to_hex((red, green, blue))
+
+
+def _draw_points(ax: Axes, points: Floats, color: str, label: str) -> None:
+    ax.plot(
+        points[:, 0],
+        points[:, 1],
+        linestyle="none",
+        marker="o",
+        markersize=5,
+        color=color,
+        markeredgecolor="white",
+        markeredgewidth=0.7,
+        label=label,
+    )
+
+
+def _color_bar(ax: Axes, filled: ContourSet, label: str) -> None:
+    bar = ax.figure.colorbar(filled, ax=ax, pad=0.02)
+    bar.set_label(label, fontsize=LABEL_SIZE, color=INK)
+    bar.ax.tick_params(labelsize=TICK_SIZE, labelcolor=INK)
+    bar.outline.set_visible(False)

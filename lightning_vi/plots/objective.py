@@ -1,0 +1,215 @@
+"""The variational objective and its two terms over a training run, from its CSV log."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lightning_vi.plots._arrays import Floats
+from lightning_vi.plots._logs import MetricsLog, read_log
+from lightning_vi.plots._style import (
+    BLUE,
+    DASHED,
+    GRID,
+    INK,
+    TICK_SIZE,
+    VERMILION,
+    legend_below,
+    new_figure,
+    style_axes,
+)
+
+CURVES = (("train", "Training", BLUE), ("val", "Validation", VERMILION))
+BURN_IN_ENDS = "burn-in ends"
+
+
+class Panel(NamedTuple):
+    """A title, the unit of the y axis, and the metrics to draw: (name, label, colour)."""
+
+    title: str
+    unit: str
+    curves: tuple[tuple[str, str, str], ...]
+
+
+def plot_objective(
+    save_dir: str | Path,
+    *,
+    extra_metrics: Sequence[str] = (),
+    smoothing_window: int | None = None,
+    title: str | None = None,
+) -> Figure:
+    r"""Shows the evidence lower bound, the negative log-likelihood and the KL divergence over the epochs.
+
+    Faint lines are the logged values, strong ones their centred moving average, which does not reach
+    across the end of the burn-in, where the objective changes. A line marks where the
+    burn-in on posterior means ends, and another where the KL term reaches its full weight if it was
+    annealed. `val_nll` joins `train_nll` where it was logged. What was not logged is left out, as are the
+    KL and the burn-in of a baseline; without `train_elbo` the first panel shows `train_loss`.
+
+    Args:
+        save_dir: folder that was given to Lightning's `CSVLogger`; or that of one run. The log is its
+            `metrics.csv`, or that of the highest-numbered `version_*` in it or in its `lightning_logs`.
+        extra_metrics: further panels, by the metric's name without its prefix: `["rmse"]` adds one with
+            `train_rmse` and `val_rmse`.
+        smoothing_window: number of logged values to average over; 1 draws the logged values alone. None
+            takes a twentieth of the run but at least 5, and does not smooth fewer than 20 values.
+        title: heading of the figure.
+
+    Returns:
+        A figure with a panel per term, unknown to pyplot; notebooks display it, `savefig` writes it.
+
+    Raises:
+        FileNotFoundError: if there is no log.
+        ValueError: if the log has no term of the objective or no `extra_metrics`, or `smoothing_window`
+            is not positive.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from lightning_vi.plots import plot_objective
+        >>> with tempfile.TemporaryDirectory() as save_dir:
+        ...     log = Path(save_dir, "metrics.csv")
+        ...     _ = log.write_text(
+        ...         "epoch,step,train_elbo,train_nll,train_kl,train_burnin\n"
+        ...         "0,9,-2.5,2.5,,1.0\n1,19,-1.75,1.5,40.0,0.0\n2,29,-1.5,1.25,38.0,0.0\n"
+        ...     )
+        ...     figure = plot_objective(save_dir)
+        >>> [ax.get_title(loc="left") for ax in figure.axes]
+        ['Evidence lower bound', 'Negative log-likelihood', 'KL divergence']
+    """
+    if smoothing_window is not None and smoothing_window < 1:
+        raise ValueError(f"smoothing_window must be at least 1, got {smoothing_window}")
+    log = read_log(save_dir)
+    panels = _panels(log, extra_metrics)
+    axis = log.time_axis([name for panel in panels for name, _, _ in panel.curves])
+    stages = _stage_ends(log, axis)
+    burn_in_end = max((end for end, label in stages if label == BURN_IN_ENDS), default=-np.inf)
+
+    figure = new_figure(4.2 * len(panels) if len(panels) > 1 else 6.0, 3.6, title)
+    axes = [figure.add_subplot(1, len(panels), place + 1) for place in range(len(panels))]
+    for ax, panel in zip(axes, panels, strict=True):
+        for name, label, color in panel.curves:
+            time, values = log.series(name, axis)
+            window = smoothing_window or _default_window(len(time))
+            _draw_smoothed(ax, time, values, window, burn_in_end, color=color, label=label)
+        style_axes(ax, title=panel.title, xlabel=axis, ylabel=panel.unit)
+    start = min(ax.get_xlim()[0] for ax in axes)
+    end = max(ax.get_xlim()[1] for ax in axes)
+    for ax in axes:
+        ax.set_xlim(start, end)
+        _mark_stages(ax, stages)
+    legend_below(figure, max(axes, key=lambda ax: len(ax.get_legend_handles_labels()[1])))
+    return figure
+
+
+def _panels(log: MetricsLog, extra_metrics: Sequence[str]) -> list[Panel]:
+    """The panels for which the log has at least one curve."""
+
+    def curves(metric: str) -> tuple[tuple[str, str, str], ...]:
+        return tuple((f"{run}_{metric}", label, color) for run, label, color in CURVES if log.has(f"{run}_{metric}"))
+
+    terms = [
+        Panel("Evidence lower bound", "nats per datum", curves("elbo")),
+        Panel("Negative log-likelihood", "nats per datum", curves("nll")),
+        Panel("KL divergence", "nats", curves("kl")),
+    ]
+    if not terms[0].curves:
+        terms[0] = Panel("Loss", "", curves("loss"))
+    extras = [Panel(metric, "", curves(metric)) for metric in extra_metrics]
+    missing = [panel.title for panel in extras if not panel.curves]
+    if missing or not any(panel.curves for panel in terms):
+        wanted = missing or ["elbo", "loss", "nll", "kl"]
+        raise ValueError(
+            f"{log.path} has no values of {wanted} under 'train_' or 'val_'; the columns are {sorted(log.columns)}"
+        )
+    return [panel for panel in terms + extras if panel.curves]
+
+
+def _stage_ends(log: MetricsLog, axis: str) -> list[tuple[float, str]]:
+    """When the burn-in and then the annealing of the KL ended, as far as the run has come."""
+    ends: list[tuple[float, str]] = []
+    if log.has("train_burnin"):
+        time, burning = log.series("train_burnin", axis)
+        if burning[0] > 0 and burning[-1] == 0:
+            ends.append((float(time[burning > 0].max()) + 1, BURN_IN_ENDS))
+    if log.has("train_kl_weight"):
+        time, weight = log.series("train_kl_weight", axis)
+        full = float(time[weight == weight.max()].min())
+        if (ends[0][0] if ends else time[0]) < full < time[-1]:
+            ends.append((full, "KL at full weight"))
+    return ends
+
+
+def _draw_smoothed(
+    ax: Axes, time: Floats, values: Floats, window: int, burn_in_end: float, *, color: str, label: str
+) -> None:
+    if min(window, len(time)) < 3:
+        ax.plot(time, values, color=color, linewidth=1.6, marker="o" if len(time) == 1 else "", label=label)
+        return
+    legend_label = label
+    for stage in (time < burn_in_end, time >= burn_in_end):
+        if stage.any():
+            smooth = moving_average(values[stage], window)
+            ax.plot(time[stage], smooth, color=color, linewidth=2, label=legend_label)
+            legend_label = f"_{label}"
+    ax.plot(time, values, color=color, linewidth=0.9, alpha=0.35, label=f"{label}, as logged")
+
+
+def _default_window(count: int) -> int:
+    return max(5, count // 20) if count >= 20 else 1
+
+
+def moving_average(values: Floats, window: int) -> Floats:
+    """Centred moving average, [N] to [N], over an odd number of at most `window` and at most N / 2 values.
+
+    The first and last values, which have no full window, are those of the least-squares line through the
+    outermost window: an average over fewer values would be noisy there, one off centre would lag.
+    """
+    count = len(values)
+    width = min(window, count // 2)
+    width -= 1 - width % 2
+    smooth = values.copy()
+    if width < 3:
+        return smooth
+    half = width // 2
+    smooth[half : count - half] = np.lib.stride_tricks.sliding_window_view(values, width).mean(axis=1)
+    offset = np.arange(width) - half
+    for outermost, ends in ((slice(0, width), slice(0, half)), (slice(count - width, count), slice(-half, None))):
+        slope = np.sum(offset * values[outermost]) / np.sum(offset**2)
+        line = values[outermost].mean() + slope * offset
+        smooth[ends] = line[ends]
+    return smooth
+
+
+def _mark_stages(ax: Axes, stages: list[tuple[float, str]]) -> None:
+    for end, label in stages:
+        at_top = _is_free_at_top(ax, end)
+        ax.axvline(end, color=INK, linewidth=1.1, linestyle=DASHED)
+        ax.text(
+            end,
+            0.97 if at_top else 0.03,
+            f" {label}",
+            transform=ax.get_xaxis_transform(),
+            rotation=90,
+            ha="left",
+            va="top" if at_top else "bottom",
+            fontsize=TICK_SIZE,
+            color=INK,
+        )
+        if label == BURN_IN_ENDS:
+            ax.axvspan(ax.get_xlim()[0], end, color=GRID, alpha=0.5, linewidth=0, zorder=0)
+
+
+def _is_free_at_top(ax: Axes, time: float) -> bool:
+    """Whether the curves right of `time` leave more room above than below them."""
+    (start, end), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+    nearby = [
+        value
+        for line in ax.lines
+        for at, value in np.asarray(line.get_xydata())
+        if time <= at <= time + 0.08 * (end - start) and bottom <= value <= top
+    ]
+    return not nearby or top - max(nearby) >= min(nearby) - bottom

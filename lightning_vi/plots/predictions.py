@@ -1,0 +1,126 @@
+"""A one-dimensional predictive distribution over its data."""
+# ruff: noqa: N803
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lightning_vi.plots._arrays import Array, Floats, as_std, as_vector
+from lightning_vi.plots._style import (
+    ALEATORIC,
+    DASHED,
+    DATA,
+    EPISTEMIC,
+    MEAN,
+    TOTAL,
+    TRUTH,
+    band,
+    legend_below,
+    legend_inside,
+    new_figure,
+    scatter,
+    style_axes,
+)
+
+
+def plot_predictions_regression(
+    X_train: Array,
+    Y_train: Array,
+    X_gtext: Array,
+    Y_gtext: Array | None,
+    pred: Array,
+    pred_uct: Array | None = None,
+    *,
+    epistemic: Array | None = None,
+    aleatoric: Array | None = None,
+    title: str | None = None,
+    show_bands: bool = True,
+    xlabel: str = "x",
+    ylabel: str = "y",
+) -> Figure:
+    r"""Shows the predictive mean with its epistemic and total bands, and both parts of the uncertainty.
+
+    The left panel holds the training data, the true function and the predictive mean; with `show_bands`
+    also the mean :math:`\pm` 2 epistemic standard deviations (inner band) and :math:`\pm` 2 total ones
+    (outer band). The right panel, present when `epistemic` or `aleatoric` is given, draws the standard
+    deviations themselves, in the unit of the targets.
+
+    Args:
+        X_train: training inputs, [N] or [N, 1].
+        Y_train: training targets, [N] or [N, 1].
+        X_gtext: inputs of the predictions, in any order, [G] or [G, 1].
+        Y_gtext: the noise-free function at `X_gtext`, [G] or [G, 1]; None where nobody knows it.
+        pred: predictive mean at `X_gtext`, [G] or [G, 1].
+        pred_uct: total predictive standard deviation, [G] or [G, 1]. When None and both parts are given,
+            it is :math:`\sqrt{\text{epistemic}^2 + \text{aleatoric}^2}`.
+        epistemic: epistemic standard deviation, [G] or [G, 1].
+        aleatoric: aleatoric standard deviation, [G] or [G, 1].
+        title: heading of the figure.
+        show_bands: draw the bands in the left panel.
+        xlabel: label of the inputs, with their unit.
+        ylabel: label of the targets, with their unit.
+
+    Returns:
+        A figure of one or two panels, unknown to pyplot; notebooks display it, `savefig` writes it.
+
+    Raises:
+        ValueError: if an array has another shape or is not finite, or a standard deviation is negative.
+
+    Example:
+        >>> import torch
+        >>> from lightning_vi.plots import plot_predictions_regression
+        >>> x = torch.linspace(-3, 3, 50)
+        >>> epistemic, aleatoric = 0.1 * x.abs(), torch.full_like(x, 0.2)
+        >>> figure = plot_predictions_regression(
+        ...     x, x.sin(), x, x.sin(), x.sin() + 0.1, epistemic=epistemic, aleatoric=aleatoric
+        ... )
+        >>> [ax.get_title(loc="left") for ax in figure.axes]
+        ['Prediction', 'Uncertainty']
+    """
+    x_train = as_vector(X_train, "X_train")
+    y_train = as_vector(Y_train, "Y_train", length=len(x_train), like="X_train")
+    x = as_vector(X_gtext, "X_gtext")
+    order = np.argsort(x, kind="stable")
+
+    def sorted_std(value: Array | None, name: str) -> Floats | None:
+        return None if value is None else as_std(value, name, length=len(x), like="X_gtext")[order]
+
+    mean = as_vector(pred, "pred", length=len(x), like="X_gtext")[order]
+    total = sorted_std(pred_uct, "pred_uct")
+    epistemic_std = sorted_std(epistemic, "epistemic")
+    aleatoric_std = sorted_std(aleatoric, "aleatoric")
+    if total is None and epistemic_std is not None and aleatoric_std is not None:
+        total = np.hypot(epistemic_std, aleatoric_std)
+
+    parts = [
+        (total, TOTAL, "Total"),
+        (aleatoric_std, ALEATORIC, "Aleatoric"),
+        (epistemic_std, EPISTEMIC, "Epistemic"),
+    ]
+    with_parts = epistemic_std is not None or aleatoric_std is not None
+    figure = new_figure(11.0 if with_parts else 7.0, 4.4, title)
+    ax, *right = figure.subplots(1, 2, width_ratios=[3, 2], sharex=True) if with_parts else [figure.add_subplot()]
+
+    scatter(ax, x_train, y_train, color=DATA, label="Training data")
+    if Y_gtext is not None:
+        y_true = as_vector(Y_gtext, "Y_gtext", length=len(x), like="X_gtext")[order]
+        ax.plot(x[order], y_true, color=TRUTH, linewidth=1.4, linestyle=DASHED, label="True function")
+    ax.plot(x[order], mean, color=MEAN, linewidth=2, label="Predictive mean")
+    if show_bands and epistemic_std is not None:
+        band(ax, x[order], mean, epistemic_std, color=EPISTEMIC, alpha=0.4, label="Epistemic uncertainty")
+    if show_bands and total is not None:
+        band(ax, x[order], mean, total, color=TOTAL, alpha=0.3, label="Total uncertainty")
+    style_axes(ax, title="Prediction" if with_parts else None, xlabel=xlabel, ylabel=ylabel)
+    legend_below(figure, ax)
+    for panel in right:
+        _draw_stds(panel, x[order], parts)
+        style_axes(panel, title="Uncertainty", xlabel=xlabel, ylabel=f"standard deviation of {ylabel}")
+    return figure
+
+
+def _draw_stds(ax: Axes, x: Floats, parts: list[tuple[Floats | None, str, str]]) -> None:
+    for std, color, label in parts:
+        if std is not None:
+            ax.plot(x, std, color=color, linewidth=1.8, label=label)
+    ax.set_ylim(bottom=0)
+    legend_inside(ax)

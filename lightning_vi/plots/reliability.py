@@ -1,0 +1,131 @@
+"""How far a classifier's confidence can be taken at its word."""
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+
+from lightning_vi.functional.scoring import expected_calibration_error, top_label, top_label_bins
+from lightning_vi.plots._arrays import Array, Floats, as_labels, as_probs
+from lightning_vi.plots._style import (
+    BLUE,
+    DASHED,
+    INK,
+    LABEL_SIZE,
+    SKY,
+    VERMILION,
+    headroom,
+    legend_inside,
+    new_figure,
+    style_axes,
+)
+
+
+def plot_reliability_diagram(
+    probs: Array,
+    target: Array,
+    n_bins: int = 15,
+    *,
+    title: str | None = None,
+) -> Figure:
+    r"""Shows the accuracy of a classifier at each level of its confidence, and how often it is so sure.
+
+    Predictions are put into `n_bins` bins of equal width by their confidence, the largest class
+    probability. Bars are the accuracy in each bin, the shaded gap leads from there to the mean confidence,
+    and the histogram below counts the predictions. Noted is the expected calibration error of
+    Guo et al. (2017, arXiv:1706.04599),
+
+    .. math:: \text{ECE} = \sum_b \frac{n_b}{N} \lvert \text{accuracy}_b - \text{confidence}_b \rvert.
+
+    Args:
+        probs: class probabilities, [N, C]; or those of class 1 of two, [N] or [N, 1].
+        target: class labels 0 to C - 1, [N] or [N, 1].
+        n_bins: number of bins on [0, 1]. Each holds its upper edge.
+        title: heading of the figure.
+
+    Returns:
+        A figure of two panels, unknown to pyplot; notebooks display it, `savefig` writes it.
+
+    Raises:
+        ValueError: if an array has another shape or is not finite, `probs` are not probabilities, `target`
+            holds no class labels, or `n_bins` is less than 1.
+
+    Example:
+        >>> import torch
+        >>> from lightning_vi.plots import plot_reliability_diagram
+        >>> probs = torch.tensor([[0.75, 0.25], [0.75, 0.25], [0.125, 0.875], [0.875, 0.125]])
+        >>> figure = plot_reliability_diagram(probs, torch.tensor([0, 0, 1, 1]), n_bins=2)
+        >>> figure.axes[0].get_title(loc="right")
+        'ECE = 0.062'
+    """
+    if n_bins < 1:
+        raise ValueError(f"n_bins must be at least 1, got {n_bins}")
+    probabilities = as_probs(probs, "probs")
+    labels = as_labels(target, "target", num_classes=probabilities.shape[1], length=len(probabilities), like="probs")
+    confidence, correct = top_label(torch.from_numpy(probabilities), torch.from_numpy(labels))
+    bins = top_label_bins(confidence, correct, n_bins)
+
+    figure = new_figure(5.2, 6.0, title)
+    bars, counts = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    _draw_bars(bars, bins.numpy())
+    style_axes(bars, title="Reliability", ylabel="accuracy")
+    ece = expected_calibration_error(bins).item()
+    bars.set_title(f"ECE = {ece:.3f}", loc="right", fontsize=LABEL_SIZE, color=INK)
+    _draw_counts(counts, bins.numpy())
+    style_axes(counts, xlabel="confidence", ylabel="predictions")
+    return figure
+
+
+def _draw_bars(ax: Axes, bins: Floats) -> None:
+    count, confidence, correct = bins[:, bins[0] > 0]
+    accuracy = correct / count
+    gap = confidence / count - accuracy
+    width = 1 / bins.shape[1]
+    left = np.flatnonzero(bins[0]) * width
+    ax.bar(
+        left, accuracy, width, align="edge", color=BLUE, alpha=0.6, edgecolor="white", linewidth=0.8, label="Accuracy"
+    )
+    ax.bar(
+        left,
+        gap,
+        width,
+        bottom=accuracy,
+        align="edge",
+        facecolor=to_rgba(VERMILION, 0.3),
+        edgecolor=VERMILION,
+        hatch="///",
+        linewidth=0.8,
+        label="Gap to confidence",
+    )
+    ax.plot([0, 1], [0, 1], color=INK, linewidth=1.2, linestyle=DASHED, label="Ideal")
+    ax.set_xlim(0, 1)
+    ax.set_ylim(0, 1)
+    legend_inside(ax, loc="upper left")
+
+
+def _draw_counts(ax: Axes, bins: Floats) -> None:
+    count, confidence, correct = bins
+    width = 1 / len(count)
+    ax.bar(
+        np.arange(len(count)) * width,
+        count,
+        width,
+        align="edge",
+        color=SKY,
+        alpha=0.6,
+        edgecolor="white",
+        linewidth=0.6,
+    )
+    accuracy, mean_confidence = correct.sum() / count.sum(), confidence.sum() / count.sum()
+    top = headroom(ax, 0.45)
+    ax.axvline(accuracy, ymax=top, color=BLUE, linewidth=2, label=f"Accuracy = {accuracy:.3f}")
+    ax.axvline(
+        mean_confidence,
+        ymax=top,
+        color=VERMILION,
+        linewidth=1.6,
+        linestyle=DASHED,
+        label=f"Mean confidence = {mean_confidence:.3f}",
+    )
+    legend_inside(ax, loc="upper left")

@@ -1,0 +1,162 @@
+"""What every plotting function promises, whatever it draws."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from lightning_vi import plots
+
+Inputs = dict[str, np.ndarray]
+N = 40
+
+
+def regression_inputs() -> Inputs:
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-3, 3, size=(N, 1))
+    return {
+        "x": x,
+        "y": np.sin(x) + 0.1 * rng.normal(size=(N, 1)),
+        "truth": np.sin(x),
+        "pred": np.sin(x) + 0.05,
+        "std": 0.1 + 0.05 * np.abs(x),
+    }
+
+
+def classification_inputs() -> Inputs:
+    rng = np.random.default_rng(0)
+    axis = np.linspace(-2, 2, 12)
+    grid = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
+    logits = np.stack([grid[:, 0], grid[:, 1], -grid.sum(axis=1)], axis=1)
+    probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return {
+        "points": rng.normal(size=(N, 2)),
+        "labels": rng.integers(0, 3, size=N),
+        "grid": grid,
+        "probs": probs,
+        "uncertainty": 1 - probs.max(axis=1),
+        "grid_labels": probs.argmax(axis=1),
+    }
+
+
+INPUTS = {**regression_inputs(), **classification_inputs()}
+
+ARRAY_PLOTS: dict[str, Callable[[dict[str, Any]], Figure]] = {
+    "toy": lambda d: plots.plot_toy_regression_data(d["x"], d["y"], d["x"], d["truth"], d["x"], d["y"]),
+    "predictions": lambda d: plots.plot_predictions_regression(
+        d["x"], d["y"], d["x"], d["truth"], d["pred"], epistemic=d["std"], aleatoric=d["std"]
+    ),
+    "calibration": lambda d: plots.plot_calibration(d["pred"], d["std"], d["y"], d["x"]),
+    "reliability": lambda d: plots.plot_reliability_diagram(d["probs"], d["grid_labels"]),
+    "classification": lambda d: plots.plot_classification_2d(
+        d["points"], d["labels"], d["grid"], d["probs"], d["uncertainty"]
+    ),
+}
+LOG_PLOTS: dict[str, Callable[[Path], Figure]] = {
+    "training": lambda path: plots.plot_training_metrics(path, ["train_nll", "val_nll"]),
+    "objective": plots.plot_objective,
+}
+
+
+@pytest.fixture
+def log_dir(tmp_path: Path) -> Path:
+    rows = [f"{epoch},{epoch},{2 / (epoch + 1)},{3 / (epoch + 1)}" for epoch in range(5)]
+    (tmp_path / "metrics.csv").write_text("\n".join(["epoch,step,train_nll,val_nll", *rows]) + "\n")
+    return tmp_path
+
+
+@pytest.fixture(params=[*ARRAY_PLOTS, *LOG_PLOTS])
+def draw(request: pytest.FixtureRequest, log_dir: Path) -> Callable[[], Figure]:
+    if request.param in ARRAY_PLOTS:
+        return lambda: ARRAY_PLOTS[request.param](INPUTS)
+    return lambda: LOG_PLOTS[request.param](log_dir)
+
+
+@pytest.fixture
+def untouched_pyplot() -> Iterator[None]:
+    before, current = dict(mpl.rcParams), plt.get_fignums()
+    yield
+    assert dict(mpl.rcParams) == before
+    assert plt.get_fignums() == current
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())
+
+
+def test_every_public_function_is_under_this_contract() -> None:
+    assert len(plots.__all__) == len(ARRAY_PLOTS) + len(LOG_PLOTS)
+
+
+@pytest.mark.usefixtures("untouched_pyplot")
+def test_notebooks_can_display_the_figure_and_pyplot_and_rcparams_are_left_alone(draw: Callable[[], Figure]) -> None:
+    figure = draw()
+    assert isinstance(figure, Figure)
+    assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_labels_do_not_overlap_the_panels_next_to_them(draw: Callable[[], Figure]) -> None:
+    figure = draw()
+    pixels(figure)
+    boxes = [ax.get_tightbbox().padded(-2) for ax in figure.axes]
+    for i, box in enumerate(boxes):
+        assert figure.bbox.padded(2).contains(box.x0, box.y0)
+        assert figure.bbox.padded(2).contains(box.x1, box.y1)
+        assert not any(box.overlaps(other) for other in boxes[:i])
+
+
+@pytest.mark.parametrize("name", ARRAY_PLOTS)
+def test_flat_tensors_with_gradient_draw_the_same_picture_as_columns_of_arrays(name: str) -> None:
+    def as_tensor(value: np.ndarray) -> torch.Tensor:
+        tensor = torch.tensor(value, requires_grad=value.dtype.kind == "f")
+        return tensor[:, 0] if value.shape[1:] == (1,) else tensor
+
+    from_tensors = ARRAY_PLOTS[name]({key: as_tensor(value) for key, value in INPUTS.items()})
+    assert np.array_equal(pixels(from_tensors), pixels(ARRAY_PLOTS[name](INPUTS)))
+
+
+@pytest.mark.parametrize("name", ARRAY_PLOTS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_low_precision_tensors_are_accepted(name: str, dtype: torch.dtype) -> None:
+    inputs = {key: torch.tensor(value) for key, value in INPUTS.items()}
+    if name != "classification":
+        inputs = {key: value.to(dtype) if value.is_floating_point() else value for key, value in inputs.items()}
+    else:
+        inputs["probs"] = inputs["probs"].to(dtype)
+    assert isinstance(ARRAY_PLOTS[name](inputs), Figure)
+
+
+@pytest.mark.parametrize("name", ARRAY_PLOTS)
+def test_inputs_are_not_modified(name: str) -> None:
+    inputs = {key: value.copy() for key, value in INPUTS.items()}
+    for value in inputs.values():
+        value.flags.writeable = False
+    ARRAY_PLOTS[name](inputs)
+    for key, value in inputs.items():
+        assert np.array_equal(value, INPUTS[key])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ARRAY_PLOTS)
+def test_values_that_are_not_finite_are_refused(name: str, bad: float) -> None:
+    spoiled = {key: value.astype(float) for key, value in INPUTS.items()}
+    for value in spoiled.values():
+        value.flat[3] = bad
+    with pytest.raises(ValueError, match=r"\w+ must be finite, got 1 NaN or infinite of \d+ values"):
+        ARRAY_PLOTS[name](spoiled)
+
+
+@pytest.mark.parametrize("path", sorted(Path(plots.__file__).parent.glob("*.py")), ids=lambda path: path.stem)
+def test_no_plot_uses_pyplot(path: Path) -> None:
+    assert not re.search(r"^\s*(import|from) .*\b(pyplot|pylab)\b", path.read_text(), flags=re.MULTILINE)
