@@ -13,8 +13,8 @@ class _GaussianKL(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, mean: Tensor, std: Tensor, prior_mean: Tensor | float, prior_std: Tensor | float) -> Tensor:
         offset = mean - prior_mean
-        ctx.save_for_backward(offset, std, prior_std if isinstance(prior_std, Tensor) else None)
-        ctx.prior_std = None if isinstance(prior_std, Tensor) else prior_std
+        ctx.save_for_backward(mean, std, *(p if isinstance(p, Tensor) else None for p in (prior_mean, prior_std)))
+        ctx.prior_numbers = tuple(None if isinstance(p, Tensor) else p for p in (prior_mean, prior_std))
         log_prior_std: Tensor | float
         if isinstance(prior_std, Tensor):
             second_moment = ((offset.square() + std.square()) / prior_std.square()).sum()
@@ -28,9 +28,11 @@ class _GaussianKL(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:
         (grad,) = grad_outputs
-        offset, std, prior_std_tensor = ctx.saved_tensors
-        precision = ctx.prior_std**-2 if prior_std_tensor is None else prior_std_tensor.square().reciprocal()
-        grad_mean = offset * (grad * precision)
+        mean, std, *priors = ctx.saved_tensors
+        numbers = ctx.prior_numbers
+        prior_mean, prior_std = (number if p is None else p for p, number in zip(priors, numbers, strict=True))
+        precision = prior_std**-2
+        grad_mean = (mean - prior_mean) * (grad * precision)
         grad_std = torch.addcmul(-grad / std, std, grad * precision)
         return grad_mean, grad_std, None, None
 

@@ -63,7 +63,7 @@ class Likelihood(nn.Module, ABC):
             target: Targets, shape [B, ...].
 
         Returns:
-            Nats, shape [S, *target.shape].
+            Nats, the shape of `target` with a leading dimension S.
         """
 
     def log_prob(self, outputs: Tensor, target: Tensor) -> Tensor:

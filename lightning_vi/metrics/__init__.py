@@ -1,1 +1,38 @@
-"""Metrics for uncertainty quantification."""
+"""Metrics for uncertainty quantification: torchmetrics classes, and the collections that methods log.
+
+Each is a running sum around a pure function of `lightning_vi.functional.scoring`, so its value does not
+depend on batch sizes or on the number of ranks. Inputs are checked by shape and dtype
+only: nothing waits for a GPU.
+"""
+
+from lightning_vi.metrics.base import MeanScore
+from lightning_vi.metrics.classification import Accuracy, BrierScore, ExpectedCalibrationError
+from lightning_vi.metrics.defaults import (
+    classification_metrics,
+    default_metrics,
+    point_classification_metrics,
+    point_regression_metrics,
+    regression_metrics,
+)
+from lightning_vi.metrics.likelihood import NegativeLogLikelihood
+from lightning_vi.metrics.mixture import GaussianMixtureCRPS, IntervalCoverage, IntervalWidth
+from lightning_vi.metrics.point import MeanAbsoluteError, R2Score, RootMeanSquaredError
+
+__all__ = [
+    "Accuracy",
+    "BrierScore",
+    "ExpectedCalibrationError",
+    "GaussianMixtureCRPS",
+    "IntervalCoverage",
+    "IntervalWidth",
+    "MeanAbsoluteError",
+    "MeanScore",
+    "NegativeLogLikelihood",
+    "R2Score",
+    "RootMeanSquaredError",
+    "classification_metrics",
+    "default_metrics",
+    "point_classification_metrics",
+    "point_regression_metrics",
+    "regression_metrics",
+]

@@ -55,7 +55,7 @@ class MeanFieldGaussian:
         """Reparameterised draws, differentiable in `mu` and `rho`.
 
         Args:
-            noise: Standard normal, shape [..., *mu.shape].
+            noise: Standard normal, the shape of `mu` with any leading dimensions.
 
         Returns:
             Draws of the shape of `noise`.

@@ -38,7 +38,7 @@ class Prior(nn.Module, ABC):
         """Log density of each element.
 
         Args:
-            value: Shape [..., *parameter.shape].
+            value: The parameter's shape, with any leading dimensions.
 
         Returns:
             Nats, the shape of `value`.

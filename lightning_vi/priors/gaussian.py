@@ -46,7 +46,7 @@ class GaussianPrior(Prior):
 
     def _keep(self, name: str, value: Tensor | float | str) -> None:
         if isinstance(value, Tensor):
-            self.register_buffer(name, value)
+            self.register_buffer(name, value.detach().clone())
         else:
             setattr(self, name, value)
 

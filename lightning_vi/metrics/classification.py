@@ -1,0 +1,176 @@
+"""Metrics of class probabilities."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lightning_vi.functional.scoring import (
+    brier_score,
+    expected_calibration_error,
+    top_label,
+    top_label_bins,
+)
+from lightning_vi.metrics.base import MeanScore
+
+__all__ = ["Accuracy", "BrierScore", "ExpectedCalibrationError"]
+
+
+class Accuracy(MeanScore):
+    r"""Fraction of the data whose most probable class is the observed one.
+
+    The same number as ``torchmetrics.classification.MulticlassAccuracy(average="micro")``, without the look
+    at the labels' values that makes a GPU wait.
+
+    ``update(preds, target)`` takes class probabilities ``[B, C]`` or ``[B, C, ...]`` and class indices
+    ``[B]`` or ``[B, ...]``.
+
+    Args:
+        num_classes: number of classes C, checked against the predictions where it is given.
+        **kwargs: options of every torchmetrics metric.
+
+    Example:
+        >>> import torch
+        >>> metric = Accuracy(num_classes=2)
+        >>> metric.update(torch.tensor([[0.3, 0.7], [0.9, 0.1]]), torch.tensor([1, 1]))
+        >>> metric.compute()
+        tensor(0.5000)
+    """
+
+    higher_is_better: bool | None = True
+
+    def __init__(self, num_classes: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_classes = num_classes
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Adds a batch.
+
+        Args:
+            preds: class probabilities, shape ``[B, C]`` or ``[B, C, ...]``.
+            target: class indices, an integer tensor of shape ``[B]`` or ``[B, ...]``.
+
+        Raises:
+            ValueError: if the shapes do not fit.
+            TypeError: if ``target`` is not an integer tensor.
+        """
+        _check_width(preds, self.num_classes)
+        self._accumulate(top_label(preds, target)[1])
+
+
+class BrierScore(MeanScore):
+    r"""Mean Brier score of class probabilities, summed over the classes.
+
+    .. math::
+        \mathrm{BS} = \frac{1}{N} \sum_{n=1}^{N} \sum_{c=1}^{C} (p_{nc} - 1\{c = y_n\})^2
+
+    Brier (1950), "Verification of forecasts expressed in terms of probability". A proper score between 0 and
+    2; lower is better.
+
+    ``update(preds, target)`` takes class probabilities ``[B, C]`` or ``[B, C, ...]`` and class indices
+    ``[B]`` or ``[B, ...]``.
+
+    Args:
+        num_classes: number of classes C, checked against the predictions where it is given.
+        **kwargs: options of every torchmetrics metric.
+
+    Example:
+        >>> import torch
+        >>> metric = BrierScore(num_classes=2)
+        >>> metric.update(torch.tensor([[0.5, 0.5], [0.9, 0.1]]), torch.tensor([0, 0]))
+        >>> metric.compute()
+        tensor(0.2600)
+    """
+
+    def __init__(self, num_classes: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_classes = num_classes
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Adds a batch.
+
+        Args:
+            preds: class probabilities, shape ``[B, C]`` or ``[B, C, ...]``.
+            target: class indices, an integer tensor of shape ``[B]`` or ``[B, ...]``.
+
+        Raises:
+            ValueError: if the shapes do not fit.
+            TypeError: if ``target`` is not an integer tensor.
+        """
+        _check_width(preds, self.num_classes)
+        self._accumulate(brier_score(preds, target))
+
+
+class ExpectedCalibrationError(Metric):
+    r"""Expected calibration error of the most probable class, over equal bins of confidence.
+
+    .. math::
+        \mathrm{ECE} = \sum_{b=1}^{M} \frac{n_b}{N} \, |\mathrm{accuracy}_b - \mathrm{confidence}_b|
+
+    Guo, Pleiss, Sun and Weinberger (2017), "On Calibration of Modern Neural Networks". Between 0 and 1; lower
+    is better, though no proper score: constant class frequencies reach 0.
+
+    ``torchmetrics.classification.MulticlassCalibrationError(norm="l1")`` keeps every prediction until the
+    epoch ends, gives a confidence of exactly 1 a bin of its own, and takes a whole batch for logits as soon
+    as one average of probabilities rounds to more than 1. Here the state is the bins' sums, and
+    probabilities are taken as they come.
+
+    ``update(preds, target)`` takes class probabilities ``[B, C]`` or ``[B, C, ...]`` and class indices
+    ``[B]`` or ``[B, ...]``.
+
+    Args:
+        num_classes: number of classes C, checked against the predictions where it is given.
+        num_bins: number of bins M.
+        **kwargs: options of every torchmetrics metric.
+
+    Raises:
+        ValueError: if ``num_bins`` is not a positive integer.
+
+    Example:
+        >>> import torch
+        >>> metric = ExpectedCalibrationError(num_classes=2)
+        >>> metric.update(torch.tensor([[0.1, 0.9], [0.1, 0.9]]), torch.tensor([1, 0]))
+        >>> metric.compute()
+        tensor(0.4000)
+    """
+
+    is_differentiable: bool = False
+    higher_is_better: bool = False
+    full_state_update: bool = False
+
+    bins: Tensor
+
+    def __init__(self, num_classes: int | None = None, num_bins: int = 15, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not isinstance(num_bins, int) or num_bins < 1:
+            raise ValueError(f"num_bins must be a positive integer, got {num_bins!r}")
+        self.num_classes = num_classes
+        self.num_bins = num_bins
+        self.add_state("bins", default=torch.zeros(3, num_bins), dist_reduce_fx="sum")
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Adds a batch.
+
+        Args:
+            preds: class probabilities, shape ``[B, C]`` or ``[B, C, ...]``.
+            target: class indices, an integer tensor of shape ``[B]`` or ``[B, ...]``.
+
+        Raises:
+            ValueError: if the shapes do not fit.
+            TypeError: if ``target`` is not an integer tensor.
+        """
+        _check_width(preds, self.num_classes)
+        bins = top_label_bins(*top_label(preds, target), self.num_bins)
+        self.bins = self.bins + bins.to(self.bins.dtype)
+
+    def compute(self) -> Tensor:
+        """Returns the expected calibration error, a scalar tensor; NaN where nothing was added."""
+        return expected_calibration_error(self.bins)
+
+
+def _check_width(preds: Tensor, num_classes: int | None) -> None:
+    if num_classes is not None and preds.shape[1:2] != (num_classes,):
+        raise ValueError(
+            f"preds must have shape [B, {num_classes}] or [B, {num_classes}, ...], got {list(preds.shape)}"
+        )

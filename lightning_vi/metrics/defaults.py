@@ -1,0 +1,176 @@
+"""The collections that a method logs when its user names none.
+
+Every collection is fed by one call with all that a method knows about a batch, and each metric picks its own
+arguments by name::
+
+    collection.update(log_prob=..., means=..., stds=..., preds=..., target=...)
+
+Metrics never share a state (``compute_groups=False``): torchmetrics would merge two of them for good if their
+states happened to agree on the first batch.
+"""
+
+from typing import Literal, get_args
+
+from torchmetrics import Metric, MetricCollection
+
+from lightning_vi.metrics.classification import Accuracy, BrierScore, ExpectedCalibrationError
+from lightning_vi.metrics.likelihood import NegativeLogLikelihood
+from lightning_vi.metrics.mixture import GaussianMixtureCRPS, IntervalCoverage, IntervalWidth
+from lightning_vi.metrics.point import MeanAbsoluteError, R2Score, RootMeanSquaredError
+
+__all__ = [
+    "Scope",
+    "Task",
+    "classification_metrics",
+    "default_metrics",
+    "point_classification_metrics",
+    "point_regression_metrics",
+    "regression_metrics",
+]
+
+Task = Literal["regression", "classification"]
+Scope = Literal["point", "full"]
+
+
+def regression_metrics(prefix: str = "", *, num_targets: int = 1, interval_level: float = 0.95) -> MetricCollection:
+    """Returns ``rmse``, ``mae``, ``r2``, ``nll``, ``crps``, ``coverage`` and ``interval_width``.
+
+    ``update`` needs ``log_prob [S, B]``, ``means`` and ``stds [S, B, ..., D]``, ``preds`` and ``target
+    [B, ..., D]``.
+
+    Args:
+        prefix: put in front of each name, such as ``"test_"``.
+        num_targets: number of targets D.
+        interval_level: probability that the intervals of coverage and width hold, strictly between 0 and 1.
+
+    Returns:
+        The collection; ``compute`` gives a dictionary such as ``{"test_rmse": ..., "test_nll": ...}``.
+
+    Raises:
+        ValueError: if ``num_targets`` is not positive or ``interval_level`` is outside (0, 1).
+
+    Example:
+        >>> sorted(regression_metrics("test_"))
+        ['test_coverage', 'test_crps', 'test_interval_width', 'test_mae', 'test_nll', 'test_r2', 'test_rmse']
+    """
+    return _collection(
+        prefix,
+        rmse=RootMeanSquaredError(),
+        mae=MeanAbsoluteError(),
+        r2=R2Score(num_targets),
+        nll=NegativeLogLikelihood(),
+        crps=GaussianMixtureCRPS(),
+        coverage=IntervalCoverage(interval_level),
+        interval_width=IntervalWidth(interval_level),
+    )
+
+
+def point_regression_metrics(prefix: str = "") -> MetricCollection:
+    """Returns ``rmse``: cheap enough for every training step.
+
+    ``update`` needs ``preds`` and ``target [B, ..., D]``; what else it is given is ignored.
+
+    Args:
+        prefix: put in front of each name, such as ``"train_"``.
+
+    Returns:
+        The collection.
+
+    Example:
+        >>> list(point_regression_metrics("train_"))
+        ['train_rmse']
+    """
+    return _collection(prefix, rmse=RootMeanSquaredError())
+
+
+def classification_metrics(prefix: str = "", *, num_classes: int) -> MetricCollection:
+    """Returns ``accuracy``, ``nll``, ``brier`` and ``ece``.
+
+    ``update`` needs ``log_prob [S, B]`` or ``[S, B, ...]``, ``preds [B, C]`` or ``[B, C, ...]``
+    (probabilities) and ``target [B]`` or ``[B, ...]`` (class indices).
+
+    Args:
+        prefix: put in front of each name, such as ``"test_"``.
+        num_classes: number of classes C, 2 for a binary problem.
+
+    Returns:
+        The collection.
+
+    Example:
+        >>> sorted(classification_metrics("test_", num_classes=10))
+        ['test_accuracy', 'test_brier', 'test_ece', 'test_nll']
+    """
+    return _collection(
+        prefix,
+        accuracy=Accuracy(num_classes),
+        nll=NegativeLogLikelihood(),
+        brier=BrierScore(num_classes),
+        ece=ExpectedCalibrationError(num_classes),
+    )
+
+
+def point_classification_metrics(prefix: str = "", *, num_classes: int) -> MetricCollection:
+    """Returns ``accuracy``: cheap enough for every training step.
+
+    ``update`` needs ``preds [B, C]`` or ``[B, C, ...]`` (probabilities or logits) and ``target [B]`` or
+    ``[B, ...]`` (class indices); what else it is given is ignored.
+
+    Args:
+        prefix: put in front of each name, such as ``"train_"``.
+        num_classes: number of classes C, 2 for a binary problem.
+
+    Returns:
+        The collection.
+
+    Example:
+        >>> list(point_classification_metrics("train_", num_classes=10))
+        ['train_accuracy']
+    """
+    return _collection(prefix, accuracy=Accuracy(num_classes))
+
+
+def default_metrics(
+    task: Task, prefix: str = "", *, num_outputs: int, scope: Scope = "full", interval_level: float = 0.95
+) -> MetricCollection:
+    """Returns the collection for a task: the one function that a method calls.
+
+    Args:
+        task: ``"regression"`` or ``"classification"``.
+        prefix: put in front of each name, such as ``"val_"``.
+        num_outputs: number of targets in regression, of classes in classification.
+        scope: ``"point"`` scores the prediction alone and costs next to nothing, for training steps;
+            ``"full"`` scores the predictive distribution too, for validation and test.
+        interval_level: probability that the intervals of coverage and width hold, for regression in full.
+
+    Returns:
+        The collection.
+
+    Raises:
+        ValueError: if ``task``, ``scope``, ``num_outputs`` or ``interval_level`` is not one of those allowed.
+
+    Example:
+        >>> import torch
+        >>> metrics = default_metrics("regression", "train_", num_outputs=1, scope="point")
+        >>> metrics.update(preds=torch.zeros(2, 1), target=torch.ones(2, 1), means=torch.zeros(5, 2, 1))
+        >>> metrics.compute()["train_rmse"]
+        tensor(1.)
+    """
+    _check_choice("task", task, get_args(Task))
+    _check_choice("scope", scope, get_args(Scope))
+    if not isinstance(num_outputs, int) or num_outputs < 1:
+        raise ValueError(f"num_outputs must be a positive integer, got {num_outputs!r}")
+    if task == "classification":
+        build = classification_metrics if scope == "full" else point_classification_metrics
+        return build(prefix, num_classes=num_outputs)
+    if scope == "point":
+        return point_regression_metrics(prefix)
+    return regression_metrics(prefix, num_targets=num_outputs, interval_level=interval_level)
+
+
+def _collection(prefix: str, **metrics: Metric) -> MetricCollection:
+    return MetricCollection(dict(metrics), prefix=prefix or None, compute_groups=False)
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {list(choices)}, got {value!r}")

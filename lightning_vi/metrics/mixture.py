@@ -1,0 +1,145 @@
+"""Metrics of a predictive mixture of Gaussians."""
+
+from typing import Any
+
+from torch import Tensor
+
+from lightning_vi.functional.scoring import (
+    central_interval_covers,
+    gaussian_mixture_crps,
+    gaussian_mixture_quantile,
+)
+from lightning_vi.metrics.base import MeanScore
+
+__all__ = ["GaussianMixtureCRPS", "IntervalCoverage", "IntervalWidth"]
+
+
+class GaussianMixtureCRPS(MeanScore):
+    r"""Mean continuous ranked probability score of a mixture of Gaussians, in the target's units.
+
+    .. math::
+        \mathrm{CRPS}(F, y) = \int (F(z) - 1\{z \ge y\})^2 \, dz
+
+    in closed form (Grimit et al., 2006; see `lightning_vi.functional.scoring.gaussian_mixture_crps`),
+    averaged over data and targets. A proper score; lower is better. A point forecast scores its absolute
+    error.
+
+    ``update(means, stds, target)`` takes the S Gaussians, ``[S, B, ..., D]``, and observed values,
+    ``[B, ..., D]``.
+
+    Example:
+        >>> import torch
+        >>> metric = GaussianMixtureCRPS()
+        >>> metric.update(torch.zeros(3, 2, 1), torch.ones(3, 2, 1), torch.tensor([[0.0], [1.0]]))
+        >>> metric.compute()
+        tensor(0.4181)
+    """
+
+    def update(self, means: Tensor, stds: Tensor, target: Tensor) -> None:
+        """Adds a batch.
+
+        Args:
+            means: means of the S Gaussians, in the target's units, shape ``[S, B, ..., D]``.
+            stds: their standard deviations, in the target's units, the same shape; zero is a point mass.
+            target: observed values, shape ``[B, ..., D]``.
+
+        Raises:
+            ValueError: if the shapes do not fit.
+        """
+        self._accumulate(gaussian_mixture_crps(means, stds, target))
+
+
+class IntervalCoverage(MeanScore):
+    r"""Fraction of the targets inside the central predictive interval of a mixture of Gaussians.
+
+    The interval runs from the mixture's quantile at :math:`\alpha = (1 - level) / 2` to the one at
+    :math:`1 - \alpha`, ends included. A calibrated prediction covers ``level``, so neither more nor less is
+    better. See `lightning_vi.functional.scoring.central_interval_covers`.
+
+    ``update(means, stds, target)`` takes the S Gaussians, ``[S, B, ..., D]``, and observed values,
+    ``[B, ..., D]``.
+
+    Args:
+        level: probability that the interval holds, strictly between 0 and 1.
+        **kwargs: options of every torchmetrics metric.
+
+    Raises:
+        ValueError: if ``level`` is outside (0, 1).
+
+    Example:
+        >>> import torch
+        >>> metric = IntervalCoverage(level=0.9)
+        >>> metric.update(torch.zeros(3, 2, 1), torch.ones(3, 2, 1), torch.tensor([[1.6], [1.7]]))
+        >>> metric.compute()
+        tensor(0.5000)
+    """
+
+    higher_is_better: bool | None = None
+
+    def __init__(self, level: float = 0.95, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.level = _checked_level(level)
+
+    def update(self, means: Tensor, stds: Tensor, target: Tensor) -> None:
+        """Adds a batch.
+
+        Args:
+            means: means of the S Gaussians, in the target's units, shape ``[S, B, ..., D]``.
+            stds: their standard deviations, in the target's units, the same shape; zero is a point mass.
+            target: observed values, shape ``[B, ..., D]``.
+
+        Raises:
+            ValueError: if the shapes do not fit.
+        """
+        self._accumulate(central_interval_covers(means, stds, target, self.level))
+
+
+class IntervalWidth(MeanScore):
+    r"""Mean width of the central predictive interval of a mixture of Gaussians, in the target's units.
+
+    .. math::
+        F^{-1}(1 - \alpha) - F^{-1}(\alpha), \qquad \alpha = (1 - level) / 2
+
+    The sharpness that goes with `IntervalCoverage`: of two predictions with the right coverage, the one with
+    the narrower intervals is better.
+
+    ``update(means, stds)`` takes the S Gaussians, ``[S, B, ..., D]``.
+
+    Args:
+        level: probability that the interval holds, strictly between 0 and 1.
+        **kwargs: options of every torchmetrics metric.
+
+    Raises:
+        ValueError: if ``level`` is outside (0, 1).
+
+    Example:
+        >>> import torch
+        >>> metric = IntervalWidth(level=0.95)
+        >>> metric.update(torch.zeros(3, 2, 1), torch.ones(3, 2, 1))
+        >>> metric.compute()
+        tensor(3.9199)
+    """
+
+    def __init__(self, level: float = 0.95, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.level = _checked_level(level)
+
+    def update(self, means: Tensor, stds: Tensor) -> None:
+        """Adds a batch.
+
+        Args:
+            means: means of the S Gaussians, in the target's units, shape ``[S, B, ..., D]``.
+            stds: their standard deviations, in the target's units, the same shape; zero is a point mass.
+
+        Raises:
+            ValueError: if the shapes do not fit.
+        """
+        tail = (1 - self.level) / 2
+        lower, upper = gaussian_mixture_quantile(means, stds, [tail, 1 - tail]).unbind()
+        self._accumulate(upper - lower)
+
+
+def _checked_level(level: float) -> float:
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"level must lie strictly between 0 and 1, got {level!r}")
+    return level

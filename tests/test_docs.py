@@ -1,0 +1,39 @@
+"""The Python code in the README and the documentation runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def python_blocks(page: Path) -> str:
+    return "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page)], ids=lambda page: page.name)
+def test_documented_code_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = PREPARATION.get(page.name, "") + python_blocks(page)
+    code = code.replace("max_epochs=150", "max_epochs=2, enable_progress_bar=False").replace(
+        "burnin_epochs=20", "burnin_epochs=1"
+    )
+    exec(compile(code, str(page), "exec"), {})
+
+
+PREPARATION = {
+    "quickstart.md": "",
+    "conversion.md": """
+import torch
+from torch import nn
+from collections import OrderedDict
+from lightning_vi import MeanFieldVI
+from lightning_vi.likelihoods import Gaussian
+encoder = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 4))
+backbone = nn.Sequential(OrderedDict(encoder=encoder, head=nn.Linear(4, 1)))
+likelihood = Gaussian()
+""",
+}
