@@ -1,0 +1,71 @@
+"""Argument checks of the datamodules: each error names the argument, its value and what was expected."""
+
+from numbers import Integral
+
+import torch
+from torch import Tensor
+
+MAX_SEED = 2**32 - 1
+
+
+def check_int(name: str, value: object, at_least: int, at_most: int | None = None) -> int:
+    """Returns `value` as an int; raises a `ValueError` unless it is one, no bool, within both bounds."""
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        number = int(value)
+        if number >= at_least and (at_most is None or number <= at_most):
+            return number
+    bounds = f">= {at_least}" if at_most is None else f"between {at_least} and {at_most}"
+    raise ValueError(f"{name} must be an integer {bounds}, got {value!r}.")
+
+
+def check_seed(name: str, value: object) -> int:
+    """Returns `value`; raises a `ValueError` unless numpy, scikit-learn and torch all take it as a seed."""
+    return check_int(name, value, at_least=0, at_most=MAX_SEED)
+
+
+def check_split(name: str, rows: object, num_classes: int | None) -> tuple[Tensor, Tensor]:
+    """Returns the rows of one split; raises a `ValueError` unless they can be trained on or scored.
+
+    Args:
+        name: Name of the split, such as `train`.
+        rows: Inputs [N, ...features] and targets, [N, D] or [N, ..., D] floating, or class labels [N, ...] int64.
+        num_classes: Number of classes C, or None for regression.
+    """
+    if not isinstance(rows, tuple | list) or [isinstance(part, Tensor) for part in rows] != [True, True]:
+        found = [type(part).__name__ for part in rows] if isinstance(rows, tuple | list) else type(rows).__name__
+        raise ValueError(f"{name} must be a pair of tensors (inputs, targets), got {found}.")
+    inputs, targets = rows
+    if inputs.ndim < 2 or not inputs.is_floating_point():
+        raise ValueError(
+            f"X_{name} must be a floating-point tensor of shape [N, ...features], "
+            f"got {inputs.dtype} of shape {list(inputs.shape)}."
+        )
+    _check_targets(name, targets, num_classes)
+    if len(inputs) != len(targets) or len(inputs) == 0:
+        raise ValueError(
+            f"X_{name} and Y_{name} must hold the same number of rows, at least one, "
+            f"got {len(inputs)} and {len(targets)}."
+        )
+    for letter, values in (("X", inputs), ("Y", targets)):
+        if values.is_floating_point() and not bool(values.isfinite().all()):
+            bad = int((~values.isfinite()).sum())
+            raise ValueError(f"{letter}_{name} must be finite, got {bad} NaN or infinite values.")
+    return inputs, targets
+
+
+def _check_targets(name: str, targets: Tensor, num_classes: int | None) -> None:
+    found = f"got {targets.dtype} of shape {list(targets.shape)}"
+    if num_classes is None:
+        if targets.ndim < 2 or not targets.is_floating_point():
+            raise ValueError(
+                f"Y_{name} must be a floating-point tensor of shape [N, D] when num_classes is None "
+                f"(regression), {found}."
+            )
+        return
+    if targets.ndim < 1 or targets.dtype != torch.int64:
+        raise ValueError(f"Y_{name} must hold int64 class labels of shape [N] when num_classes={num_classes}, {found}.")
+    if targets.numel() and (int(targets.min()) < 0 or int(targets.max()) >= num_classes):
+        raise ValueError(
+            f"Y_{name} must hold labels between 0 and num_classes - 1 = {num_classes - 1}, "
+            f"got labels from {int(targets.min())} to {int(targets.max())}."
+        )

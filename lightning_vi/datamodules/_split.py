@@ -1,0 +1,93 @@
+"""Splits of rows that depend on their number, the fractions and the seed alone."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+
+
+def split_rows(
+    rows: IntArray, fractions: Mapping[str, float], seed: int, strata: IntArray | None = None
+) -> dict[str, IntArray]:
+    """Returns disjoint row numbers for each named split, and the rest as `train`.
+
+    Args:
+        rows: Row numbers to split, [N].
+        fractions: Fraction of the N rows per split name; a split of fraction 0 is left out.
+        seed: Seed of the split.
+        strata: Class label of every row of the data, indexed by row number, to keep the classes' proportions
+            in each split; None for a plain random split.
+
+    Raises:
+        ValueError: If a fraction is outside [0, 1), they sum to 1 or more, or a split would hold no row.
+    """
+    from sklearn.model_selection import train_test_split
+
+    for name, fraction in fractions.items():
+        if not 0.0 <= fraction < 1.0:
+            raise ValueError(f"{name}_fraction must be at least 0 and less than 1, got {fraction!r}.")
+    listed = ", ".join(f"{name}_fraction={fraction}" for name, fraction in fractions.items())
+    if sum(fractions.values()) >= 1.0:
+        raise ValueError(f"The fractions must sum to less than 1, to leave rows to train on, got {listed}.")
+
+    splits: dict[str, IntArray] = {}
+    remaining = rows
+    for name, fraction in fractions.items():
+        if fraction == 0.0:
+            continue
+        count = round(fraction * len(rows))
+        if count == 0:
+            raise ValueError(
+                f"{name}_fraction={fraction} of {len(rows)} rows leaves the {name} split empty; "
+                f"give a larger fraction or more rows."
+            )
+        if count >= len(remaining):
+            raise ValueError(f"No row of {len(rows)} is left to train on, got {listed}.")
+        remaining, splits[name] = train_test_split(
+            remaining,
+            test_size=count,
+            random_state=seed,
+            stratify=None if strata is None else strata[remaining],
+        )
+    return {"train": remaining, **splits}
+
+
+def predefined_rows(
+    n_rows: int, train_indices: Sequence[int] | None, test_indices: Sequence[int]
+) -> tuple[IntArray, IntArray]:
+    """Returns the given training and test rows; without training rows, all that are not test rows.
+
+    Raises:
+        ValueError: If row numbers are not whole numbers in [0, n_rows), none are given, or one is given
+            twice.
+    """
+    test = _checked_rows("test_indices", test_indices, n_rows)
+    if train_indices is None:
+        train = np.setdiff1d(np.arange(n_rows), test)
+        if len(train) == 0:
+            raise ValueError(f"test_indices must leave rows to train on, got all {n_rows} rows.")
+        return train, test
+    train = _checked_rows("train_indices", train_indices, n_rows)
+    if shared := np.intersect1d(train, test).tolist():
+        raise ValueError(
+            f"train_indices and test_indices must not overlap, got {len(shared)} rows in both: {shared[:5]}"
+            f"{', ...' if len(shared) > 5 else ''}."
+        )
+    return train, test
+
+
+def _checked_rows(argument: str, indices: Sequence[int], n_rows: int) -> IntArray:
+    rows = np.asarray(indices)
+    if rows.ndim != 1 or len(rows) == 0 or not np.issubdtype(rows.dtype, np.integer):
+        raise ValueError(
+            f"{argument} must be row numbers, at least one, got {rows.dtype} values of shape {rows.shape}."
+        )
+    if rows.min() < 0 or rows.max() >= n_rows:
+        raise ValueError(
+            f"{argument} must be between 0 and {n_rows - 1}, got numbers from {rows.min()} to {rows.max()}."
+        )
+    if len(np.unique(rows)) < len(rows):
+        raise ValueError(f"{argument} must give each row once, got {len(rows) - len(np.unique(rows))} repeated.")
+    return rows.astype(np.int64)

@@ -1,0 +1,110 @@
+"""Tables as arrays: reading files, checking columns, encoding labels."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lightning_vi.datamodules._split import IntArray
+from lightning_vi.datamodules._standardise import FloatArray
+
+
+def read_table(data: str | Path | pd.DataFrame) -> pd.DataFrame:
+    """Returns the table of a `.csv` or `.parquet` file, or the DataFrame itself.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ImportError: If a Parquet file is given and pyarrow is not installed.
+        ValueError: If the suffix is another one, the table holds no row, or two columns share a name.
+    """
+    frame = data if isinstance(data, pd.DataFrame) else _read_file(data)
+    if len(frame) == 0:
+        raise ValueError(f"data must hold at least one row, got none, with columns {list(frame.columns)}.")
+    if not frame.columns.is_unique:
+        repeated = sorted({str(name) for name in frame.columns[frame.columns.duplicated()]})
+        raise ValueError(f"data must have unique column names, got more than one of {repeated}.")
+    return frame
+
+
+def _read_file(data: str | Path) -> pd.DataFrame:
+    if not isinstance(data, str | Path):
+        raise TypeError(f"data must be the path of a file or a DataFrame, got {type(data).__name__}.")
+    path = Path(data).expanduser()
+    suffix = path.suffix.lower()
+    if suffix not in (".csv", ".parquet"):
+        raise ValueError(f"data must be a path that ends in .csv or .parquet, got {str(data)!r}.")
+    if not path.is_file():
+        raise FileNotFoundError(f"data={str(data)!r}: there is no such file (looked for {path.absolute()}).")
+    if suffix == ".csv":
+        try:
+            return pd.read_csv(path)
+        except pd.errors.EmptyDataError as error:
+            raise ValueError(f"data={str(data)!r}: expected a header and rows, got an empty file.") from error
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"Reading data={str(data)!r} needs pyarrow: pip install 'lightning-vi[parquet]'.") from error
+    return pd.read_parquet(path, engine="pyarrow")
+
+
+def check_columns(argument: str, names: Sequence[str], frame: pd.DataFrame) -> None:
+    """Raises a `ValueError` unless these are distinct columns of the table, at least one."""
+    if not names:
+        raise ValueError(f"{argument} must name at least one column, got none of {list(frame.columns)}.")
+    if missing := [name for name in names if name not in frame.columns]:
+        raise ValueError(f"{argument}: no columns {missing}; the table has {list(frame.columns)}.")
+    if len(set(names)) < len(names):
+        raise ValueError(f"{argument} must name each column once, got {list(names)}.")
+
+
+def numeric_columns(argument: str, names: Sequence[str], frame: pd.DataFrame) -> FloatArray:
+    """Returns the columns as floating-point numbers, [N, len(names)].
+
+    Raises:
+        ValueError: If a column is no real number or truth value, or holds NaN, missing or infinite values.
+    """
+    kinds = {name: frame[name].dtype for name in names}
+    if wrong := {name: str(kind) for name, kind in kinds.items() if not _is_real(kind)}:
+        remedy = "leave them out" if argument == "input_columns" else "give task='classification'"
+        raise ValueError(f"{argument} must be numeric columns, got {wrong}; encode them as numbers or {remedy}.")
+    values = np.stack([frame[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in names], axis=1)
+    counts = (~(np.abs(values) <= np.finfo(np.float32).max)).sum(axis=0)
+    if counts.any():
+        bad = {name: int(count) for name, count in zip(names, counts, strict=True) if count}
+        raise ValueError(
+            f"{argument} must be finite in float32, got NaN, missing or infinite values "
+            f"(count per column): {bad}; drop or fill these rows."
+        )
+    return values
+
+
+def _is_real(dtype: Any) -> bool:
+    return pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype)
+
+
+def encode_labels(column: "pd.Series[Any]") -> tuple[IntArray, list[Any]]:
+    """Returns the labels as numbers 0..C-1, [N], and the C label values in sorted order.
+
+    Raises:
+        ValueError: If a label is missing or not a whole number, labels of different types are mixed, or there
+            are fewer than two classes.
+    """
+    if missing := int(column.isna().sum()):
+        raise ValueError(f"target_columns: {missing} labels in {column.name!r} are NaN or missing.")
+    values = column.tolist()
+    if fractional := sum(isinstance(value, float) and not value.is_integer() for value in values):
+        raise ValueError(
+            f"target_columns: task='classification' needs class labels, got {fractional} values in "
+            f"{column.name!r} that are not whole numbers; give task='regression' for a continuous target."
+        )
+    try:
+        classes = sorted(set(values))
+    except TypeError as error:
+        kinds = sorted({type(value).__name__ for value in values})
+        raise ValueError(f"target_columns: the labels in {column.name!r} mix the types {kinds}.") from error
+    if len(classes) < 2:
+        raise ValueError(f"target_columns: {column.name!r} must hold at least two classes, got {classes}.")
+    code = {label: number for number, label in enumerate(classes)}
+    return np.array([code[value] for value in values], dtype=np.int64), classes

@@ -1,0 +1,174 @@
+"""Tables: a CSV or Parquet file or a DataFrame, split and standardised without leaks."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Unpack, get_args
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from lightning_vi.datamodules._checks import check_seed
+from lightning_vi.datamodules._split import IntArray, predefined_rows, split_rows
+from lightning_vi.datamodules._standardise import Standardiser, as_float32
+from lightning_vi.datamodules._table import check_columns, encode_labels, numeric_columns, read_table
+from lightning_vi.datamodules.base import ArrayDataModule, LoaderOptions, take_splits
+
+Task = Literal["regression", "classification"]
+
+
+class TabularDataModule(ArrayDataModule):
+    """Regression or classification on the numeric columns of a table.
+
+    The table is read, checked, split and standardised at construction, by a function of the arguments alone:
+    every instance, in any process, gets the same splits, and `setup()` changes nothing.
+
+    Units: inputs are standardised column by column with the mean and standard deviation (ddof = 0) of the
+    training rows; a column that is constant there has standard deviation 1. Regression targets stay in
+    original units; `target_mean` and `target_std` say how a method is to standardise them inside.
+
+    Args:
+        data: Path of a `.csv` file (with a header) or a `.parquet` file, or a DataFrame, of at least one row.
+        target_columns: Name or names of the columns to predict; one for classification.
+        task: `regression`, or `classification`: the target's sorted distinct values become classes 0..C-1.
+            Never guessed from the data.
+        input_columns: Names of the columns to predict from; None: all columns but the targets.
+        val_fraction: Fraction of the rows for validation; 0 for none.
+        test_fraction: Fraction of the rows for testing. Ignored where `test_indices` is given.
+        calib_fraction: Fraction of the rows for calibration; 0 for none.
+        train_indices: Row numbers of a predefined training set, from which validation and calibration rows
+            are then taken as fractions of *it*; None: all rows not in `test_indices`. Only with
+            `test_indices`.
+        test_indices: Row numbers of a predefined test set; None: a random one of `test_fraction`.
+        split_seed: Seed of the split.
+        standardise_inputs: Whether to standardise the inputs.
+        standardise_targets: Whether methods are to standardise the targets; of no effect in classification.
+        batch_size: Rows per batch.
+        **loader_options: `num_workers`, `pin_memory`, `shuffle_seed`, see `LoaderOptions`.
+
+    Attributes:
+        X_train, X_val, X_test, X_calib: Inputs, [N, F] float32; None where a fraction is 0.
+        Y_train, Y_val, Y_test, Y_calib: Targets in original units, [N, D] float32, or class labels, [N]
+            int64.
+        input_names, target_names: Names of the F input and D target columns.
+        input_mean, input_std: [F] float32, or None if `standardise_inputs` is False.
+        target_mean, target_std: [D] float32, or None if `standardise_targets` is False or in classification.
+        classes: The C label values as in the table, in the order of their numbers; None in regression.
+        num_classes: C, or None in regression.
+        row_indices: Row numbers in the table by split name, [N] int64 each.
+
+    Raises:
+        FileNotFoundError: If `data` is the path of no file.
+        ImportError: If `data` is a Parquet file and pyarrow is missing (`pip install
+            'lightning-vi[parquet]'`).
+        TypeError: If `data` is neither a path nor a DataFrame.
+        ValueError: If the suffix is unknown, the table is empty, columns are missing, named twice, both input
+            and target, text, or hold NaN or infinite values, labels are missing, the fractions leave a split
+            without rows, or the given row numbers are out of range, repeated or in both sets.
+
+    Example:
+        >>> table = pd.DataFrame({"width": range(20), "height": [3.0, 4.0] * 10, "weight": range(20, 40)})
+        >>> dm = TabularDataModule(table, target_columns="weight", task="regression")
+        >>> dm.input_names, dm.X_train.shape, dm.Y_test.shape
+        (['width', 'height'], torch.Size([12, 2]), torch.Size([4, 1]))
+    """
+
+    def __init__(
+        self,
+        data: str | Path | pd.DataFrame,
+        target_columns: str | list[str],
+        task: Task,
+        input_columns: str | list[str] | None = None,
+        *,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.2,
+        calib_fraction: float = 0.1,
+        train_indices: list[int] | None = None,
+        test_indices: list[int] | None = None,
+        split_seed: int = 42,
+        standardise_inputs: bool = True,
+        standardise_targets: bool = True,
+        batch_size: int = 32,
+        **loader_options: Unpack[LoaderOptions],
+    ) -> None:
+        if task not in get_args(Task):
+            raise ValueError(f"task must be one of {list(get_args(Task))}, got {task!r}.")
+        frame = read_table(data)
+        target_names = _as_list(target_columns)
+        check_columns("target_columns", target_names, frame)
+        input_names = _input_names(input_columns, target_names, frame)
+        inputs = numeric_columns("input_columns", input_names, frame)
+        targets, classes = _targets(target_names, frame, task)
+
+        rows = _rows(
+            len(frame),
+            {"test": test_fraction, "val": val_fraction, "calib": calib_fraction},
+            train_indices,
+            test_indices,
+            check_seed("split_seed", split_seed),
+        )
+        input_scale = Standardiser.fit(inputs[rows["train"]]) if standardise_inputs else None
+        target_scale = Standardiser.fit(targets[rows["train"]]) if standardise_targets and classes is None else None
+        super().__init__(
+            **take_splits(
+                as_float32(inputs if input_scale is None else input_scale(inputs)),
+                torch.tensor(targets, dtype=torch.float32 if classes is None else torch.int64),
+                rows,
+            ),
+            num_classes=None if classes is None else len(classes),
+            batch_size=batch_size,
+            **loader_options,
+        )
+        if input_scale is not None:
+            self.input_mean, self.input_std = as_float32(input_scale.mean), as_float32(input_scale.std)
+        if target_scale is not None:
+            self.target_mean, self.target_std = as_float32(target_scale.mean), as_float32(target_scale.std)
+        self.input_names = input_names
+        self.target_names = target_names
+        self.classes = classes
+        self.row_indices = {name: torch.tensor(index) for name, index in rows.items()}
+
+
+def _as_list(names: str | list[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _input_names(input_columns: str | list[str] | None, target_names: list[str], frame: pd.DataFrame) -> list[str]:
+    if input_columns is None:
+        names = [name for name in frame.columns if name not in target_names]
+        if not names:
+            raise ValueError(f"target_columns={target_names} are all columns of the table; none is left as input.")
+        return names
+    names = _as_list(input_columns)
+    check_columns("input_columns", names, frame)
+    if shared := [name for name in names if name in target_names]:
+        raise ValueError(f"input_columns and target_columns must not overlap, got {shared} in both.")
+    return names
+
+
+def _targets(names: list[str], frame: pd.DataFrame, task: Task) -> tuple[NDArray[Any], list[Any] | None]:
+    """Returns the targets [N, D] and None, or the encoded labels [N] and the classes."""
+    if task == "regression":
+        return numeric_columns("target_columns", names, frame), None
+    if len(names) != 1:
+        raise ValueError(f"target_columns must name one column when task='classification', got {names}.")
+    return encode_labels(frame[names[0]])
+
+
+def _rows(
+    n_rows: int,
+    fractions: dict[str, float],
+    train_indices: Sequence[int] | None,
+    test_indices: Sequence[int] | None,
+    seed: int,
+) -> dict[str, IntArray]:
+    if test_indices is not None:
+        train, test = predefined_rows(n_rows, train_indices, test_indices)
+        held_out = {name: fraction for name, fraction in fractions.items() if name != "test"}
+        return {**split_rows(train, held_out, seed), "test": test}
+    if train_indices is not None:
+        raise ValueError("train_indices must come with test_indices, got test_indices=None.")
+    if fractions["test"] == 0.0:
+        raise ValueError("test_fraction must be greater than 0 when test_indices is None, got 0.0.")
+    return split_rows(np.arange(n_rows), fractions, seed)
