@@ -1,6 +1,7 @@
 """Deterministic networks made stochastic, module by module."""
 
 import copy
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -8,7 +9,13 @@ from fnmatch import fnmatchcase
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from lightning_vi.layers import VARIATIONAL_COUNTERPART, SharedParameters, VariationalLayer
+from lightning_vi.layers import (
+    ACTIVATION_SPACE,
+    VARIATIONAL_COUNTERPART,
+    SharedParameters,
+    VariationalLayer,
+    resolve_estimator,
+)
 from lightning_vi.priors import Prior
 
 READS_ITS_CHILDREN = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
@@ -77,7 +84,7 @@ def convert(
     *,
     prior: Prior | None = None,
     estimator: str = "auto",
-    init_std: float = 0.01,
+    init_std: float = 0.05,
 ) -> tuple[nn.Module, ConversionReport]:
     """A copy of a network with variational layers in place of the selected ones.
 
@@ -109,6 +116,7 @@ def convert(
         2       Linear  9           yes         local_reparameterization  selected
     """
     _refuse_lazy(network)
+    resolve_estimator(estimator)
     network = copy.deepcopy(network)
     layers = dict(_layers(network))
     obstacles = {name: _obstacle(network, name, layer) for name, layer in layers.items()}
@@ -118,6 +126,7 @@ def convert(
         if stochastic_module_names is not None:
             raise ValueError(f"stochastic_module_names: {name!r} is {obstacles[name]}: select both or neither")
         selected.discard(name)
+    reused = _reused(network, layers)
     shared: SharedParameters = {}
     rows = []
     for name, layer in layers.items():
@@ -126,9 +135,13 @@ def convert(
         if isinstance(layer, VariationalLayer):
             rows.append(ModuleReport(name, kind, count // 2, True, layer.estimator, "built by hand"))
         elif name in selected:
-            counterpart = _counterpart(layer)
-            converted = counterpart.adopt(layer, prior=prior, estimator=estimator, init_std=init_std, shared=shared)
-            rows.append(ModuleReport(name, kind, count, True, converted.estimator, "selected"))
+            reason, chosen = "selected", estimator
+            if name in reused:
+                reason, chosen = "selected; its weight is used in several places", _for_reused(name, estimator)
+            converted = _counterpart(layer).adopt(
+                layer, prior=prior, estimator=chosen, init_std=init_std, shared=shared
+            )
+            rows.append(ModuleReport(name, kind, count, True, converted.estimator, reason))
         else:
             rows.append(ModuleReport(name, kind, count, False, None, obstacles[name] or "not selected"))
     if not any(row.stochastic for row in rows):
@@ -216,6 +229,30 @@ def _broken_ties(layers: dict[str, nn.Module], selected: set[str]) -> dict[str, 
         for parameter in layers[name].parameters(recurse=False)
         if id(parameter) in kept
     }
+
+
+def _reused(network: nn.Module, layers: dict[str, nn.Module]) -> set[str]:
+    """Layers that stand in several places of the network, or share a parameter with another."""
+    uses = Counter(
+        id(parameter)
+        for _, module in network.named_modules(remove_duplicate=False)
+        for parameter in module.parameters(recurse=False)
+    )
+    return {
+        name
+        for name, layer in layers.items()
+        if any(uses[id(parameter)] > 1 for parameter in layer.parameters(recurse=False))
+    }
+
+
+def _for_reused(name: str, estimator: str) -> str:
+    """The estimator of a layer whose weight must be one draw wherever it is used."""
+    if estimator in ACTIVATION_SPACE:
+        raise ValueError(
+            f"estimator={estimator!r} draws the outputs of {name!r} independently wherever its weight is used, but "
+            "that is one weight in several places: use 'auto' or 'reparameterization'"
+        )
+    return "reparameterization"
 
 
 def _layers_by_index(layers: dict[str, nn.Module], index: int) -> list[str]:

@@ -6,10 +6,10 @@ the seed and the sample's index alone, so that the S networks are the same funct
 What lies in front of the first stochastic module is computed once.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from lightning_vi.layers import ACTIVATION_SPACE, VariationalLayer, activation_moments
 from lightning_vi.noise import sample_noise
+from lightning_vi.posteriors import MeanFieldGaussian
 
 Vectorization = Literal["auto", "vmap", "loop"]
 VECTORIZATIONS: tuple[Vectorization, ...] = ("auto", "vmap", "loop")
@@ -26,6 +27,7 @@ VECTORIZATIONS: tuple[Vectorization, ...] = ("auto", "vmap", "loop")
 MAX_ROWS_PER_PASS = 2**16
 MAX_WEIGHTS_PER_PASS = 2**26
 MAX_CACHED_WEIGHTS = 2**25
+MAX_JOINED_WEIGHTS = 2**14
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,25 @@ class _Slot:
     name: str
     start: int
     stop: int
+
+
+@dataclass(frozen=True)
+class _DrawnWeights:
+    """Weights that were drawn from parameters of these values.
+
+    The values are compared, because not every update counts up a tensor's version: fused optimizers do not.
+    """
+
+    seed: int
+    num_samples: int
+    parameters: list[Tensor]
+    draws: list[Tensor]
+
+    def holds(self, seed: int, num_samples: int, parameters: Sequence[Tensor]) -> bool:
+        return (seed, num_samples) == (self.seed, self.num_samples) and all(
+            then.device == now.device and then.dtype == now.dtype and torch.equal(then, now)
+            for then, now in zip(self.parameters, parameters, strict=True)
+        )
 
 
 class SamplingEngine:
@@ -67,15 +88,23 @@ class SamplingEngine:
         if not self.layers:
             raise ValueError("the network has no variational layer to sample")
         self._slots, self.num_weights = _allot_noise(self.layers)
+        self._weight_space = _allot_noise([layer for layer in self.layers if layer.estimator not in ACTIVATION_SPACE])
+        self._kl_groups = _group_by_prior(self._slots)
         self._chain = _unroll(network)
         self._vectorization = vectorization
         self._vmap_fails = False
-        self._cache: tuple[Any, list[Tensor]] | None = None
+        self._cache: _DrawnWeights | None = None
+        self._ends_in_its_only_layer: bool | None = None
 
     def kl(self) -> Tensor:
         """KL divergence summed over every stochastic weight, tied ones once; nats, a scalar tensor."""
-        distinct = {slot.start: slot for slot in self._slots}
-        return torch.stack([slot.layer.kl_of(slot.name) for slot in distinct.values()]).sum()
+        terms = [
+            MeanFieldGaussian.join([slot.layer.posterior(slot.name) for slot in slots]).kl(
+                slots[0].layer.prior(slots[0].name)
+            )
+            for slots in self._kl_groups
+        ]
+        return torch.stack(terms).sum() if len(terms) > 1 else terms[0]
 
     def mean_output(self, x: Tensor) -> Tensor:
         """One forward pass on posterior means.
@@ -86,7 +115,7 @@ class SamplingEngine:
         Returns:
             Network output, shape [B, ...].
         """
-        with self._in_place([slot.layer.posterior(slot.name).mean for slot in self._slots]):
+        with _in_place(self._slots, [slot.layer.posterior(slot.name).mean for slot in self._slots]):
             output: Tensor = self.network(x)
         return output
 
@@ -103,10 +132,11 @@ class SamplingEngine:
         Raises:
             ValueError: If the first dimension of the network's output is not the batch.
         """
-        if all(layer.estimator in ACTIVATION_SPACE for layer in self.layers):
+        slots, num_weights = self._weight_space
+        if not slots:
             return self._run_repeated(x, num_samples)
-        noise = torch.randn(num_samples, self.num_weights, device=self._slots[0].layer.device)
-        return self._run_stacked(x, self._draws(noise))
+        noise = torch.randn(num_samples, num_weights, device=slots[0].layer.device)
+        return self._run_stacked(*self._shared_prefix(x), slots, _draw(slots, noise))
 
     def prediction_samples(self, x: Tensor, num_samples: int, seed: int) -> Iterator[Tensor]:
         """Outputs of the networks number 0 to S - 1 that belong to a seed, in chunks that bound the memory.
@@ -121,9 +151,10 @@ class SamplingEngine:
         """
         per_pass = min(MAX_ROWS_PER_PASS // max(x.shape[0], 1), MAX_WEIGHTS_PER_PASS // self.num_weights)
         chunk = max(1, min(num_samples, per_pass))
+        features, tail = self._shared_prefix(x)
         for first in range(0, num_samples, chunk):
-            stop = min(first + chunk, num_samples)
-            yield self._run_stacked(x, self._prediction_weights(first, stop, num_samples, seed))
+            weights = self._prediction_weights(first, min(first + chunk, num_samples), num_samples, seed)
+            yield self._run_stacked(features, tail, self._slots, weights)
 
     def output_moments(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
         """Exact mean and standard deviation of the output, where it is the output of one variational layer.
@@ -139,21 +170,14 @@ class SamplingEngine:
 
     def _prediction_weights(self, first: int, stop: int, num_samples: int, seed: int) -> list[Tensor]:
         if num_samples * self.num_weights > MAX_CACHED_WEIGHTS:
-            return self._draws(sample_noise(seed, first, stop, self.num_weights))
-        key = (seed, num_samples, [layer.fingerprint() for layer in self.layers])
-        if self._cache is None or self._cache[0] != key:
-            self._cache = (key, self._draws(sample_noise(seed, 0, num_samples, self.num_weights)))
-        return [weight[first:stop] for weight in self._cache[1]]
+            return _draw(self._slots, sample_noise(seed, first, stop, self.num_weights))
+        if self._cache is None or not self._cache.holds(seed, num_samples, self._parameters()):
+            draws = _draw(self._slots, sample_noise(seed, 0, num_samples, self.num_weights))
+            self._cache = _DrawnWeights(seed, num_samples, [p.detach().clone() for p in self._parameters()], draws)
+        return [weight[first:stop] for weight in self._cache.draws]
 
-    def _draws(self, noise: Tensor) -> list[Tensor]:
-        """Weights for each slot, [S, *shape], from noise [S, num_weights]."""
-        noise = noise.to(self._slots[0].layer.device)
-        draws = []
-        for slot in self._slots:
-            posterior = slot.layer.posterior(slot.name)
-            part = noise[:, slot.start : slot.stop].view(-1, *posterior.mu.shape)
-            draws.append(posterior.rsample(part.to(posterior.mu.dtype)))
-        return draws
+    def _parameters(self) -> list[nn.Parameter]:
+        return [parameter for layer in self.layers for parameter in layer.parameters(recurse=False)]
 
     def _run_repeated(self, x: Tensor, num_samples: int) -> Tensor:
         features, (first, *rest) = self._shared_prefix(x)
@@ -168,26 +192,27 @@ class SamplingEngine:
                 f"the network made {hidden.shape[0]} rows from {num_samples * x.shape[0]}: "
                 "the first dimension of its input and of its output must be the batch"
             )
-        return hidden.view(num_samples, -1, *hidden.shape[1:])
+        outputs: Tensor = hidden.reshape(num_samples, x.shape[0], *hidden.shape[1:])
+        return outputs
 
-    def _run_stacked(self, x: Tensor, weights: Sequence[Tensor]) -> Tensor:
-        features, tail = self._shared_prefix(x)
-
+    def _run_stacked(
+        self, features: Tensor, tail: Sequence[nn.Module], slots: Sequence[_Slot], weights: Sequence[Tensor]
+    ) -> Tensor:
         def run(*drawn: Tensor) -> Tensor:
             hidden = features
-            with self._in_place(drawn):
+            with _in_place(slots, drawn):
                 for module in tail:
                     hidden = module(hidden)
             return hidden
 
         failure: Exception | None = None
-        if self._may_vmap(x.device):
+        if self._may_vmap(features.device):
             try:
-                mapped: Tensor = torch.vmap(run, randomness="different")(*weights)
+                outputs: Tensor = torch.vmap(run, randomness="different")(*weights)
             except (RuntimeError, ValueError, NotImplementedError) as error:
                 failure = error
             else:
-                return mapped
+                return outputs
         outputs = torch.stack([run(*drawn) for drawn in zip(*weights, strict=True)])
         self._vmap_fails = self._vmap_fails or failure is not None
         return outputs
@@ -201,20 +226,10 @@ class SamplingEngine:
             for module in self.network.modules()
         )
 
-    @contextmanager
-    def _in_place(self, weights: Sequence[Tensor]) -> Iterator[None]:
-        try:
-            for slot, weight in zip(self._slots, weights, strict=True):
-                slot.layer._parameters[slot.name] = weight  # type: ignore[assignment]
-            yield
-        finally:
-            for slot in self._slots:
-                slot.layer._parameters[slot.name] = None
-
     def _shared_prefix(self, x: Tensor) -> tuple[Tensor, list[nn.Module]]:
         """What all samples share, and the modules that differ between them."""
         if len(self.layers) == 1 and len(self._chain) == 1 and not _is_random(self.network, but=self.layers[0]):
-            features = self._features_of_final_layer(x)
+            features = self._features_of_only_layer(x)
             if features is not None:
                 return features, [self.layers[0]]
         for position, module in enumerate(self._chain):
@@ -223,16 +238,24 @@ class SamplingEngine:
             x = module(x)
         raise RuntimeError("the network's variational layers are not among its modules any more")
 
-    def _features_of_final_layer(self, x: Tensor) -> Tensor | None:
+    def _features_of_only_layer(self, x: Tensor) -> Tensor | None:
         """The input of the only variational layer, if that layer's output is the network's."""
-        layer = self.layers[0]
+        if self._ends_in_its_only_layer is False:
+            return None
+        first_time = self._ends_in_its_only_layer is None
+        buffers = [buffer.clone() for buffer in self.network.buffers()] if first_time else []
         calls: list[tuple[Tensor, Tensor]] = []
-        handle = layer.register_forward_hook(lambda _, inputs, output: calls.append((inputs[0], output)))
+        handle = self.layers[0].register_forward_hook(lambda _, inputs, output: calls.append((inputs[0], output)))
         try:
             output = self.mean_output(x)
         finally:
             handle.remove()
-        return calls[0][0] if len(calls) == 1 and calls[0][1] is output else None
+        self._ends_in_its_only_layer = len(calls) == 1 and calls[0][1] is output
+        if self._ends_in_its_only_layer:
+            return calls[0][0]
+        for buffer, before in zip(self.network.buffers(), buffers, strict=False):
+            buffer.copy_(before)
+        return None
 
 
 def _allot_noise(layers: Sequence[VariationalLayer]) -> tuple[list[_Slot], int]:
@@ -246,6 +269,38 @@ def _allot_noise(layers: Sequence[VariationalLayer]) -> tuple[list[_Slot], int]:
                 total += mu.numel()
             slots.append(_Slot(layer, name, *ranges[id(mu)]))
     return slots, total
+
+
+def _draw(slots: Sequence[_Slot], noise: Tensor) -> list[Tensor]:
+    """Weights for each slot, of the parameter's shape behind S, from noise [S, number of weights]."""
+    noise = noise.to(slots[0].layer.device)
+    draws = []
+    for slot in slots:
+        posterior = slot.layer.posterior(slot.name)
+        part = noise[:, slot.start : slot.stop].view(-1, *posterior.mu.shape)
+        draws.append(posterior.rsample(part.to(posterior.mu.dtype)))
+    return draws
+
+
+@contextmanager
+def _in_place(slots: Sequence[_Slot], weights: Sequence[Tensor]) -> Iterator[None]:
+    try:
+        for slot, weight in zip(slots, weights, strict=True):
+            slot.layer._parameters[slot.name] = weight  # type: ignore[assignment]
+        yield
+    finally:
+        for slot in slots:
+            slot.layer._parameters[slot.name] = None
+
+
+def _group_by_prior(slots: Sequence[_Slot]) -> list[list[_Slot]]:
+    """Distinct parameters, small ones together where their priors allow it: one operation instead of many."""
+    groups: dict[Hashable, list[_Slot]] = {}
+    for slot in {slot.start: slot for slot in slots}.values():
+        mu, shared_key = slot.layer.posterior(slot.name).mu, slot.layer.prior(slot.name).elementwise_key
+        small = shared_key is not None and mu.numel() <= MAX_JOINED_WEIGHTS
+        groups.setdefault((shared_key, mu.dtype, mu.device) if small else slot, []).append(slot)
+    return list(groups.values())
 
 
 def _unroll(network: nn.Module) -> list[nn.Module]:

@@ -1,6 +1,7 @@
 """The multilayer perceptron."""
 
 import copy
+import itertools
 from collections.abc import Sequence
 
 from torch import nn
@@ -42,7 +43,7 @@ class MLP(nn.Sequential):
             raise ValueError(f"dropout_p must lie in [0, 1), got {dropout_p}")
         activation = nn.ReLU() if activation_fn is None else activation_fn
         modules: list[nn.Module] = []
-        for fan_in, fan_out in zip(widths[:-2], widths[1:-1], strict=True):
+        for fan_in, fan_out in itertools.pairwise(widths[:-1]):
             modules += [nn.Linear(fan_in, fan_out), copy.deepcopy(activation)]
             if dropout_p > 0:
                 modules.append(nn.Dropout(dropout_p))

@@ -20,13 +20,16 @@ from lightning_vi.layers.estimators import (
 from lightning_vi.layers.linear import VariationalLinear
 
 VARIATIONAL_COUNTERPART: dict[type[nn.Module], type[VariationalLayer]] = {
-    nn.Linear: VariationalLinear,
-    nn.Conv1d: VariationalConv1d,
-    nn.Conv2d: VariationalConv2d,
-    nn.Conv3d: VariationalConv3d,
-    nn.ConvTranspose1d: VariationalConvTranspose1d,
-    nn.ConvTranspose2d: VariationalConvTranspose2d,
-    nn.ConvTranspose3d: VariationalConvTranspose3d,
+    layer.torch_parent: layer
+    for layer in (
+        VariationalLinear,
+        VariationalConv1d,
+        VariationalConv2d,
+        VariationalConv3d,
+        VariationalConvTranspose1d,
+        VariationalConvTranspose2d,
+        VariationalConvTranspose3d,
+    )
 }
 """The variational layer for each torch layer."""
 

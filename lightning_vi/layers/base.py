@@ -21,6 +21,7 @@ class VariationalLayer(nn.Module):
     for the length of a forward pass, and the layer then uses them as its torch parent would.
     """
 
+    torch_parent: type[nn.Module]
     channel_dim: int
     estimator: str
     init_std: float
@@ -47,7 +48,7 @@ class VariationalLayer(nn.Module):
         *,
         prior: Prior | None = None,
         estimator: str = "auto",
-        init_std: float = 0.01,
+        init_std: float = 0.05,
         shared: SharedParameters | None = None,
     ) -> Self:
         """Turns a torch layer into a variational one, in place.
@@ -73,7 +74,7 @@ class VariationalLayer(nn.Module):
         estimator = resolve_estimator(estimator)
         rho = inverse_softplus(init_std)
         original = type(module)
-        if not issubclass(cls, original):
+        if not isinstance(module, cls.torch_parent):
             raise TypeError(f"a {original.__name__} cannot become a {cls.__name__}")
         object.__setattr__(module, "__class__", cls)
         layer = cast(Self, module)
@@ -121,29 +122,23 @@ class VariationalLayer(nn.Module):
         Returns:
             Nats, a scalar tensor.
         """
-        return torch.stack([self.kl_of(name) for name in self.stochastic_names]).sum()
+        return torch.stack([self.posterior(name).kl(self.prior(name)) for name in self.stochastic_names]).sum()
 
-    def kl_of(self, name: str) -> Tensor:
-        """KL divergence of one parameter, summed over its elements.
+    def prior(self, name: str) -> Prior:
+        """The prior of one parameter.
 
         Args:
             name: ``"weight"`` or ``"bias"``.
 
         Returns:
-            Nats, a scalar tensor.
+            The prior, settled for the parameter's shape.
         """
-        return self.posterior(name).kl(cast(Prior, self.priors[name]))
+        return cast(Prior, self.priors[name])
 
     @property
     def device(self) -> torch.device:
         """Where the variational parameters are."""
         return self.posterior("weight").mu.device
-
-    def fingerprint(self) -> tuple[tuple[int, int, torch.dtype], ...]:
-        """Changes whenever the variational parameters are updated, moved or cast."""
-        return tuple(
-            (p.data_ptr(), -1 if p.is_inference() else p._version, p.dtype) for p in self.parameters(recurse=False)
-        )
 
     def _forward(self, x: Tensor, *args: Any, sample: bool, num_samples: int | None) -> Tensor:
         weight = self._parameters["weight"]
@@ -152,6 +147,19 @@ class VariationalLayer(nn.Module):
         if not sample:
             bias_mean = self.posterior("bias").mean if "bias" in self.stochastic_names else None
             return self.linear_map(x, self.posterior("weight").mean, bias_mean, *args)
+        return self.draw(x, num_samples, *args)
+
+    def draw(self, x: Tensor, num_samples: int | None, *args: Any) -> Tensor:
+        """Draws outputs by the layer's estimator.
+
+        Args:
+            x: Input, shape [B, ...].
+            num_samples: S, or None for one draw without the extra dimension.
+            *args: Further arguments of the layer's operation.
+
+        Returns:
+            Shape [B, ...] or [S, B, ...].
+        """
         return ESTIMATORS[self.estimator](self, x, num_samples, *args)
 
     def reset_parameters(self) -> None:

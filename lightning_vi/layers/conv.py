@@ -22,7 +22,7 @@ class _VariationalConvolution(VariationalLayer, _ConvNd):
         *args: Any,
         prior: Prior | None = None,
         estimator: str = "auto",
-        init_std: float = 0.01,
+        init_std: float = 0.05,
         **kwargs: Any,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, *args, **kwargs)  # type: ignore[arg-type]
@@ -33,18 +33,18 @@ class _VariationalConvolution(VariationalLayer, _ConvNd):
 
 
 class _VariationalConv(_VariationalConvolution):
-    def forward(self, x: Tensor, sample: bool = True, num_samples: int | None = None) -> Tensor:
+    def forward(self, input: Tensor, sample: bool = True, num_samples: int | None = None) -> Tensor:  # noqa: A002
         """Applies the layer.
 
         Args:
-            x: Input, shape [B, in_channels, ...].
+            input: Input, shape [B, in_channels, ...].
             sample: Whether to draw; otherwise the posterior means are used.
             num_samples: S independent draws; None for one without the extra dimension.
 
         Returns:
             Shape [B, out_channels, ...], with a leading dimension S if `num_samples` is given.
         """
-        return self._forward(x, sample=sample, num_samples=num_samples)
+        return self._forward(input, sample=sample, num_samples=num_samples)
 
     @property
     def num_inputs(self) -> int:
@@ -58,7 +58,7 @@ class _VariationalConv(_VariationalConvolution):
 class _VariationalConvTranspose(_VariationalConvolution, _ConvTransposeNd):
     def forward(
         self,
-        x: Tensor,
+        input: Tensor,  # noqa: A002
         output_size: list[int] | None = None,
         sample: bool = True,
         num_samples: int | None = None,
@@ -66,7 +66,7 @@ class _VariationalConvTranspose(_VariationalConvolution, _ConvTransposeNd):
         """Applies the layer.
 
         Args:
-            x: Input, shape [B, in_channels, ...].
+            input: Input, shape [B, in_channels, ...].
             output_size: Spatial size of the output where the stride leaves it open.
             sample: Whether to draw; otherwise the posterior means are used.
             num_samples: S independent draws; None for one without the extra dimension.
@@ -74,7 +74,7 @@ class _VariationalConvTranspose(_VariationalConvolution, _ConvTransposeNd):
         Returns:
             Shape [B, out_channels, ...], with a leading dimension S if `num_samples` is given.
         """
-        return self._forward(x, output_size, sample=sample, num_samples=num_samples)
+        return self._forward(input, output_size, sample=sample, num_samples=num_samples)
 
     @property
     def num_inputs(self) -> int:
@@ -86,7 +86,7 @@ class _VariationalConvTranspose(_VariationalConvolution, _ConvTransposeNd):
         padding = cast("tuple[int, ...]", self.padding)
         output_padding = self._output_padding(
             x,
-            args[0],
+            args[0] if args else None,
             list(self.stride),
             list(padding),
             list(self.kernel_size),
@@ -99,6 +99,8 @@ class _VariationalConvTranspose(_VariationalConvolution, _ConvTransposeNd):
 
 class VariationalConv1d(_VariationalConv, nn.Conv1d):
     """`torch.nn.Conv1d` with a mean-field Gaussian posterior, see `VariationalConv2d`."""
+
+    torch_parent = nn.Conv1d
 
 
 class VariationalConv2d(_VariationalConv, nn.Conv2d):
@@ -121,18 +123,28 @@ class VariationalConv2d(_VariationalConv, nn.Conv2d):
         torch.Size([2, 4, 8, 8])
     """
 
+    torch_parent = nn.Conv2d
+
 
 class VariationalConv3d(_VariationalConv, nn.Conv3d):
     """`torch.nn.Conv3d` with a mean-field Gaussian posterior, see `VariationalConv2d`."""
+
+    torch_parent = nn.Conv3d
 
 
 class VariationalConvTranspose1d(_VariationalConvTranspose, nn.ConvTranspose1d):
     """`torch.nn.ConvTranspose1d` with a mean-field Gaussian posterior, see `VariationalConv2d`."""
 
+    torch_parent = nn.ConvTranspose1d
+
 
 class VariationalConvTranspose2d(_VariationalConvTranspose, nn.ConvTranspose2d):
     """`torch.nn.ConvTranspose2d` with a mean-field Gaussian posterior, see `VariationalConv2d`."""
 
+    torch_parent = nn.ConvTranspose2d
+
 
 class VariationalConvTranspose3d(_VariationalConvTranspose, nn.ConvTranspose3d):
     """`torch.nn.ConvTranspose3d` with a mean-field Gaussian posterior, see `VariationalConv2d`."""
+
+    torch_parent = nn.ConvTranspose3d

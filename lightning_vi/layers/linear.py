@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_vi.layers.base import VariationalLayer
+from lightning_vi.layers.fused import locally_reparameterized_linear
 from lightning_vi.priors import Prior
 
 
@@ -38,6 +39,7 @@ class VariationalLinear(VariationalLayer, nn.Linear):
         True
     """
 
+    torch_parent = nn.Linear
     channel_dim = -1
 
     def __init__(
@@ -48,18 +50,18 @@ class VariationalLinear(VariationalLayer, nn.Linear):
         *,
         prior: Prior | None = None,
         estimator: str = "auto",
-        init_std: float = 0.01,
+        init_std: float = 0.05,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(in_features, out_features, bias, device=device, dtype=dtype)
         self.adopt(self, prior=prior, estimator=estimator, init_std=init_std)
 
-    def forward(self, x: Tensor, sample: bool = True, num_samples: int | None = None) -> Tensor:
+    def forward(self, input: Tensor, sample: bool = True, num_samples: int | None = None) -> Tensor:  # noqa: A002
         """Applies the layer.
 
         Args:
-            x: Input, shape [..., in_features].
+            input: Input, shape [..., in_features].
             sample: Whether to draw; otherwise the posterior means are used.
             num_samples: S independent draws; None for one without the extra dimension.
 
@@ -69,9 +71,16 @@ class VariationalLinear(VariationalLayer, nn.Linear):
         Raises:
             ValueError: If the input has another width.
         """
-        if x.shape[-1] != self.in_features:
-            raise ValueError(f"the layer takes {self.in_features} features, got an input of shape {tuple(x.shape)}")
-        return self._forward(x, sample=sample, num_samples=num_samples)
+        if input.shape[-1] != self.in_features:
+            raise ValueError(f"the layer takes {self.in_features} features, got an input of shape {tuple(input.shape)}")
+        return self._forward(input, sample=sample, num_samples=num_samples)
+
+    def draw(self, x: Tensor, num_samples: int | None, *args: Any) -> Tensor:  # noqa: D102
+        if self.estimator != "local_reparameterization" or torch.is_autocast_enabled(x.device.type):
+            return super().draw(x, num_samples, *args)
+        weight = self.posterior("weight")
+        bias_mu, bias_rho = self._parameters.get("bias_mu"), self._parameters.get("bias_rho")
+        return locally_reparameterized_linear(x, weight.mu, weight.rho, bias_mu, bias_rho, num_samples)
 
     @property
     def num_inputs(self) -> int:  # noqa: D102

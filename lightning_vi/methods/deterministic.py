@@ -8,7 +8,7 @@ Weight decay in the optimizer makes it a maximum a posteriori estimate.
 from torch import nn
 
 from lightning_vi.likelihoods import Likelihood
-from lightning_vi.methods.optimizers import DEFAULT_OPTIMIZER, LRSchedulerFactory, OptimizerFactory
+from lightning_vi.methods.optimizers import LRSchedulerFactory, OptimizerFactory, default_optimizer
 from lightning_vi.methods.point import PointMethod
 
 
@@ -35,7 +35,7 @@ class Deterministic(PointMethod):
         backbone: nn.Module,
         likelihood: Likelihood,
         *,
-        optimizer: OptimizerFactory = DEFAULT_OPTIMIZER,
+        optimizer: OptimizerFactory = default_optimizer,
         lr_scheduler: LRSchedulerFactory | None = None,
     ) -> None:
         super().__init__(backbone, likelihood, burnin_epochs=0, optimizer=optimizer, lr_scheduler=lr_scheduler)

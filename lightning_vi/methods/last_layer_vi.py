@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from lightning_vi.likelihoods import Gaussian, Likelihood, Prediction
-from lightning_vi.methods.optimizers import DEFAULT_OPTIMIZER, LRSchedulerFactory, OptimizerFactory
+from lightning_vi.methods.optimizers import LRSchedulerFactory, OptimizerFactory, default_optimizer
 from lightning_vi.methods.variational import VariationalMethod
 from lightning_vi.priors import Prior
 
@@ -65,14 +65,14 @@ class LastLayerVI(VariationalMethod):
         stochastic_module_names: Sequence[str | int] | None = None,
         prior: Prior | None = None,
         estimator: str = "auto",
-        init_std: float = 0.01,
+        init_std: float = 0.05,
         num_mc_samples_train: int = 10,
         num_mc_samples_test: int = 50,
         burnin_epochs: int = 0,
         kl_weight: float = 1.0,
         kl_warmup_epochs: int = 0,
         num_data: int | None = None,
-        optimizer: OptimizerFactory = DEFAULT_OPTIMIZER,
+        optimizer: OptimizerFactory = default_optimizer,
         lr_scheduler: LRSchedulerFactory | None = None,
     ) -> None:
         super().__init__(

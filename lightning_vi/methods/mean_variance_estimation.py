@@ -19,7 +19,7 @@ first epochs on squared error   `burnin_epochs`
 from torch import Tensor, nn
 
 from lightning_vi.likelihoods import HeteroscedasticGaussian
-from lightning_vi.methods.optimizers import DEFAULT_OPTIMIZER, LRSchedulerFactory, OptimizerFactory
+from lightning_vi.methods.optimizers import LRSchedulerFactory, OptimizerFactory, default_optimizer
 from lightning_vi.methods.point import PointMethod
 
 
@@ -54,7 +54,7 @@ class MeanVarianceEstimation(PointMethod):
         *,
         burnin_epochs: int = 0,
         beta: float = 0.0,
-        optimizer: OptimizerFactory = DEFAULT_OPTIMIZER,
+        optimizer: OptimizerFactory = default_optimizer,
         lr_scheduler: LRSchedulerFactory | None = None,
     ) -> None:
         if not isinstance(likelihood, HeteroscedasticGaussian):

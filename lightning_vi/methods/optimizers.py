@@ -24,9 +24,6 @@ def default_optimizer(parameters: Iterable[Any]) -> Optimizer:
     return torch.optim.Adam(parameters, lr=3e-3)
 
 
-DEFAULT_OPTIMIZER: OptimizerFactory = default_optimizer
-
-
 def build_optimizer(
     factory: OptimizerFactory, parameters: Iterable[nn.Parameter], undecayed: Iterable[nn.Parameter]
 ) -> Optimizer:

@@ -1,8 +1,10 @@
 """The fully factorised Gaussian."""
 
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -40,6 +42,14 @@ class MeanFieldGaussian:
             raise ValueError(f"mu and rho must have one shape, got {tuple(mu.shape)} and {tuple(rho.shape)}")
         self.mu = mu
         self.rho = rho
+
+    @classmethod
+    def join(cls, posteriors: "Sequence[MeanFieldGaussian]") -> "MeanFieldGaussian":
+        """The joint posterior of several tensors, as one of shape [number of elements]."""
+        if len(posteriors) == 1:
+            return posteriors[0]
+        mu = torch.cat([posterior.mu.flatten() for posterior in posteriors])
+        return cls(mu, torch.cat([posterior.rho.flatten() for posterior in posteriors]))
 
     @property
     def mean(self) -> Tensor:

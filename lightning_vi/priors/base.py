@@ -1,6 +1,7 @@
 """What every prior answers."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Hashable
 
 from torch import Tensor, nn
 
@@ -20,6 +21,14 @@ class Prior(nn.Module, ABC):
         Returns:
             A new prior; this one stays as it is.
         """
+
+    @property
+    def elementwise_key(self) -> Hashable:
+        """Equal for priors that treat each element alike and in the same way; None for priors that do not.
+
+        Tensors whose priors have one key may be joined before their divergence is computed.
+        """
+        return None
 
     @abstractmethod
     def kl_from_gaussian(self, mean: Tensor, std: Tensor) -> Tensor:

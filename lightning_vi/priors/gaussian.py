@@ -1,6 +1,7 @@
 """The Gaussian prior."""
 
 import math
+from collections.abc import Hashable
 from typing import Literal
 
 import torch
@@ -59,6 +60,11 @@ class GaussianPrior(Prior):
                     f"{label} has shape {tuple(value.shape)}, but the parameter {name!r} has {tuple(parameter.shape)}"
                 )
         return GaussianPrior(self.mean, std)
+
+    @property
+    def elementwise_key(self) -> Hashable:  # noqa: D102
+        numbers = (self.mean, self.std)
+        return None if any(isinstance(number, Tensor | str) for number in numbers) else (GaussianPrior, *numbers)
 
     def _settled_std(self) -> Tensor | float:
         if isinstance(self.std, str):
