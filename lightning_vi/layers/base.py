@@ -147,19 +147,6 @@ class VariationalLayer(nn.Module):
         if not sample:
             bias_mean = self.posterior("bias").mean if "bias" in self.stochastic_names else None
             return self.linear_map(x, self.posterior("weight").mean, bias_mean, *args)
-        return self.draw(x, num_samples, *args)
-
-    def draw(self, x: Tensor, num_samples: int | None, *args: Any) -> Tensor:
-        """Draws outputs by the layer's estimator.
-
-        Args:
-            x: Input, shape [B, ...].
-            num_samples: S, or None for one draw without the extra dimension.
-            *args: Further arguments of the layer's operation.
-
-        Returns:
-            Shape [B, ...] or [S, B, ...].
-        """
         return ESTIMATORS[self.estimator](self, x, num_samples, *args)
 
     def reset_parameters(self) -> None:

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_vi.layers.base import VariationalLayer
-from lightning_vi.layers.fused import locally_reparameterized_linear
 from lightning_vi.priors import Prior
 
 
@@ -74,13 +73,6 @@ class VariationalLinear(VariationalLayer, nn.Linear):
         if input.shape[-1] != self.in_features:
             raise ValueError(f"the layer takes {self.in_features} features, got an input of shape {tuple(input.shape)}")
         return self._forward(input, sample=sample, num_samples=num_samples)
-
-    def draw(self, x: Tensor, num_samples: int | None, *args: Any) -> Tensor:  # noqa: D102
-        if self.estimator != "local_reparameterization" or torch.is_autocast_enabled(x.device.type):
-            return super().draw(x, num_samples, *args)
-        weight = self.posterior("weight")
-        bias_mu, bias_rho = self._parameters.get("bias_mu"), self._parameters.get("bias_rho")
-        return locally_reparameterized_linear(x, weight.mu, weight.rho, bias_mu, bias_rho, num_samples)
 
     @property
     def num_inputs(self) -> int:  # noqa: D102
