@@ -17,7 +17,7 @@ from lightning_vi.methods.batch import split_batch, split_labelled_batch
 from lightning_vi.methods.epoch_means import EpochMeans
 from lightning_vi.methods.optimizers import LRSchedulerFactory, OptimizerFactory, build_optimizer
 from lightning_vi.metrics import default_metrics
-from lightning_vi.noise import NoiseStream, mix_seed
+from lightning_vi.noise import NoiseStream
 from lightning_vi.objectives import ObjectiveTerms, count_training_data
 
 
@@ -179,7 +179,7 @@ class UQMethod(LightningModule, ABC):
         """
         num_samples = self.num_mc_samples_test if num_samples is None else num_samples
         check_at_least("num_samples", num_samples, 1)
-        seed = self.noise.seed if seed is None else mix_seed(seed)
+        seed = self.noise.seed if seed is None else seed
         with torch.no_grad(), self._evaluating():
             return self._predict(x, num_samples, seed, return_samples)
 
@@ -230,6 +230,8 @@ class UQMethod(LightningModule, ABC):
         if mean is not None and std is not None and isinstance(self.likelihood, RegressionLikelihood):
             self.likelihood.set_target_scaling(mean, std)
         self._is_first_epoch = True
+        self._epoch_means.pop()
+        self.train_metrics.reset()
 
     def training_step(self, batch: Any, batch_idx: int = 0) -> Tensor:
         """One step on the point loss during burn-in, on the method's objective afterwards."""

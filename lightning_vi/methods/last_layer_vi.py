@@ -105,8 +105,8 @@ class LastLayerVI(VariationalMethod):
         return None if moments is None else (self.likelihood, *moments)
 
     def _predict(self, x: Tensor, num_samples: int, seed: int, return_samples: bool) -> Prediction:
-        exact = self._exact_output(x)
-        if exact is None or return_samples:
+        exact = None if return_samples else self._exact_output(x)
+        if exact is None:
             return super()._predict(x, num_samples, seed, return_samples)
         likelihood, mean, std = exact
         return likelihood.exact_prediction(mean, std, metadata=self._metadata(None, None))

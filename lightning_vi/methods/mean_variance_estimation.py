@@ -47,6 +47,8 @@ class MeanVarianceEstimation(PointMethod):
         ['aleatoric_uct', 'epistemic_uct', 'pred', 'pred_uct']
     """
 
+    likelihood: HeteroscedasticGaussian
+
     def __init__(
         self,
         backbone: nn.Module,
@@ -66,9 +68,8 @@ class MeanVarianceEstimation(PointMethod):
         )
         self.beta = beta
 
-    def negative_log_likelihood(self, outputs: Tensor, target: Tensor) -> Tensor:  # noqa: D102
-        if self.beta == 0:
-            return super().negative_log_likelihood(outputs, target)
-        _, variances = self.likelihood.predictive_moments(outputs)
-        weighted = self.likelihood.elementwise_log_prob(outputs, target) * variances.detach() ** self.beta
-        return -weighted.flatten(2).sum(-1).mean()
+    def loss(self, outputs: Tensor, log_prob: Tensor) -> Tensor:  # noqa: D102
+        if self.beta > 0:
+            _, std = self.likelihood.standardised_moments(outputs)
+            log_prob = log_prob * std.detach() ** (2 * self.beta)
+        return super().loss(outputs, log_prob)

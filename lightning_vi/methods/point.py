@@ -57,17 +57,18 @@ class PointMethod(UQMethod):
     ) -> tuple[Tensor, ObjectiveTerms]:
         outputs = self.point_outputs(x).unsqueeze(0)
         self.likelihood.check(outputs, target)
-        nll = self.negative_log_likelihood(outputs, target)
-        return outputs, ObjectiveTerms(nll, nll.detach(), nll.new_zeros(()))
+        log_prob = self.likelihood.elementwise_log_prob(outputs, target)
+        nll = -log_prob.sum() / target.shape[0]
+        return outputs, ObjectiveTerms(self.loss(outputs, log_prob), nll, nll.new_zeros(()))
 
-    def negative_log_likelihood(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """The loss.
+    def loss(self, outputs: Tensor, log_prob: Tensor) -> Tensor:  # noqa: ARG002
+        """What is minimised; the negative log-likelihood by default.
 
         Args:
             outputs: Network outputs, shape [1, B, ...].
-            target: Target, shape [B, ...].
+            log_prob: Log-likelihood of each element of the target, shape [1, B, ...].
 
         Returns:
-            Mean over the batch, a scalar tensor.
+            Mean over the batch of the sum over elements, a scalar tensor.
         """
-        return -self.likelihood.log_prob(outputs, target).mean()
+        return -log_prob.sum() / log_prob.shape[1]

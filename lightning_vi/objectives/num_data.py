@@ -1,6 +1,5 @@
 """The number of training data N, found in a dataloader."""
 
-from collections.abc import Sized
 from typing import Any
 
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler, WeightedRandomSampler
@@ -28,15 +27,21 @@ def count_training_data(dataloader: Any) -> int | None:
     """
     if not isinstance(dataloader, DataLoader) or isinstance(dataloader.dataset, IterableDataset):
         return None
-    sampler = dataloader.sampler
-    if not isinstance(getattr(dataloader.batch_sampler, "sampler", sampler), type(sampler)):
-        sampler = dataloader.batch_sampler.sampler  # type: ignore[union-attr]
+    sampler: Any = dataloader.sampler if dataloader.batch_sampler is None else dataloader.batch_sampler
+    if dataloader.batch_size is None and not hasattr(sampler, "sampler"):
+        return None
+    source = _source(getattr(sampler, "sampler", dataloader.sampler), dataloader.dataset)
+    try:
+        return len(source)
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def _source(sampler: Any, dataset: Any) -> Any:
+    """What a sampler draws from."""
     if isinstance(sampler, DistributedSampler):
-        source: Any = sampler.dataset
-    elif isinstance(sampler, RandomSampler):
-        source = sampler.data_source
-    elif isinstance(sampler, WeightedRandomSampler):
-        source = dataloader.dataset
-    else:
-        source = sampler
-    return len(source) if isinstance(source, Sized) else None
+        wrapped = getattr(sampler.dataset, "_sampler", None)
+        return sampler.dataset if wrapped is None else _source(wrapped, dataset)
+    if isinstance(sampler, RandomSampler):
+        return sampler.data_source
+    return dataset if isinstance(sampler, WeightedRandomSampler) else sampler
