@@ -1,1 +1,5 @@
-"""Trainer callbacks."""
+"""Callbacks for a Trainer."""
+
+from lightning_vi.callbacks.prediction_writer import PredictionWriter
+
+__all__ = ["PredictionWriter"]

@@ -1,0 +1,142 @@
+"""Predictions in a file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from lightning_vi.methods import UQMethod
+from lightning_vi.methods.batch import split_batch
+
+
+class PredictionWriter(BasePredictionWriter):
+    """Writes what ``Trainer.predict`` predicts to a CSV file, one row for each datum.
+
+    The columns are
+
+    - `index`: the datum's number in its dataset, in whose order the rows are; and before it `dataloader`, the
+      dataloader's number, if there are several;
+    - `class`, for classification: the most probable one;
+    - `pred`, `pred_uct`, `epistemic_uct` and `aleatoric_uct` (see `UQMethod.predict_step`), and `probs_var` for
+      classification. What has several numbers for a datum has a column for each, such as `pred_0`, `pred_1`;
+    - `target`, if the batches have targets.
+
+    In distributed prediction the file is written once and has the rows of all ranks. A file of an earlier run is
+    replaced.
+
+    Args:
+        output_dir: The folder of the file; it is created where it does not exist.
+        filename: The file's name.
+        include_targets: Whether to write the targets beside the predictions.
+
+    Raises:
+        ValueError: If `filename` is empty or has a folder in it.
+
+    Example:
+        >>> import tempfile
+        >>> import torch
+        >>> from lightning import Trainer
+        >>> from torch.utils.data import DataLoader
+        >>> from lightning_vi import MeanFieldVI
+        >>> from lightning_vi.backbones import MLP
+        >>> from lightning_vi.likelihoods import Gaussian
+        >>> method, loader = MeanFieldVI(MLP(1, [8], 1), Gaussian()), DataLoader(torch.zeros(5, 1), batch_size=2)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     writer = PredictionWriter(folder)
+        ...     trainer = Trainer(callbacks=[writer], logger=False, enable_progress_bar=False)
+        ...     _ = trainer.predict(method, loader)
+        ...     list(pd.read_csv(writer.path))
+        ['index', 'pred', 'pred_uct', 'epistemic_uct', 'aleatoric_uct']
+    """
+
+    def __init__(self, output_dir: str | Path, filename: str = "predictions.csv", include_targets: bool = True) -> None:
+        super().__init__(write_interval="batch_and_epoch")
+        if Path(filename).name != filename or not filename:
+            raise ValueError(f"filename must be a name without a folder, got {filename!r}")
+        self.path = Path(output_dir) / filename
+        self.include_targets = include_targets
+        self._tables: list[pd.DataFrame] = []
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Forgets what an interrupted run has left."""
+        self._tables = []
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,  # noqa: ARG002
+        pl_module: LightningModule,
+        prediction: dict[str, Tensor],
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,  # noqa: ARG002
+        dataloader_idx: int,
+    ) -> None:
+        """Keeps the rows of a batch.
+
+        Args:
+            trainer: Not used.
+            pl_module: The method.
+            prediction: What its `predict_step` returned.
+            batch_indices: The data's numbers in their dataset, where Lightning knows them.
+            batch: The batch.
+            batch_idx: Not used.
+            dataloader_idx: The dataloader's number.
+        """
+        known = {"dataloader": dataloader_idx, "index": list(batch_indices) if batch_indices else pd.NA}
+        is_classifier = isinstance(pl_module, UQMethod) and pl_module.likelihood.task == "classification"
+        columns = _columns("class", prediction["pred"].argmax(1)) if is_classifier else {}
+        for key, value in prediction.items():
+            columns |= {} if key == "samples" else _columns(key, value)
+        target = split_batch(batch)[1] if self.include_targets else None
+        columns |= {} if target is None else _columns("target", target)
+        self._tables.append(pd.DataFrame(known | columns))
+
+    def write_on_epoch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,  # noqa: ARG002
+        predictions: Sequence[Any],  # noqa: ARG002
+        batch_indices: Sequence[Any],  # noqa: ARG002
+    ) -> None:
+        """Writes the rows of all batches and ranks.
+
+        Args:
+            trainer: The trainer, which knows of other ranks.
+            pl_module: Not used.
+            predictions: Not used.
+            batch_indices: Not used.
+        """
+        tables = self._gather(trainer)
+        self._tables = []
+        if not trainer.is_global_zero or not tables:
+            return
+        table = pd.concat(tables, ignore_index=True).sort_values(["dataloader", "index"], kind="stable")
+        if table["index"].isna().any():
+            table = table.drop(columns="index")
+        if (table["dataloader"] == table["dataloader"].iloc[0]).all():
+            table = table.drop(columns="dataloader")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(self.path, index=False)
+        rank_zero_info(f"Predictions are in {self.path}")
+
+    def _gather(self, trainer: Trainer) -> list[pd.DataFrame]:
+        if trainer.world_size == 1:
+            return self._tables
+        gathered: list[list[pd.DataFrame]] = [[]] * trainer.world_size
+        torch.distributed.all_gather_object(gathered, self._tables)
+        return [table for tables in gathered for table in tables]
+
+
+def _columns(name: str, values: Tensor) -> dict[str, Any]:
+    """A column for each element of a datum, `values` being of shape [B, ...]."""
+    rows = values.detach().cpu().flatten(1) if values.dim() > 1 else values.detach().cpu().unsqueeze(1)
+    arrays = (rows.float() if rows.dtype in (torch.bfloat16, torch.float16) else rows).numpy()
+    if arrays.shape[1] == 1:
+        return {name: arrays[:, 0]}
+    return {f"{name}_{element}": arrays[:, element] for element in range(arrays.shape[1])}

@@ -1,0 +1,79 @@
+"""The commands that a Trainer runs from a configuration file."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning import LightningDataModule
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+# Classes that are imported here need no path in a configuration file: `class_path: MLP` is enough.
+import lightning_vi.backbones
+import lightning_vi.datamodules
+import lightning_vi.likelihoods
+import lightning_vi.priors  # noqa: F401
+from lightning_vi.callbacks import PredictionWriter
+from lightning_vi.methods import UQMethod
+
+
+class TrainerCLI(LightningCLI):
+    """`fit`, `validate`, `test` and `predict`, with a writer for what is predicted."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the arguments of the prediction writer.
+
+        Args:
+            parser: The parser of one command.
+        """
+        parser.add_lightning_class_args(PredictionWriter, "prediction_writer")
+        parser.set_defaults({"prediction_writer.output_dir": "outputs"})
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses the command line and lays the checkpoint's path aside.
+
+        LightningCLI would read hyperparameters from the checkpoint, put them before those of the configuration file
+        and the command line, and fail where the checkpoint was written from Python. Here the configuration alone
+        describes the method, and the checkpoint fills in the weights.
+
+        Args:
+            parser: The parser.
+            args: The command and its arguments; `sys.argv` has them by default.
+        """
+        super().parse_arguments(parser, args)
+        command = self.config[self.config.subcommand]
+        self._checkpoint = command.ckpt_path
+        command.ckpt_path = None
+
+    def before_instantiate_classes(self) -> None:
+        """Puts the checkpoint's path back, and refuses to score or to use a network that nobody has trained.
+
+        Raises:
+            ValueError: If a command other than `fit` has no checkpoint.
+        """
+        if self.subcommand != "fit" and self._checkpoint is None:
+            raise ValueError("--ckpt_path must name the checkpoint of a fit")
+        self.config[self.subcommand].ckpt_path = self._checkpoint
+
+
+def run_trainer(args: Sequence[str] | None = None) -> TrainerCLI:
+    """Runs one command.
+
+    Args:
+        args: The command and its arguments; `sys.argv` has them by default.
+
+    Returns:
+        What ran, with its `trainer`, `model` and `datamodule`.
+    """
+    usage = {
+        command: {"usage": f"lightning-vi {command} --config FILE [--KEY VALUE ...]"}
+        for command in TrainerCLI.subcommands()
+    }
+    return TrainerCLI(
+        UQMethod,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        parser_kwargs={"prog": "lightning-vi", **usage},
+        save_config_kwargs={"overwrite": True},
+        args=None if args is None else list(args),
+    )

@@ -1,0 +1,128 @@
+"""One fit of the demonstration, without a word."""
+
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import CSVLogger
+
+from lightning_vi.backbones import MLP
+from lightning_vi.callbacks import PredictionWriter
+from lightning_vi.datamodules import ArrayDataModule
+from lightning_vi.demo.figures import FittedMethod
+from lightning_vi.demo.problems import Fit, Problem
+from lightning_vi.methods import UQMethod
+
+SEED = 0
+EPOCHS_PER_VALIDATION = 5
+
+
+class EpochCounter(Callback):
+    """Reports every epoch.
+
+    Args:
+        report: Called after each epoch.
+    """
+
+    def __init__(self, report: Callable[[], None]) -> None:
+        self.report = report
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Reports one more epoch."""
+        self.report()
+
+
+def build_method(problem: Problem, fit: Fit, data: ArrayDataModule) -> UQMethod:
+    """The method with a network for the problem; all methods with outputs of one width start at the same weights.
+
+    Args:
+        problem: The problem.
+        fit: Which method.
+        data: The problem's data.
+
+    Returns:
+        The method, not yet fitted.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        likelihood = fit.likelihood()
+        return fit.method(
+            MLP(data.n_inputs, problem.n_hidden, likelihood.num_outputs),
+            likelihood,
+            optimizer=partial(torch.optim.Adam, lr=problem.learning_rate),
+            **fit.options,
+        )
+
+
+def fit_method(
+    problem: Problem, fit: Fit, data: ArrayDataModule, folder: Path, report_epoch: Callable[[], None]
+) -> FittedMethod:
+    """Fits a method, scores it on the test data and writes its log and predictions.
+
+    Args:
+        problem: The problem.
+        fit: Which method.
+        data: The problem's data.
+        folder: Where the log and the predictions go.
+        report_epoch: Called after each epoch.
+
+    Returns:
+        What came of it.
+    """
+    method = build_method(problem, fit, data)
+    trainer = Trainer(
+        max_epochs=problem.epochs,
+        accelerator="cpu",
+        logger=CSVLogger(folder, name="", version=""),
+        callbacks=[EpochCounter(report_epoch), PredictionWriter(folder)],
+        check_val_every_n_epoch=min(EPOCHS_PER_VALIDATION, problem.epochs),
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+    )
+    start = time.perf_counter()
+    trainer.fit(method, data)
+    seconds = time.perf_counter() - start
+    (scores,) = trainer.test(method, data, verbose=False)
+    batches = trainer.predict(method, data) or []
+    return FittedMethod(
+        method,
+        data,
+        prediction={key: torch.cat([batch[key] for batch in batches]) for key in batches[0]},
+        scores={key.removeprefix("test_"): value for key, value in scores.items()},
+        seconds=seconds,
+        folder=folder,
+    )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps Lightning's hints, notes and warnings from the screen."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    try:
+        logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Runs its body on one thread: for networks this small, several wait for each other more than they compute."""
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(threads)

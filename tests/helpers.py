@@ -1,0 +1,98 @@
+"""What tests of the core share: a silent Trainer, a logger that remembers, and small problems."""
+
+import warnings
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.loggers.logger import Logger
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_vi.layers import VariationalLayer
+
+LIGHTNING_WARNINGS = (
+    ".*isinstance.treespec, LeafSpec.* is deprecated.*",
+    ".*does not have many workers.*",
+    ".*is smaller than the logging interval.*",
+    ".*sampler has shuffling enabled.*",
+    ".*but have no `val_dataloader`.*",
+    ".*but have no `validation_step`.*",
+    ".*Total length of .* across ranks is zero.*",
+    ".*during distributed training.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+)
+
+
+class History(Logger):
+    """Keeps what is logged, by name, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: dict[str, list[float]] = {}
+
+    @property
+    def name(self) -> str:
+        return "history"
+
+    @property
+    def version(self) -> int:
+        return 0
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        for name, value in metrics.items():
+            self.values.setdefault(name, []).append(float(value))
+
+
+def quiet_trainer(**options: Any) -> Trainer:
+    """A Trainer on the CPU that prints nothing, and whose unavoidable warnings are ignored in the running test."""
+    for message in LIGHTNING_WARNINGS:
+        warnings.filterwarnings("ignore", message)
+    silent: dict[str, Any] = {
+        "accelerator": "cpu",
+        "devices": 1,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "max_epochs": 1,
+        "num_sanity_val_steps": 0,
+    }
+    return Trainer(**(silent | options))
+
+
+def fit(method: LightningModule, data: Any, ckpt_path: Any = None, **options: Any) -> dict[str, list[float]]:
+    """Fits on a dataloader or datamodule, and returns what was logged."""
+    history = History()
+    quiet_trainer(logger=history, log_every_n_steps=1, **options).fit(method, data, ckpt_path=ckpt_path)
+    return history.values
+
+
+def loader(*tensors: Tensor, batch_size: int = 8, **options: Any) -> DataLoader[Any]:
+    return DataLoader(TensorDataset(*tensors), batch_size=batch_size, **options)
+
+
+def randomise_posteriors(network: nn.Module, low: float = 0.2, high: float = 0.8) -> None:
+    """Posterior means from a standard normal, posterior stds from a uniform: none of them is 0 or 1."""
+    for layer in network.modules():
+        if isinstance(layer, VariationalLayer):
+            for name in layer.stochastic_names:
+                posterior = layer.posterior(name)
+                std = torch.empty_like(posterior.rho).uniform_(low, high)
+                with torch.no_grad():
+                    posterior.mu.normal_()
+                    posterior.rho.copy_(std.expm1().log())
+
+
+def copy_of_state(module: nn.Module) -> dict[str, Tensor]:
+    """A snapshot of every tensor in a state dictionary."""
+    return {name: value.clone() for name, value in module.state_dict().items() if isinstance(value, Tensor)}
+
+
+def same_state(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)

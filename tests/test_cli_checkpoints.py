@@ -1,0 +1,138 @@
+"""Checkpoints that the console script writes, and those that it reads."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from command_line import METHODS, SAMPLES, each_method, run_command_line, write_config
+from helpers import quiet_trainer
+from torch.optim import SGD
+
+from lightning_vi import LastLayerVI, MeanFieldVI
+from lightning_vi.backbones import MLP
+from lightning_vi.cli.trainer import TrainerCLI
+from lightning_vi.datamodules import ToyHeteroscedasticDataModule
+from lightning_vi.likelihoods import HeteroscedasticGaussian
+from lightning_vi.methods import UQMethod
+
+Run = Callable[..., TrainerCLI]
+PARTS = {"backbone", "likelihood", "prior", "optimizer", "lr_scheduler"}
+PREDICTED = ("pred", "pred_uct", "epistemic_uct", "aleatoric_uct")
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    def run_trainer_command(*args: str) -> TrainerCLI:
+        cli = run_command_line(monkeypatch, *args)
+        assert cli is not None
+        return cli
+
+    return run_trainer_command
+
+
+def checkpoint_of(cli: TrainerCLI) -> str:
+    return str(cli.trainer.checkpoint_callback.best_model_path)
+
+
+def save_from_python(method: type[UQMethod], path: Path) -> UQMethod:
+    options = {key: value for key, value in METHODS[method].items() if key != "prior"}
+    fitted = method(MLP(1, [8], 2), HeteroscedasticGaussian(), **options)
+    trainer = quiet_trainer()
+    trainer.fit(fitted, ToyHeteroscedasticDataModule(n_points=60))
+    trainer.save_checkpoint(path)
+    return fitted
+
+
+def assert_same_predictions(first: UQMethod, second: UQMethod) -> None:
+    x = torch.linspace(-2, 2, 7).unsqueeze(1)
+    ours, theirs = first.predict_step(x), second.predict_step(x)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
+
+
+@each_method
+def test_one_from_the_command_line_loads_from_its_path_alone(method: type[UQMethod], run: Run, tmp_path: Path) -> None:
+    cli = run("fit", "--config", write_config(tmp_path, method))
+    loaded = method.load_from_checkpoint(checkpoint_of(cli), weights_only=True)
+    assert type(loaded) is method
+    assert_same_predictions(loaded, cli.model)
+
+
+def test_one_from_the_command_line_brings_all_arguments_back(run: Run, tmp_path: Path) -> None:
+    optimizer = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.25}}
+    cli = run("fit", "--config", write_config(tmp_path, optimizer=optimizer, kl_weight=0.5))
+    loaded = MeanFieldVI.load_from_checkpoint(checkpoint_of(cli), weights_only=True)
+    assert isinstance(loaded.configure_optimizers(), SGD)
+    assert (loaded.kl_weight, loaded.num_mc_samples_train, loaded.num_mc_samples_test) == (0.5, 2, 5)
+    assert torch.equal(loaded.engine.kl(), cli.model.engine.kl())
+
+
+def test_one_from_the_command_line_fits_a_method_built_in_python(run: Run, tmp_path: Path) -> None:
+    cli = run("fit", "--config", write_config(tmp_path, LastLayerVI))
+    rebuilt = LastLayerVI(MLP(1, [8], 2), HeteroscedasticGaussian(), **SAMPLES)
+    rebuilt.load_state_dict(torch.load(checkpoint_of(cli), weights_only=True)["state_dict"])
+    assert_same_predictions(rebuilt, cli.model)
+
+
+@each_method
+def test_one_from_python_loads_with_network_and_likelihood(method: type[UQMethod], tmp_path: Path) -> None:
+    path = tmp_path / "python.ckpt"
+    fitted = save_from_python(method, path)
+    assert not PARTS & torch.load(path, weights_only=True)["hyper_parameters"].keys()
+    loaded = method.load_from_checkpoint(
+        path, backbone=MLP(1, [8], 2), likelihood=HeteroscedasticGaussian(), weights_only=True
+    )
+    assert all(loaded.hparams[key] == value for key, value in METHODS[method].items() if key != "prior")
+    assert_same_predictions(loaded, fitted)
+
+
+@each_method
+def test_one_from_python_serves_the_command_line(method: type[UQMethod], run: Run, tmp_path: Path) -> None:
+    fitted = save_from_python(method, tmp_path / "python.ckpt")
+    cli = run("test", "--config", write_config(tmp_path, method), "--ckpt_path", str(tmp_path / "python.ckpt"))
+    assert_same_predictions(cli.model, fitted)
+
+
+def test_the_configuration_goes_before_the_hyperparameters_of_a_checkpoint(run: Run, tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    checkpoint = checkpoint_of(run("fit", "--config", config))
+    cli = run("test", "--config", config, "--ckpt_path", checkpoint, "--model.num_mc_samples_test=7")
+    assert cli.model.num_mc_samples_test == 7
+
+
+def test_scores_and_predictions_are_those_of_the_fitted_method(run: Run, tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    cli = run("fit", "--config", config)
+    for command in ("validate", "test", "predict"):
+        run(command, "--config", config, "--ckpt_path", checkpoint_of(cli))
+    data = ToyHeteroscedasticDataModule(n_points=60)
+
+    (expected,) = quiet_trainer().test(cli.model, data, verbose=False)
+    logged = pd.read_csv(tmp_path / "run" / "version_2" / "metrics.csv")
+    assert expected.keys() <= set(logged.columns)
+    assert all(logged[name].item() == pytest.approx(value, rel=1e-5) for name, value in expected.items())
+
+    written = pd.read_csv(tmp_path / "predictions.csv")
+    prediction = cli.model.predict_step(data.X_test)
+    for column in PREDICTED:
+        assert written[column].to_numpy() == pytest.approx(prediction[column][:, 0].numpy(), rel=1e-4, abs=1e-6)
+
+
+def test_a_fit_goes_on_from_a_checkpoint(run: Run, tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    checkpoint = checkpoint_of(run("fit", "--config", config))
+    resumed = run("fit", "--config", config, "--ckpt_path", checkpoint, "--trainer.max_epochs=3")
+    assert resumed.trainer.current_epoch == 3
+    unbroken = run("fit", "--config", config, "--trainer.max_epochs=3")
+    assert_same_predictions(resumed.model, unbroken.model)
+
+
+def test_logged_hyperparameters_are_plain(run: Run, tmp_path: Path) -> None:
+    run("fit", "--config", write_config(tmp_path))
+    logged = yaml.safe_load((tmp_path / "run" / "version_0" / "hparams.yaml").read_text())
+    assert logged.keys() >= PARTS
+    assert logged["backbone"]["init_args"]["n_hidden"] == [8]
+    assert logged["optimizer"] == "lightning_vi.methods.optimizers.default_optimizer"

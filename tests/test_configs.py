@@ -1,0 +1,51 @@
+"""Every configuration file of the repository runs through the command line."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from command_line import run_command_line
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+FILES = sorted(CONFIGS.rglob("*.yaml"))
+each_config = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONFIGS)))
+
+
+def load(path: Path) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load(path.read_text())
+    return config
+
+
+@each_config
+def test_fits_two_steps(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    beyond_burnin = ["--model.burnin_epochs=0"] if "burnin_epochs" in load(path)["model"]["init_args"] else []
+    silent = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+    run_command_line(monkeypatch, "fit", "--config", str(path), "--trainer.fast_dev_run=2", *silent, *beyond_burnin)
+
+
+@each_config
+def test_has_a_seed_and_folders_of_its_own(path: Path) -> None:
+    config = load(path)
+    name = path.relative_to(CONFIGS).with_suffix("").as_posix()
+    assert isinstance(config["seed_everything"], int)
+    assert config["trainer"]["logger"]["init_args"] == {"save_dir": "outputs", "name": name}
+    assert config["prediction_writer"]["output_dir"] == f"outputs/{name}"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "regression/mean_field_vi",
+        "regression/last_layer_vi",
+        "regression/deterministic",
+        "regression/mean_variance_estimation",
+        "regression/diabetes_mean_field_vi",
+        "classification/mean_field_vi",
+        "classification/last_layer_vi",
+        "classification/deterministic",
+    ],
+)
+def test_the_method_has_a_config(name: str) -> None:
+    assert CONFIGS / f"{name}.yaml" in FILES
