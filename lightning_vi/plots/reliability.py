@@ -16,6 +16,7 @@ from lightning_vi.plots._style import (
     SKY,
     VERMILION,
     headroom,
+    legend_below,
     legend_inside,
     new_figure,
     style_axes,
@@ -74,6 +75,7 @@ def plot_reliability_diagram(
     bars.set_title(f"ECE = {ece:.3f}", loc="right", fontsize=LABEL_SIZE, color=INK)
     _draw_counts(counts, bins.numpy())
     style_axes(counts, xlabel="confidence", ylabel="predictions")
+    legend_below(figure, bars)
     return figure
 
 
@@ -101,7 +103,6 @@ def _draw_bars(ax: Axes, bins: Floats) -> None:
     ax.plot([0, 1], [0, 1], color=INK, linewidth=1.2, linestyle=DASHED, label="Ideal")
     ax.set_xlim(0, 1)
     ax.set_ylim(0, 1)
-    legend_inside(ax, loc="upper left")
 
 
 def _draw_counts(ax: Axes, bins: Floats) -> None:
