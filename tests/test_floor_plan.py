@@ -10,16 +10,16 @@ import lightning_vi
 
 PACKAGE = Path(lightning_vi.__file__).parent
 
-LEAVES = {"functional", "backbones", "exceptions", "noise"}
+LEAVES = {"functional", "backbones", "noise"}
 PARTS = {"likelihoods", "priors", "posteriors", "metrics", "plots"}
 CORE = LEAVES | {"likelihoods", "priors", "posteriors", "metrics"}
 ALLOWED: dict[str, set[str]] = {
     **{leaf: set() for leaf in LEAVES},
-    **{part: {"functional", "exceptions"} for part in PARTS},
-    "datamodules": {"functional", "exceptions"},
-    "layers": {"functional", "exceptions", "posteriors", "priors"},
-    "sampling": {"functional", "exceptions", "noise", "posteriors", "priors", "layers"},
-    "conversion": {"functional", "exceptions", "posteriors", "priors", "layers", "sampling"},
+    **{part: {"functional"} for part in PARTS},
+    "datamodules": {"functional"},
+    "layers": {"functional", "posteriors", "priors"},
+    "sampling": {"functional", "noise", "posteriors", "priors", "layers"},
+    "conversion": {"functional", "posteriors", "priors", "layers", "sampling"},
     "objectives": CORE | {"noise", "layers", "sampling", "conversion"},
     "methods": CORE | {"noise", "layers", "sampling", "conversion", "objectives"},
     "callbacks": CORE | {"noise", "layers", "sampling", "conversion", "objectives", "methods"},
