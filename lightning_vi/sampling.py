@@ -205,16 +205,18 @@ class SamplingEngine:
                     hidden = module(hidden)
             return hidden
 
-        failure: Exception | None = None
+        failed = False
         if self._may_vmap(features.device):
             try:
                 outputs: Tensor = torch.vmap(run, randomness="different")(*weights)
-            except (RuntimeError, ValueError, NotImplementedError) as error:
-                failure = error
+            except (RuntimeError, ValueError, NotImplementedError):
+                if self._vectorization == "vmap":
+                    raise
+                failed = True
             else:
                 return outputs
         outputs = torch.stack([run(*drawn) for drawn in zip(*weights, strict=True)])
-        self._vmap_fails = self._vmap_fails or failure is not None
+        self._vmap_fails |= failed
         return outputs
 
     def _may_vmap(self, device: torch.device) -> bool:

@@ -73,6 +73,11 @@ def fit(method: LightningModule, data: Any, ckpt_path: Any = None, **options: An
     return history.values
 
 
+def normal(*shape: int) -> Tensor:
+    """Standard normal numbers for data of a whole module, the same whatever was drawn before."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
 def loader(*tensors: Tensor, batch_size: int = 8, **options: Any) -> DataLoader[Any]:
     return DataLoader(TensorDataset(*tensors), batch_size=batch_size, **options)
 
