@@ -221,14 +221,14 @@ class UQMethod(LightningModule, ABC):
     def on_fit_start(self) -> None:
         """Finds the size of the training set and the target's scaling."""
         self.trainer.fit_loop.setup_data()
-        dataloader = self.trainer.train_dataloader
-        self._train_size = count_training_data(dataloader)
-        if self._train_size == 0:
+        train_size = count_training_data(self.trainer.train_dataloader)
+        if train_size == 0:
             raise ValueError("the training set is empty")
         datamodule = getattr(self.trainer, "datamodule", None)
         mean, std = (getattr(datamodule, name, None) for name in ("target_mean", "target_std"))
         if mean is not None and std is not None and isinstance(self.likelihood, RegressionLikelihood):
             self.likelihood.set_target_scaling(mean, std)
+        self._train_size = train_size
         self._is_first_epoch = True
         self._epoch_means.pop()
         self.train_metrics.reset()

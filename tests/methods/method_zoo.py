@@ -1,0 +1,164 @@
+"""Every method and every likelihood, each on a small problem; a new method adds one line to METHODS."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import randomise_posteriors
+from torch import Tensor, nn
+
+from lightning_vi import Deterministic, LastLayerVI, MeanFieldVI, MeanVarianceEstimation
+from lightning_vi.backbones import MLP
+from lightning_vi.likelihoods import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian, Likelihood
+from lightning_vi.methods import UQMethod
+
+TRAIN, TEST = 3, 7  # numbers of samples
+ROWS = 12
+
+
+class ImageNet(nn.Module):
+    """A network that is no nn.Sequential, with a convolution as its head: [B, 2, 4, 4] to [B, C, 4, 4]."""
+
+    def __init__(self, num_outputs: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(2, 4, 3, padding=1, padding_mode="reflect")
+        self.head = nn.Conv2d(4, num_outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.head(torch.tanh(self.stem(x)) + x.repeat(1, 2, 1, 1))
+        return output
+
+
+def normalised(num_inputs: int, num_outputs: int) -> nn.Module:
+    """Batch normalisation and dropout, which behave in another way in training mode."""
+    return nn.Sequential(
+        nn.Linear(num_inputs, 6), nn.BatchNorm1d(6), nn.SiLU(), nn.Dropout(0.3), nn.Linear(6, num_outputs)
+    )
+
+
+def spatial_labels(*shape: int) -> Callable[[], Tensor]:
+    return lambda: torch.randint(0, 3, shape)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A backbone, a likelihood, an input and a target."""
+
+    backbone: Callable[[], nn.Module]
+    likelihood: Callable[[], Likelihood]
+    input_shape: tuple[int, ...]
+    target: Callable[[], Tensor]
+
+    def data(self, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+        target = self.target()
+        return torch.randn(self.input_shape, dtype=dtype), target.to(dtype) if target.is_floating_point() else target
+
+    @property
+    def is_regression(self) -> bool:
+        return self.likelihood().task == "regression"
+
+
+PROBLEMS = {
+    "Gaussian, learned": Problem(partial(MLP, 3, [5], 1), Gaussian, (ROWS, 3), lambda: torch.randn(ROWS, 1)),
+    "Gaussian, given, 2 targets": Problem(
+        partial(MLP, 3, [5], 2), partial(Gaussian, [0.3, 1.7], 2), (ROWS, 3), lambda: torch.randn(ROWS, 2)
+    ),
+    "Gaussian, [B, 4, D]": Problem(
+        partial(MLP, 3, [5], 2), partial(Gaussian, 0.3, 2), (ROWS, 4, 3), lambda: torch.randn(ROWS, 4, 2)
+    ),
+    "heteroscedastic": Problem(
+        partial(normalised, 3, 2), HeteroscedasticGaussian, (ROWS, 3), lambda: torch.randn(ROWS, 1)
+    ),
+    "heteroscedastic, [B, 4, D]": Problem(
+        partial(MLP, 3, [5], 4), partial(HeteroscedasticGaussian, 2), (ROWS, 4, 3), lambda: torch.randn(ROWS, 4, 2)
+    ),
+    "categorical": Problem(
+        partial(MLP, 3, [5], 3), partial(Categorical, 3), (ROWS, 3), lambda: torch.randint(0, 3, (ROWS,))
+    ),
+    "Bernoulli": Problem(partial(normalised, 3, 1), Bernoulli, (ROWS, 3), lambda: torch.randint(0, 2, (ROWS,))),
+    "categorical, [B, C, H, W]": Problem(
+        partial(ImageNet, 3), partial(Categorical, 3), (ROWS, 2, 4, 4), spatial_labels(ROWS, 4, 4)
+    ),
+    "categorical, [B, H, W, F]": Problem(
+        partial(MLP, 3, [5], 3), partial(Categorical, 3, class_dim=-1), (ROWS, 2, 4, 3), spatial_labels(ROWS, 2, 4)
+    ),
+}
+
+METHODS: dict[str, Callable[..., UQMethod]] = {
+    "Deterministic": Deterministic,
+    "MeanVarianceEstimation": MeanVarianceEstimation,
+    "MeanFieldVI": partial(MeanFieldVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
+    "MeanFieldVI, reparameterization": partial(
+        MeanFieldVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST, estimator="reparameterization"
+    ),
+    "MeanFieldVI, flipout": partial(
+        MeanFieldVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST, estimator="flipout"
+    ),
+    "LastLayerVI": partial(LastLayerVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
+}
+
+ONLY = {"MeanVarianceEstimation": {"heteroscedastic", "heteroscedastic, [B, 4, D]"}}
+"""The problems of a method that does not take every likelihood."""
+
+POINT = {"Deterministic", "MeanVarianceEstimation"}
+"""Methods without epistemic uncertainty."""
+
+PAIRS = [(m, p) for m in METHODS for p in PROBLEMS if p in ONLY.get(m, PROBLEMS)]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One method on one problem."""
+
+    method_name: str
+    problem_name: str
+
+    @property
+    def problem(self) -> Problem:
+        return PROBLEMS[self.problem_name]
+
+    @property
+    def is_point(self) -> bool:
+        return self.method_name in POINT
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the predictive has a closed form, in which the number of samples and the seed play no part."""
+        return self.method_name == "LastLayerVI" and self.problem_name.startswith("Gaussian")
+
+    @property
+    def is_stochastic(self) -> bool:
+        return not (self.is_point or self.is_exact)
+
+    def build(self, dtype: torch.dtype = torch.float32, **options: Any) -> UQMethod:
+        """The method with posteriors wide enough to see, in training mode."""
+        method = METHODS[self.method_name](self.problem.backbone(), self.problem.likelihood(), **options).to(dtype)
+        randomise_posteriors(method.backbone)
+        return method.train()
+
+
+each_case = pytest.mark.parametrize("case", [Case(*pair) for pair in PAIRS], ids=["-".join(pair) for pair in PAIRS])
+
+
+def global_states() -> list[Any]:
+    """The random states that a method must leave alone."""
+    return [torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()]  # noqa: NPY002
+
+
+def modes(method: UQMethod) -> dict[str, bool]:
+    return {name: module.training for name, module in method.named_modules()}
+
+
+def fail_in_forward(method: UQMethod) -> Any:
+    """Makes the first layer of the network raise."""
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("out of luck")
+
+    first = next(module for module in method.backbone.modules() if isinstance(module, nn.Linear | nn.Conv2d))
+    return first.register_forward_pre_hook(fail)

@@ -1,0 +1,397 @@
+"""Conversion of networks."""
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from helpers import copy_of_state, randomise_posteriors, same_state
+from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import weight_norm
+
+from lightning_vi.conversion import convert, variational_layers
+from lightning_vi.layers import VariationalConv2d, VariationalConvTranspose2d, VariationalLayer, VariationalLinear
+from lightning_vi.posteriors import inverse_softplus
+from lightning_vi.priors import GaussianPrior
+from lightning_vi.sampling import SamplingEngine
+
+
+class Block(nn.Module):
+    """Layers under nested names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
+        self.norm = nn.LayerNorm(4)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.head(self.norm(x + self.inner(x)))
+        return output
+
+
+class Scaled(nn.Linear):
+    """A subclass that adds an attribute and uses its weight as its parent does."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, width)
+        self.label = "kept"
+
+
+class Masked(nn.Linear):
+    """A subclass that uses its weight in another way."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.tril(), self.bias)
+
+
+class SharedAndTied(nn.Module):
+    """One module under two names, and one weight in two modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encode = nn.Linear(3, 3, bias=False)
+        self.again = self.encode
+        self.middle = nn.Linear(3, 3)
+        self.decode = nn.Linear(3, 3)
+        self.decode.weight = self.encode.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.decode(self.middle(self.again(self.encode(x)).tanh()).tanh())
+        return output
+
+
+def convolutional() -> nn.Sequential:
+    """Every kind of tensor: linear, convolution, transposed convolution and bias, with options worth keeping."""
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1, padding_mode="reflect", groups=2, dilation=1),
+        nn.ReLU(),
+        nn.Conv2d(4, 4, 3, stride=2, dilation=2, padding=2, padding_mode="circular", bias=False),
+        nn.ConvTranspose2d(4, 2, 3, stride=2, padding=1, output_padding=1, groups=2),
+        nn.Flatten(),
+        nn.Linear(2 * 6 * 6, 3),
+    )
+
+
+def attention() -> nn.Module:
+    return nn.TransformerEncoderLayer(4, 2, dim_feedforward=8, dropout=0.0, batch_first=True)
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "linear root": (lambda: nn.Linear(3, 2), (5, 3)),
+    "nested": (Block, (5, 4)),
+    "convolutions": (convolutional, (2, 2, 6, 6)),
+    "float64": (lambda: convolutional().double(), (2, 2, 6, 6)),
+    "subclass": (lambda: nn.Sequential(Scaled(3), nn.Tanh(), nn.Linear(3, 1)), (5, 3)),
+    "shared and tied": (SharedAndTied, (5, 3)),
+    "attention and a head": (lambda: nn.Sequential(attention(), nn.Linear(4, 1)), (2, 3, 4)),
+    "batch norm and dropout": (
+        lambda: nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 1)),
+        (5, 3),
+    ),
+}
+
+
+@pytest.fixture(params=NETWORKS.values(), ids=NETWORKS)
+def problem(request: pytest.FixtureRequest) -> tuple[nn.Module, Tensor]:
+    make, shape = request.param
+    network: nn.Module = make()
+    return network, torch.randn(shape, dtype=next(network.parameters()).dtype)
+
+
+def structure(network: nn.Module) -> list[Any]:
+    return [(name, type(module), module.training, repr(module)) for name, module in network.named_modules()]
+
+
+def selected(network: nn.Module, names: list[str | int] | None) -> set[str]:
+    _, report = convert(network, names)
+    return {module.name for module in report.modules if module.stochastic}
+
+
+def test_the_callers_network_is_not_changed(problem: tuple[nn.Module, Tensor]) -> None:
+    network, _ = problem
+    network.train()
+    next(iter(network.children()), network).eval()
+    state, before = copy_of_state(network), structure(network)
+    parameters = [id(parameter) for parameter in network.parameters()]
+    converted, _ = convert(network)
+    randomise_posteriors(converted)
+    assert same_state(network.state_dict(), state)
+    assert structure(network) == before
+    assert [id(parameter) for parameter in network.parameters()] == parameters
+
+
+def test_modes_are_kept(problem: tuple[nn.Module, Tensor]) -> None:
+    network, _ = problem
+    next(iter(network.children()), network).eval()
+    converted, _ = convert(network)
+    modes = {name: module.training for name, module in converted.named_modules()}
+    assert all(modes[name] == module.training for name, module in network.named_modules())
+
+
+def test_pretrained_weights_become_means(problem: tuple[nn.Module, Tensor]) -> None:
+    network, _ = problem
+    converted, report = convert(network, init_std=0.03)
+    state = converted.state_dict()
+    stochastic = {module.name for module in report.modules if module.stochastic}
+    for name, value in network.state_dict().items():
+        module_name, _, parameter_name = name.rpartition(".")
+        if module_name in stochastic and parameter_name in ("weight", "bias"):
+            assert torch.equal(state[f"{name}_mu"], value)
+            torch.testing.assert_close(F.softplus(state[f"{name}_rho"]), torch.full_like(value, 0.03))
+            assert state[f"{name}_rho"].dtype == value.dtype
+        elif module_name != "again":
+            assert torch.equal(state[name], value)
+
+
+@pytest.mark.parametrize("estimator", ["auto", "reparameterization"])
+def test_a_vanishing_std_reproduces_the_network(problem: tuple[nn.Module, Tensor], estimator: str) -> None:
+    network, x = problem
+    network.eval()
+    converted, _ = convert(network, init_std=1e-9, estimator=estimator)
+    expected = network(x).detach()
+    engine = SamplingEngine(converted)
+    with torch.no_grad():
+        torch.testing.assert_close(converted(x), expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(engine.mean_output(x), expected, rtol=0, atol=1e-6)
+        for samples in (engine.training_samples(x, 3), torch.cat(list(engine.prediction_samples(x, 3, seed=1)))):
+            torch.testing.assert_close(samples, expected.expand(3, *expected.shape), rtol=0, atol=1e-6)
+
+
+def test_every_constructor_option_is_kept() -> None:
+    network = convolutional().double()
+    converted, _ = convert(network)
+    options = (
+        "in_channels", "out_channels", "kernel_size", "stride", "padding", "padding_mode", "dilation", "groups",
+        "output_padding", "transposed",
+    )  # fmt: skip
+    for position, kind in [(0, VariationalConv2d), (2, VariationalConv2d), (3, VariationalConvTranspose2d)]:
+        assert isinstance(converted[position], kind)
+        assert all(getattr(converted[position], name) == getattr(network[position], name) for name in options)
+    assert converted[2].stochastic_names == ("weight",)
+    assert all(parameter.dtype == torch.float64 for parameter in converted.parameters())
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [GaussianPrior(0.7, 1.9), GaussianPrior(-0.3, "fan_in"), GaussianPrior(torch.tensor(0.2), torch.tensor(0.6))],
+    ids=["numbers", "fan_in", "tensors"],
+)
+def test_kl_of_all_kinds_of_tensors_is_the_sum_from_torch_distributions(prior: GaussianPrior) -> None:
+    converted, _ = convert(convolutional(), prior=prior)
+    randomise_posteriors(converted)
+    fan_in = {"0": 1 * 9 * 2 // 2, "2": 4 * 9, "3": 4 // 2 * 9 // 4, "5": 72}
+    expected = torch.zeros(())
+    for position, inputs in fan_in.items():
+        layer = converted.get_submodule(position)
+        for name in layer.stochastic_names:
+            std = prior.std
+            if prior.std == "fan_in":
+                std = 1.0 if name == "bias" else (2 / inputs) ** 0.5
+            q = Normal(layer.get_parameter(f"{name}_mu"), F.softplus(layer.get_parameter(f"{name}_rho")))
+            expected = expected + kl_divergence(q, Normal(prior.mean, std)).sum()
+    torch.testing.assert_close(SamplingEngine(converted).kl(), expected)
+
+
+def test_a_prior_of_tensors_pulls_each_weight_to_its_own_mean() -> None:
+    """As for a prior around pretrained weights: one layer, whose prior mean is its own weight."""
+    network = nn.Linear(3, 2, bias=False)
+    prior_std = torch.rand(2, 3) + 0.5
+    converted, _ = convert(network, prior=GaussianPrior(network.weight.detach(), prior_std), init_std=0.3)
+    ratio = 0.3 / prior_std
+    torch.testing.assert_close(SamplingEngine(converted).kl(), (ratio.square() / 2 - 0.5 - ratio.log()).sum())
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (None, {"inner.0", "inner.2", "head"}),
+        (["head"], {"head"}),
+        ([-1], {"head"}),
+        ([0], {"inner.0"}),
+        ([0, -1], {"inner.0", "head"}),
+        (["inner"], {"inner.0", "inner.2"}),
+        (["inner.2"], {"inner.2"}),
+        (["inner.*"], {"inner.0", "inner.2"}),
+        (["*.0", "he*"], {"inner.0", "head"}),
+        (["*"], {"inner.0", "inner.2", "head"}),
+    ],
+)
+def test_layers_by_name_glob_and_index(names: list[str | int] | None, expected: set[str]) -> None:
+    assert selected(Block(), names) == expected
+
+
+def test_all_that_matches_nothing_is_an_error_that_lists_the_names() -> None:
+    with pytest.raises(ValueError, match=r"'hed' matches no module .*'inner', 'inner.0', .*'head'"):
+        convert(Block(), ["head", "hed"])
+    with pytest.raises(ValueError, match=r"'inner.1' matches no module with parameters"):
+        convert(Block(), ["inner.1"])
+    with pytest.raises(ValueError, match=r"index 4 is out of range for the 4 layers .*'head'"):
+        convert(Block(), [4])
+    with pytest.raises(ValueError, match=r"index -5 is out of range"):
+        convert(Block(), [-5])
+    with pytest.raises(ValueError, match=r"'norm' selects no layer .*LayerNorm has no variational counterpart"):
+        convert(Block(), ["norm"])
+    with pytest.raises(ValueError, match=r"got the string 'head'"):
+        convert(Block(), "head")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"leaves nothing stochastic"):
+        convert(Block(), [])
+    with pytest.raises(ValueError, match=r"leaves nothing stochastic"):
+        convert(nn.Sequential(nn.LayerNorm(3)))
+
+
+def test_lazy_parameters_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"lazy parameters \['0.weight', '0.bias'\]"):
+        convert(nn.Sequential(nn.LazyLinear(3)))
+
+
+def test_the_report_adds_up(problem: tuple[nn.Module, Tensor]) -> None:
+    network, _ = problem
+    converted, report = convert(network)
+    owned = {name: sum(p.numel() for p in m.parameters(recurse=False)) for name, m in network.named_modules()}
+    assert {row.name: row.num_parameters for row in report.modules} == {n: size for n, size in owned.items() if size}
+    assert report.num_stochastic == sum(row.num_parameters for row in report.modules if row.stochastic)
+    layers = variational_layers(converted)
+    assert [layer for layer in converted.modules() if isinstance(layer, VariationalLayer)] == layers
+    assert len(layers) == sum(row.stochastic for row in report.modules)
+    table = str(report).splitlines()
+    assert len(table) == len(report.modules) + 1
+    assert all((row.name or "(root)") in line for row, line in zip(report.modules, table[1:], strict=True))
+
+
+def test_modules_that_read_their_childrens_weights_stay_as_they_are() -> None:
+    network = nn.Sequential(attention(), nn.Linear(4, 1))
+    converted, report = convert(network)
+    assert {row.name for row in report.modules if row.stochastic} == {"1"}
+    reasons = {row.name: row.reason for row in report.modules}
+    assert "reads its weight directly" in reasons["0.self_attn.out_proj"]
+    x = torch.randn(2, 3, 4)
+    converted.eval(), network.eval()
+    torch.testing.assert_close(converted[0](x), network[0](x))
+
+
+def test_a_subclass_is_converted_if_it_uses_its_weight_as_its_parent_does() -> None:
+    converted, _ = convert(nn.Sequential(Scaled(3)))
+    assert isinstance(converted[0], VariationalLinear)
+    assert converted[0].label == "kept"
+    _, report = convert(nn.Sequential(Masked(3, 3), nn.Linear(3, 1)))
+    assert [row.stochastic for row in report.modules] == [False, True]
+    assert "Masked changes how Linear uses its weight" in report.modules[0].reason
+
+
+def test_a_parametrised_layer_stays_as_it_is() -> None:
+    _, report = convert(nn.Sequential(weight_norm(nn.Linear(3, 3)), nn.Linear(3, 1)))
+    assert {row.name for row in report.modules if row.stochastic} == {"1"}
+
+
+def test_hooks_and_frozen_parameters_are_kept() -> None:
+    network = nn.Sequential(nn.Linear(3, 2))
+    calls: list[int] = []
+    network[0].register_forward_hook(lambda *_: calls.append(1))
+    network[0].bias.requires_grad_(False)
+    converted, _ = convert(network)
+    converted(torch.ones(1, 3))
+    assert calls == [1]
+    assert [converted[0].get_parameter(f"{name}_mu").requires_grad for name in ("weight", "bias")] == [True, False]
+
+
+def test_a_shared_module_stays_one_module_and_tied_weights_share_one_posterior() -> None:
+    converted, report = convert(SharedAndTied(), estimator="reparameterization")
+    randomise_posteriors(converted)
+    assert converted.again is converted.encode
+    assert converted.decode.weight_mu is converted.encode.weight_mu
+    assert converted.decode.weight_rho is converted.encode.weight_rho
+    assert converted.middle.weight_mu is not converted.encode.weight_mu
+    assert [row.name for row in report.modules] == ["encode", "middle", "decode"]
+    tensors = [converted.encode.posterior("weight")]
+    tensors += [layer.posterior(name) for layer in (converted.middle,) for name in ("weight", "bias")]
+    tensors.append(converted.decode.posterior("bias"))
+    expected = sum(kl_divergence(Normal(q.mu, q.std), Normal(0.0, 1.0)).sum() for q in tensors)
+    torch.testing.assert_close(SamplingEngine(converted).kl(), expected)
+
+
+@pytest.mark.parametrize("name", ["training", "prediction"])
+def test_tied_weights_are_drawn_once(name: str) -> None:
+    """f(x) = w (w x) with w ~ N(m, s^2): its mean is (m^2 + s^2) x; two independent draws would give m^2 x."""
+    network = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
+    network[1].weight = network[0].weight
+    converted, _ = convert(network)
+    with torch.no_grad():
+        converted[0].weight_mu.fill_(0.5)
+        converted[0].weight_rho.fill_(inverse_softplus(1.2))
+    engine, x = SamplingEngine(converted), torch.ones(1, 1)
+    if name == "training":
+        outputs = torch.cat([engine.training_samples(x, 100).flatten() for _ in range(100)])
+    else:
+        outputs = torch.cat(list(engine.prediction_samples(x, 10_000, seed=3))).flatten()
+    standard_error = outputs.std() / len(outputs) ** 0.5
+    assert (outputs.mean() - (0.5**2 + 1.2**2)).abs() < 5 * standard_error
+
+
+@pytest.mark.parametrize("estimator", ["local_reparameterization", "flipout"])
+def test_an_estimator_that_draws_outputs_cannot_serve_tied_weights(estimator: str) -> None:
+    with pytest.raises(ValueError, match=r"estimator='" + estimator + "' .*'encode'"):
+        convert(SharedAndTied(), estimator=estimator)
+    _, report = convert(SharedAndTied(), ["middle"], estimator=estimator)
+    assert [row.estimator for row in report.modules] == [None, estimator, None]
+
+
+def test_a_weight_tied_to_a_deterministic_one_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'decode' is tied to encode.weight, which stays deterministic"):
+        convert(SharedAndTied(), ["decode"])
+    embedded = nn.Sequential(nn.Embedding(3, 3), nn.Linear(3, 3, bias=False), nn.Linear(3, 1))
+    embedded[1].weight = embedded[0].weight
+    _, report = convert(embedded)
+    assert {row.name for row in report.modules if row.stochastic} == {"2"}
+    assert "tied to 0.weight" in report.modules[1].reason
+
+
+def test_layers_built_by_hand_stay_as_they_are() -> None:
+    by_hand = VariationalLinear(3, 3, prior=GaussianPrior(0.5, 0.2), estimator="flipout", init_std=0.4)
+    network = nn.Sequential(by_hand, nn.ReLU(), nn.Linear(3, 1))
+    state = copy_of_state(by_hand)
+    converted, report = convert(network, estimator="reparameterization")
+    assert same_state(converted[0].state_dict(), state)
+    assert [row.estimator for row in report.modules] == ["flipout", "reparameterization"]
+    assert converted[0].priors["weight"].std == 0.2
+    assert report.num_stochastic == 12 + 4
+    converted, report = convert(network, [0])
+    assert [row.stochastic for row in report.modules] == [True, False]
+
+
+def test_a_converted_network_can_be_copied_and_pickled(problem: tuple[nn.Module, Tensor]) -> None:
+    network, x = problem
+    converted, _ = convert(network.eval())
+    expected = SamplingEngine(converted).mean_output(x)
+    for twin in (copy.deepcopy(converted), pickle.loads(pickle.dumps(converted))):
+        torch.testing.assert_close(SamplingEngine(twin).mean_output(x), expected)
+
+
+def test_initial_values_do_not_depend_on_the_global_state(problem: tuple[nn.Module, Tensor]) -> None:
+    network, _ = problem
+    before = torch.get_rng_state()
+    first, _ = convert(network)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(1)
+    assert same_state(first.state_dict(), convert(network)[0].state_dict())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"estimator": "bbb"}, "got 'bbb'"),
+        ({"init_std": -1.0}, "positive and finite"),
+        ({"prior": GaussianPrior(std=torch.ones(7))}, "has shape"),
+    ],
+)
+def test_bad_options_change_nothing(options: dict[str, Any], message: str) -> None:
+    network = Block()
+    before, state = structure(network), copy_of_state(network)
+    with pytest.raises(ValueError, match=message):
+        convert(network, **options)
+    assert structure(network) == before
+    assert same_state(network.state_dict(), state)

@@ -1,0 +1,383 @@
+"""The sampling engine against networks whose weights are put in by hand."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import copy_of_state, randomise_posteriors, same_state
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightning_vi import sampling
+from lightning_vi.conversion import convert
+from lightning_vi.layers import VariationalLinear
+from lightning_vi.noise import private_random_state, sample_noise
+from lightning_vi.sampling import SamplingEngine
+
+CPU = torch.device("cpu")
+
+
+def stochastic(network: nn.Module, names: list[str | int] | None = None, **options: Any) -> nn.Module:
+    converted, _ = convert(network, names, **options)
+    randomise_posteriors(converted)
+    return converted
+
+
+def small(**options: Any) -> nn.Module:
+    return stochastic(nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 3)), **options)
+
+
+def predicted(engine: SamplingEngine, x: Tensor, num_samples: int, seed: int = 0) -> Tensor:
+    with torch.no_grad():
+        return torch.cat(list(engine.prediction_samples(x, num_samples, seed)))
+
+
+class Residual(nn.Module):
+    """A network that is no nn.Sequential: features, a head, and by choice something behind it."""
+
+    def __init__(self, tail: nn.Module | None = None) -> None:
+        super().__init__()
+        self.features = nn.Linear(2, 4)
+        self.norm = nn.BatchNorm1d(4)
+        self.head = nn.Linear(4, 3)
+        self.tail = tail
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.head(self.norm(self.features(x)).tanh())
+        return output if self.tail is None else self.tail(output)
+
+
+class Recurrent(nn.Module):
+    """A variational layer in front of an LSTM, which torch cannot vmap."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(2, 3)
+        self.lstm = nn.LSTM(3, 3, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.lstm(self.embed(x))[0]
+        return output
+
+
+NETWORKS = {
+    "dense": lambda: small(),
+    "residual": lambda: stochastic(Residual()).eval(),
+    "residual, last layer": lambda: stochastic(Residual(), ["head"]).eval(),
+    "convolution": lambda: stochastic(
+        nn.Sequential(nn.Unflatten(1, (1, 2)), nn.Conv1d(1, 2, 3, padding=1), nn.Flatten(), nn.Linear(4, 1))
+    ),
+    "mixed estimators": lambda: nn.Sequential(
+        VariationalLinear(2, 3, estimator="flipout", init_std=0.5),
+        nn.Tanh(),
+        VariationalLinear(3, 1, estimator="reparameterization", init_std=0.5),
+    ),
+}
+
+
+@pytest.fixture(params=NETWORKS.values(), ids=NETWORKS)
+def network(request: pytest.FixtureRequest) -> nn.Module:
+    made: nn.Module = request.param()
+    return made
+
+
+def test_prediction_draws_are_the_posterior_at_the_noise_of_seed_and_index() -> None:
+    """By hand: w = mu + softplus(rho) eps, with eps cut from the sample's own noise vector."""
+    network = small()
+    x = torch.randn(5, 2)
+    first, second = network[0], network[2]
+    noise = sample_noise(7, 0, 6, 4 * 2 + 4 + 3 * 4 + 3)
+    expected = []
+    for row in noise:
+        parts = iter(row.split([8, 4, 12, 3]))
+        weights = []
+        for layer in (first, second):
+            for name in ("weight", "bias"):
+                mu, rho = layer.get_parameter(f"{name}_mu"), layer.get_parameter(f"{name}_rho")
+                weights.append(mu + F.softplus(rho) * next(parts).view_as(mu))
+        expected.append(F.linear(F.linear(x, *weights[:2]).tanh(), *weights[2:]))
+    torch.testing.assert_close(predicted(SamplingEngine(network), x, 6, seed=7), torch.stack(expected))
+
+
+def test_vmap_and_loop_agree(network: nn.Module) -> None:
+    x = torch.randn(5, 2)
+    outputs = [predicted(SamplingEngine(network, how), x, 4) for how in ("auto", "vmap", "loop")]
+    torch.testing.assert_close(outputs[1], outputs[0])
+    torch.testing.assert_close(outputs[2], outputs[0])
+
+
+def test_functions_are_the_same_on_every_split_of_the_rows(network: nn.Module) -> None:
+    x = torch.randn(7, 2)
+    engine = SamplingEngine(network)
+    whole = predicted(engine, x, 5)
+    halves = torch.cat([predicted(engine, part, 5) for part in x.split([3, 4])], dim=1)
+    torch.testing.assert_close(halves, whole)
+    assert len({tuple(sample.flatten().tolist()) for sample in whole}) == 5
+
+
+def test_fewer_samples_are_the_first_of_more(network: nn.Module) -> None:
+    x, engine = torch.randn(4, 2), SamplingEngine(network)
+    torch.testing.assert_close(predicted(engine, x, 3), predicted(engine, x, 8)[:3])
+
+
+def test_seeds_choose_other_functions(network: nn.Module) -> None:
+    x, engine = torch.randn(4, 2), SamplingEngine(network)
+    assert torch.equal(predicted(engine, x, 3, seed=1), predicted(engine, x, 3, seed=1))
+    assert not torch.allclose(predicted(engine, x, 3, seed=1), predicted(engine, x, 3, seed=2))
+
+
+@pytest.mark.parametrize("limit", ["MAX_ROWS_PER_PASS", "MAX_WEIGHTS_PER_PASS", "MAX_CACHED_WEIGHTS"])
+def test_memory_limits_cut_into_chunks_and_change_no_value(
+    network: nn.Module, limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = torch.randn(5, 2)
+    expected = predicted(SamplingEngine(network), x, 7)
+    engine = SamplingEngine(network)
+    per_sample = 5 if limit == "MAX_ROWS_PER_PASS" else engine.num_weights
+    monkeypatch.setattr(sampling, limit, 2 * per_sample)
+    with torch.no_grad():
+        chunks = list(engine.prediction_samples(x, 7, seed=0))
+    if limit != "MAX_CACHED_WEIGHTS":
+        assert [len(chunk) for chunk in chunks] == [2, 2, 2, 1]
+    torch.testing.assert_close(torch.cat(chunks), expected)
+
+
+def change_in_place(layer: VariationalLinear) -> None:
+    with torch.no_grad():
+        layer.weight_mu.add_(1.0)
+
+
+def change_behind_autograd(layer: VariationalLinear) -> None:
+    layer.weight_mu.data.add_(1.0)
+
+
+def change_by_loading(layer: VariationalLinear) -> None:
+    layer.load_state_dict({name: value + 1.0 for name, value in layer.state_dict().items()})
+
+
+def change_by_optimizer(layer: VariationalLinear, **options: bool) -> None:
+    layer.kl().backward()
+    torch.optim.Adam(layer.parameters(), lr=1.0, **options).step()
+
+
+def change_by_fused_optimizer(layer: VariationalLinear) -> None:
+    """A fused step does not count up the version of a tensor."""
+    change_by_optimizer(layer, fused=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [change_in_place, change_behind_autograd, change_by_loading, change_by_optimizer, change_by_fused_optimizer],
+)
+def test_draws_follow_the_parameters(change: Any) -> None:
+    """Drawn weights are reused across batches, but never after the posterior has changed."""
+    network = small()
+    engine, x = SamplingEngine(network), torch.randn(4, 2)
+    before = predicted(engine, x, 3)
+    change(network[2])
+    after = predicted(engine, x, 3)
+    assert not torch.allclose(before, after)
+    torch.testing.assert_close(after, predicted(SamplingEngine(network), x, 3))
+
+
+def test_drawn_weights_are_not_drawn_again_for_the_next_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def counted(*args: int) -> Tensor:
+        calls.append(1)
+        return sample_noise(*args)
+
+    monkeypatch.setattr(sampling, "sample_noise", counted)
+    engine = SamplingEngine(small())
+    for part in torch.randn(9, 2).split(3):
+        predicted(engine, part, 5)
+    assert len(calls) == 1
+
+
+def test_weights_drawn_in_inference_mode_can_be_used_outside() -> None:
+    network = small()
+    engine, x = SamplingEngine(network), torch.randn(4, 2)
+    with torch.inference_mode():
+        inside = torch.cat(list(engine.prediction_samples(x, 3, seed=0)))
+    torch.testing.assert_close(predicted(engine, x, 3), inside)
+
+
+def test_training_noise_is_fresh_in_each_pass(network: nn.Module) -> None:
+    engine, x = SamplingEngine(network), torch.randn(4, 2)
+    first, second = engine.training_samples(x, 3), engine.training_samples(x, 3)
+    assert first.shape == (3, 4, *first.shape[2:])
+    assert not torch.allclose(first, second)
+    with private_random_state(1, CPU):
+        third = engine.training_samples(x, 3)
+    with private_random_state(1, CPU):
+        torch.testing.assert_close(engine.training_samples(x, 3), third)
+
+
+@pytest.mark.parametrize("estimator", ["reparameterization", "local_reparameterization", "flipout"])
+@pytest.mark.parametrize("names", [None, [-1]])
+def test_every_training_draw_reaches_the_gradient_of_rho(estimator: str, names: list[str | int] | None) -> None:
+    network = small(names=names, estimator=estimator)
+    engine = SamplingEngine(network)
+    rhos = [parameter for name, parameter in network.named_parameters() if name.endswith("rho")]
+    with private_random_state(1, CPU):
+        losses = engine.training_samples(torch.randn(6, 2), 4).square().flatten(1).sum(1)
+    for rho in rhos:
+        rows = [torch.autograd.grad(loss, rho, retain_graph=True)[0] for loss in losses]
+        assert all(row.abs().sum() > 0 for row in rows)
+        assert len({tuple(row.flatten().tolist()) for row in rows}) == 4
+        torch.testing.assert_close(torch.autograd.grad(losses.sum(), rho, retain_graph=True)[0], sum(rows))
+
+
+@pytest.mark.parametrize("estimator", ["reparameterization", "local_reparameterization", "flipout"])
+def test_training_and_prediction_have_one_law(estimator: str) -> None:
+    """For a linear network both have the exact mean x mu^T and variance x^2 (sigma^2)^T + sigma_b^2."""
+    network = stochastic(nn.Linear(3, 2), estimator=estimator)
+    x = torch.randn(2, 3)
+    mu, std = network.weight_mu, F.softplus(network.weight_rho)
+    mean = (x @ mu.T + network.bias_mu).detach()
+    variance = (x.square() @ std.square().T + F.softplus(network.bias_rho).square()).detach()
+    engine = SamplingEngine(network)
+    with torch.no_grad():
+        fresh = torch.stack([engine.training_samples(x, 2) for _ in range(1500)])
+    fixed = predicted(engine, x, 3000).unflatten(0, (1500, 2))
+    for values in (fresh, fixed):
+        for statistic, exact in ((values.mean(1), mean), ((values - mean).square().mean(1), variance)):
+            error = (statistic.mean(0) - exact).abs() / (statistic.std(0) / math.sqrt(1500))
+            assert error.max() < 5
+
+
+class Count:
+    """How often a module runs, and on how many rows."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.rows: list[int] = []
+        module.register_forward_hook(lambda _, inputs, __: self.rows.append(inputs[0].shape[0]))
+
+
+@pytest.mark.parametrize("estimator", ["reparameterization", "local_reparameterization", "flipout"])
+@pytest.mark.parametrize("wrapped", [False, True], ids=["sequential", "module"])
+def test_features_are_computed_once(estimator: str, wrapped: bool) -> None:
+    if wrapped:
+        network = stochastic(Residual(), ["head"], estimator=estimator).eval()
+        count = Count(network.features)
+    else:
+        network = stochastic(nn.Sequential(nn.Linear(2, 4), nn.Sequential(nn.Tanh(), nn.Linear(4, 3))), [-1])
+        count = Count(network[0])
+    engine, x = SamplingEngine(network), torch.randn(5, 2)
+    engine.training_samples(x, 8)
+    assert count.rows == [5]
+    predicted(engine, x, 8)
+    assert count.rows == [5, 5]
+
+
+def test_features_are_computed_once_for_all_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "MAX_ROWS_PER_PASS", 10)
+    network = stochastic(nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 3)), [-1])
+    count = Count(network[0])
+    predicted(SamplingEngine(network), torch.randn(5, 2), 8)
+    assert count.rows == [5]
+
+
+def test_batch_norm_statistics_move_once_for_each_training_pass() -> None:
+    """Also where the head's output is not the network's, so that the features cannot be split off."""
+    for tail in (None, nn.Softplus()):
+        network = stochastic(Residual(tail), ["head"])
+        SamplingEngine(network).training_samples(torch.randn(6, 2), 4)
+        assert network.norm.num_batches_tracked == 1
+
+
+def test_moments_of_the_output_are_exact_or_none() -> None:
+    x = torch.randn(5, 2)
+    last = stochastic(Residual(), ["head"]).eval()
+    moments = SamplingEngine(last).output_moments(x)
+    assert moments is not None
+    features = last.norm(last.features(x)).tanh()
+    variance = features.square() @ F.softplus(last.head.weight_rho).square().T + F.softplus(last.head.bias_rho) ** 2
+    torch.testing.assert_close(moments[0], features @ last.head.weight_mu.T + last.head.bias_mu)
+    torch.testing.assert_close(moments[1], variance.sqrt())
+    for network in (small(), stochastic(Residual(nn.Softplus()), ["head"]), small(names=[0])):
+        assert SamplingEngine(network.eval()).output_moments(x) is None
+    dropped = stochastic(nn.Sequential(nn.Linear(2, 4), nn.Dropout(0.5), nn.Linear(4, 1)), [-1])
+    assert SamplingEngine(dropped).output_moments(x) is None
+    assert SamplingEngine(dropped.eval()).output_moments(x) is not None
+
+
+def test_moments_of_a_transposed_convolution() -> None:
+    network = stochastic(nn.Sequential(nn.ConvTranspose1d(2, 3, 2, stride=2)))
+    moments = SamplingEngine(network).output_moments(torch.randn(5, 2, 4))
+    assert moments is not None
+    assert moments[0].shape == (5, 3, 8)
+
+
+def test_what_vmap_cannot_trace_runs_in_a_loop() -> None:
+    network = stochastic(Recurrent(), ["embed"])
+    x = torch.randn(4, 5, 2)
+    outputs = [predicted(SamplingEngine(network, how), x, 3) for how in ("auto", "loop")]
+    assert outputs[0].shape == (3, 4, 5, 3)
+    torch.testing.assert_close(outputs[1], outputs[0])
+    with pytest.raises(RuntimeError):
+        predicted(SamplingEngine(network, "vmap"), x, 3)
+
+
+def test_a_data_dependent_branch_runs_in_a_loop() -> None:
+    class Branch(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return -x if x.sum() > 0 else x
+
+    network = stochastic(nn.Sequential(nn.Linear(2, 1), Branch()))
+    engine, x = SamplingEngine(network), torch.randn(4, 2)
+    torch.testing.assert_close(predicted(engine, x, 6), predicted(SamplingEngine(network, "loop"), x, 6))
+    assert (predicted(engine, x, 6).sum((1, 2)) <= 0).all()
+
+
+@pytest.fixture
+def failing() -> nn.Module:
+    class Fails(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise RuntimeError("out of luck")
+
+    return stochastic(nn.Sequential(nn.Linear(2, 3), Fails(), nn.Linear(3, 1)), estimator="reparameterization")
+
+
+def test_a_failing_pass_leaves_no_weight_behind(failing: nn.Module) -> None:
+    engine, state, x = SamplingEngine(failing), copy_of_state(failing), torch.randn(4, 2)
+    for run in (
+        lambda: engine.training_samples(x, 2),
+        lambda: list(engine.prediction_samples(x, 2, seed=0)),
+        lambda: engine.mean_output(x),
+    ):
+        with pytest.raises(RuntimeError, match="out of luck"):
+            run()
+        assert failing[0].weight is None
+        assert failing[2].bias is None
+        assert same_state(failing.state_dict(), state)
+
+
+def test_networks_without_a_variational_layer_and_unknown_ways_are_refused() -> None:
+    with pytest.raises(ValueError, match="no variational layer"):
+        SamplingEngine(nn.Linear(2, 1))
+    with pytest.raises(ValueError, match=r"vectorization must be one of .* got 'jit'"):
+        SamplingEngine(small(), "jit")  # type: ignore[arg-type]
+
+
+def test_an_output_without_batch_dimension_is_refused() -> None:
+    network = stochastic(nn.Sequential(nn.Linear(2, 3), nn.Flatten(0)))
+    with pytest.raises(ValueError, match="must be the batch"):
+        SamplingEngine(network).training_samples(torch.randn(4, 2), 5)
+
+
+def test_mean_output_uses_the_posterior_means(network: nn.Module) -> None:
+    """The average over many tiny-noise draws, by another path: each layer's own `sample=False`."""
+    x = torch.randn(4, 2)
+    handles = [
+        module.register_forward_pre_hook(lambda m, a, k: (a, k | {"sample": False}), with_kwargs=True)
+        for module in network.modules()
+        if hasattr(module, "posterior")
+    ]
+    with torch.no_grad():
+        expected = network(x)
+    for handle in handles:
+        handle.remove()
+    np.testing.assert_allclose(SamplingEngine(network).mean_output(x).detach(), expected, atol=1e-6)
