@@ -3,8 +3,8 @@
     python benchmarks/toy.py --seeds 5
 
 The network is 1-50-50-2, the settings are the tutorial's: 150 epochs of batches of 32, 20 of them burn-in, Adam at
-0.003, 10 samples in training and 25 in prediction, kl_weight 1. "left" and "right" are the epistemic std at the ends of the
-extended grid over its median on the training inputs.
+0.003, 10 samples in training and 25 in prediction, kl_weight 1. "left" and "right" are the epistemic std at the ends
+of the extended grid over its median on the training inputs.
 """
 
 import argparse
