@@ -11,13 +11,12 @@ optimization using deep neural networks", ICML 2015, for the idea and Blundell e
 """
 
 from collections.abc import Sequence
+from typing import Unpack
 
 from torch import Tensor, nn
 
 from lightning_vi.likelihoods import Gaussian, Likelihood, Prediction
-from lightning_vi.methods.optimizers import LRSchedulerFactory, OptimizerFactory, default_optimizer
-from lightning_vi.methods.variational import VariationalMethod
-from lightning_vi.priors import Prior
+from lightning_vi.methods.variational import VariationalArguments, VariationalMethod
 
 
 class LastLayerVI(VariationalMethod):
@@ -28,18 +27,9 @@ class LastLayerVI(VariationalMethod):
     Args:
         backbone: Any network; it is copied, and the weights of its last layer become posterior means.
         likelihood: The observation model; it is copied.
-        stochastic_module_names: The last layer's name, glob or index; by default the last layer with parameters.
-        prior: The prior of the last layer's weight and bias; the standard Gaussian by default.
-        estimator: ``"auto"``, ``"reparameterization"``, ``"local_reparameterization"`` or ``"flipout"``.
-        init_std: Initial posterior standard deviation.
-        num_mc_samples_train: Samples in each training step.
-        num_mc_samples_test: Samples for validation, test and prediction; not used where the predictive is exact.
-        burnin_epochs: Epochs on posterior means and the likelihood's point loss, without sampling or KL.
-        kl_weight: Weight of the KL divergence; 1 is the evidence lower bound.
-        kl_warmup_epochs: Epochs after burn-in over which the weight grows linearly from near 0.
-        num_data: Size of the training set; by default the training dataloader tells.
-        optimizer: Makes the optimizer from an iterable of parameters.
-        lr_scheduler: Makes a scheduler, stepped once an epoch, from the optimizer.
+        stochastic_module_names: The last layer's name, glob or index.
+        **arguments: The other arguments of `VariationalMethod`. `num_mc_samples_test` has no effect where the
+            predictive is exact.
 
     Raises:
         ValueError: If more than one layer is selected, a count or weight is out of range, or the estimator is unknown.
@@ -62,35 +52,10 @@ class LastLayerVI(VariationalMethod):
         backbone: nn.Module,
         likelihood: Likelihood,
         *,
-        stochastic_module_names: Sequence[str | int] | None = None,
-        prior: Prior | None = None,
-        estimator: str = "auto",
-        init_std: float = 0.05,
-        num_mc_samples_train: int = 10,
-        num_mc_samples_test: int = 50,
-        burnin_epochs: int = 0,
-        kl_weight: float = 1.0,
-        kl_warmup_epochs: int = 0,
-        num_data: int | None = None,
-        optimizer: OptimizerFactory = default_optimizer,
-        lr_scheduler: LRSchedulerFactory | None = None,
+        stochastic_module_names: Sequence[str | int] = (-1,),
+        **arguments: Unpack[VariationalArguments],
     ) -> None:
-        super().__init__(
-            backbone,
-            likelihood,
-            stochastic_module_names=[-1] if stochastic_module_names is None else stochastic_module_names,
-            prior=prior,
-            estimator=estimator,
-            init_std=init_std,
-            num_mc_samples_train=num_mc_samples_train,
-            num_mc_samples_test=num_mc_samples_test,
-            burnin_epochs=burnin_epochs,
-            kl_weight=kl_weight,
-            kl_warmup_epochs=kl_warmup_epochs,
-            num_data=num_data,
-            optimizer=optimizer,
-            lr_scheduler=lr_scheduler,
-        )
+        super().__init__(backbone, likelihood, stochastic_module_names=stochastic_module_names, **arguments)
         if len(self.engine.layers) != 1:
             raise ValueError(
                 f"stochastic_module_names={stochastic_module_names!r} must select one layer, the last, but selects "

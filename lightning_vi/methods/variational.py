@@ -1,16 +1,33 @@
 """What all methods of variational inference share."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TypedDict
 
 from torch import Tensor, nn
 
 from lightning_vi.conversion import convert
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.methods.base import UQMethod, check_at_least
-from lightning_vi.methods.optimizers import LRSchedulerFactory, OptimizerFactory
+from lightning_vi.methods.optimizers import LRSchedulerFactory, OptimizerFactory, default_optimizer
 from lightning_vi.objectives import ObjectiveTerms, negative_elbo
 from lightning_vi.priors import Prior
 from lightning_vi.sampling import SamplingEngine
+
+
+class VariationalArguments(TypedDict, total=False):
+    """The arguments of `VariationalMethod` that its subclasses hand on."""
+
+    prior: Prior | None
+    estimator: str
+    init_std: float
+    num_mc_samples_train: int
+    num_mc_samples_test: int
+    burnin_epochs: int
+    kl_weight: float
+    kl_warmup_epochs: int
+    num_data: int | None
+    optimizer: OptimizerFactory
+    lr_scheduler: LRSchedulerFactory | None
 
 
 class VariationalMethod(UQMethod):
@@ -18,10 +35,11 @@ class VariationalMethod(UQMethod):
 
     Args:
         backbone: Any network; it is copied, and its weights become posterior means.
-        likelihood: The observation model.
-        stochastic_module_names: Names, globs or indices of the stochastic modules, see `conversion.convert`.
-        prior: The prior of each weight and bias.
-        estimator: The gradient estimator.
+        likelihood: The observation model; it is copied.
+        stochastic_module_names: Names, globs or indices of the stochastic modules; None for every layer that can be
+            converted.
+        prior: The prior of each weight and bias; the standard Gaussian by default.
+        estimator: ``"auto"``, ``"reparameterization"``, ``"local_reparameterization"`` or ``"flipout"``.
         init_std: Initial posterior standard deviation.
         num_mc_samples_train: Samples in each training step.
         num_mc_samples_test: Samples for validation, test and prediction.
@@ -33,7 +51,7 @@ class VariationalMethod(UQMethod):
         lr_scheduler: Makes a scheduler, stepped once an epoch, from the optimizer.
 
     Raises:
-        ValueError: If a count or weight is out of range, or the conversion fails.
+        ValueError: If a count or weight is out of range, the estimator is unknown, or a name selects nothing.
     """
 
     def __init__(
@@ -41,18 +59,18 @@ class VariationalMethod(UQMethod):
         backbone: nn.Module,
         likelihood: Likelihood,
         *,
-        stochastic_module_names: Sequence[str | int] | None,
-        prior: Prior | None,
-        estimator: str,
-        init_std: float,
-        num_mc_samples_train: int,
-        num_mc_samples_test: int,
-        burnin_epochs: int,
-        kl_weight: float,
-        kl_warmup_epochs: int,
-        num_data: int | None,
-        optimizer: OptimizerFactory,
-        lr_scheduler: LRSchedulerFactory | None,
+        stochastic_module_names: Sequence[str | int] | None = None,
+        prior: Prior | None = None,
+        estimator: str = "auto",
+        init_std: float = 0.05,
+        num_mc_samples_train: int = 10,
+        num_mc_samples_test: int = 50,
+        burnin_epochs: int = 0,
+        kl_weight: float = 1.0,
+        kl_warmup_epochs: int = 0,
+        num_data: int | None = None,
+        optimizer: OptimizerFactory = default_optimizer,
+        lr_scheduler: LRSchedulerFactory | None = None,
     ) -> None:
         check_at_least("num_mc_samples_train", num_mc_samples_train, 1)
         check_at_least("kl_warmup_epochs", kl_warmup_epochs, 0)

@@ -203,6 +203,7 @@ def test_the_gradient_gets_quieter_as_the_draws_get_more(estimator: str) -> None
     x, y = tensors(problem)
     spreads = []
     for num_samples in (1, 16):
+        torch.manual_seed(0)
         method = linear_method(estimator=estimator, num_mc_samples_train=num_samples, init_std=0.3)
         rho = method.engine.layers[0].get_parameter("weight_rho")
         rows = [torch.autograd.grad(method.elbo(x, y, num_data=NUM_DATA).loss, rho)[0] for _ in range(150)]
