@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pandas as pd
 import torch
@@ -24,6 +25,7 @@ from lightning_vi.backbones import MLP
 from lightning_vi.datamodules import ToyHeteroscedasticDataModule
 from lightning_vi.likelihoods import HeteroscedasticGaussian
 from lightning_vi.methods import UQMethod
+from lightning_vi.priors import GaussianPrior
 
 VARIATIONAL = {"num_mc_samples_train": 10, "num_mc_samples_test": 25, "burnin_epochs": 20}
 METHODS: dict[str, Callable[..., UQMethod]] = {
@@ -34,7 +36,7 @@ METHODS: dict[str, Callable[..., UQMethod]] = {
 }
 
 
-def fit_and_score(name: str, seed: int, epochs: int) -> dict[str, float]:
+def fit_and_score(name: str, seed: int, epochs: int, **options: Any) -> dict[str, float]:
     """Scores of one method with one seed."""
     seed_everything(seed, verbose=False)
     datamodule = ToyHeteroscedasticDataModule(batch_size=32, n_points=500)
@@ -42,6 +44,7 @@ def fit_and_score(name: str, seed: int, epochs: int) -> dict[str, float]:
         MLP(n_inputs=1, n_hidden=[50, 50], n_outputs=2),
         HeteroscedasticGaussian(),
         optimizer=partial(torch.optim.Adam, lr=3e-3),
+        **options,
     )
     trainer = Trainer(
         max_epochs=epochs,
@@ -72,12 +75,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds")
     parser.add_argument("--epochs", type=int, default=150)
+    parser.add_argument("--init-std", type=float, help="initial posterior std of the variational methods")
+    parser.add_argument("--prior-std", type=float, help="prior std of the variational methods")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    options: dict[str, Any] = {} if arguments.init_std is None else {"init_std": arguments.init_std}
+    if arguments.prior_std is not None:
+        options["prior"] = GaussianPrior(std=arguments.prior_std)
     runs = [(name, seed) for name in arguments.methods for seed in range(arguments.seeds)]
-    rows = [{"method": name} | fit_and_score(name, seed, arguments.epochs) for name, seed in tqdm(runs)]
+    rows = [{"method": name} | fit_and_score(name, seed, arguments.epochs, **options) for name, seed in tqdm(runs)]
     groups = pd.DataFrame(rows).groupby("method", sort=False)
     print(groups.mean().round(3).to_string())
     print("\nstandard error of NLL:", groups["NLL"].sem().round(3).to_dict())
