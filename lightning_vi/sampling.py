@@ -1,7 +1,7 @@
 """The one engine: S forward passes of a network with stochastic weights.
 
-*Training* noise is fresh in each pass. Where all estimators work on activations, the S samples are one pass over
-S copies of the batch; otherwise stacked weights run under `torch.vmap` or in a loop. *Prediction* noise depends on
+*Training* noise is fresh in each pass. Where all layers use local reparameterization, the S samples are one pass over
+S copies of the batch; otherwise S passes run under `torch.vmap` or in a loop. *Prediction* noise depends on
 the seed and the sample's index alone, so that the S networks are the same functions on every batch and every rank.
 What lies in front of the first stochastic module is computed once.
 """
@@ -132,11 +132,11 @@ class SamplingEngine:
         Raises:
             ValueError: If the first dimension of the network's output is not the batch.
         """
-        slots, num_weights = self._weight_space
-        if not slots:
+        if all(layer.estimator == "local_reparameterization" for layer in self.layers):
             return self._run_repeated(x, num_samples)
-        noise = torch.randn(num_samples, num_weights, device=slots[0].layer.device)
-        return self._run_stacked(*self._shared_prefix(x), slots, _draw(slots, noise))
+        slots, num_weights = self._weight_space
+        noise = torch.randn(num_samples, num_weights, device=x.device)
+        return self._run_stacked(*self._shared_prefix(x), num_samples, slots, _draw(slots, noise))
 
     def prediction_samples(self, x: Tensor, num_samples: int, seed: int) -> Iterator[Tensor]:
         """Outputs of the networks number 0 to S - 1 that belong to a seed, in chunks that bound the memory.
@@ -153,8 +153,9 @@ class SamplingEngine:
         chunk = max(1, min(num_samples, per_pass))
         features, tail = self._shared_prefix(x)
         for first in range(0, num_samples, chunk):
-            weights = self._prediction_weights(first, min(first + chunk, num_samples), num_samples, seed)
-            yield self._run_stacked(features, tail, self._slots, weights)
+            stop = min(first + chunk, num_samples)
+            weights = self._prediction_weights(first, stop, num_samples, seed)
+            yield self._run_stacked(features, tail, stop - first, self._slots, weights)
 
     def output_moments(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
         """Exact mean and standard deviation of the output, where it is the output of one variational layer.
@@ -196,9 +197,16 @@ class SamplingEngine:
         return outputs
 
     def _run_stacked(
-        self, features: Tensor, tail: Sequence[nn.Module], slots: Sequence[_Slot], weights: Sequence[Tensor]
+        self,
+        features: Tensor,
+        tail: Sequence[nn.Module],
+        num_samples: int,
+        slots: Sequence[_Slot],
+        weights: Sequence[Tensor],
     ) -> Tensor:
-        def run(*drawn: Tensor) -> Tensor:
+        """One pass for each sample; layers without a slot draw their own noise in it."""
+
+        def run(_: object, *drawn: Tensor) -> Tensor:
             hidden = features
             with _in_place(slots, drawn):
                 for module in tail:
@@ -208,14 +216,15 @@ class SamplingEngine:
         failed = False
         if self._may_vmap(features.device):
             try:
-                outputs: Tensor = torch.vmap(run, randomness="different")(*weights)
+                index = torch.arange(num_samples, device=features.device)
+                outputs: Tensor = torch.vmap(run, randomness="different")(index, *weights)
             except (RuntimeError, ValueError, NotImplementedError):
                 if self._vectorization == "vmap":
                     raise
                 failed = True
             else:
                 return outputs
-        outputs = torch.stack([run(*drawn) for drawn in zip(*weights, strict=True)])
+        outputs = torch.stack([run(index, *(weight[index] for weight in weights)) for index in range(num_samples)])
         self._vmap_fails |= failed
         return outputs
 
@@ -275,12 +284,11 @@ def _allot_noise(layers: Sequence[VariationalLayer]) -> tuple[list[_Slot], int]:
 
 def _draw(slots: Sequence[_Slot], noise: Tensor) -> list[Tensor]:
     """Weights for each slot, of the parameter's shape behind S, from noise [S, number of weights]."""
-    noise = noise.to(slots[0].layer.device)
     draws = []
     for slot in slots:
         posterior = slot.layer.posterior(slot.name)
         part = noise[:, slot.start : slot.stop].view(-1, *posterior.mu.shape)
-        draws.append(posterior.rsample(part.to(posterior.mu.dtype)))
+        draws.append(posterior.rsample(part.to(device=posterior.mu.device, dtype=posterior.mu.dtype)))
     return draws
 
 

@@ -110,7 +110,7 @@ def flipout(layer: StochasticAffineMap, x: Tensor, num_samples: int | None, *arg
     Args:
         layer: The layer.
         x: Input, shape [B, ...].
-        num_samples: S draws for each example, or None for one.
+        num_samples: S perturbations with signs of their own, or None for one.
         *args: Further arguments of the layer's operation.
 
     Returns:
@@ -121,19 +121,18 @@ def flipout(layer: StochasticAffineMap, x: Tensor, num_samples: int | None, *arg
     """
     if not layer.is_batched(x):
         raise ValueError(f"flipout needs a batch of inputs, got one of shape {tuple(x.shape)}")
-    mean = _apply(layer, x, [layer.posterior(name).mean for name in layer.stochastic_names], args)
-    leading = () if num_samples is None else (num_samples,)
-    weight_std = layer.posterior("weight").std
-    signed = x * _signs(x, layer.channel_dim, leading)
-    perturbation = weight_std * torch.randn_like(weight_std)
-    deviation = layer.linear_map(signed if num_samples is None else signed.flatten(0, 1), perturbation, None, *args)
     if num_samples is not None:
-        deviation = deviation.view(num_samples, -1, *deviation.shape[1:])
-    deviation = deviation * _signs(mean, layer.channel_dim, leading)
+        draw = torch.vmap(lambda _: flipout(layer, x, None, *args), randomness="different")
+        samples: Tensor = draw(torch.arange(num_samples, device=x.device))
+        return samples
+    mean = _apply(layer, x, [layer.posterior(name).mean for name in layer.stochastic_names], args)
+    weight_std = layer.posterior("weight").std
+    perturbation = weight_std * torch.randn_like(weight_std)
+    deviation = layer.linear_map(x * _signs(x, layer.channel_dim), perturbation, None, *args)
+    deviation = deviation * _signs(mean, layer.channel_dim)
     if "bias" in layer.stochastic_names:
         bias_std = layer.posterior("bias").std
-        shape = _per_channel(mean, layer.channel_dim)
-        noise = torch.randn(leading + shape, dtype=mean.dtype, device=mean.device)
+        noise = torch.randn(_per_channel(mean, layer.channel_dim), dtype=mean.dtype, device=mean.device)
         deviation = deviation + bias_std.view(_per_channel(mean[:1], layer.channel_dim)) * noise
     return mean + deviation
 
@@ -184,6 +183,6 @@ def _per_channel(x: Tensor, channel_dim: int) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _signs(x: Tensor, channel_dim: int, leading: tuple[int, ...]) -> Tensor:
-    bits = torch.randint(0, 2, leading + _per_channel(x, channel_dim), device=x.device)
-    return bits.to(x.dtype).mul_(2).sub_(1)
+def _signs(x: Tensor, channel_dim: int) -> Tensor:
+    bits = torch.randint(0, 2, _per_channel(x, channel_dim), device=x.device)
+    return bits.to(x.dtype) * 2 - 1

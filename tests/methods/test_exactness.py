@@ -196,9 +196,9 @@ def test_every_draw_of_the_objective_reaches_rho(estimator: str, monkeypatch: py
         torch.testing.assert_close(sum(rows), total[position])
 
 
-@pytest.mark.parametrize("estimator", ["reparameterization", "local_reparameterization"])
+@pytest.mark.parametrize("estimator", ["reparameterization", "local_reparameterization", "flipout"])
 def test_the_gradient_gets_quieter_as_the_draws_get_more(estimator: str) -> None:
-    """Sixteen independent draws have a quarter of the standard deviation of one; those of flipout share a draw."""
+    """Sixteen independent draws have a quarter of the standard deviation of one."""
     problem = conjugate_problem(orthogonal=False)
     x, y = tensors(problem)
     spreads = []
