@@ -9,7 +9,7 @@ What lies in front of the first stochastic module is computed once.
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -95,6 +95,9 @@ class SamplingEngine:
         self._vmap_fails = False
         self._cache: _DrawnWeights | None = None
         self._ends_in_its_only_layer: bool | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_cache": None}
 
     def kl(self) -> Tensor:
         """KL divergence summed over every stochastic weight, tied ones once; nats, a scalar tensor."""

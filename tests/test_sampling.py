@@ -1,6 +1,8 @@
 """The sampling engine against networks whose weights are put in by hand."""
 
+import copy
 import math
+import pickle
 from typing import Any
 
 import numpy as np
@@ -319,6 +321,14 @@ def test_what_vmap_cannot_trace_runs_in_a_loop() -> None:
     torch.testing.assert_close(outputs[1], outputs[0])
     with pytest.raises(RuntimeError):
         predicted(SamplingEngine(network, "vmap"), x, 3)
+
+
+def test_a_copy_leaves_the_drawn_weights_behind() -> None:
+    engine, x = SamplingEngine(small()), torch.randn(4, 2)
+    fresh = len(pickle.dumps(engine))
+    before = predicted(engine, x, 1000)
+    assert len(pickle.dumps(engine)) < 2 * fresh
+    assert torch.equal(predicted(copy.deepcopy(engine), x, 1000), before)
 
 
 def test_a_data_dependent_branch_runs_in_a_loop() -> None:
