@@ -12,7 +12,7 @@ class _GaussianKL(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, mean: Tensor, std: Tensor, prior_mean: Tensor | float, prior_std: Tensor | float) -> Tensor:
-        offset = mean - prior_mean
+        offset = _offset(mean, prior_mean)
         ctx.save_for_backward(mean, std, *(p if isinstance(p, Tensor) else None for p in (prior_mean, prior_std)))
         ctx.prior_numbers = tuple(None if isinstance(p, Tensor) else p for p in (prior_mean, prior_std))
         log_prior_std: Tensor | float
@@ -32,9 +32,14 @@ class _GaussianKL(torch.autograd.Function):
         numbers = ctx.prior_numbers
         prior_mean, prior_std = (number if p is None else p for p, number in zip(priors, numbers, strict=True))
         precision = prior_std**-2
-        grad_mean = (mean - prior_mean) * (grad * precision)
+        grad_mean = _offset(mean, prior_mean) * (grad * precision)
         grad_std = torch.addcmul(-grad / std, std, grad * precision)
         return grad_mean, grad_std, None, None
+
+
+def _offset(mean: Tensor, prior_mean: Tensor | float) -> Tensor:
+    is_zero = not isinstance(prior_mean, Tensor) and prior_mean == 0
+    return mean if is_zero else mean - prior_mean
 
 
 def gaussian_kl(mean: Tensor, std: Tensor, prior_mean: Tensor | float = 0.0, prior_std: Tensor | float = 1.0) -> Tensor:
