@@ -152,11 +152,6 @@ def convert(
     return network, ConversionReport(tuple(rows))
 
 
-def variational_layers(network: nn.Module) -> list[VariationalLayer]:
-    """All variational layers of a network, each once, in order of definition."""
-    return [module for module in network.modules() if isinstance(module, VariationalLayer)]
-
-
 def _layers(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     for name, module in network.named_modules():
         if any(True for _ in module.parameters(recurse=False)):

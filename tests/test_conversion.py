@@ -13,7 +13,7 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
-from lightning_vi.conversion import convert, variational_layers
+from lightning_vi.conversion import convert
 from lightning_vi.layers import VariationalConv2d, VariationalConvTranspose2d, VariationalLayer, VariationalLinear
 from lightning_vi.posteriors import inverse_softplus
 from lightning_vi.priors import GaussianPrior
@@ -255,7 +255,7 @@ def test_the_report_adds_up(problem: tuple[nn.Module, Tensor]) -> None:
     owned = {name: sum(p.numel() for p in m.parameters(recurse=False)) for name, m in network.named_modules()}
     assert {row.name: row.num_parameters for row in report.modules} == {n: size for n, size in owned.items() if size}
     assert report.num_stochastic == sum(row.num_parameters for row in report.modules if row.stochastic)
-    layers = variational_layers(converted)
+    layers = SamplingEngine(converted).layers
     assert [layer for layer in converted.modules() if isinstance(layer, VariationalLayer)] == layers
     assert len(layers) == sum(row.stochastic for row in report.modules)
     table = str(report).splitlines()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class _GaussianKL(torch.autograd.Function):
-    """The summed divergence with its gradient written out, so that no intermediate is kept or revisited."""
+    """The summed divergence with its gradient written out; only its inputs are kept for that."""
 
     @staticmethod
     def forward(ctx: Any, mean: Tensor, std: Tensor, prior_mean: Tensor | float, prior_std: Tensor | float) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 class EpochMeans:
     """Weighted means of named scalars.
 
-    `LightningModule.log` does the same at several times the cost, which shows in the steps of small networks.
+    They stand in for `LightningModule.log` in the training step, and reach the logger once an epoch.
 
     Example:
         >>> import torch
