@@ -33,7 +33,24 @@ def mix_seed(*parts: int) -> int:
     return state >> 1
 
 
-def sample_noise(seed: int, first: int, stop: int, size: int) -> Tensor:
+def antithetic_pairs(noise: Tensor, num_samples: int) -> Tensor:
+    """Each vector of noise, followed by its negative.
+
+    Args:
+        noise: Shape [ceil(S / 2), ...].
+        num_samples: S.
+
+    Returns:
+        Shape [S, ...]; the last one has no partner if S is odd.
+
+    Example:
+        >>> antithetic_pairs(torch.tensor([[1.0], [2.0]]), num_samples=3).flatten()
+        tensor([ 1., -1.,  2.])
+    """
+    return torch.stack([noise, -noise], dim=1).flatten(0, 1)[:num_samples]
+
+
+def sample_noise(seed: int, first: int, stop: int, size: int, *, antithetic: bool = False) -> Tensor:
     """Standard normal vectors that depend on the seed and each sample's index alone.
 
     They are drawn on the CPU, so that one seed means the same numbers on every device.
@@ -43,6 +60,7 @@ def sample_noise(seed: int, first: int, stop: int, size: int) -> Tensor:
         first: Index of the first vector.
         stop: Index behind the last one.
         size: Length of each vector.
+        antithetic: Whether each vector of odd index is the negative of the one before.
 
     Returns:
         Shape [stop - first, size], float32.
@@ -51,6 +69,9 @@ def sample_noise(seed: int, first: int, stop: int, size: int) -> Tensor:
         >>> torch.equal(sample_noise(0, 3, 5, 4), sample_noise(0, 0, 9, 4)[3:5])
         True
     """
+    if antithetic:
+        pairs = sample_noise(seed, first // 2, (stop + 1) // 2, size)
+        return antithetic_pairs(pairs, stop - first + first % 2)[first % 2 :]
     noise = torch.empty(stop - first, size)
     generator = torch.Generator()
     for row, index in enumerate(range(first, stop)):

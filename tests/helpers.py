@@ -11,8 +11,6 @@ from lightning.pytorch.loggers.logger import Logger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_vi.layers import VariationalLayer
-
 LIGHTNING_WARNINGS = (
     ".*isinstance.treespec, LeafSpec.* is deprecated.*",
     ".*does not have many workers.*",
@@ -84,14 +82,14 @@ def loader(*tensors: Tensor, batch_size: int = 8, **options: Any) -> DataLoader[
 
 def randomise_posteriors(network: nn.Module, low: float = 0.2, high: float = 0.8) -> None:
     """Posterior means from a standard normal, posterior stds from a uniform: none of them is 0 or 1."""
-    for layer in network.modules():
-        if isinstance(layer, VariationalLayer):
-            for name in layer.stochastic_names:
-                posterior = layer.posterior(name)
-                std = torch.empty_like(posterior.rho).uniform_(low, high)
-                with torch.no_grad():
-                    posterior.mu.normal_()
-                    posterior.rho.copy_(std.expm1().log())
+    parameters = dict(network.named_parameters())
+    for name, parameter in parameters.items():
+        if name.endswith("_mu"):
+            nn.init.normal_(parameter)
+        elif name.removesuffix("_rho") + "_mu" in parameters:
+            std = torch.empty_like(parameter).uniform_(low, high)
+            with torch.no_grad():
+                parameter.copy_(std.expm1().log())
 
 
 def copy_of_state(module: nn.Module) -> dict[str, Tensor]:

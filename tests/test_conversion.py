@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 from lightning_vi.conversion import convert
-from lightning_vi.layers import VariationalConv2d, VariationalConvTranspose2d, VariationalLayer, VariationalLinear
+from lightning_vi.layers import VariationalConv2d, VariationalConvTranspose2d, VariationalLinear
 from lightning_vi.posteriors import inverse_softplus
 from lightning_vi.priors import GaussianPrior
 from lightning_vi.sampling import SamplingEngine
@@ -140,7 +141,8 @@ def test_pretrained_weights_become_means(problem: tuple[nn.Module, Tensor]) -> N
     stochastic = {module.name for module in report.modules if module.stochastic}
     for name, value in network.state_dict().items():
         module_name, _, parameter_name = name.rpartition(".")
-        if module_name in stochastic and parameter_name in ("weight", "bias"):
+        if module_name in stochastic and f"{name}_mu" in state:
+            assert parameter_name not in ("running_mean", "running_var")
             assert torch.equal(state[f"{name}_mu"], value)
             torch.testing.assert_close(F.softplus(state[f"{name}_rho"]), torch.full_like(value, 0.03))
             assert state[f"{name}_rho"].dtype == value.dtype
@@ -209,7 +211,8 @@ def test_a_prior_of_tensors_pulls_each_weight_to_its_own_mean() -> None:
 @pytest.mark.parametrize(
     ("names", "expected"),
     [
-        (None, {"inner.0", "inner.2", "head"}),
+        (None, {"inner.0", "inner.2", "norm", "head"}),
+        (["norm"], {"norm"}),
         (["head"], {"head"}),
         ([-1], {"head"}),
         ([0], {"inner.0"}),
@@ -218,7 +221,7 @@ def test_a_prior_of_tensors_pulls_each_weight_to_its_own_mean() -> None:
         (["inner.2"], {"inner.2"}),
         (["inner.*"], {"inner.0", "inner.2"}),
         (["*.0", "he*"], {"inner.0", "head"}),
-        (["*"], {"inner.0", "inner.2", "head"}),
+        (["*"], {"inner.0", "inner.2", "norm", "head"}),
     ],
 )
 def test_layers_by_name_glob_and_index(names: list[str | int] | None, expected: set[str]) -> None:
@@ -234,14 +237,16 @@ def test_all_that_matches_nothing_is_an_error_that_lists_the_names() -> None:
         convert(Block(), [4])
     with pytest.raises(ValueError, match=r"index -5 is out of range"):
         convert(Block(), [-5])
-    with pytest.raises(ValueError, match=r"'norm' selects no layer .*LayerNorm has no variational counterpart"):
-        convert(Block(), ["norm"])
     with pytest.raises(ValueError, match=r"got the string 'head'"):
         convert(Block(), "head")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"leaves nothing stochastic"):
         convert(Block(), [])
     with pytest.raises(ValueError, match=r"leaves nothing stochastic"):
-        convert(nn.Sequential(nn.LayerNorm(3)))
+        convert(nn.Sequential(nn.LayerNorm(3, elementwise_affine=False)))
+    counter = nn.Module()
+    counter.count = nn.Parameter(torch.zeros(2, dtype=torch.int64), requires_grad=False)
+    with pytest.raises(ValueError, match=r"'counter' selects nothing .*no weight that could be stochastic"):
+        convert(nn.Sequential(OrderedDict(counter=counter, head=nn.Linear(1, 1))), ["counter"])
 
 
 def test_lazy_parameters_are_refused() -> None:
@@ -254,38 +259,38 @@ def test_the_report_adds_up(problem: tuple[nn.Module, Tensor]) -> None:
     converted, report = convert(network)
     owned = {name: sum(p.numel() for p in m.parameters(recurse=False)) for name, m in network.named_modules()}
     assert {row.name: row.num_parameters for row in report.modules} == {n: size for n, size in owned.items() if size}
-    assert report.num_stochastic == sum(row.num_parameters for row in report.modules if row.stochastic)
-    layers = SamplingEngine(converted).layers
-    assert [layer for layer in converted.modules() if isinstance(layer, VariationalLayer)] == layers
-    assert len(layers) == sum(row.stochastic for row in report.modules)
+    assert report.num_parameters == report.num_stochastic == sum(p.numel() for p in network.parameters())
+    modules = SamplingEngine(converted).modules
+    assert [converted.get_submodule(row.name) for row in report.modules if row.stochastic] == modules
     table = str(report).splitlines()
-    assert len(table) == len(report.modules) + 1
-    assert all((row.name or "(root)") in line for row, line in zip(report.modules, table[1:], strict=True))
+    assert len(table) == len(report.modules) + 2
+    assert all((row.name or "(root)") in line for row, line in zip(report.modules, table[1:-1], strict=True))
+    assert table[-1].split() == ["total", str(report.num_parameters), str(report.num_stochastic)]
 
 
-def test_modules_that_read_their_childrens_weights_stay_as_they_are() -> None:
+def test_modules_whose_weights_their_parents_read_are_drawn_in_weight_space() -> None:
     network = nn.Sequential(attention(), nn.Linear(4, 1))
-    converted, report = convert(network)
-    assert {row.name for row in report.modules if row.stochastic} == {"1"}
-    reasons = {row.name: row.reason for row in report.modules}
-    assert "reads its weight directly" in reasons["0.self_attn.out_proj"]
-    x = torch.randn(2, 3, 4)
-    converted.eval(), network.eval()
-    torch.testing.assert_close(converted[0](x), network[0](x))
+    _, report = convert(network)
+    rows = {row.name: row for row in report.modules}
+    assert "reads its weight directly" in rows["0.self_attn.out_proj"].reason
+    assert rows["0.linear1"].estimator == "reparameterization"
+    assert rows["1"].estimator == "local_reparameterization"
 
 
 def test_a_subclass_is_converted_if_it_uses_its_weight_as_its_parent_does() -> None:
     converted, _ = convert(nn.Sequential(Scaled(3)))
     assert isinstance(converted[0], VariationalLinear)
+    assert isinstance(converted[0], Scaled)
     assert converted[0].label == "kept"
     _, report = convert(nn.Sequential(Masked(3, 3), nn.Linear(3, 1)))
-    assert [row.stochastic for row in report.modules] == [False, True]
-    assert "Masked changes how Linear uses its weight" in report.modules[0].reason
+    assert [row.estimator for row in report.modules] == ["reparameterization", "local_reparameterization"]
+    assert "Masked is drawn in weight space" in report.modules[0].reason
 
 
-def test_a_parametrised_layer_stays_as_it_is() -> None:
-    _, report = convert(nn.Sequential(weight_norm(nn.Linear(3, 3)), nn.Linear(3, 1)))
-    assert {row.name for row in report.modules if row.stochastic} == {"1"}
+def test_the_originals_of_a_parametrised_layer_are_stochastic() -> None:
+    converted, _ = convert(nn.Sequential(weight_norm(nn.Linear(3, 3)), nn.Linear(3, 1)), ["0"])
+    names = {name for name, _ in converted.named_parameters() if name.endswith("_mu")}
+    assert names == {"0.bias_mu", *(f"0.parametrizations.weight.original{number}_mu" for number in (0, 1))}
 
 
 def test_hooks_and_frozen_parameters_are_kept() -> None:
@@ -334,7 +339,9 @@ def test_tied_weights_are_drawn_once(name: str) -> None:
 
 @pytest.mark.parametrize("estimator", ["local_reparameterization", "flipout"])
 def test_an_estimator_that_draws_outputs_cannot_serve_tied_weights(estimator: str) -> None:
-    with pytest.raises(ValueError, match=r"estimator='" + estimator + "' .*'encode'"):
+    with pytest.raises(
+        ValueError, match=r"estimator='" + estimator + "' .* cannot serve encode: its weight is used in"
+    ):
         convert(SharedAndTied(), estimator=estimator)
     _, report = convert(SharedAndTied(), ["middle"], estimator=estimator)
     assert [row.estimator for row in report.modules] == [None, estimator, None]
@@ -345,9 +352,10 @@ def test_a_weight_tied_to_a_deterministic_one_is_refused() -> None:
         convert(SharedAndTied(), ["decode"])
     embedded = nn.Sequential(nn.Embedding(3, 3), nn.Linear(3, 3, bias=False), nn.Linear(3, 1))
     embedded[1].weight = embedded[0].weight
+    with pytest.raises(ValueError, match=r"'1' is tied to 0.weight, which stays deterministic"):
+        convert(embedded, [nn.Linear])
     _, report = convert(embedded)
-    assert {row.name for row in report.modules if row.stochastic} == {"2"}
-    assert "tied to 0.weight" in report.modules[1].reason
+    assert {row.estimator for row in report.modules[:2]} == {"reparameterization"}
 
 
 def test_layers_built_by_hand_stay_as_they_are() -> None:
@@ -357,8 +365,8 @@ def test_layers_built_by_hand_stay_as_they_are() -> None:
     converted, report = convert(network, estimator="reparameterization")
     assert same_state(converted[0].state_dict(), state)
     assert [row.estimator for row in report.modules] == ["flipout", "reparameterization"]
-    assert converted[0].priors["weight"].std == 0.2
-    assert report.num_stochastic == 12 + 4
+    assert converted[0].prior("weight").std == 0.2
+    assert report.num_stochastic == report.num_parameters == 12 + 4
     converted, report = convert(network, [0])
     assert [row.stochastic for row in report.modules] == [True, False]
 

@@ -17,7 +17,7 @@ ALLOWED: dict[str, set[str]] = {
     **{leaf: set() for leaf in LEAVES},
     **{part: {"functional"} for part in PARTS},
     "datamodules": {"functional"},
-    "layers": {"functional", "posteriors", "priors"},
+    "layers": {"functional", "noise", "posteriors", "priors"},
     "sampling": {"functional", "noise", "posteriors", "priors", "layers"},
     "conversion": {"functional", "posteriors", "priors", "layers", "sampling"},
     "objectives": CORE | {"noise", "layers", "sampling", "conversion"},

@@ -12,11 +12,11 @@ from helpers import copy_of_state, randomise_posteriors, same_state
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_vi import sampling
 from lightning_vi.conversion import convert
-from lightning_vi.layers import VariationalLinear
+from lightning_vi.layers import VariationalLayer, VariationalLinear
 from lightning_vi.noise import private_random_state, sample_noise
 from lightning_vi.sampling import SamplingEngine
+from lightning_vi.sampling import engine as sampling
 
 CPU = torch.device("cpu")
 
@@ -79,6 +79,12 @@ NETWORKS = {
 }
 
 
+def ways(network: nn.Module) -> list[Any]:
+    """All ways to run the network's samples."""
+    only_affine = all(isinstance(module, VariationalLayer) for module in SamplingEngine(network).modules)
+    return ["auto", "vmap", "loop", *(["repeat"] if only_affine else [])]
+
+
 @pytest.fixture(params=NETWORKS.values(), ids=NETWORKS)
 def network(request: pytest.FixtureRequest) -> nn.Module:
     made: nn.Module = request.param()
@@ -103,11 +109,11 @@ def test_prediction_draws_are_the_posterior_at_the_noise_of_seed_and_index() -> 
     torch.testing.assert_close(predicted(SamplingEngine(network), x, 6, seed=7), torch.stack(expected))
 
 
-def test_vmap_and_loop_agree(network: nn.Module) -> None:
+def test_all_ways_agree(network: nn.Module) -> None:
     x = torch.randn(5, 2)
-    outputs = [predicted(SamplingEngine(network, how), x, 4) for how in ("auto", "vmap", "loop")]
-    torch.testing.assert_close(outputs[1], outputs[0])
-    torch.testing.assert_close(outputs[2], outputs[0])
+    first, *others = [predicted(SamplingEngine(network, how), x, 4) for how in ways(network)]
+    for other in others:
+        torch.testing.assert_close(other, first)
 
 
 def test_functions_are_the_same_on_every_split_of_the_rows(network: nn.Module) -> None:
@@ -187,9 +193,9 @@ def test_draws_follow_the_parameters(change: Any) -> None:
 def test_drawn_weights_are_not_drawn_again_for_the_next_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
 
-    def counted(*args: int) -> Tensor:
+    def counted(*args: int, antithetic: bool) -> Tensor:
         calls.append(1)
-        return sample_noise(*args)
+        return sample_noise(*args, antithetic=antithetic)
 
     monkeypatch.setattr(sampling, "sample_noise", counted)
     engine = SamplingEngine(small())
@@ -269,16 +275,18 @@ def test_features_are_computed_once(estimator: str, wrapped: bool) -> None:
         count = Count(network[0])
     engine, x = SamplingEngine(network), torch.randn(5, 2)
     engine.training_samples(x, 8)
-    assert count.rows == [5]
+    assert count.rows == [5, 5]  # the first is the engine's look at the network
     predicted(engine, x, 8)
-    assert count.rows == [5, 5]
+    assert count.rows == [5, 5, 5]
 
 
 def test_features_are_computed_once_for_all_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "MAX_ROWS_PER_PASS", 10)
     network = stochastic(nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 3)), [-1])
+    engine, x = SamplingEngine(network), torch.randn(5, 2)
+    predicted(engine, x, 8)
     count = Count(network[0])
-    predicted(SamplingEngine(network), torch.randn(5, 2), 8)
+    predicted(engine, x, 8)
     assert count.rows == [5]
 
 
@@ -342,31 +350,39 @@ def test_a_data_dependent_branch_runs_in_a_loop() -> None:
     assert (predicted(engine, x, 6).sum((1, 2)) <= 0).all()
 
 
-@pytest.fixture
-def failing() -> nn.Module:
-    class Fails(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
+class Fails(nn.Module):
+    """Raises once it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fails = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.fails:
             raise RuntimeError("out of luck")
+        return x
 
-    return stochastic(nn.Sequential(nn.Linear(2, 3), Fails(), nn.Linear(3, 1)), estimator="reparameterization")
 
-
-def test_a_failing_pass_leaves_no_weight_behind(failing: nn.Module) -> None:
-    engine, state, x = SamplingEngine(failing), copy_of_state(failing), torch.randn(4, 2)
+@pytest.mark.parametrize("how", ["auto", "repeat", "vmap", "loop"])
+def test_a_failing_pass_leaves_no_weight_behind(how: Any) -> None:
+    failing = stochastic(nn.Sequential(nn.Linear(2, 3), Fails(), nn.Linear(3, 1)), estimator="reparameterization")
+    engine, state, x = SamplingEngine(failing, how), copy_of_state(failing), torch.randn(4, 2)
+    engine.training_pass(x, 2)
+    failing[1].fails = True
     for run in (
-        lambda: engine.training_samples(x, 2),
+        lambda: engine.training_pass(x, 2),
         lambda: list(engine.prediction_samples(x, 2, seed=0)),
         lambda: engine.mean_output(x),
     ):
         with pytest.raises(RuntimeError, match="out of luck"):
             run()
-        assert failing[0].weight is None
-        assert failing[2].bias is None
+        assert failing[0]._parameters["weight"] is None
+        assert failing[2]._parameters["bias"] is None
         assert same_state(failing.state_dict(), state)
 
 
 def test_networks_without_a_variational_layer_and_unknown_ways_are_refused() -> None:
-    with pytest.raises(ValueError, match="no variational layer"):
+    with pytest.raises(ValueError, match="no stochastic weight"):
         SamplingEngine(nn.Linear(2, 1))
     with pytest.raises(ValueError, match=r"vectorization must be one of .* got 'jit'"):
         SamplingEngine(small(), "jit")  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from lightning_vi.layers.base import SharedParameters, VariationalLayer
+from lightning_vi.layers.base import VariationalLayer
 from lightning_vi.layers.conv import (
     VariationalConv1d,
     VariationalConv2d,
@@ -15,9 +15,11 @@ from lightning_vi.layers.estimators import (
     ACTIVATION_SPACE,
     ESTIMATORS,
     activation_moments,
-    resolve_estimator,
+    check_estimator,
 )
 from lightning_vi.layers.linear import VariationalLinear
+from lightning_vi.layers.module import VariationalModule, make_variational, num_inputs_of
+from lightning_vi.layers.parameters import SharedParameters, StochasticParameters, stochastic_parameters
 
 VARIATIONAL_COUNTERPART: dict[type[nn.Module], type[VariationalLayer]] = {
     layer.torch_parent: layer
@@ -38,6 +40,7 @@ __all__ = [
     "ESTIMATORS",
     "VARIATIONAL_COUNTERPART",
     "SharedParameters",
+    "StochasticParameters",
     "VariationalConv1d",
     "VariationalConv2d",
     "VariationalConv3d",
@@ -46,6 +49,10 @@ __all__ = [
     "VariationalConvTranspose3d",
     "VariationalLayer",
     "VariationalLinear",
+    "VariationalModule",
     "activation_moments",
-    "resolve_estimator",
+    "check_estimator",
+    "make_variational",
+    "num_inputs_of",
+    "stochastic_parameters",
 ]

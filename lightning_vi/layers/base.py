@@ -1,32 +1,28 @@
 """What makes a torch layer variational."""
 
 from abc import abstractmethod
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
 
-from lightning_vi.layers.estimators import ESTIMATORS, resolve_estimator
-from lightning_vi.posteriors import MeanFieldGaussian, inverse_softplus
-from lightning_vi.priors import GaussianPrior, Prior
+from lightning_vi.layers.estimators import ESTIMATORS, check_estimator
+from lightning_vi.layers.module import VariationalModule, make_variational
+from lightning_vi.layers.parameters import SharedParameters
+from lightning_vi.posteriors import InitialStd, MeanFieldGaussian, initial_rho
+from lightning_vi.priors import Prior
 
-SharedParameters = dict[int, tuple[nn.Parameter, nn.Parameter]]
 
-
-class VariationalLayer(nn.Module):
+class VariationalLayer(VariationalModule):
     """Mixin that gives the weight and the bias of a torch layer a mean-field Gaussian posterior.
 
-    The parameters ``weight`` and ``bias`` give way to ``weight_mu``, ``weight_rho``, ``bias_mu`` and
-    ``bias_rho``. The slots ``weight`` and ``bias`` stay, empty: weights that were drawn elsewhere are put there
-    for the length of a forward pass, and the layer then uses them as its torch parent would.
+    The layer's output is linear in both, so that noise may be drawn on its outputs as well as on its weights. Drawn
+    weights are used where they are put into the slots ``weight`` and ``bias``; otherwise the layer draws for itself.
     """
 
-    torch_parent: type[nn.Module]
-    channel_dim: int
-    estimator: str
-    init_std: float
-    stochastic_names: tuple[str, ...]
-    priors: nn.ModuleDict
+    torch_parent: ClassVar[type[nn.Module]]
+    channel_dim: ClassVar[int]
+    preferred_estimator: ClassVar[str]
 
     @property
     @abstractmethod
@@ -36,6 +32,10 @@ class VariationalLayer(nn.Module):
     @abstractmethod
     def linear_map(self, x: Tensor, weight: Tensor, bias: Tensor | None, *args: Any) -> Tensor:
         """The torch layer's own operation with the given weights."""
+
+    @abstractmethod
+    def stacked_map(self, x: Tensor, weight: Tensor, bias: Tensor | None, *args: Any) -> Tensor:
+        """The operation with S inputs [S, B, ...] and S weights [S, ...]; the bias is stacked, or one for all."""
 
     @abstractmethod
     def is_batched(self, x: Tensor) -> bool:
@@ -48,7 +48,8 @@ class VariationalLayer(nn.Module):
         *,
         prior: Prior | None = None,
         estimator: str = "auto",
-        init_std: float = 0.05,
+        init_std: InitialStd = 0.05,
+        stochastic_bias: bool = True,
         shared: SharedParameters | None = None,
     ) -> Self:
         """Turns a torch layer into a variational one, in place.
@@ -60,6 +61,7 @@ class VariationalLayer(nn.Module):
             prior: The prior of weight and bias; the standard Gaussian by default.
             estimator: Gradient estimator, see `lightning_vi.layers.estimators`.
             init_std: Initial posterior standard deviation.
+            stochastic_bias: Whether the bias has a posterior too.
             shared: Variational parameters made so far by the ``id`` of the parameter that they replace, so that
                 tied weights share one posterior.
 
@@ -71,39 +73,34 @@ class VariationalLayer(nn.Module):
             ValueError: If the estimator is unknown, `init_std` is not positive and finite, or the prior's shape
                 does not fit. `module` is then as it was.
         """
-        estimator = resolve_estimator(estimator)
-        rho = inverse_softplus(init_std)
-        original = type(module)
         if not isinstance(module, cls.torch_parent):
-            raise TypeError(f"a {original.__name__} cannot become a {cls.__name__}")
-        object.__setattr__(module, "__class__", cls)
-        layer = cast(Self, module)
-        layer.estimator = estimator
-        layer.init_std = init_std
-        layer.stochastic_names = tuple(
-            name for name in ("weight", "bias") if isinstance(module._parameters.get(name), nn.Parameter)
+            raise TypeError(f"a {type(module).__name__} cannot become a {cls.__name__}")
+        check_estimator(estimator)
+        candidates = ("weight", "bias") if stochastic_bias else ("weight",)
+        names = [name for name in candidates if isinstance(module._parameters.get(name), nn.Parameter)]
+        make_variational(
+            module,
+            cls,
+            names,
+            num_inputs=dict.fromkeys(names, cast(int, cls.num_inputs.fget(module))),  # type: ignore[attr-defined]
+            prior=prior,
+            estimator=cls.preferred_estimator if estimator == "auto" else estimator,
+            init_std=init_std,
+            shared=shared,
         )
-        base_prior = GaussianPrior() if prior is None else prior
-        try:
-            priors = {
-                name: base_prior.for_parameter(name, layer.get_parameter(name), layer.num_inputs)
-                for name in layer.stochastic_names
-            }
-        except ValueError:
-            object.__setattr__(module, "__class__", original)
-            raise
-        known = {} if shared is None else shared
-        for name in layer.stochastic_names:
-            parameter = layer.get_parameter(name)
-            if id(parameter) not in known:
-                mu = nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad)
-                known[id(parameter)] = (mu, nn.Parameter(torch.full_like(mu, rho)))
-            mu, rho_parameter = known[id(parameter)]
-            layer.register_parameter(f"{name}_mu", mu)
-            layer.register_parameter(f"{name}_rho", rho_parameter)
-            layer._parameters[name] = None
-        layer.priors = nn.ModuleDict(priors)
+        layer = cast(Self, module)
+        layer._stochastic.was_asked_for = estimator != "auto"
         return layer
+
+    @property
+    def estimator(self) -> str:
+        """The gradient estimator, a key of `ESTIMATORS`."""
+        return self._stochastic.estimator
+
+    @property
+    def stochastic_names(self) -> tuple[str, ...]:
+        """Which of ``"weight"`` and ``"bias"`` have posteriors."""
+        return self._stochastic.names
 
     def posterior(self, name: str) -> MeanFieldGaussian:
         """The posterior of one parameter.
@@ -114,15 +111,7 @@ class VariationalLayer(nn.Module):
         Returns:
             A view of ``<name>_mu`` and ``<name>_rho``.
         """
-        return MeanFieldGaussian(self._parameters[f"{name}_mu"], self._parameters[f"{name}_rho"])  # type: ignore[arg-type]
-
-    def kl(self) -> Tensor:
-        """KL divergence from posterior to prior, summed over weight and bias.
-
-        Returns:
-            Nats, a scalar tensor.
-        """
-        return torch.stack([self.posterior(name).kl(self.prior(name)) for name in self.stochastic_names]).sum()
+        return self._stochastic.posterior(name)
 
     def prior(self, name: str) -> Prior:
         """The prior of one parameter.
@@ -133,37 +122,64 @@ class VariationalLayer(nn.Module):
         Returns:
             The prior, settled for the parameter's shape.
         """
-        return cast(Prior, self.priors[name])
+        return self._stochastic.prior(name)
+
+    def kl(self) -> Tensor:
+        """KL divergence from posterior to prior, summed over weight and bias.
+
+        Returns:
+            Nats, a scalar tensor.
+        """
+        return torch.stack([self.posterior(name).kl(self.prior(name)) for name in self.stochastic_names]).sum()
 
     @property
-    def device(self) -> torch.device:
-        """Where the variational parameters are."""
-        return self.posterior("weight").mu.device
+    def num_copies(self) -> int | None:
+        """S while the batch consists of S copies, None at other times."""
+        return self._stochastic.num_copies
+
+    @property
+    def is_antithetic(self) -> bool:
+        """Whether the noise of every second copy is the negative of the one before."""
+        return self._stochastic.is_antithetic
+
+    @property
+    def deterministic_bias(self) -> Tensor | None:
+        """The bias if it has no posterior."""
+        return None if "bias" in self.stochastic_names else self._parameters["bias"]
 
     def _forward(self, x: Tensor, *args: Any, sample: bool, num_samples: int | None) -> Tensor:
         weight = self._parameters["weight"]
-        if weight is not None:
-            return self.linear_map(x, weight, self._parameters["bias"], *args)
-        if not sample:
-            bias_mean = self.posterior("bias").mean if "bias" in self.stochastic_names else None
-            return self.linear_map(x, self.posterior("weight").mean, bias_mean, *args)
-        return ESTIMATORS[self.estimator](self, x, num_samples, *args)
+        if weight is None:
+            if not sample:
+                bias = self.posterior("bias").mean if "bias" in self.stochastic_names else self.deterministic_bias
+                return self.linear_map(x, self.posterior("weight").mean, bias, *args)
+            return ESTIMATORS[self.estimator](self, x, num_samples, *args)
+        bias = self._parameters["bias"]
+        if weight.dim() == self._stochastic.mu("weight").dim():
+            return self.linear_map(x, weight, bias, *args)
+        if num_samples is None:
+            copies = x.reshape(weight.shape[0], -1, *x.shape[1:])
+            return self.stacked_map(copies, weight, bias, *args).flatten(0, 1)
+        return self.stacked_map(x.expand(num_samples, *x.shape), weight, bias, *args)
 
     def reset_parameters(self) -> None:
-        """Draws new posterior means as the torch layer draws its weights, and resets the stds to `init_std`."""
-        if "weight_mu" not in self._parameters:
+        """Draws new posterior means as the torch layer draws its weights, and resets the stds to where they started."""
+        if "_stochastic" not in self.__dict__:
             super().reset_parameters()  # type: ignore[misc]
             return
-        for name in self.stochastic_names:
-            self._parameters[name] = self._parameters[f"{name}_mu"]
+        stochastic = self._stochastic
+        for name in stochastic.names:
+            stochastic.put(name, stochastic.mu(name))
         try:
             super().reset_parameters()  # type: ignore[misc]
         finally:
-            for name in self.stochastic_names:
-                self._parameters[name] = None
-        for name in self.stochastic_names:
-            nn.init.constant_(self.get_parameter(f"{name}_rho"), inverse_softplus(self.init_std))
+            for name in stochastic.names:
+                stochastic.put(name, None)
+        for name in stochastic.names:
+            with torch.no_grad():
+                self.get_parameter(f"{name}_rho").copy_(initial_rho(stochastic.init_std, stochastic.mu(name)))
 
     def extra_repr(self) -> str:  # noqa: D102
         options = super().extra_repr().replace(", bias=False", "").replace(", bias=True", "")
-        return f"{options}, bias={'bias' in self.stochastic_names}, estimator={self.estimator!r}"
+        has_bias = "bias" in self.stochastic_names or self.deterministic_bias is not None
+        return f"{options}, bias={has_bias}, estimator={self.estimator!r}, prior={self.prior('weight')!r}"

@@ -3,16 +3,19 @@
 import math
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from lightning_vi.layers.base import VariationalLayer
+from lightning_vi.posteriors import InitialStd
 from lightning_vi.priors import Prior
 
 
 class _VariationalConvolution(VariationalLayer, _ConvNd):
     channel_dim = 1
+    preferred_estimator = "reparameterization"
 
     def __init__(
         self,
@@ -22,7 +25,7 @@ class _VariationalConvolution(VariationalLayer, _ConvNd):
         *args: Any,
         prior: Prior | None = None,
         estimator: str = "auto",
-        init_std: float = 0.05,
+        init_std: InitialStd = 0.05,
         **kwargs: Any,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, *args, **kwargs)  # type: ignore[arg-type]
@@ -30,6 +33,16 @@ class _VariationalConvolution(VariationalLayer, _ConvNd):
 
     def is_batched(self, x: Tensor) -> bool:
         return x.dim() == len(self.kernel_size) + 2
+
+    def stacked_map(self, x: Tensor, weight: Tensor, bias: Tensor | None, *args: Any) -> Tensor:
+        per_sample = bias is not None and bias.dim() > 1
+        if x.device.type == "cpu":
+            biases = bias if bias is not None and per_sample else [bias] * len(x)
+            return torch.stack([self.linear_map(*parts, *args) for parts in zip(x, weight, biases, strict=True)])
+        mapped: Tensor = torch.vmap(self.linear_map, in_dims=(0, 0, 0 if per_sample else None, *[None] * len(args)))(
+            x, weight, bias, *args
+        )
+        return mapped
 
 
 class _VariationalConv(_VariationalConvolution):

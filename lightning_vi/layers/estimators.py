@@ -4,26 +4,45 @@ All of them take the layer, its input and the number of samples S, and return dr
 of the shape of the output for ``num_samples=None``, with a leading dimension S otherwise.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
+from lightning_vi.noise import antithetic_pairs
 from lightning_vi.posteriors import MeanFieldGaussian
 
 
 class StochasticAffineMap(Protocol):
-    """A layer that is linear in its weight and its bias, both of which have posteriors."""
+    """A layer that is linear in its weight and its bias; the weight has a posterior, and the bias may have one."""
 
-    channel_dim: int
-    stochastic_names: tuple[str, ...]
+    channel_dim: ClassVar[int]
+
+    @property
+    def stochastic_names(self) -> tuple[str, ...]:
+        """``"weight"``, and ``"bias"`` if that has a posterior."""
+
+    @property
+    def deterministic_bias(self) -> Tensor | None:
+        """The bias if it has no posterior."""
+
+    @property
+    def num_copies(self) -> int | None:
+        """S if the batch consists of S copies that need noise of their own, copy after copy."""
+
+    @property
+    def is_antithetic(self) -> bool:
+        """Whether the noise of every second copy is the negative of the one before."""
 
     def posterior(self, name: str) -> MeanFieldGaussian:
         """The posterior of one parameter."""
 
     def linear_map(self, x: Tensor, weight: Tensor, bias: Tensor | None, *args: Any) -> Tensor:
         """The layer's operation with the given weights."""
+
+    def stacked_map(self, x: Tensor, weight: Tensor, bias: Tensor | None, *args: Any) -> Tensor:
+        """The operation with S inputs [S, B, ...] and S weights [S, ...]."""
 
     def is_batched(self, x: Tensor) -> bool:
         """Whether the first dimension of `x` is the batch."""
@@ -44,16 +63,15 @@ def reparameterization(layer: StochasticAffineMap, x: Tensor, num_samples: int |
     Returns:
         Shape [B, ...] or [S, B, ...].
     """
-    leading = () if num_samples is None else (num_samples,)
-    draws = []
+    draws = {}
     for name in layer.stochastic_names:
         posterior = layer.posterior(name)
-        noise = torch.randn(leading + posterior.mu.shape, dtype=posterior.mu.dtype, device=posterior.mu.device)
-        draws.append(posterior.rsample(noise))
+        noise = _noise(posterior.mu.shape, posterior.mu, num_samples, layer.is_antithetic)
+        draws[name] = posterior.rsample(noise)
+    bias = draws.get("bias", layer.deterministic_bias)
     if num_samples is None:
-        return _apply(layer, x, draws, args)
-    stacked: Tensor = torch.vmap(lambda *weights: _apply(layer, x, weights, args))(*draws)
-    return stacked
+        return layer.linear_map(x, draws["weight"], bias, *args)
+    return layer.stacked_map(x.expand(num_samples, *x.shape), draws["weight"], bias, *args)
 
 
 def activation_moments(layer: StochasticAffineMap, x: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
@@ -71,10 +89,25 @@ def activation_moments(layer: StochasticAffineMap, x: Tensor, *args: Any) -> tup
     Returns:
         Mean and standard deviation, each of the shape of the layer's output.
     """
-    posteriors = [layer.posterior(name) for name in layer.stochastic_names]
-    mean = _apply(layer, x, [posterior.mean for posterior in posteriors], args)
-    variance = _apply(layer, x.square(), [posterior.std.square() for posterior in posteriors], args)
-    return mean, variance.clamp_min(torch.finfo(variance.dtype).tiny).sqrt()
+    weight = layer.posterior("weight")
+    if "bias" in layer.stochastic_names:
+        bias = layer.posterior("bias")
+        mean = layer.linear_map(x, weight.mean, bias.mean, *args)
+        bias_variance = bias.std.square() + _least_variance(mean)
+    else:
+        mean = layer.linear_map(x, weight.mean, layer.deterministic_bias, *args)
+        bias_variance = mean.new_full((mean.shape[layer.channel_dim],), _least_variance(mean))
+    return mean, layer.linear_map(x.square(), weight.std.square(), bias_variance, *args).sqrt()
+
+
+def _mean(layer: StochasticAffineMap, x: Tensor, *args: Any) -> Tensor:
+    bias = layer.posterior("bias").mean if "bias" in layer.stochastic_names else layer.deterministic_bias
+    return layer.linear_map(x, layer.posterior("weight").mean, bias, *args)
+
+
+def _least_variance(mean: Tensor) -> float:
+    """The smallest variance whose root has a finite gradient."""
+    return 1e-7 if mean.dtype == torch.float16 else torch.finfo(mean.dtype).tiny
 
 
 def local_reparameterization(layer: StochasticAffineMap, x: Tensor, num_samples: int | None, *args: Any) -> Tensor:
@@ -94,8 +127,11 @@ def local_reparameterization(layer: StochasticAffineMap, x: Tensor, num_samples:
         Shape [B, ...] or [S, B, ...].
     """
     mean, std = activation_moments(layer, x, *args)
-    leading = () if num_samples is None else (num_samples,)
-    noise = torch.randn(leading + mean.shape, dtype=mean.dtype, device=mean.device)
+    if num_samples is None and layer.num_copies is not None:
+        rows = mean.shape[0] // layer.num_copies
+        noise = _noise((rows, *mean.shape[1:]), mean, layer.num_copies, layer.is_antithetic).flatten(0, 1)
+    else:
+        noise = _noise(mean.shape, mean, num_samples, layer.is_antithetic)
     return torch.addcmul(mean, std, noise)
 
 
@@ -121,20 +157,28 @@ def flipout(layer: StochasticAffineMap, x: Tensor, num_samples: int | None, *arg
     """
     if not layer.is_batched(x):
         raise ValueError(f"flipout needs a batch of inputs, got one of shape {tuple(x.shape)}")
-    if num_samples is not None:
-        draw = torch.vmap(lambda _: flipout(layer, x, None, *args), randomness="different")
-        samples: Tensor = draw(torch.arange(num_samples, device=x.device))
-        return samples
-    mean = _apply(layer, x, [layer.posterior(name).mean for name in layer.stochastic_names], args)
-    weight_std = layer.posterior("weight").std
-    perturbation = weight_std * torch.randn_like(weight_std)
-    deviation = layer.linear_map(x * _signs(x, layer.channel_dim), perturbation, None, *args)
-    deviation = deviation * _signs(mean, layer.channel_dim)
+    stacked = layer.num_copies if num_samples is None else num_samples
+    mean = _mean(layer, x, *args)
+    shared_input = num_samples is not None
+    if shared_input:
+        mean = mean.expand(num_samples, *mean.shape)  # type: ignore[arg-type]
+        x = x.expand(num_samples, *x.shape)  # type: ignore[arg-type]
+    elif stacked is not None:
+        mean, x = mean.reshape(stacked, -1, *mean.shape[1:]), x.reshape(stacked, -1, *x.shape[1:])
+    leading = () if stacked is None else (stacked,)
+    std = layer.posterior("weight").std
+    perturbation = std * torch.randn(leading + std.shape, dtype=std.dtype, device=std.device)
+    apply = layer.linear_map if stacked is None else layer.stacked_map
+    deviation = apply(x * _signs(x, layer.channel_dim, len(leading)), perturbation, None, *args)
+    deviation = deviation * _signs(mean, layer.channel_dim, len(leading))
     if "bias" in layer.stochastic_names:
-        bias_std = layer.posterior("bias").std
-        noise = torch.randn(_per_channel(mean, layer.channel_dim), dtype=mean.dtype, device=mean.device)
-        deviation = deviation + bias_std.view(_per_channel(mean[:1], layer.channel_dim)) * noise
-    return mean + deviation
+        shape = _per_channel(mean, layer.channel_dim, len(leading))
+        bias_shape = [1] * len(leading) + _per_channel(mean, layer.channel_dim, len(leading))[len(leading) :]
+        bias_shape[len(leading)] = 1
+        noise = torch.randn(shape, dtype=mean.dtype, device=mean.device)
+        deviation = deviation + layer.posterior("bias").std.view(bias_shape) * noise
+    outputs = mean + deviation
+    return outputs if stacked is None or shared_input else outputs.flatten(0, 1)
 
 
 ESTIMATORS: Mapping[str, Estimator] = {
@@ -148,41 +192,37 @@ ACTIVATION_SPACE = frozenset({"local_reparameterization", "flipout"})
 """Estimators whose noise differs between the rows of a batch."""
 
 
-def resolve_estimator(name: str) -> str:
-    """The estimator that `name` stands for.
+def check_estimator(name: str) -> None:
+    """Refuses a name that stands for no estimator.
 
     Args:
-        name: One of `ESTIMATORS`, or ``"auto"``: local reparameterization, the one of lowest variance.
-
-    Returns:
-        A key of `ESTIMATORS`.
+        name: One of `ESTIMATORS`, or ``"auto"``.
 
     Raises:
         ValueError: If there is no such estimator.
-
-    Example:
-        >>> resolve_estimator("auto")
-        'local_reparameterization'
     """
-    if name == "auto":
-        return "local_reparameterization"
-    if name not in ESTIMATORS:
+    if name != "auto" and name not in ESTIMATORS:
         raise ValueError(f"estimator must be 'auto' or one of {sorted(ESTIMATORS)}, got {name!r}")
-    return name
 
 
-def _apply(layer: StochasticAffineMap, x: Tensor, weights: Any, args: tuple[Any, ...]) -> Tensor:
-    weight, bias = (*weights, None)[:2]
-    return layer.linear_map(x, weight, bias, *args)
+def _noise(shape: Sequence[int], like: Tensor, num_samples: int | None, is_antithetic: bool) -> Tensor:
+    """Standard normal noise of a shape, with a leading dimension S if that is given."""
+    if num_samples is None:
+        return torch.randn(shape, dtype=like.dtype, device=like.device)
+    if not is_antithetic:
+        return torch.randn((num_samples, *shape), dtype=like.dtype, device=like.device)
+    half = torch.randn(((num_samples + 1) // 2, *shape), dtype=like.dtype, device=like.device)
+    return antithetic_pairs(half, num_samples)
 
 
-def _per_channel(x: Tensor, channel_dim: int) -> tuple[int, ...]:
-    """The shape [B, 1, ..., C, ..., 1] that holds one number for each example and channel."""
-    shape = [x.shape[0]] + [1] * (x.dim() - 1)
-    shape[channel_dim] = x.shape[channel_dim]
-    return tuple(shape)
+def _per_channel(x: Tensor, channel_dim: int, num_leading: int) -> list[int]:
+    """The shape [S, B, 1, ..., C, ..., 1] that holds one number for each sample, example and channel."""
+    shape = [*x.shape[: num_leading + 1], *[1] * (x.dim() - num_leading - 1)]
+    position = channel_dim if channel_dim < 0 else channel_dim + num_leading
+    shape[position] = x.shape[position]
+    return shape
 
 
-def _signs(x: Tensor, channel_dim: int) -> Tensor:
-    bits = torch.randint(0, 2, _per_channel(x, channel_dim), device=x.device)
+def _signs(x: Tensor, channel_dim: int, num_leading: int) -> Tensor:
+    bits = torch.randint(0, 2, _per_channel(x, channel_dim, num_leading), device=x.device)
     return bits.to(x.dtype) * 2 - 1

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_vi.layers.base import VariationalLayer
+from lightning_vi.posteriors import InitialStd
 from lightning_vi.priors import Prior
 
 
@@ -40,6 +41,7 @@ class VariationalLinear(VariationalLayer, nn.Linear):
 
     torch_parent = nn.Linear
     channel_dim = -1
+    preferred_estimator = "local_reparameterization"
 
     def __init__(
         self,
@@ -49,7 +51,7 @@ class VariationalLinear(VariationalLayer, nn.Linear):
         *,
         prior: Prior | None = None,
         estimator: str = "auto",
-        init_std: float = 0.05,
+        init_std: InitialStd = 0.05,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -80,6 +82,14 @@ class VariationalLinear(VariationalLayer, nn.Linear):
 
     def linear_map(self, x: Tensor, weight: Tensor, bias: Tensor | None, *args: Any) -> Tensor:  # noqa: ARG002, D102
         return F.linear(x, weight, bias)
+
+    def stacked_map(self, x: Tensor, weight: Tensor, bias: Tensor | None, *args: Any) -> Tensor:  # noqa: ARG002, D102
+        rows = x.flatten(1, -2)
+        if bias is None:
+            outputs = torch.bmm(rows, weight.mT)
+        else:
+            outputs = torch.baddbmm(bias.unsqueeze(-2) if bias.dim() > 1 else bias, rows, weight.mT)
+        return outputs.view(*x.shape[:-1], -1)
 
     def is_batched(self, x: Tensor) -> bool:  # noqa: D102
         return x.dim() > 1

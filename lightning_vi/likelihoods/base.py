@@ -92,6 +92,17 @@ class Likelihood(nn.Module, ABC):
         """
 
     @abstractmethod
+    def point_prediction(self, outputs: Tensor) -> Tensor:
+        """The mean over samples of what is predicted, without any spread.
+
+        Args:
+            outputs: Network outputs, shape [S, B, ...].
+
+        Returns:
+            Predictive means [B, ..., D] in target units, or probabilities [B, C, ...].
+        """
+
+    @abstractmethod
     def predictive_moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Each sample's prediction and its aleatoric spread.
 

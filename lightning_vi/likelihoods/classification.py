@@ -73,6 +73,9 @@ class ClassificationLikelihood(Likelihood):
     def point_loss(self, outputs: Tensor, target: Tensor) -> Tensor:  # noqa: D102
         return -self.log_prob(outputs, target).mean()
 
+    def point_prediction(self, outputs: Tensor) -> Tensor:  # noqa: D102
+        return self.class_log_probs(self._classes_last(outputs)).exp().mean(0).movedim(-1, 1)
+
     def predictive_moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
         probs = self.class_log_probs(self._classes_last(outputs)).exp()
         return probs.movedim(-1, 2), entropy(probs)

@@ -113,6 +113,10 @@ class RegressionLikelihood(Likelihood):
         squared_error = (mean - self._standardise(target)).square()
         return squared_error.flatten(2).sum(-1).mean()
 
+    def point_prediction(self, outputs: Tensor) -> Tensor:  # noqa: D102
+        mean, _ = self.standardised_moments(outputs.mean(0))
+        return mean * self.target_std + self.target_mean
+
     def predictive_moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
         mean, std = self.standardised_moments(outputs)
         return mean * self.target_std + self.target_mean, (std * self.target_std).square().expand_as(mean)

@@ -2,14 +2,14 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torchmetrics import MetricCollection
 
 from lightning_vi.functional import RunningMoments
 from lightning_vi.likelihoods import Likelihood, Prediction, RegressionLikelihood
@@ -19,6 +19,7 @@ from lightning_vi.methods.optimizers import LRSchedulerFactory, OptimizerFactory
 from lightning_vi.metrics import default_metrics
 from lightning_vi.noise import NoiseStream
 from lightning_vi.objectives import ObjectiveTerms, count_training_data
+from lightning_vi.sampling import NetworkInput, evaluating, tensors
 
 
 class UQMethod(LightningModule, ABC):
@@ -51,8 +52,10 @@ class UQMethod(LightningModule, ABC):
         super().__init__()
         check_at_least("num_mc_samples_test", num_mc_samples_test, 1)
         check_at_least("burnin_epochs", burnin_epochs, 0)
-        self.save_hyperparameters(ignore=["backbone", "likelihood", "prior", "optimizer", "lr_scheduler"])
-        if "_instantiator" in self.hparams:  # LightningCLI describes all arguments, these five too, in plain values
+        objects = ["backbone", "likelihood", "prior", "optimizer", "lr_scheduler"]
+        self.save_hyperparameters(ignore=objects)
+        self.save_hyperparameters(ignore=[*objects, *(k for k, value in self.hparams.items() if not is_plain(value))])
+        if "_instantiator" in self.hparams:  # LightningCLI describes all arguments, objects too, in plain values
             self.save_hyperparameters()
         self.backbone = backbone
         self.likelihood = copy.deepcopy(likelihood)
@@ -70,11 +73,11 @@ class UQMethod(LightningModule, ABC):
         self.test_metrics = default_metrics(task, "test_", num_outputs=width)
 
     @abstractmethod
-    def point_outputs(self, x: Tensor) -> Tensor:
+    def point_outputs(self, x: NetworkInput) -> Tensor:
         """Network outputs of one forward pass without any sampling.
 
         Args:
-            x: Input, shape [B, ...].
+            x: Input, each tensor of shape [B, ...].
 
         Returns:
             Shape [B, ...].
@@ -82,12 +85,12 @@ class UQMethod(LightningModule, ABC):
 
     @abstractmethod
     def objective(
-        self, x: Tensor, target: Tensor, *, num_data: int | None, kl_weight: float
+        self, x: NetworkInput, target: Tensor, *, num_data: int | None, kl_weight: float
     ) -> tuple[Tensor, ObjectiveTerms]:
         """The method's loss on a batch.
 
         Args:
-            x: Input, shape [B, ...].
+            x: Input, each tensor of shape [B, ...].
             target: Target, shape [B, ...].
             num_data: N, None where it is not known.
             kl_weight: Weight of the KL divergence.
@@ -97,11 +100,11 @@ class UQMethod(LightningModule, ABC):
         """
 
     @abstractmethod
-    def sampled_outputs(self, x: Tensor, num_samples: int, seed: int) -> Iterator[Tensor]:
+    def sampled_outputs(self, x: NetworkInput, num_samples: int, seed: int) -> Iterator[Tensor]:
         """Outputs of the sampled networks for prediction, in chunks.
 
         Args:
-            x: Input, shape [B, ...].
+            x: Input, each tensor of shape [B, ...].
             num_samples: S.
             seed: Which S networks.
 
@@ -127,17 +130,17 @@ class UQMethod(LightningModule, ABC):
         """Whether the current epoch of a running fit belongs to the burn-in."""
         return self._trainer is not None and self.trainer.training and self.current_epoch < self.burnin_epochs
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: NetworkInput) -> Tensor:
         """Network outputs without sampling, see `point_outputs`."""
         return self.point_outputs(x)
 
-    def elbo(self, x: Tensor, y: Tensor, *, num_data: int | None = None) -> ObjectiveTerms:
+    def elbo(self, x: NetworkInput, y: Tensor, *, num_data: int | None = None) -> ObjectiveTerms:
         """The method's full objective on a batch, for a training loop of your own.
 
         It never burns in and uses the full KL weight. The global random state stays as it was.
 
         Args:
-            x: Input, shape [B, ...].
+            x: Input, each tensor of shape [B, ...].
             y: Target in its original units, shape [B, ...].
             num_data: N, the size of the training set; by default what the method was given or has seen.
 
@@ -159,14 +162,14 @@ class UQMethod(LightningModule, ABC):
         return 0.0
 
     def predict(
-        self, x: Tensor, num_samples: int | None = None, seed: int | None = None, return_samples: bool = False
+        self, x: NetworkInput, num_samples: int | None = None, seed: int | None = None, return_samples: bool = False
     ) -> Prediction:
         """The predictive distribution, split into epistemic and aleatoric parts.
 
         Training mode, weights and the global random state stay as they were, also if a forward pass fails.
 
         Args:
-            x: Input, shape [B, ...].
+            x: Input, each tensor of shape [B, ...].
             num_samples: S; `num_mc_samples_test` by default.
             seed: Which S networks; the same ones in every call by default.
             return_samples: Whether to return the samples' means or probabilities too.
@@ -180,10 +183,10 @@ class UQMethod(LightningModule, ABC):
         num_samples = self.num_mc_samples_test if num_samples is None else num_samples
         check_at_least("num_samples", num_samples, 1)
         seed = self.noise.seed if seed is None else seed
-        with torch.no_grad(), self._evaluating():
+        with torch.no_grad(), evaluating(self):
             return self._predict(x, num_samples, seed, return_samples)
 
-    def _predict(self, x: Tensor, num_samples: int, seed: int, return_samples: bool) -> Prediction:
+    def _predict(self, x: NetworkInput, num_samples: int, seed: int, return_samples: bool) -> Prediction:
         moments, spreads = RunningMoments(), RunningMoments()
         samples = []
         for outputs in self.sampled_outputs(x, num_samples, seed):
@@ -202,21 +205,10 @@ class UQMethod(LightningModule, ABC):
     def _metadata(self, num_samples: int | None, seed: int | None) -> dict[str, Any]:
         return {"method": type(self).__name__, "num_samples": num_samples, "seed": seed}
 
-    def _metric_inputs(self, x: Tensor, target: Tensor) -> dict[str, Tensor]:
+    def _metric_inputs(self, x: NetworkInput, target: Tensor) -> dict[str, Tensor]:
         outputs = torch.cat(list(self.sampled_outputs(x, self.num_mc_samples_test, self.noise.seed)))
         self.likelihood.check(outputs, target)
         return self.likelihood.metric_inputs(outputs, target)
-
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        training = [module for module in self.modules() if module.training]
-        try:
-            for module in training:
-                module.training = False
-            yield
-        finally:
-            for module in training:
-                module.training = True
 
     def on_fit_start(self) -> None:
         """Finds the size of the training set and the target's scaling."""
@@ -250,20 +242,24 @@ class UQMethod(LightningModule, ABC):
                 outputs, terms = self.objective(x, target, num_data=self.num_data, kl_weight=self.effective_kl_weight())
                 loss = terms.loss
                 logged = self._logged_terms(terms)
-        self._epoch_means.update(logged, x.shape[0])
+        self._record(outputs.detach(), target, logged, batch_idx)
+        return loss
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _record(self, outputs: Tensor, target: Tensor, logged: dict[str, Tensor], batch_idx: int) -> None:
+        self._epoch_means.update(logged, target.shape[0])
         interval: int = getattr(self.trainer, "log_every_n_steps", 0)
         if interval and (batch_idx + 1) % interval == 0:
-            self.log("train_loss_step", loss, prog_bar=True)
-        means, _ = self.likelihood.predictive_moments(outputs.detach())
-        self.train_metrics.update(preds=means.mean(0), target=target)
-        return loss
+            self.log("train_loss_step", logged["train_loss"], prog_bar=True)
+        self.train_metrics.update(preds=self.likelihood.point_prediction(outputs), target=target)
 
     def _logged_terms(self, terms: ObjectiveTerms) -> dict[str, Tensor]:
         return {"train_loss": terms.loss, "train_nll": terms.nll}
 
-    def _check_values(self, x: Tensor, target: Tensor) -> None:
-        if x.is_floating_point() and not x.isfinite().all():
-            raise ValueError("the training inputs have NaN or infinite values")
+    def _check_values(self, x: NetworkInput, target: Tensor) -> None:
+        for tensor in tensors(x):
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise ValueError("the training inputs have NaN or infinite values")
         self.likelihood.check_values(target)
 
     def on_train_epoch_end(self) -> None:
@@ -279,7 +275,7 @@ class UQMethod(LightningModule, ABC):
 
     def validation_step(self, batch: Any, batch_idx: int = 0, dataloader_idx: int = 0) -> None:  # noqa: ARG002
         """Scores the predictive mixture."""
-        self.val_metrics.update(**self._metric_inputs(*split_labelled_batch(batch)))
+        _update(self.val_metrics, self._metric_inputs(*split_labelled_batch(batch)))
 
     def on_validation_epoch_end(self) -> None:
         """Logs the validation metrics."""
@@ -288,7 +284,7 @@ class UQMethod(LightningModule, ABC):
 
     def test_step(self, batch: Any, batch_idx: int = 0, dataloader_idx: int = 0) -> None:  # noqa: ARG002
         """Scores the predictive mixture."""
-        self.test_metrics.update(**self._metric_inputs(*split_labelled_batch(batch)))
+        _update(self.test_metrics, self._metric_inputs(*split_labelled_batch(batch)))
 
     def on_test_epoch_end(self) -> None:
         """Logs the test metrics."""
@@ -328,6 +324,27 @@ class UQMethod(LightningModule, ABC):
     def set_extra_state(self, state: Tensor) -> None:
         """Restores the size of the training set."""
         self._train_size = None if state < 0 else int(state)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _update(metrics: MetricCollection, inputs: Mapping[str, Tensor]) -> None:
+    metrics.update(**inputs)
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value consists of numbers, strings and containers, which any checkpoint can hold.
+
+    Args:
+        value: A hyperparameter.
+
+    Returns:
+        False for classes, functions and other objects.
+    """
+    if isinstance(value, Mapping):
+        return all(map(is_plain, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(is_plain, value))
+    return value is None or isinstance(value, str | int | float)
 
 
 def check_at_least(name: str, value: int, minimum: int) -> None:

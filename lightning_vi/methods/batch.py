@@ -5,12 +5,15 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_vi.sampling import NetworkInput
 
-def split_batch(batch: Any) -> tuple[Tensor, Tensor | None]:
+
+def split_batch(batch: Any) -> tuple[NetworkInput, Tensor | None]:
     """Input and target of a batch.
 
     Args:
-        batch: ``(x, y)``, ``{"input": x, "target": y}``, or the input alone.
+        batch: ``(x, y)``, ``{"input": x, "target": y}``, or a tensor, the input alone; x may be a tuple or a
+            dictionary of tensors.
 
     Returns:
         The input, and the target or None.
@@ -27,7 +30,7 @@ def split_batch(batch: Any) -> tuple[Tensor, Tensor | None]:
     raise TypeError(f"a batch must be (x, y), {{'input': x, 'target': y}} or a tensor, got {_describe(batch)}")
 
 
-def split_labelled_batch(batch: Any) -> tuple[Tensor, Tensor]:
+def split_labelled_batch(batch: Any) -> tuple[NetworkInput, Tensor]:
     """Input and target of a batch that must have both.
 
     Args:

@@ -15,8 +15,10 @@ from typing import Unpack
 
 from torch import Tensor, nn
 
+from lightning_vi.conversion import ModuleSelector
 from lightning_vi.likelihoods import Gaussian, Likelihood, Prediction
 from lightning_vi.methods.variational import VariationalArguments, VariationalMethod
+from lightning_vi.sampling import NetworkInput
 
 
 class LastLayerVI(VariationalMethod):
@@ -27,7 +29,7 @@ class LastLayerVI(VariationalMethod):
     Args:
         backbone: Any network; it is copied, and the weights of its last layer become posterior means.
         likelihood: The observation model; it is copied.
-        stochastic_module_names: The last layer's name, glob or index.
+        stochastic_module_names: The last layer's name, glob, index or class.
         **arguments: The other arguments of `VariationalMethod`. `num_mc_samples_test` has no effect where the
             predictive is exact.
 
@@ -43,6 +45,7 @@ class LastLayerVI(VariationalMethod):
         0       Linear  100         no          -                         not selected
         2       Linear  2550        no          -                         not selected
         4       Linear  51          yes         local_reparameterization  selected
+        total           2701        51
         >>> method.predict(torch.zeros(8, 1)).metadata["num_samples"] is None  # closed form
         True
     """
@@ -52,31 +55,31 @@ class LastLayerVI(VariationalMethod):
         backbone: nn.Module,
         likelihood: Likelihood,
         *,
-        stochastic_module_names: Sequence[str | int] = (-1,),
+        stochastic_module_names: Sequence[ModuleSelector] = (-1,),
         **arguments: Unpack[VariationalArguments],
     ) -> None:
         super().__init__(backbone, likelihood, stochastic_module_names=stochastic_module_names, **arguments)
-        if len(self.engine.layers) != 1:
+        if len(self.engine.modules) != 1:
             raise ValueError(
                 f"stochastic_module_names={stochastic_module_names!r} must select one layer, the last, but selects "
-                f"{len(self.engine.layers)}:\n{self.conversion}"
+                f"{len(self.engine.modules)}:\n{self.conversion}"
             )
 
-    def _exact_output(self, x: Tensor) -> tuple[Gaussian, Tensor, Tensor] | None:
+    def _exact_output(self, x: NetworkInput) -> tuple[Gaussian, Tensor, Tensor] | None:
         """The likelihood and the moments of the network's output, where they determine the predictive."""
         if not isinstance(self.likelihood, Gaussian):
             return None
         moments = self.engine.output_moments(x)
         return None if moments is None else (self.likelihood, *moments)
 
-    def _predict(self, x: Tensor, num_samples: int, seed: int, return_samples: bool) -> Prediction:
+    def _predict(self, x: NetworkInput, num_samples: int, seed: int, return_samples: bool) -> Prediction:
         exact = None if return_samples else self._exact_output(x)
         if exact is None:
             return super()._predict(x, num_samples, seed, return_samples)
         likelihood, mean, std = exact
         return likelihood.exact_prediction(mean, std, metadata=self._metadata(None, None))
 
-    def _metric_inputs(self, x: Tensor, target: Tensor) -> dict[str, Tensor]:
+    def _metric_inputs(self, x: NetworkInput, target: Tensor) -> dict[str, Tensor]:
         exact = self._exact_output(x)
         if exact is None:
             return super()._metric_inputs(x, target)

@@ -9,6 +9,7 @@ from lightning_vi.likelihoods import Likelihood
 from lightning_vi.methods.base import UQMethod
 from lightning_vi.methods.optimizers import LRSchedulerFactory, OptimizerFactory
 from lightning_vi.objectives import ObjectiveTerms
+from lightning_vi.sampling import NetworkInput, call
 
 
 class PointMethod(UQMethod):
@@ -40,16 +41,15 @@ class PointMethod(UQMethod):
             lr_scheduler=lr_scheduler,
         )
 
-    def point_outputs(self, x: Tensor) -> Tensor:  # noqa: D102
-        outputs: Tensor = self.backbone(x)
-        return outputs
+    def point_outputs(self, x: NetworkInput) -> Tensor:  # noqa: D102
+        return call(self.backbone, x)
 
-    def sampled_outputs(self, x: Tensor, num_samples: int, seed: int) -> Iterator[Tensor]:  # noqa: ARG002, D102
+    def sampled_outputs(self, x: NetworkInput, num_samples: int, seed: int) -> Iterator[Tensor]:  # noqa: ARG002, D102
         yield self.point_outputs(x).unsqueeze(0)
 
     def objective(  # noqa: D102
         self,
-        x: Tensor,
+        x: NetworkInput,
         target: Tensor,
         *,
         num_data: int | None,  # noqa: ARG002

@@ -1,17 +1,18 @@
 """What all methods of variational inference share."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypedDict
+from typing import Any, Literal, Self, TypedDict
 
 from torch import Tensor, nn
 
-from lightning_vi.conversion import convert
+from lightning_vi.conversion import ConversionReport, ModuleSelector, convert
 from lightning_vi.likelihoods import Likelihood
-from lightning_vi.methods.base import UQMethod, check_at_least
+from lightning_vi.methods.base import UQMethod, check_at_least, is_plain
 from lightning_vi.methods.optimizers import LRSchedulerFactory, OptimizerFactory, default_optimizer
 from lightning_vi.objectives import ObjectiveTerms, negative_elbo
-from lightning_vi.priors import Prior
-from lightning_vi.sampling import SamplingEngine
+from lightning_vi.posteriors import InitialStd, ProportionalStd
+from lightning_vi.priors import GaussianPrior, Prior
+from lightning_vi.sampling import NetworkInput, SamplingEngine, Vectorization
 
 
 class VariationalArguments(TypedDict, total=False):
@@ -19,7 +20,11 @@ class VariationalArguments(TypedDict, total=False):
 
     prior: Prior | None
     estimator: str
-    init_std: float
+    init_std: InitialStd
+    stochastic_biases: bool
+    freeze_backbone: bool
+    vectorization: Vectorization
+    antithetic: bool
     num_mc_samples_train: int
     num_mc_samples_test: int
     burnin_epochs: int
@@ -36,11 +41,15 @@ class VariationalMethod(UQMethod):
     Args:
         backbone: Any network; it is copied, and its weights become posterior means.
         likelihood: The observation model; it is copied.
-        stochastic_module_names: Names, globs or indices of the stochastic modules; None for every layer that can be
-            converted.
-        prior: The prior of each weight and bias; the standard Gaussian by default.
+        stochastic_module_names: The stochastic modules by name, glob, index, class or predicate, see
+            `lightning_vi.conversion.convert`; None for every module with parameters.
+        prior: The prior of each parameter; the standard Gaussian by default.
         estimator: ``"auto"``, ``"reparameterization"``, ``"local_reparameterization"`` or ``"flipout"``.
-        init_std: Initial posterior standard deviation.
+        init_std: Initial posterior standard deviation, a number or `ProportionalStd`.
+        stochastic_biases: Whether biases have posteriors too.
+        freeze_backbone: Whether the deterministic parameters of the network stay as they are.
+        vectorization: How samples are run: ``"auto"``, ``"repeat"``, ``"vmap"`` or ``"loop"``, see `SamplingEngine`.
+        antithetic: Whether the noise of every second sample is the negative of the one before.
         num_mc_samples_train: Samples in each training step.
         num_mc_samples_test: Samples for validation, test and prediction.
         burnin_epochs: Epochs on posterior means and the likelihood's point loss, without sampling or KL.
@@ -59,10 +68,14 @@ class VariationalMethod(UQMethod):
         backbone: nn.Module,
         likelihood: Likelihood,
         *,
-        stochastic_module_names: Sequence[str | int] | None = None,
+        stochastic_module_names: Sequence[ModuleSelector] | None = None,
         prior: Prior | None = None,
         estimator: str = "auto",
-        init_std: float = 0.05,
+        init_std: InitialStd = 0.05,
+        stochastic_biases: bool = True,
+        freeze_backbone: bool = False,
+        vectorization: Vectorization = "auto",
+        antithetic: bool = False,
         num_mc_samples_train: int = 10,
         num_mc_samples_test: int = 50,
         burnin_epochs: int = 0,
@@ -79,8 +92,16 @@ class VariationalMethod(UQMethod):
         if not kl_weight >= 0:
             raise ValueError(f"kl_weight must not be negative, got {kl_weight}")
         network, conversion = convert(
-            backbone, stochastic_module_names, prior=prior, estimator=estimator, init_std=init_std
+            backbone,
+            stochastic_module_names,
+            prior=prior,
+            estimator=estimator,
+            init_std=init_std,
+            stochastic_biases=stochastic_biases,
         )
+        engine = SamplingEngine(network, vectorization, antithetic=antithetic)
+        if freeze_backbone:
+            _freeze_deterministic(network, engine)
         super().__init__(
             network,
             likelihood,
@@ -89,12 +110,70 @@ class VariationalMethod(UQMethod):
             optimizer=optimizer,
             lr_scheduler=lr_scheduler,
         )
-        self.conversion = conversion
-        self.engine = SamplingEngine(network)
+        if stochastic_module_names is not None and not is_plain(stochastic_module_names):
+            positions = [position for position, row in enumerate(conversion.modules) if row.stochastic]
+            self.hparams["stochastic_module_names"] = positions
+        self.engine = engine
+        self._conversion = conversion
         self.num_mc_samples_train = num_mc_samples_train
         self.kl_weight = kl_weight
         self.kl_warmup_epochs = kl_warmup_epochs
         self._num_data_given = num_data
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        backbone: nn.Module,
+        likelihood: Likelihood | None = None,
+        *,
+        delta: float = 0.1,
+        prior_std: float | Literal["fan_in"] = 1.0,
+        **arguments: Any,
+    ) -> Self:
+        r"""The method on a trained network, with a prior around its weights and posteriors as narrow as they are small.
+
+        The warm start MOPED (Krishnan et al., AAAI 2020): prior :math:`\mathcal{N}(w^*, s^2)`, initial posterior
+        :math:`\mathcal{N}(w^*, (\delta |w^*|)^2)`. To load a checkpoint of such a method, give ``load_from_checkpoint``
+        a prior ``GaussianPrior("pretrained", prior_std)`` too; the weights that it is around come from the checkpoint.
+
+        Args:
+            backbone: The trained network, or a fitted method, whose network it is then.
+            likelihood: The observation model; by default that of the fitted method.
+            delta: :math:`\delta`.
+            prior_std: s, a positive number or ``"fan_in"``.
+            **arguments: The other arguments of the method, but for `prior` and `init_std`.
+
+        Returns:
+            The method.
+
+        Raises:
+            TypeError: If there is no likelihood, or `prior` or `init_std` is given.
+            ValueError: If a number is not positive and finite, or as for the method.
+
+        Example:
+            >>> import torch
+            >>> from lightning_vi import MeanFieldVI
+            >>> from lightning_vi.likelihoods import Gaussian
+            >>> method = MeanFieldVI.from_pretrained(torch.nn.Linear(2, 1), Gaussian(), prior_std=0.5)
+            >>> method.backbone
+            VariationalLinear(in_features=2, out_features=1, bias=True, estimator='local_reparameterization',
+                prior=GaussianPrior(mean=<tensor (1, 2)>, std=0.5))
+        """
+        taken = sorted({"prior", "init_std"} & arguments.keys())
+        if taken:
+            raise TypeError(f"from_pretrained sets {taken} by delta and prior_std")
+        if isinstance(backbone, UQMethod):
+            likelihood = backbone.likelihood if likelihood is None else likelihood
+            backbone = backbone.backbone
+        if likelihood is None:
+            raise TypeError("likelihood is needed where backbone is no fitted method")
+        prior, init_std = GaussianPrior("pretrained", prior_std), ProportionalStd(delta)
+        return cls(backbone, likelihood, prior=prior, init_std=init_std, **arguments)
+
+    @property
+    def conversion(self) -> ConversionReport:
+        """What became of each module of the network, as a table."""
+        return self._conversion.updated(self.backbone)
 
     @property
     def num_data(self) -> int | None:  # noqa: D102
@@ -111,27 +190,26 @@ class VariationalMethod(UQMethod):
     def undecayed_parameters(self) -> Iterable[nn.Parameter]:
         """The likelihood's and the variational parameters: the prior is the decay that these have."""
         yield from super().undecayed_parameters()
-        for layer in self.engine.layers:
-            yield from layer.parameters(recurse=False)
+        yield from self.engine.parameters()
 
     def on_fit_start(self) -> None:  # noqa: D102
         super().on_fit_start()
         self._require_num_data(self.num_data)
 
-    def point_outputs(self, x: Tensor) -> Tensor:  # noqa: D102
+    def point_outputs(self, x: NetworkInput) -> Tensor:  # noqa: D102
         return self.engine.mean_output(x)
 
-    def sampled_outputs(self, x: Tensor, num_samples: int, seed: int) -> Iterator[Tensor]:  # noqa: D102
+    def sampled_outputs(self, x: NetworkInput, num_samples: int, seed: int) -> Iterator[Tensor]:  # noqa: D102
         return self.engine.prediction_samples(x, num_samples, seed)
 
     def objective(  # noqa: D102
-        self, x: Tensor, target: Tensor, *, num_data: int | None, kl_weight: float
+        self, x: NetworkInput, target: Tensor, *, num_data: int | None, kl_weight: float
     ) -> tuple[Tensor, ObjectiveTerms]:
         known = self._require_num_data(num_data)
-        outputs = self.engine.training_samples(x, self.num_mc_samples_train)
+        outputs, kl = self.engine.training_pass(x, self.num_mc_samples_train)
         self.likelihood.check(outputs, target)
         log_prob = self.likelihood.log_prob(outputs, target)
-        return outputs, negative_elbo(log_prob, self.engine.kl(), known, kl_weight)
+        return outputs, negative_elbo(log_prob, kl, known, kl_weight)
 
     def _logged_terms(self, terms: ObjectiveTerms) -> dict[str, Tensor]:
         num_data = self._require_num_data(self.num_data)
@@ -142,3 +220,12 @@ class VariationalMethod(UQMethod):
         if num_data is None:
             raise ValueError("num_data is unknown: the training data have no length, so give num_data=...")
         return num_data
+
+
+def _freeze_deterministic(network: nn.Module, engine: SamplingEngine) -> None:
+    variational = {id(parameter) for parameter in engine.parameters()}
+    frozen = [parameter for parameter in network.parameters() if id(parameter) not in variational]
+    if not frozen:
+        raise ValueError("freeze_backbone=True has nothing to freeze: every parameter of the network is stochastic")
+    for parameter in frozen:
+        parameter.requires_grad_(False)

@@ -1,6 +1,5 @@
 """The fully factorised Gaussian."""
 
-import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -26,22 +25,25 @@ class MeanFieldGaussian:
     Args:
         mu: Means, any shape.
         rho: Unconstrained scales, the shape of `mu`.
+        std: The softplus of `rho`, where it is known already.
 
     Raises:
-        ValueError: If the two shapes differ.
+        ValueError: If the shapes differ.
 
     Example:
         >>> import torch
+        >>> from lightning_vi.posteriors import inverse_softplus
         >>> posterior = MeanFieldGaussian(torch.zeros(2), torch.full((2,), inverse_softplus(0.5)))
         >>> posterior.std
         tensor([0.5000, 0.5000])
     """
 
-    def __init__(self, mu: Tensor, rho: Tensor) -> None:
+    def __init__(self, mu: Tensor, rho: Tensor, std: Tensor | None = None) -> None:
         if mu.shape != rho.shape:
             raise ValueError(f"mu and rho must have one shape, got {tuple(mu.shape)} and {tuple(rho.shape)}")
         self.mu = mu
         self.rho = rho
+        self._std = std
 
     @classmethod
     def join(cls, posteriors: "Sequence[MeanFieldGaussian]") -> "MeanFieldGaussian":
@@ -59,7 +61,7 @@ class MeanFieldGaussian:
     @property
     def std(self) -> Tensor:
         """Posterior standard deviations, the shape of `mu`; in float32 or better under mixed precision."""
-        return F.softplus(self.rho)
+        return F.softplus(self.rho) if self._std is None else self._std
 
     def rsample(self, noise: Tensor) -> Tensor:
         """Reparameterised draws, differentiable in `mu` and `rho`.
@@ -70,29 +72,8 @@ class MeanFieldGaussian:
         Returns:
             Draws of the shape of `noise`.
         """
-        return self.mu + self.std * noise
+        return torch.addcmul(self.mu, self.std, noise)
 
     def kl(self, prior: GaussianDivergence) -> Tensor:
         """KL divergence to `prior`, summed over the elements, in nats."""
         return prior.kl_from_gaussian(self.mu, self.std)
-
-
-def inverse_softplus(value: float) -> float:
-    """The number whose softplus is `value`.
-
-    Args:
-        value: Positive.
-
-    Returns:
-        ``log(exp(value) - 1)`` without overflow or cancellation.
-
-    Raises:
-        ValueError: If `value` is not positive and finite.
-
-    Example:
-        >>> round(inverse_softplus(0.6931471805599453), 9)
-        0.0
-    """
-    if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"value must be positive and finite, got {value}")
-    return value + math.log(-math.expm1(-value))

@@ -15,14 +15,19 @@ class GaussianPrior(Prior):
     r"""Independent Gaussians, :math:`p(w) = \prod_i \mathcal{N}(w_i \mid m, s^2)`.
 
     With ``std="fan_in"`` weights have :math:`s = \sqrt{2 / \text{fan-in}}`, which keeps the variance of ReLU
-    activations constant over depth (He et al., 2015), and biases :math:`s = 1`.
+    activations constant over depth (He et al., 2015); biases and other vectors have :math:`s = 1`.
+
+    With ``mean="pretrained"`` the prior stands around the weights :math:`w^*` that a network has when it is converted,
+    as in MOPED (Krishnan, Subedar and Tickoo, "Specifying weight priors in Bayesian deep neural networks with
+    empirical Bayes", AAAI 2020); they become part of the state dictionary.
 
     Args:
-        mean: Prior mean, a number or a tensor of the parameter's shape.
+        mean: Prior mean: a number, a tensor of the parameter's shape, or ``"pretrained"``.
         std: Prior standard deviation: a positive number, a tensor of the parameter's shape, or ``"fan_in"``.
 
     Raises:
-        ValueError: If `std` is neither positive and finite nor ``"fan_in"``, or `mean` is not finite.
+        ValueError: If `std` is neither positive and finite nor ``"fan_in"``, or `mean` is neither finite nor
+            ``"pretrained"``.
 
     Example:
         >>> import torch
@@ -31,16 +36,20 @@ class GaussianPrior(Prior):
         GaussianPrior(mean=0.0, std=0.5)
     """
 
-    mean: Tensor | float
+    mean: Tensor | float | Literal["pretrained"]
     std: Tensor | float | Literal["fan_in"]
 
-    def __init__(self, mean: Tensor | float = 0.0, std: Tensor | float | Literal["fan_in"] = 1.0) -> None:
+    def __init__(
+        self, mean: Tensor | float | Literal["pretrained"] = 0.0, std: Tensor | float | Literal["fan_in"] = 1.0
+    ) -> None:
         super().__init__()
+        if isinstance(mean, str) and mean != "pretrained":
+            raise ValueError(f"mean must be a number, a tensor or 'pretrained', got {mean!r}")
         if isinstance(std, str) and std != "fan_in":
             raise ValueError(f"std must be a positive number, a tensor or 'fan_in', got {std!r}")
         if not isinstance(std, str) and not _is_positive(std):
             raise ValueError(f"std must be positive and finite, got {std}")
-        if not torch.as_tensor(mean).isfinite().all():
+        if not isinstance(mean, str) and not torch.as_tensor(mean).isfinite().all():
             raise ValueError(f"mean must be finite, got {mean}")
         self._keep("mean", mean)
         self._keep("std", std)
@@ -52,32 +61,33 @@ class GaussianPrior(Prior):
             setattr(self, name, value)
 
     def for_parameter(self, name: str, parameter: Tensor, num_inputs: int) -> "GaussianPrior":  # noqa: D102
-        he_std = 1.0 if name == "bias" else math.sqrt(2.0 / num_inputs)
+        he_std = math.sqrt(2.0 / num_inputs) if parameter.dim() > 1 else 1.0
         std = he_std if isinstance(self.std, str) else self.std
-        for label, value in (("mean", self.mean), ("std", std)):
+        mean = parameter.detach() if isinstance(self.mean, str) else self.mean
+        for label, value in (("mean", mean), ("std", std)):
             if isinstance(value, Tensor) and value.shape not in (parameter.shape, torch.Size()):
                 raise ValueError(
                     f"{label} has shape {tuple(value.shape)}, but the parameter {name!r} has {tuple(parameter.shape)}"
                 )
-        return GaussianPrior(self.mean, std)
+        return GaussianPrior(mean, std)
 
     @property
     def elementwise_key(self) -> Hashable:  # noqa: D102
         numbers = (self.mean, self.std)
         return None if any(isinstance(number, Tensor | str) for number in numbers) else (GaussianPrior, *numbers)
 
-    def _settled_std(self) -> Tensor | float:
-        if isinstance(self.std, str):
-            raise ValueError("a prior with std='fan_in' needs for_parameter(...) before it can be evaluated")
-        return self.std
+    def _settled(self) -> tuple[Tensor | float, Tensor | float]:
+        if isinstance(self.mean, str) or isinstance(self.std, str):
+            raise ValueError(f"{self!r} needs for_parameter(...) before it can be evaluated")
+        return self.mean, self.std
 
     def kl_from_gaussian(self, mean: Tensor, std: Tensor) -> Tensor:  # noqa: D102
-        return gaussian_kl(mean, std, self.mean, self._settled_std())
+        return gaussian_kl(mean, std, *self._settled())
 
     def log_prob(self, value: Tensor) -> Tensor:  # noqa: D102
-        std = self._settled_std()
+        mean, std = self._settled()
         log_std = std.log() if isinstance(std, Tensor) else math.log(std)
-        return -0.5 * ((value - self.mean) / std).square() - log_std - 0.5 * math.log(2 * math.pi)
+        return -0.5 * ((value - mean) / std).square() - log_std - 0.5 * math.log(2 * math.pi)
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"mean={_summary(self.mean)}, std={_summary(self.std)}"

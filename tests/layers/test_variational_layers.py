@@ -45,7 +45,7 @@ def test_kl_matches_torch_distributions(case: Case, prior: GaussianPrior) -> Non
     expected = torch.zeros(())
     for name in layer.stochastic_names:
         mean, rho = layer.get_parameter(f"{name}_mu"), layer.get_parameter(f"{name}_rho")
-        std = layer.priors[name].std
+        std = layer.prior(name).std
         expected = expected + kl_divergence(Normal(mean, F.softplus(rho)), Normal(float(prior.mean), std)).sum()
     torch.testing.assert_close(layer.kl(), expected.double())
 
@@ -179,6 +179,6 @@ def test_a_layer_trains_in_a_plain_loop() -> None:
 
 def test_a_layer_repr_says_what_it_is() -> None:
     assert repr(CASES["linear, no bias"].build(estimator="flipout")) == (
-        "VariationalLinear(\n  in_features=3, out_features=2, bias=False, estimator='flipout'\n"
-        "  (priors): ModuleDict(\n    (weight): GaussianPrior(mean=0.0, std=1.0)\n  )\n)"
+        "VariationalLinear(in_features=3, out_features=2, bias=False, estimator='flipout', "
+        "prior=GaussianPrior(mean=0.0, std=1.0))"
     )

@@ -41,6 +41,10 @@ def normalised(num_inputs: int, num_outputs: int) -> nn.Module:
     )
 
 
+def linear_in_its_weights(_: str, module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear | nn.Conv2d)
+
+
 def spatial_labels(*shape: int) -> Callable[[], Tensor]:
     return lambda: torch.randint(0, 3, shape)
 
@@ -97,7 +101,14 @@ METHODS: dict[str, Callable[..., UQMethod]] = {
         MeanFieldVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST, estimator="reparameterization"
     ),
     "MeanFieldVI, flipout": partial(
-        MeanFieldVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST, estimator="flipout"
+        MeanFieldVI,
+        num_mc_samples_train=TRAIN,
+        num_mc_samples_test=TEST,
+        estimator="flipout",
+        stochastic_module_names=[linear_in_its_weights],
+    ),
+    "MeanFieldVI, antithetic": partial(
+        MeanFieldVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST, antithetic=True
     ),
     "LastLayerVI": partial(LastLayerVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
 }

@@ -142,7 +142,7 @@ def test_one_step_is_the_same_whatever_is_accumulated(batch_size: int, accumulat
     problem, mean = regression(), np.array([0.5, -1.0, 1.5, 2.0])
     residual = problem.features @ mean - problem.target
     gradient = problem.features.T @ residual / NOISE**2 / N + (mean - PRIOR_MEAN) / PRIOR_STD**2 / N
-    layer: Any = stepped.engine.layers[0]
+    layer: Any = stepped.engine.modules[0]
     reached = torch.cat([layer.weight_mu.flatten(), layer.bias_mu]).detach().numpy()
     np.testing.assert_allclose(reached, mean - 0.1 * gradient, rtol=1e-4)
 
@@ -153,7 +153,7 @@ def test_the_gradient_of_rho_has_the_same_expectation(batch_size: int) -> None:
     std = 0.3
     wide = method(std, num_mc_samples_train=20)
     x, y = data()
-    layer: Any = wide.engine.layers[0]
+    layer: Any = wide.engine.modules[0]
     rows = []
     for _ in range(150):
         losses = [

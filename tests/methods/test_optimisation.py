@@ -97,3 +97,32 @@ def test_gradient_clipping_and_frozen_layers_hold() -> None:
     before = method.backbone[0].weight_mu.detach().clone()
     fit(method, loader(X, Y), max_epochs=2, gradient_clip_val=0.1)
     assert torch.equal(method.backbone[0].weight_mu, before)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "expected"),
+    [
+        (partial(torch.optim.Adam, lr=0.1), True),
+        (partial(AdamW, lr=0.1), True),
+        (partial(SGD, lr=0.1, momentum=0.9), True),
+        (partial(AdamW, lr=0.1, fused=False), False),
+        (partial(AdamW, lr=0.1, foreach=True), None),
+        (partial(AdamW, lr=0.1, capturable=True), None),
+        (partial(AdamW, lr=torch.tensor(0.1)), None),
+        (partial(torch.optim.RMSprop, lr=0.1), None),
+    ],
+)
+def test_the_fused_implementation_is_taken_where_the_choice_is_open(optimizer: Any, expected: bool | None) -> None:
+    built: Any = LastLayerVI(MLP(2, [3], 1), Gaussian(), optimizer=optimizer).configure_optimizers()
+    assert [group.get("fused") for group in built.param_groups] == [expected] * len(built.param_groups)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, AdamW, SGD])
+def test_a_fused_optimizer_goes_where_a_plain_one_goes(kind: Any) -> None:
+    ends = []
+    for options in ({}, {"foreach": False, "fused": False}):
+        torch.manual_seed(5)
+        method = MeanFieldVI(MLP(2, [3], 1), Gaussian(), optimizer=partial(kind, lr=0.01, **options))
+        fit(method, loader(X, Y), max_epochs=4, gradient_clip_val=1.0)
+        ends.append(torch.cat([parameter.flatten() for parameter in method.parameters()]))
+    torch.testing.assert_close(ends[1], ends[0])

@@ -118,7 +118,7 @@ def test_mixed_precision_keeps_the_divergence_in_float32(estimator: str) -> None
     )
     expected = sum(
         kl_divergence(Normal(q.mu, q.std), Normal(0.0, 1.0)).sum()
-        for layer in method.engine.layers
+        for layer in method.engine.modules
         for q in (layer.posterior("weight"), layer.posterior("bias"))
     )
     logged = fit(method, loader(x, y), precision="bf16-mixed")

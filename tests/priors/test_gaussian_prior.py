@@ -59,8 +59,8 @@ def test_fan_in_counts_the_inputs_that_an_inner_output_sums_over(
     output = layer(torch.ones(1, *shape)).squeeze(0)
     middle = output[(0, *(size // 2 for size in output.shape[1:]))].item()
     variational: VariationalLayer = VARIATIONAL_COUNTERPART[kind](*sizes, prior=GaussianPrior(std="fan_in"), **options)
-    assert variational.priors["weight"].std == pytest.approx((2 / middle) ** 0.5)
-    assert variational.priors["bias"].std == 1.0
+    assert variational.prior("weight").std == pytest.approx((2 / middle) ** 0.5)
+    assert variational.prior("bias").std == 1.0
 
 
 def test_tensors_travel_with_the_state() -> None:

@@ -1,0 +1,7 @@
+"""Stochastic layers by module name."""
+
+from lightning_vi.conversion.convert import convert
+from lightning_vi.conversion.report import ConversionReport, ModuleReport
+from lightning_vi.conversion.selection import ModuleSelector
+
+__all__ = ["ConversionReport", "ModuleReport", "ModuleSelector", "convert"]

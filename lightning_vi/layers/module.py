@@ -1,0 +1,126 @@
+"""Any module with stochastic parameters."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from lightning_vi.layers.parameters import SharedParameters, StochasticParameters
+from lightning_vi.posteriors import InitialStd
+from lightning_vi.priors import GaussianPrior, Prior
+
+
+class VariationalModule(nn.Module):
+    """Mixin for a module some of whose parameters have posteriors; all that it knows of them is in `_stochastic`.
+
+    The module computes what it always did, with the weights that stand in its slots: drawn ones within a sampled
+    forward pass, posterior means at all other times.
+    """
+
+    _stochastic: StochasticParameters
+
+    def __getattr__(self, name: str) -> Any:
+        value = super().__getattr__(name)
+        if value is None:
+            stochastic = self.__dict__.get("_stochastic")
+            if stochastic is not None and name in stochastic.names:
+                return stochastic.mu(name)
+        return value
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickles a class made by `variational_class` as the two classes that it was made of."""
+        cls, reduced = type(self), super().__reduce_ex__(protocol)
+        parts = cls.__dict__.get("_made_of")
+        return reduced if parts is None else (_new, parts, *reduced[2:])
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any, **kwargs: Any) -> None:
+        if "_stochastic" in self.__dict__:
+            self._stochastic.own(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def variational_class(mixin: type[VariationalModule], original: type[nn.Module]) -> type[VariationalModule]:
+    """A class that adds a mixin to the class of a module.
+
+    Args:
+        mixin: `VariationalModule` or a subclass.
+        original: The module's class.
+
+    Returns:
+        A subclass of both, the same one in every call.
+    """
+    if issubclass(original, mixin):
+        return original
+    if getattr(mixin, "torch_parent", None) is original:
+        return mixin
+    parts = (mixin, original)
+    if parts not in _CLASSES:
+        _CLASSES[parts] = type(f"Variational{original.__name__}", parts, {"_made_of": parts})
+    return _CLASSES[parts]
+
+
+_CLASSES: dict[tuple[type[VariationalModule], type[nn.Module]], type[VariationalModule]] = {}
+
+
+def _new(mixin: type[VariationalModule], original: type[nn.Module]) -> VariationalModule:
+    cls = variational_class(mixin, original)
+    return cls.__new__(cls)
+
+
+def make_variational(
+    module: nn.Module,
+    mixin: type[VariationalModule],
+    names: Sequence[str],
+    *,
+    num_inputs: Mapping[str, int],
+    prior: Prior | None = None,
+    estimator: str = "reparameterization",
+    init_std: InitialStd = 0.05,
+    shared: SharedParameters | None = None,
+) -> StochasticParameters:
+    """Gives posteriors to parameters of a module, in place.
+
+    Every other attribute, option, hook and buffer stays; the weights become posterior means.
+
+    Args:
+        module: Any module.
+        mixin: What its class becomes a subclass of.
+        names: Parameters of the module itself.
+        num_inputs: How many inputs each output of the module sums over, for each name.
+        prior: The prior of each parameter; the standard Gaussian by default.
+        estimator: Gradient estimator.
+        init_std: Initial posterior standard deviation.
+        shared: See `StochasticParameters`.
+
+    Returns:
+        The stochastic parameters, which the module keeps.
+
+    Raises:
+        ValueError: If the prior's shape does not fit, or `init_std` is not positive and finite. `module` is then as
+            it was.
+    """
+    base_prior = GaussianPrior() if prior is None else prior
+    priors = {name: base_prior.for_parameter(name, module.get_parameter(name), num_inputs[name]) for name in names}
+    cls = variational_class(mixin, type(module))
+    stochastic = StochasticParameters(module, priors, estimator, init_std, shared)
+    if type(module) is not cls:
+        object.__setattr__(module, "__class__", cls)
+    module.__dict__["_stochastic"] = stochastic
+    return stochastic
+
+
+def num_inputs_of(parameter: Tensor) -> int:
+    """How many inputs each output sums over, by the convention that the first dimension counts outputs.
+
+    Args:
+        parameter: A weight of any module.
+
+    Returns:
+        The number of elements behind the first dimension; 1 for vectors.
+
+    Example:
+        >>> import torch
+        >>> num_inputs_of(torch.zeros(8, 3, 5, 5))
+        75
+    """
+    return parameter[0].numel() if parameter.dim() > 1 and len(parameter) else 1

@@ -1,0 +1,398 @@
+"""The one engine: S forward passes of a network with stochastic weights.
+
+*Training* noise is fresh in each pass. *Prediction* noise depends on the seed and the sample's index alone, so that
+the S networks are the same functions on every batch and every rank. What lies in front of the first stochastic module
+is computed once. The samples are run in one of three ways:
+
+- ``"repeat"``: one pass over S copies of the batch; each layer has noise, or weights, of its own for each copy;
+- ``"vmap"``: drawn weights are stacked, and `torch.vmap` runs the network over them;
+- ``"loop"``: one pass for each draw.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from lightning_vi.layers import (
+    ACTIVATION_SPACE,
+    VariationalLayer,
+    activation_moments,
+    stochastic_parameters,
+)
+from lightning_vi.noise import antithetic_pairs, sample_noise
+from lightning_vi.posteriors import MeanFieldGaussian
+from lightning_vi.sampling.network import (
+    NetworkInput,
+    batch_size,
+    call,
+    device_of,
+    has_fast_path,
+    is_random,
+    map_tensors,
+    no_fused_attention,
+    no_slow_fallback,
+    treats_rows_alike,
+    unroll,
+)
+from lightning_vi.sampling.probe import probe
+from lightning_vi.sampling.slots import Slot, allot_slots, draw_weights, group_by_prior, in_place, join, known_stds
+
+Vectorization = Literal["auto", "repeat", "vmap", "loop"]
+VECTORIZATIONS: tuple[Vectorization, ...] = ("auto", "repeat", "vmap", "loop")
+
+MAX_ROWS_PER_PASS = 2**16
+MAX_WEIGHTS_PER_PASS = 2**26
+MAX_CACHED_WEIGHTS = 2**25
+
+
+@dataclass(frozen=True)
+class _DrawnWeights:
+    """Weights that were drawn from parameters of these values.
+
+    The values are compared, because not every update counts up a tensor's version: fused optimizers do not.
+    """
+
+    seed: int
+    num_samples: int
+    parameters: list[Tensor]
+    draws: list[Tensor]
+
+    def holds(self, seed: int, num_samples: int, parameters: Sequence[Tensor]) -> bool:
+        return (seed, num_samples) == (self.seed, self.num_samples) and all(
+            then.device == now.device and then.dtype == now.dtype and torch.equal(then, now)
+            for then, now in zip(self.parameters, parameters, strict=True)
+        )
+
+
+class SamplingEngine:
+    """Runs a network with sampled weights.
+
+    Args:
+        network: A network with at least one module that has stochastic parameters.
+        vectorization: How samples are run: ``"repeat"``, ``"vmap"``, ``"loop"``, or ``"auto"``. That repeats the batch
+            where every stochastic layer can tell its copies apart and nothing else mixes rows, takes a loop for
+            convolutions on a CPU and for what `torch.vmap` cannot trace, and vmap elsewhere.
+        antithetic: Whether the noise of every second sample is the negative of the one before, which halves the
+            noise to draw. In passes by vmap or loop it holds for drawn weights, not for noise on a layer's outputs.
+
+    Raises:
+        ValueError: If nothing in the network is stochastic, `vectorization` is unknown or cannot serve the network, or
+            `antithetic` is wished for with flipout.
+
+    Example:
+        >>> import torch
+        >>> from lightning_vi.layers import VariationalLinear
+        >>> engine = SamplingEngine(torch.nn.Sequential(torch.nn.Linear(2, 8), VariationalLinear(8, 1)))
+        >>> engine.training_samples(torch.ones(4, 2), num_samples=3).shape
+        torch.Size([3, 4, 1])
+        >>> [chunk.shape for chunk in engine.prediction_samples(torch.ones(4, 2), num_samples=5, seed=0)]
+        [torch.Size([5, 4, 1])]
+    """
+
+    def __init__(self, network: nn.Module, vectorization: Vectorization = "auto", *, antithetic: bool = False) -> None:
+        if vectorization not in VECTORIZATIONS:
+            raise ValueError(f"vectorization must be one of {VECTORIZATIONS}, got {vectorization!r}")
+        self.network = network
+        self.vectorization: Vectorization = vectorization
+        self.antithetic = antithetic
+        self.modules = [module for module in network.modules() if stochastic_parameters(module) is not None]
+        if not self.modules:
+            raise ValueError("the network has no stochastic weight to sample")
+        self._owners = [owner for module in self.modules if (owner := stochastic_parameters(module)) is not None]
+        self._layers = {
+            name: module for name, module in network.named_modules() if isinstance(module, VariationalLayer)
+        }
+        self._check_options()
+        self._slots, self.num_weights = allot_slots(self._owners)
+        self._drawn_in_training = self._allot_weight_space()
+        self._owned = [(owner, [slot for slot in self._slots if slot.owner is owner]) for owner in self._owners]
+        self._groups = group_by_prior(self._slots)
+        self._chain = unroll(network)
+        self._rows_stay_apart = len(self._layers) == len(self.modules) and all(map(treats_rows_alike, self._chain))
+        parts = list(network.modules())
+        self._norms = [part for part in parts if isinstance(part, _BatchNorm)]
+        self._convolves = any(isinstance(part, _ConvNd) for part in parts)
+        self._recurs = any(isinstance(part, nn.RNNBase) for part in parts)
+        self._vmap_works: dict[bool, bool] = {}
+        self._cache: _DrawnWeights | None = None
+        self._is_settled = False
+        self._head: VariationalLayer | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_cache": None}
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The variational parameters: means and unconstrained scales, tied ones once."""
+        found = [
+            module.get_parameter(f"{name}_{kind}")
+            for module, owner in zip(self.modules, self._owners, strict=True)
+            for name in owner.names
+            for kind in ("mu", "rho")
+        ]
+        return list({id(parameter): parameter for parameter in found}.values())
+
+    def kl(self) -> Tensor:
+        """KL divergence summed over every stochastic weight, tied ones once; nats, a scalar tensor."""
+        return _kl([(slots, join(slots)) for slots in self._groups])
+
+    def mean_output(self, x: NetworkInput) -> Tensor:
+        """One forward pass on posterior means.
+
+        Args:
+            x: Network input, each tensor of shape [B, ...].
+
+        Returns:
+            Network output, shape [B, ...].
+        """
+        with in_place(self._slots, [slot.posterior.mean for slot in self._slots]):
+            return call(self.network, x)
+
+    def training_pass(self, x: NetworkInput, num_samples: int) -> tuple[Tensor, Tensor]:
+        """Training samples and the KL divergence, at less cost than one after the other.
+
+        Args:
+            x: Network input, each tensor of shape [B, ...].
+            num_samples: S.
+
+        Returns:
+            What `training_samples` and `kl` return.
+
+        Raises:
+            ValueError: See `training_samples`.
+        """
+        self._settle(x)
+        groups = [(slots, join(slots)) for slots in self._groups]
+        with known_stds(self._owned, groups):
+            outputs = self.training_samples(x, num_samples)
+        return outputs, _kl(groups)
+
+    def training_samples(self, x: NetworkInput, num_samples: int) -> Tensor:
+        """Draws of the network's output with fresh noise, differentiable in the variational parameters.
+
+        Args:
+            x: Network input, each tensor of shape [B, ...].
+            num_samples: S.
+
+        Returns:
+            Shape [S, B, ...].
+
+        Raises:
+            ValueError: If the first dimension of the network's output is not the batch, or an estimator that draws
+                outputs was named for a layer that is called several times in one pass.
+        """
+        self._settle(x)
+        slots, num_weights = self._drawn_in_training
+        weights = draw_weights(slots, self._training_noise(num_samples, num_weights, device_of(x)))
+        features, tail = self._shared_prefix(x)
+        return self._run(features, tail, num_samples, slots, weights)
+
+    def prediction_samples(self, x: NetworkInput, num_samples: int, seed: int) -> Iterator[Tensor]:
+        """Outputs of the networks number 0 to S - 1 that belong to a seed, in chunks that bound the memory.
+
+        Args:
+            x: Network input, each tensor of shape [B, ...].
+            num_samples: S.
+            seed: Which family of networks.
+
+        Yields:
+            Shape [chunk, B, ...]; the chunks add up to S.
+        """
+        self._settle(x)
+        per_pass = min(MAX_ROWS_PER_PASS // max(batch_size(x), 1), MAX_WEIGHTS_PER_PASS // self.num_weights)
+        chunk = max(1, min(num_samples, per_pass))
+        features, tail = self._shared_prefix(x)
+        for first in range(0, num_samples, chunk):
+            stop = min(first + chunk, num_samples)
+            weights = self._prediction_weights(first, stop, num_samples, seed)
+            yield self._run(features, tail, stop - first, self._slots, weights)
+
+    def output_moments(self, x: NetworkInput) -> tuple[Tensor, Tensor] | None:
+        """Exact mean and standard deviation of the output, where it is the output of one variational layer.
+
+        Args:
+            x: Network input, each tensor of shape [B, ...].
+
+        Returns:
+            Each of shape [B, ...]; None where anything random lies in front of the last layer, or anything behind it.
+        """
+        self._settle(x)
+        features, tail = self._shared_prefix(x)
+        if len(tail) != 1 or not isinstance(tail[0], VariationalLayer) or not isinstance(features, Tensor):
+            return None
+        return activation_moments(tail[0], features)
+
+    def _check_options(self) -> None:
+        others = [type(module).__name__ for module in self.modules if not isinstance(module, VariationalLayer)]
+        if self.vectorization == "repeat" and others:
+            raise ValueError(
+                "vectorization='repeat' needs layers that are linear in their weights, but these are stochastic too: "
+                f"{others}"
+            )
+        flipped = [name for name, layer in self._layers.items() if layer.estimator == "flipout"]
+        if self.antithetic and flipped:
+            raise ValueError(
+                f"antithetic noise and flipout's random signs exclude each other, but {flipped} use flipout"
+            )
+
+    def _allot_weight_space(self) -> tuple[list[Slot], int]:
+        return allot_slots([owner for owner in self._owners if owner.estimator not in ACTIVATION_SPACE])
+
+    def _settle(self, x: NetworkInput) -> None:
+        """Changes estimators that would draw one weight several times, before the first pass."""
+        if self._is_settled:
+            return
+        with in_place(self._slots, [slot.posterior.mean for slot in self._slots]):
+            seen = probe(self.network, self._layers, x)
+        for name, layer in self._layers.items():
+            owner = layer._stochastic
+            times = seen.num_calls.get(layer, 0)
+            if owner.estimator not in ACTIVATION_SPACE or (times < 2 and layer not in seen.several_rows):
+                continue
+            if not owner.was_asked_for:
+                owner.estimator = "reparameterization"
+                owner.why = f"called {times} times in one pass" if times > 1 else "several rows for each datum"
+            elif times > 1:
+                raise ValueError(
+                    f"estimator={owner.estimator!r} draws the outputs of {name!r} independently in each of its {times} "
+                    "calls in one pass, but its weight is the same in all: use 'auto' or 'reparameterization'"
+                )
+        self._drawn_in_training = self._allot_weight_space()
+        self._head = seen.last
+        self._is_settled = True
+
+    def _training_noise(self, num_samples: int, num_weights: int, device: torch.device) -> Tensor:
+        if not self.antithetic:
+            return torch.randn(num_samples, num_weights, device=device)
+        return antithetic_pairs(torch.randn((num_samples + 1) // 2, num_weights, device=device), num_samples)
+
+    def _prediction_weights(self, first: int, stop: int, num_samples: int, seed: int) -> list[Tensor]:
+        if num_samples * self.num_weights > MAX_CACHED_WEIGHTS:
+            return self._draw_for_prediction(first, stop, seed)
+        if self._cache is None or not self._cache.holds(seed, num_samples, self.parameters()):
+            draws = self._draw_for_prediction(0, num_samples, seed)
+            self._cache = _DrawnWeights(seed, num_samples, [p.detach().clone() for p in self.parameters()], draws)
+        return [weight[first:stop] for weight in self._cache.draws]
+
+    def _draw_for_prediction(self, first: int, stop: int, seed: int) -> list[Tensor]:
+        return draw_weights(self._slots, sample_noise(seed, first, stop, self.num_weights, antithetic=self.antithetic))
+
+    def _run(
+        self,
+        features: NetworkInput,
+        tail: Sequence[nn.Module],
+        num_samples: int,
+        slots: Sequence[Slot],
+        weights: Sequence[Tensor],
+    ) -> Tensor:
+        """S passes with the given weights; layers without a weight in their slot draw their own noise."""
+        mode = self._mode(slots, device_of(features))
+        if mode == "repeat":
+            return self._run_repeated(features, tail, num_samples, slots, weights)
+
+        def run(_: object, *drawn: Tensor) -> Tensor:
+            with in_place(slots, drawn):
+                hidden = call(tail[0], features)
+                for module in tail[1:]:
+                    hidden = module(hidden)
+            return hidden
+
+        if mode == "vmap":
+            index = torch.arange(num_samples, device=device_of(features))
+            is_new = torch.is_grad_enabled() not in self._vmap_works
+            try:
+                with no_fused_attention(), no_slow_fallback(is_new and self.vectorization == "auto"):
+                    outputs: Tensor = torch.vmap(run, randomness="different")(index, *weights)
+            except (RuntimeError, NotImplementedError, UserWarning):
+                if self.vectorization == "vmap":
+                    raise
+            else:
+                self._vmap_works[torch.is_grad_enabled()] = True
+                return outputs
+        outputs = torch.stack([run(index, *(weight[index] for weight in weights)) for index in range(num_samples)])
+        if mode == "vmap":
+            self._vmap_works[torch.is_grad_enabled()] = False
+        return outputs
+
+    def _mode(self, slots: Sequence[Slot], device: torch.device) -> Vectorization:
+        if self.vectorization != "auto":
+            return self.vectorization
+        if not slots and len(self._layers) == len(self.modules):
+            return "repeat"
+        mixes = any(norm.training for norm in self._norms)
+        if self._convolves and device.type == "cpu":
+            return "loop"
+        if self._rows_stay_apart and not mixes:
+            return "repeat"
+        works = self._vmap_works.get(torch.is_grad_enabled(), not self._recurs)
+        return "vmap" if works and not mixes and not has_fast_path(self.network) else "loop"
+
+    def _run_repeated(
+        self,
+        features: NetworkInput,
+        tail: Sequence[nn.Module],
+        num_samples: int,
+        slots: Sequence[Slot],
+        weights: Sequence[Tensor],
+    ) -> Tensor:
+        first, *rest = tail
+        num_rows = num_samples * batch_size(features)
+        with in_place(slots, weights), self._copies(num_samples):
+            if isinstance(first, VariationalLayer) and isinstance(features, Tensor):
+                hidden: Tensor = first(features, num_samples=num_samples).flatten(0, 1)
+            else:
+                copies = map_tensors(lambda x: x.expand(num_samples, *x.shape).flatten(0, 1), features)
+                hidden = call(first, copies)
+            for module in rest:
+                hidden = module(hidden)
+        if hidden.shape[0] != num_rows:
+            raise ValueError(
+                f"the network made {hidden.shape[0]} rows from {num_rows}: "
+                "the first dimension of its input and of its output must be the batch"
+            )
+        outputs: Tensor = hidden.reshape(num_samples, -1, *hidden.shape[1:])
+        return outputs
+
+    @contextmanager
+    def _copies(self, num_samples: int) -> Iterator[None]:
+        """Tells every stochastic module that the batch consists of copies."""
+        try:
+            for owner in self._owners:
+                owner.num_copies, owner.is_antithetic = num_samples, self.antithetic
+            yield
+        finally:
+            for owner in self._owners:
+                owner.num_copies, owner.is_antithetic = None, False
+
+    def _shared_prefix(self, x: NetworkInput) -> tuple[NetworkInput, list[nn.Module]]:
+        """What all samples share, and the modules that differ between them."""
+        if len(self._chain) == 1 or not isinstance(x, Tensor):
+            features = self._features_of_head(x)
+            return (x, [self.network]) if features is None else (features, self.modules)
+        for position, module in enumerate(self._chain):
+            if is_random(module):
+                return x, self._chain[position:]
+            x = module(x)
+        raise RuntimeError("the network's stochastic modules are not among its modules any more")
+
+    def _features_of_head(self, x: NetworkInput) -> Tensor | None:
+        """The input of the only stochastic layer, if that layer's output is the network's."""
+        if self._head is None or self.modules != [self._head] or is_random(self.network, but=self._head):
+            return None
+        calls: list[Tensor] = []
+        handle = self._head.register_forward_pre_hook(lambda _, inputs: calls.append(inputs[0]))
+        try:
+            self.mean_output(x)
+        finally:
+            handle.remove()
+        return calls[0]
+
+
+def _kl(groups: Sequence[tuple[Sequence[Slot], MeanFieldGaussian]]) -> Tensor:
+    terms = [posterior.kl(slots[0].owner.prior(slots[0].name)) for slots, posterior in groups]
+    return torch.stack(terms).sum() if len(terms) > 1 else terms[0]

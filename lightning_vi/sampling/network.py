@@ -1,0 +1,240 @@
+"""What the engine has to know of a network: how it is called, what it consists of, where it is random."""
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from lightning_vi.layers import stochastic_parameters
+
+NetworkInput = Tensor | Sequence[Any] | Mapping[str, Any]
+"""A tensor; a tuple or list of positional arguments; or a dictionary, whose entries are keyword arguments if the
+network's `forward` takes them, and which is one argument otherwise. The first dimension of each tensor is the batch."""
+
+_ROW_BY_ROW = {
+    *("activation", "batchnorm", "container", "conv", "dropout", "flatten", "instancenorm", "linear", "normalization"),
+    *("padding", "pooling", "upsampling"),
+}
+_NOT_ROW_BY_ROW = (nn.MultiheadAttention, nn.Bilinear)  # called with several inputs
+
+
+def call(network: nn.Module, x: NetworkInput) -> Tensor:
+    """A network's output.
+
+    Args:
+        network: The network.
+        x: Its input.
+
+    Returns:
+        Shape [B, ...].
+    """
+    if isinstance(x, Tensor):
+        output = network(x)
+    elif isinstance(x, Mapping):
+        output = network(**x) if _takes_keywords(network, x) else network(x)
+    else:
+        output = network(*x)
+    return cast(Tensor, output)
+
+
+def _takes_keywords(network: nn.Module, x: Mapping[str, Any]) -> bool:
+    try:
+        inspect.signature(network.forward).bind(**x)
+    except TypeError:
+        return False
+    return True
+
+
+def map_tensors(function: Callable[[Tensor], Tensor], x: NetworkInput) -> NetworkInput:
+    """An input with each of its tensors replaced.
+
+    Args:
+        function: What makes the new tensor.
+        x: Any input.
+
+    Returns:
+        An input of the same structure.
+    """
+    return function(x) if isinstance(x, Tensor) else cast(NetworkInput, apply_to_collection(x, Tensor, function))
+
+
+def tensors(x: NetworkInput) -> list[Tensor]:
+    """The tensors of an input.
+
+    Args:
+        x: Any input.
+
+    Returns:
+        At least one.
+
+    Raises:
+        TypeError: If there is none.
+    """
+    found: list[Tensor] = []
+    map_tensors(lambda tensor: found.append(tensor) or tensor, x)  # type: ignore[func-returns-value]
+    if not found:
+        raise TypeError(f"the input of a network must hold a tensor, got a {type(x).__name__} without one")
+    return found
+
+
+def batch_size(x: NetworkInput) -> int:
+    """The number of rows B of an input.
+
+    Args:
+        x: Any input.
+
+    Returns:
+        The length of the first dimension of its first tensor.
+
+    Raises:
+        TypeError: If the input holds no tensor.
+    """
+    tensor = tensors(x)[0]
+    return len(tensor) if tensor.dim() else 1
+
+
+def device_of(x: NetworkInput) -> torch.device:
+    """Where an input is.
+
+    Args:
+        x: Any input.
+
+    Returns:
+        The device of its first tensor.
+
+    Raises:
+        TypeError: If the input holds no tensor.
+    """
+    return tensors(x)[0].device
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Runs its body with every module in evaluation mode, and puts each one's mode back, also after an exception.
+
+    Args:
+        module: The modes of this module and of all below it.
+    """
+    training = [part for part in module.modules() if part.training]
+    try:
+        for part in training:
+            part.training = False
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+def unroll(network: nn.Module) -> list[nn.Module]:
+    """The modules of nested plain `nn.Sequential` containers in a row; other networks as they are.
+
+    Args:
+        network: Any network.
+
+    Returns:
+        Modules that make up the network when one is called on the output of the one before.
+    """
+    hooked = network._forward_hooks or network._forward_pre_hooks or network._backward_hooks
+    if not isinstance(network, nn.Sequential) or type(network).forward is not nn.Sequential.forward or hooked:
+        return [network]
+    return [part for child in network for part in unroll(child)]
+
+
+def is_random(module: nn.Module, but: nn.Module | None = None) -> bool:
+    """Whether a module's output differs between samples: stochastic weights, and dropout that is switched on.
+
+    Args:
+        module: The module.
+        but: A part of it that does not count.
+
+    Returns:
+        Whether anything in it is random.
+    """
+    return any(
+        part is not but and (stochastic_parameters(part) is not None or _drops(part)) for part in module.modules()
+    )
+
+
+def _drops(module: nn.Module) -> bool:
+    if not module.training:
+        return False
+    if isinstance(module, _DropoutNd | nn.RReLU):
+        return not isinstance(module, _DropoutNd) or module.p > 0
+    probability = getattr(module, "dropout", 0.0) if isinstance(module, nn.RNNBase | nn.MultiheadAttention) else 0.0
+    return probability > 0
+
+
+def treats_rows_alike(module: nn.Module) -> bool:
+    """Whether a torch module is known to compute each row of the batch from that row alone.
+
+    Args:
+        module: Any module; batch normalisation counts as in evaluation mode.
+
+    Returns:
+        False for what is not known, such as modules that are not torch's.
+    """
+    return all(_is_row_by_row(part) for part in module.modules())
+
+
+def _is_row_by_row(module: nn.Module) -> bool:
+    torch_class: Any = next(kind for kind in type(module).__mro__ if kind.__module__.startswith("torch."))
+    if type(module).forward is not torch_class.forward and stochastic_parameters(module) is None:
+        return False
+    if isinstance(module, _BatchNorm):
+        return module.track_running_stats
+    if isinstance(module, nn.Flatten):
+        return module.start_dim > 0
+    if getattr(module, "dim", 1) in (0, None):
+        return False
+    return torch_class.__module__.rpartition(".")[2] in _ROW_BY_ROW and not isinstance(module, _NOT_ROW_BY_ROW)
+
+
+def has_fast_path(network: nn.Module) -> bool:
+    """Whether some module takes another, fused way in evaluation mode without gradients.
+
+    Args:
+        network: Any network.
+
+    Returns:
+        Whether there is one, and it would be taken now.
+    """
+    return not torch.is_grad_enabled() and any(
+        isinstance(module, nn.MultiheadAttention | nn.TransformerEncoderLayer | nn.TransformerEncoder)
+        and not module.training
+        for module in network.modules()
+    )
+
+
+@contextmanager
+def no_fused_attention() -> Iterator[None]:
+    """Runs its body without the fused kernels of torch's attention, which `torch.vmap` cannot trace."""
+    was_enabled = torch.backends.mha.get_fastpath_enabled()
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(was_enabled)
+
+
+@contextmanager
+def no_slow_fallback(refused: bool = True) -> Iterator[None]:
+    """Makes an error of the warning that `torch.vmap` runs an operation in a loop of its own.
+
+    Args:
+        refused: Whether to do so.
+    """
+    if not refused:
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "There is a performance drop because we have not yet implemented")
+        yield

@@ -1,0 +1,61 @@
+"""A first look at how a network uses its layers."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_vi.layers import VariationalLayer
+from lightning_vi.noise import private_random_state
+from lightning_vi.sampling.network import NetworkInput, call, device_of, evaluating, no_fused_attention
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How one forward pass used the variational layers.
+
+    Attributes:
+        num_calls: How often each layer was called.
+        several_rows: Layers behind which the rows of a datum, such as its tokens, may be mixed: they have an input
+            with more than one row for each datum, and their output is not the network's.
+        last: The layer whose output is the network's, if it was called once.
+    """
+
+    num_calls: Mapping[VariationalLayer, int]
+    several_rows: frozenset[VariationalLayer]
+    last: VariationalLayer | None
+
+
+def probe(network: nn.Module, layers: Mapping[str, VariationalLayer], x: NetworkInput) -> Probe:
+    """Runs a network once, in evaluation mode and on a random state of its own, and watches its layers.
+
+    Args:
+        network: The network, with weights in its slots.
+        layers: The layers to watch, by name.
+        x: Its input.
+
+    Returns:
+        What was seen.
+    """
+    calls: list[tuple[VariationalLayer, int, Tensor]] = []
+
+    def watch(layer: VariationalLayer, _: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        calls.append((layer, inputs[0].dim() if inputs else 0, output))
+
+    handles = [layer.register_forward_hook(partial(watch, layer)) for layer in layers.values()]
+    try:
+        with torch.no_grad(), evaluating(network), no_fused_attention(), private_random_state(0, device_of(x)):
+            output = call(network, x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    num_calls = Counter(layer for layer, _, _ in calls)
+    ends = {layer for layer, _, result in calls if result is output and num_calls[layer] == 1}
+    several = frozenset(
+        layer for layer, dim, _ in calls if isinstance(layer, nn.Linear) and dim > 2 and layer not in ends
+    )
+    return Probe(num_calls, several, next(iter(ends), None))

@@ -1,0 +1,155 @@
+"""Methods on trained networks: posterior means, priors around the weights, and what stays frozen."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import fit, loader, normal, quiet_trainer
+from network_zoo import Residual
+from torch import nn
+from torch.distributions import Normal, kl_divergence
+from torch.nn import functional as F
+
+from lightning_vi import Deterministic, LastLayerVI, MeanFieldVI
+from lightning_vi.backbones import MLP
+from lightning_vi.likelihoods import Gaussian
+from lightning_vi.posteriors import ProportionalStd
+from lightning_vi.priors import GaussianPrior
+
+X, Y = normal(16, 3), normal(16, 1)
+
+
+def trained() -> nn.Module:
+    """A network with a weight of zero, and others on both sides of it."""
+    network = MLP(3, [4], 1)
+    with torch.no_grad():
+        network[0].bias.zero_()
+    return network
+
+
+def test_posteriors_start_on_the_weights_and_in_proportion_to_them() -> None:
+    network = trained()
+    method = MeanFieldVI.from_pretrained(network, Gaussian(), delta=0.2, prior_std=0.5)
+    state = method.backbone.state_dict()
+    for name, weight in network.named_parameters():
+        assert torch.equal(state[f"{name}_mu"], weight)
+        torch.testing.assert_close(F.softplus(state[f"{name}_rho"]), (0.2 * weight.abs()).clamp_min(1e-3))
+        assert torch.equal(state[f"{name}_prior_mean"], weight)
+
+
+def test_the_prior_stands_around_the_weights() -> None:
+    network = trained()
+    method = MeanFieldVI.from_pretrained(network, Gaussian(), delta=0.2, prior_std=0.5)
+    with torch.no_grad():
+        for name, parameter in method.backbone.named_parameters():
+            parameter.add_(0.1 if name.endswith("mu") else 0.3)
+    state = method.backbone.state_dict()
+    expected = sum(
+        kl_divergence(Normal(state[f"{name}_mu"], F.softplus(state[f"{name}_rho"])), Normal(weight, 0.5)).sum()
+        for name, weight in network.named_parameters()
+    )
+    torch.testing.assert_close(method.engine.kl(), expected)
+
+
+def test_the_prior_survives_a_checkpoint(tmp_path: Path) -> None:
+    """The file's prior means win over those of the fresh network that it is loaded into."""
+    method = MeanFieldVI.from_pretrained(trained(), Gaussian(), prior_std=0.5)
+    trainer = quiet_trainer()
+    trainer.fit(method, loader(X, Y))
+    trainer.save_checkpoint(tmp_path / "method.ckpt")
+    loaded = MeanFieldVI.load_from_checkpoint(
+        tmp_path / "method.ckpt",
+        backbone=MLP(3, [4], 1),
+        likelihood=Gaussian(),
+        prior=GaussianPrior("pretrained", 0.5),
+        weights_only=True,
+    )
+    torch.testing.assert_close(loaded.engine.kl(), method.engine.kl())
+    torch.testing.assert_close(loaded.predict(X).epistemic_var, method.predict(X).epistemic_var)
+
+
+def test_a_fitted_method_hands_on_its_network_and_its_likelihood() -> None:
+    deterministic = Deterministic(trained(), Gaussian())
+    fit(deterministic, loader(X, Y), max_epochs=3)
+    method = MeanFieldVI.from_pretrained(deterministic, delta=1e-3)
+    torch.testing.assert_close(method.point_outputs(X), deterministic.point_outputs(X))
+    torch.testing.assert_close(method.likelihood.noise_std, deterministic.likelihood.noise_std)
+    assert method.likelihood is not deterministic.likelihood
+
+
+def test_a_last_layer_can_be_warm_too() -> None:
+    method = LastLayerVI.from_pretrained(trained(), Gaussian(), freeze_backbone=True)
+    assert isinstance(method, LastLayerVI)
+    assert {row.name for row in method.conversion.modules if row.stochastic} == {"2"}
+
+
+def test_options_that_it_sets_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"sets \['init_std', 'prior'\]"):
+        MeanFieldVI.from_pretrained(trained(), Gaussian(), prior=GaussianPrior(), init_std=0.1)
+    with pytest.raises(TypeError, match="likelihood is needed"):
+        MeanFieldVI.from_pretrained(trained())
+    with pytest.raises(ValueError, match="delta must be positive and finite, got 0"):
+        MeanFieldVI.from_pretrained(trained(), Gaussian(), delta=0.0)
+    with pytest.raises(ValueError, match="min_std must be positive and finite, got nan"):
+        ProportionalStd(min_std=float("nan"))
+    with pytest.raises(ValueError, match=r"mean must be a number, a tensor or 'pretrained', got 'zero'"):
+        GaussianPrior("zero")  # type: ignore[arg-type]
+
+
+def test_an_unsettled_prior_says_so() -> None:
+    with pytest.raises(ValueError, match=r"GaussianPrior\(mean='pretrained', std=1.0\) needs for_parameter"):
+        GaussianPrior("pretrained").log_prob(torch.zeros(2))
+
+
+def test_a_deterministic_checkpoint_becomes_posterior_means(tmp_path: Path) -> None:
+    network = Residual()
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    method = MeanFieldVI(Residual(), Gaussian(num_targets=2))
+    method.backbone.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
+    x = torch.randn(2, 2, 4, 4)
+    torch.testing.assert_close(method.eval().point_outputs(x), network.eval()(x))
+
+
+def test_a_frozen_backbone_stays_and_the_posterior_trains() -> None:
+    method = MeanFieldVI(MLP(3, [4], 1), Gaussian(), stochastic_module_names=[-1], freeze_backbone=True)
+    before = {name: parameter.detach().clone() for name, parameter in method.named_parameters()}
+    fit(method, loader(X, Y))
+    changed = {name for name, parameter in method.named_parameters() if not torch.equal(parameter, before[name])}
+    head = {f"backbone.2.{name}_{kind}" for name in ("weight", "bias") for kind in ("mu", "rho")}
+    assert changed == head | {"likelihood.noise_rho"}
+
+
+def test_a_deterministic_bias_is_part_of_the_frozen_backbone() -> None:
+    method = MeanFieldVI(MLP(3, [4], 1), Gaussian(), stochastic_biases=False, freeze_backbone=True)
+    frozen = {name for name, parameter in method.backbone.named_parameters() if not parameter.requires_grad}
+    assert frozen == {"0.bias", "2.bias"}
+
+
+def test_freezing_needs_something_deterministic() -> None:
+    with pytest.raises(ValueError, match="freeze_backbone=True has nothing to freeze"):
+        MeanFieldVI(MLP(3, [4], 1), Gaussian(), freeze_backbone=True)
+
+
+def test_the_callers_network_is_not_frozen() -> None:
+    network = MLP(3, [4], 1)
+    MeanFieldVI(network, Gaussian(), stochastic_module_names=[-1], freeze_backbone=True)
+    assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(
+    "selector",
+    [nn.Linear, lambda name, module: isinstance(module, nn.Linear) and name != "0"],
+    ids=["class", "predicate"],
+)
+def test_selectors_that_are_no_plain_values_come_back_from_a_checkpoint(selector: Any, tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 1))
+    method = MeanFieldVI(network, Gaussian(), stochastic_module_names=[selector], init_std=ProportionalStd(0.3))
+    trainer = quiet_trainer()
+    trainer.fit(method, loader(X, Y))
+    trainer.save_checkpoint(tmp_path / "method.ckpt")
+    loaded = MeanFieldVI.load_from_checkpoint(
+        tmp_path / "method.ckpt", backbone=network, likelihood=Gaussian(), weights_only=True
+    )
+    assert loaded.conversion == method.conversion
+    torch.testing.assert_close(loaded.predict(X).epistemic_var, method.predict(X).epistemic_var)
