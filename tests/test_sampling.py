@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from lightning_vi.conversion import convert
 from lightning_vi.layers import VariationalLayer, VariationalLinear
 from lightning_vi.noise import private_random_state, sample_noise
-from lightning_vi.sampling import SamplingEngine
+from lightning_vi.sampling import SamplingEngine, weights
 from lightning_vi.sampling import engine as sampling
 
 CPU = torch.device("cpu")
@@ -143,8 +143,8 @@ def test_memory_limits_cut_into_chunks_and_change_no_value(
     x = torch.randn(5, 2)
     expected = predicted(SamplingEngine(network), x, 7)
     engine = SamplingEngine(network)
-    per_sample = 5 if limit == "MAX_ROWS_PER_PASS" else engine.num_weights
-    monkeypatch.setattr(sampling, limit, 2 * per_sample)
+    per_sample = 5 if limit == "MAX_ROWS_PER_PASS" else sum(p.numel() for p in engine.parameters()) // 2
+    monkeypatch.setattr(weights if limit == "MAX_CACHED_WEIGHTS" else sampling, limit, 2 * per_sample)
     with torch.no_grad():
         chunks = list(engine.prediction_samples(x, 7, seed=0))
     if limit != "MAX_CACHED_WEIGHTS":
@@ -197,7 +197,7 @@ def test_drawn_weights_are_not_drawn_again_for_the_next_batch(monkeypatch: pytes
         calls.append(1)
         return sample_noise(*args, antithetic=antithetic)
 
-    monkeypatch.setattr(sampling, "sample_noise", counted)
+    monkeypatch.setattr(weights, "sample_noise", counted)
     engine = SamplingEngine(small())
     for part in torch.randn(9, 2).split(3):
         predicted(engine, part, 5)

@@ -89,7 +89,7 @@ class VariationalLinear(VariationalLayer, nn.Linear):
             outputs = torch.bmm(rows, weight.mT)
         else:
             outputs = torch.baddbmm(bias.unsqueeze(-2) if bias.dim() > 1 else bias, rows, weight.mT)
-        return outputs.view(*x.shape[:-1], -1)
+        return outputs if x.dim() == 3 else outputs.view(*x.shape[:-1], -1)
 
     def is_batched(self, x: Tensor) -> bool:  # noqa: D102
         return x.dim() > 1

@@ -72,7 +72,7 @@ class MeanFieldGaussian:
         Returns:
             Draws of the shape of `noise`.
         """
-        return torch.addcmul(self.mu, self.std, noise)
+        return self.mu + self.std * noise
 
     def kl(self, prior: GaussianDivergence) -> Tensor:
         """KL divergence to `prior`, summed over the elements, in nats."""

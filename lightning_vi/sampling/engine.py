@@ -11,8 +11,7 @@ is computed once. The samples are run in one of three ways:
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +24,6 @@ from lightning_vi.layers import (
     activation_moments,
     stochastic_parameters,
 )
-from lightning_vi.noise import antithetic_pairs, sample_noise
-from lightning_vi.posteriors import MeanFieldGaussian
 from lightning_vi.sampling.network import (
     NetworkInput,
     batch_size,
@@ -41,33 +38,14 @@ from lightning_vi.sampling.network import (
     unroll,
 )
 from lightning_vi.sampling.probe import probe
-from lightning_vi.sampling.slots import Slot, allot_slots, draw_weights, group_by_prior, in_place, join, known_stds
+from lightning_vi.sampling.slots import JointPosterior, Slot, in_place, known_stds
+from lightning_vi.sampling.weights import WeightSampler
 
 Vectorization = Literal["auto", "repeat", "vmap", "loop"]
 VECTORIZATIONS: tuple[Vectorization, ...] = ("auto", "repeat", "vmap", "loop")
 
 MAX_ROWS_PER_PASS = 2**16
 MAX_WEIGHTS_PER_PASS = 2**26
-MAX_CACHED_WEIGHTS = 2**25
-
-
-@dataclass(frozen=True)
-class _DrawnWeights:
-    """Weights that were drawn from parameters of these values.
-
-    The values are compared, because not every update counts up a tensor's version: fused optimizers do not.
-    """
-
-    seed: int
-    num_samples: int
-    parameters: list[Tensor]
-    draws: list[Tensor]
-
-    def holds(self, seed: int, num_samples: int, parameters: Sequence[Tensor]) -> bool:
-        return (seed, num_samples) == (self.seed, self.num_samples) and all(
-            then.device == now.device and then.dtype == now.dtype and torch.equal(then, now)
-            for then, now in zip(self.parameters, parameters, strict=True)
-        )
 
 
 class SamplingEngine:
@@ -109,10 +87,7 @@ class SamplingEngine:
             name: module for name, module in network.named_modules() if isinstance(module, VariationalLayer)
         }
         self._check_options()
-        self._slots, self.num_weights = allot_slots(self._owners)
-        self._drawn_in_training = self._allot_weight_space()
-        self._owned = [(owner, [slot for slot in self._slots if slot.owner is owner]) for owner in self._owners]
-        self._groups = group_by_prior(self._slots)
+        self._weights = WeightSampler(self._owners, antithetic)
         self._chain = unroll(network)
         self._rows_stay_apart = len(self._layers) == len(self.modules) and all(map(treats_rows_alike, self._chain))
         parts = list(network.modules())
@@ -120,26 +95,16 @@ class SamplingEngine:
         self._convolves = any(isinstance(part, _ConvNd) for part in parts)
         self._recurs = any(isinstance(part, nn.RNNBase) for part in parts)
         self._vmap_works: dict[bool, bool] = {}
-        self._cache: _DrawnWeights | None = None
         self._is_settled = False
         self._head: VariationalLayer | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_cache": None}
-
     def parameters(self) -> list[nn.Parameter]:
         """The variational parameters: means and unconstrained scales, tied ones once."""
-        found = [
-            module.get_parameter(f"{name}_{kind}")
-            for module, owner in zip(self.modules, self._owners, strict=True)
-            for name in owner.names
-            for kind in ("mu", "rho")
-        ]
-        return list({id(parameter): parameter for parameter in found}.values())
+        return cast(list[nn.Parameter], self._weights.parameters())
 
     def kl(self) -> Tensor:
         """KL divergence summed over every stochastic weight, tied ones once; nats, a scalar tensor."""
-        return _kl([(slots, join(slots)) for slots in self._groups])
+        return _kl(self._weights.joints())
 
     def mean_output(self, x: NetworkInput) -> Tensor:
         """One forward pass on posterior means.
@@ -150,7 +115,7 @@ class SamplingEngine:
         Returns:
             Network output, shape [B, ...].
         """
-        with in_place(self._slots, [slot.posterior.mean for slot in self._slots]):
+        with self._means_in_place():
             return call(self.network, x)
 
     def training_pass(self, x: NetworkInput, num_samples: int) -> tuple[Tensor, Tensor]:
@@ -167,10 +132,10 @@ class SamplingEngine:
             ValueError: See `training_samples`.
         """
         self._settle(x)
-        groups = [(slots, join(slots)) for slots in self._groups]
-        with known_stds(self._owned, groups):
-            outputs = self.training_samples(x, num_samples)
-        return outputs, _kl(groups)
+        joints = self._weights.joints()
+        with known_stds(joints):
+            outputs = self._training_samples(x, num_samples, joints)
+        return outputs, _kl(joints)
 
     def training_samples(self, x: NetworkInput, num_samples: int) -> Tensor:
         """Draws of the network's output with fresh noise, differentiable in the variational parameters.
@@ -187,10 +152,7 @@ class SamplingEngine:
                 outputs was named for a layer that is called several times in one pass.
         """
         self._settle(x)
-        slots, num_weights = self._drawn_in_training
-        weights = draw_weights(slots, self._training_noise(num_samples, num_weights, device_of(x)))
-        features, tail = self._shared_prefix(x)
-        return self._run(features, tail, num_samples, slots, weights)
+        return self._training_samples(x, num_samples)
 
     def prediction_samples(self, x: NetworkInput, num_samples: int, seed: int) -> Iterator[Tensor]:
         """Outputs of the networks number 0 to S - 1 that belong to a seed, in chunks that bound the memory.
@@ -204,13 +166,13 @@ class SamplingEngine:
             Shape [chunk, B, ...]; the chunks add up to S.
         """
         self._settle(x)
-        per_pass = min(MAX_ROWS_PER_PASS // max(batch_size(x), 1), MAX_WEIGHTS_PER_PASS // self.num_weights)
+        per_pass = min(MAX_ROWS_PER_PASS // max(batch_size(x), 1), MAX_WEIGHTS_PER_PASS // self._weights.num_weights)
         chunk = max(1, min(num_samples, per_pass))
         features, tail = self._shared_prefix(x)
         for first in range(0, num_samples, chunk):
             stop = min(first + chunk, num_samples)
-            weights = self._prediction_weights(first, stop, num_samples, seed)
-            yield self._run(features, tail, stop - first, self._slots, weights)
+            weights = self._weights.for_prediction(first, stop, num_samples, seed)
+            yield self._run(features, tail, stop - first, self._weights.slots, weights)
 
     def output_moments(self, x: NetworkInput) -> tuple[Tensor, Tensor] | None:
         """Exact mean and standard deviation of the output, where it is the output of one variational layer.
@@ -240,14 +202,17 @@ class SamplingEngine:
                 f"antithetic noise and flipout's random signs exclude each other, but {flipped} use flipout"
             )
 
-    def _allot_weight_space(self) -> tuple[list[Slot], int]:
-        return allot_slots([owner for owner in self._owners if owner.estimator not in ACTIVATION_SPACE])
+    @contextmanager
+    def _means_in_place(self) -> Iterator[None]:
+        slots = self._weights.slots
+        with in_place(slots, [slot.posterior.mean for slot in slots]):
+            yield
 
     def _settle(self, x: NetworkInput) -> None:
         """Changes estimators that would draw one weight several times, before the first pass."""
         if self._is_settled:
             return
-        with in_place(self._slots, [slot.posterior.mean for slot in self._slots]):
+        with self._means_in_place():
             seen = probe(self.network, self._layers, x)
         for name, layer in self._layers.items():
             owner = layer._stochastic
@@ -262,25 +227,16 @@ class SamplingEngine:
                     f"estimator={owner.estimator!r} draws the outputs of {name!r} independently in each of its {times} "
                     "calls in one pass, but its weight is the same in all: use 'auto' or 'reparameterization'"
                 )
-        self._drawn_in_training = self._allot_weight_space()
+        self._weights.regroup()
         self._head = seen.last
         self._is_settled = True
 
-    def _training_noise(self, num_samples: int, num_weights: int, device: torch.device) -> Tensor:
-        if not self.antithetic:
-            return torch.randn(num_samples, num_weights, device=device)
-        return antithetic_pairs(torch.randn((num_samples + 1) // 2, num_weights, device=device), num_samples)
-
-    def _prediction_weights(self, first: int, stop: int, num_samples: int, seed: int) -> list[Tensor]:
-        if num_samples * self.num_weights > MAX_CACHED_WEIGHTS:
-            return self._draw_for_prediction(first, stop, seed)
-        if self._cache is None or not self._cache.holds(seed, num_samples, self.parameters()):
-            draws = self._draw_for_prediction(0, num_samples, seed)
-            self._cache = _DrawnWeights(seed, num_samples, [p.detach().clone() for p in self.parameters()], draws)
-        return [weight[first:stop] for weight in self._cache.draws]
-
-    def _draw_for_prediction(self, first: int, stop: int, seed: int) -> list[Tensor]:
-        return draw_weights(self._slots, sample_noise(seed, first, stop, self.num_weights, antithetic=self.antithetic))
+    def _training_samples(
+        self, x: NetworkInput, num_samples: int, joints: Sequence[JointPosterior] | None = None
+    ) -> Tensor:
+        weights = self._weights.for_training(num_samples, device_of(x), joints)
+        features, tail = self._shared_prefix(x)
+        return self._run(features, tail, num_samples, self._weights.training_slots, weights)
 
     def _run(
         self,
@@ -393,6 +349,6 @@ class SamplingEngine:
         return calls[0]
 
 
-def _kl(groups: Sequence[tuple[Sequence[Slot], MeanFieldGaussian]]) -> Tensor:
-    terms = [posterior.kl(slots[0].owner.prior(slots[0].name)) for slots, posterior in groups]
+def _kl(joints: Sequence[JointPosterior]) -> Tensor:
+    terms = [joint.kl() for joint in joints]
     return torch.stack(terms).sum() if len(terms) > 1 else terms[0]

@@ -1,13 +1,12 @@
-"""Drawn weights, and the places in a network where they go."""
+"""The places in a network where drawn weights go."""
 
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from lightning_vi.layers import StochasticParameters
+from lightning_vi.layers import ACTIVATION_SPACE, StochasticParameters
 from lightning_vi.posteriors import MeanFieldGaussian
 
 MAX_JOINED_WEIGHTS = 2**14
@@ -48,27 +47,6 @@ def allot_slots(owners: Sequence[StochasticParameters]) -> tuple[list[Slot], int
     return slots, total
 
 
-def draw_weights(slots: Sequence[Slot], noise: Tensor) -> list[Tensor]:
-    """Weights from noise.
-
-    Args:
-        slots: Where the weights go.
-        noise: Standard normal, shape [S, number of weights].
-
-    Returns:
-        One tensor for each slot, of the parameter's shape behind S.
-    """
-    draws = []
-    for slot in slots:
-        posterior = slot.posterior
-        mu = posterior.mu
-        part = noise[:, slot.start : slot.stop].view(-1, *mu.shape).to(device=mu.device, dtype=mu.dtype)
-        for row in slot.owner.deterministic_rows(slot.name):
-            part = part.index_fill(1, torch.tensor([row], device=mu.device), 0.0)
-        draws.append(posterior.rsample(part))
-    return draws
-
-
 @contextmanager
 def in_place(slots: Sequence[Slot], weights: Sequence[Tensor]) -> Iterator[None]:
     """Runs its body with weights in their slots, which are empty again afterwards, also after an exception.
@@ -86,8 +64,51 @@ def in_place(slots: Sequence[Slot], weights: Sequence[Tensor]) -> Iterator[None]
             slot.owner.put(slot.name, None)
 
 
-def group_by_prior(slots: Sequence[Slot]) -> list[list[Slot]]:
-    """Distinct parameters, small ones together where their priors allow it: one operation instead of many.
+@dataclass(frozen=True)
+class JointPosterior:
+    """The posterior of several parameters, one operation for all of them.
+
+    Attributes:
+        slots: One or more distinct parameters.
+        posterior: Of the only parameter's shape, or of shape [number of elements].
+    """
+
+    slots: Sequence[Slot]
+    posterior: MeanFieldGaussian
+
+    def kl(self) -> Tensor:
+        """KL divergence to their prior, in nats, a scalar tensor."""
+        first = self.slots[0]
+        return self.posterior.kl(first.owner.prior(first.name))
+
+    def draw(self, noise: Tensor) -> Iterator[Tensor]:
+        """Weights from noise.
+
+        Args:
+            noise: Standard normal, shape [S, number of elements]; what belongs to rows that stay at their means is
+                set to zero there.
+
+        Yields:
+            For each slot, a tensor of its parameter's shape behind S.
+        """
+        mu = self.posterior.mu
+        start = 0
+        for slot in self.slots:
+            for row in slot.owner.deterministic_rows(slot.name):
+                size = slot.owner.mu(slot.name)[0].numel()
+                noise[:, start + row * size : start + (row + 1) * size] = 0.0
+            start += slot.stop - slot.start
+        draws = self.posterior.rsample(noise.view(-1, *mu.shape).to(device=mu.device, dtype=mu.dtype))
+        if len(self.slots) == 1:
+            yield draws
+            return
+        sizes = [slot.stop - slot.start for slot in self.slots]
+        for slot, part in zip(self.slots, draws.split_with_sizes(sizes, 1), strict=True):
+            yield part.view(-1, *slot.owner.mu(slot.name).shape)
+
+
+def group_slots(slots: Sequence[Slot]) -> list[list[Slot]]:
+    """Distinct parameters, small ones together where their priors allow it and they are drawn alike.
 
     Args:
         slots: All slots; tied ones share a range of noise.
@@ -99,40 +120,52 @@ def group_by_prior(slots: Sequence[Slot]) -> list[list[Slot]]:
     for slot in {slot.start: slot for slot in slots}.values():
         mu, shared_key = slot.owner.mu(slot.name), slot.owner.prior(slot.name).elementwise_key
         small = shared_key is not None and mu.numel() <= MAX_JOINED_WEIGHTS
-        groups.setdefault((shared_key, mu.dtype, mu.device) if small else slot, []).append(slot)
+        kind = (shared_key, is_drawn_in_training(slot), mu.dtype, mu.device)
+        groups.setdefault(kind if small else slot, []).append(slot)
     return list(groups.values())
 
 
-def join(slots: Sequence[Slot]) -> MeanFieldGaussian:
-    """The joint posterior of several tensors.
+def is_drawn_in_training(slot: Slot) -> bool:
+    """Whether training draws whole weights for a slot.
 
     Args:
-        slots: One or more.
+        slot: The slot.
 
     Returns:
-        A posterior of shape [number of elements], or that of the only slot as it is, with its std computed.
+        False where the module draws its outputs instead.
+    """
+    return slot.owner.estimator not in ACTIVATION_SPACE
+
+
+def join(slots: Sequence[Slot]) -> JointPosterior:
+    """The joint posterior of several parameters, with its standard deviations computed.
+
+    Args:
+        slots: One or more distinct parameters.
+
+    Returns:
+        Their joint posterior.
     """
     posterior = MeanFieldGaussian.join([slot.posterior for slot in slots])
-    return MeanFieldGaussian(posterior.mu, posterior.rho, posterior.std)
+    return JointPosterior(slots, MeanFieldGaussian(posterior.mu, posterior.rho, posterior.std))
 
 
 @contextmanager
-def known_stds(
-    owned: Sequence[tuple[StochasticParameters, Sequence[Slot]]],
-    groups: Sequence[tuple[Sequence[Slot], MeanFieldGaussian]],
-) -> Iterator[None]:
-    """Runs its body with the standard deviations that are at hand; those of joined, small tensors are not.
+def known_stds(joints: Sequence[JointPosterior]) -> Iterator[None]:
+    """Runs its body with the standard deviations of single parameters known to the modules that draw their outputs.
 
     Args:
-        owned: Stochastic parameters and their slots.
-        groups: Slots and their joint posteriors.
+        joints: Joint posteriors; those of several parameters are left out.
     """
-    stds = {members[0].start: joint.std for members, joint in groups if len(members) == 1}
-    large = [(owner, slots) for owner, slots in owned if any(slot.start in stds for slot in slots)]
+    owned: dict[StochasticParameters, dict[str, Tensor]] = {}
+    for joint in joints:
+        if len(joint.slots) == 1 and not is_drawn_in_training(joint.slots[0]):
+            slot = joint.slots[0]
+            owned.setdefault(slot.owner, {})[slot.name] = joint.posterior.std
     try:
-        for owner, slots in large:
-            owner.know_stds({slot.name: stds[slot.start] for slot in slots if slot.start in stds})
+        for owner, stds in owned.items():
+            owner.know_stds(stds)
         yield
     finally:
-        for owner, _ in large:
+        for owner in owned:
             owner.know_stds({})

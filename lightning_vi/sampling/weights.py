@@ -1,0 +1,134 @@
+"""Weights drawn from the posteriors of a network."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_vi.layers import StochasticParameters
+from lightning_vi.noise import antithetic_pairs, sample_noise
+from lightning_vi.sampling.slots import (
+    JointPosterior,
+    Slot,
+    allot_slots,
+    group_slots,
+    is_drawn_in_training,
+    join,
+)
+
+MAX_CACHED_WEIGHTS = 2**25
+
+
+@dataclass(frozen=True)
+class _DrawnWeights:
+    """Weights that were drawn from parameters of these values.
+
+    The values are compared, because not every update counts up a tensor's version: fused optimizers do not.
+    """
+
+    seed: int
+    num_samples: int
+    parameters: list[Tensor]
+    draws: list[Tensor]
+
+    def holds(self, seed: int, num_samples: int, parameters: Sequence[Tensor]) -> bool:
+        return (seed, num_samples) == (self.seed, self.num_samples) and all(
+            then.device == now.device and then.dtype == now.dtype and torch.equal(then, now)
+            for then, now in zip(self.parameters, parameters, strict=True)
+        )
+
+
+class WeightSampler:
+    """Draws weights for training and for prediction, small parameters together.
+
+    Args:
+        owners: The stochastic parameters of a network's modules.
+        antithetic: Whether the noise of every second sample is the negative of the one before.
+
+    Attributes:
+        slots: Every place where a drawn weight goes.
+        num_weights: The number of stochastic weights, tied ones once.
+        training_slots: The slots that are filled in training; other modules draw their outputs instead.
+    """
+
+    def __init__(self, owners: Sequence[StochasticParameters], antithetic: bool) -> None:
+        self.antithetic = antithetic
+        self.slots, self.num_weights = allot_slots(owners)
+        self._cache: _DrawnWeights | None = None
+        self.regroup()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_cache": None}
+
+    def regroup(self) -> None:
+        """Takes note of changed estimators."""
+        self.training_slots = [slot for slot in self.slots if is_drawn_in_training(slot)]
+        self._groups = group_slots(self.slots)
+        self._training_groups = [group for group in self._groups if is_drawn_in_training(group[0])]
+
+    def parameters(self) -> list[Tensor]:
+        """The variational parameters: means and unconstrained scales, tied ones once."""
+        posteriors = [slot.posterior for slot in {slot.start: slot for slot in self.slots}.values()]
+        return [parameter for posterior in posteriors for parameter in (posterior.mu, posterior.rho)]
+
+    def joints(self) -> list[JointPosterior]:
+        """The joint posteriors that make up the posterior of all weights."""
+        return [join(group) for group in self._groups]
+
+    def for_training(
+        self, num_samples: int, device: torch.device, joints: Sequence[JointPosterior] | None = None
+    ) -> list[Tensor]:
+        """Draws with fresh noise, differentiable in the variational parameters.
+
+        Args:
+            num_samples: S.
+            device: Where noise is drawn.
+            joints: What `joints` returned in this step, if anything.
+
+        Returns:
+            One tensor for each of `training_slots`, of its parameter's shape behind S.
+        """
+        if joints is None:
+            joints = [join(group) for group in self._training_groups]
+        joints = [joint for joint in joints if is_drawn_in_training(joint.slots[0])]
+        sizes = [sum(slot.stop - slot.start for slot in joint.slots) for joint in joints]
+        num_draws = (num_samples + 1) // 2 if self.antithetic else num_samples
+        noise = torch.randn(num_draws, sum(sizes), device=device)
+        if self.antithetic:
+            noise = antithetic_pairs(noise, num_samples)
+        return _draw(self.training_slots, joints, noise.split_with_sizes(sizes, 1))
+
+    def for_prediction(self, first: int, stop: int, num_samples: int, seed: int) -> list[Tensor]:
+        """Weights of the networks of some indices; kept where there are not too many.
+
+        Args:
+            first: Index of the first network.
+            stop: Index behind the last one.
+            num_samples: S, the number of networks that will be asked for.
+            seed: Which family of networks.
+
+        Returns:
+            One tensor for each of `slots`, of its parameter's shape behind ``stop - first``.
+        """
+        if num_samples * self.num_weights > MAX_CACHED_WEIGHTS:
+            return self._of_indices(first, stop, seed)
+        if self._cache is None or not self._cache.holds(seed, num_samples, self.parameters()):
+            draws = self._of_indices(0, num_samples, seed)
+            self._cache = _DrawnWeights(seed, num_samples, [p.detach().clone() for p in self.parameters()], draws)
+        return [weight[first:stop] for weight in self._cache.draws]
+
+    def _of_indices(self, first: int, stop: int, seed: int) -> list[Tensor]:
+        noise = sample_noise(seed, first, stop, self.num_weights, antithetic=self.antithetic)
+        parts = (torch.cat([noise[:, slot.start : slot.stop] for slot in group], 1) for group in self._groups)
+        return _draw(self.slots, self.joints(), parts)
+
+
+def _draw(slots: Sequence[Slot], joints: Sequence[JointPosterior], noise: Iterable[Tensor]) -> list[Tensor]:
+    drawn = {
+        slot.start: weight
+        for joint, part in zip(joints, noise, strict=True)
+        for slot, weight in zip(joint.slots, joint.draw(part), strict=True)
+    }
+    return [drawn[slot.start] for slot in slots]
