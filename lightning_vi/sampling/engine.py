@@ -205,7 +205,7 @@ class SamplingEngine:
     @contextmanager
     def _means_in_place(self) -> Iterator[None]:
         slots = self._weights.slots
-        with in_place(slots, [slot.posterior.mean for slot in slots]):
+        with in_place(slots, [slot.mean for slot in slots]):
             yield
 
     def _settle(self, x: NetworkInput) -> None:

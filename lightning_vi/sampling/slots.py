@@ -4,6 +4,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from lightning_vi.layers import ACTIVATION_SPACE, StochasticParameters
@@ -25,6 +26,12 @@ class Slot:
     def posterior(self) -> MeanFieldGaussian:
         """The posterior of the weight."""
         return self.owner.posterior(self.name)
+
+    @property
+    def mean(self) -> Tensor:
+        """The posterior mean, a copy where the module shrinks rows of its weight in place."""
+        mean = self.posterior.mean
+        return mean if getattr(self.owner.module, "max_norm", None) is None else mean.clone()
 
 
 def allot_slots(owners: Sequence[StochasticParameters]) -> tuple[list[Slot], int]:
@@ -103,7 +110,8 @@ class JointPosterior:
             yield draws
             return
         sizes = [slot.stop - slot.start for slot in self.slots]
-        for slot, part in zip(self.slots, draws.split_with_sizes(sizes, 1), strict=True):
+        parts = torch.unsafe_split_with_sizes(draws, sizes, 1)  # these may be changed in place, as by max_norm
+        for slot, part in zip(self.slots, parts, strict=True):
             yield part.view(-1, *slot.owner.mu(slot.name).shape)
 
 
