@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from lightning_vi.conversion import convert
 from lightning_vi.layers import VariationalLayer, VariationalLinear
 from lightning_vi.noise import private_random_state, sample_noise
-from lightning_vi.sampling import SamplingEngine, weights
+from lightning_vi.sampling import SamplingEngine, slots, weights
 from lightning_vi.sampling import engine as sampling
 
 CPU = torch.device("cpu")
@@ -91,8 +91,15 @@ def network(request: pytest.FixtureRequest) -> nn.Module:
     return made
 
 
-def test_prediction_draws_are_the_posterior_at_the_noise_of_seed_and_index() -> None:
-    """By hand: w = mu + softplus(rho) eps, with eps cut from the sample's own noise vector."""
+@pytest.mark.parametrize("most_joined", [2**14, 8])
+def test_prediction_draws_are_the_posterior_at_the_noise_of_seed_and_index(
+    most_joined: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By hand: w = mu + softplus(rho) eps, with eps cut from the sample's own noise vector.
+
+    Parameters that are drawn together, being small, need not stand side by side in it.
+    """
+    monkeypatch.setattr(slots, "MAX_JOINED_WEIGHTS", most_joined)
     network = small()
     x = torch.randn(5, 2)
     first, second = network[0], network[2]
