@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import itertools
 import multiprocessing
+import os
 import sys
 import time
 import warnings
@@ -37,6 +38,7 @@ from lightning_vi.objectives import negative_elbo
 
 NUM_DATA = 10_000
 PREDICTION_SAMPLES = 32
+SCALING_ROWS = 4000
 MIN_ROUNDS = 3
 SMALL = "MLP 8-50-50-2"
 ESTIMATORS = ("auto", "local_reparameterization", "reparameterization", "flipout")
@@ -291,7 +293,10 @@ def peak_mib(make_step: Callable[[Case], Step], case: Case, num_steps: int, thre
 
 
 def memory_table(cases: Iterable[Case], threads: int) -> pd.DataFrame:
-    """Peak memory of training against the floor, and of a prediction with many samples against one with few."""
+    """Peak memory of training against the floor, and of a prediction with many samples against one with few.
+
+    The processes give back what they free, so that the peak is what they hold and not what glibc keeps for later.
+    """
     pairs = [
         (f"train {case.workload}, {case.options['estimator']}", (train, case, 3), "floor", (train_floor, case, 3))
         for case in cases
@@ -300,6 +305,7 @@ def memory_table(cases: Iterable[Case], threads: int) -> pd.DataFrame:
     many = replace(few, samples=1000)
     pairs.append((f"predict {few.rows:,} rows, {SMALL}, S = 1000", (predict, many, 1), "S = 10", (predict, few, 1)))
     rows = []
+    os.environ |= {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=spawn, max_tasks_per_child=1) as pool:
         for name, ours, reference, against in (bar := tqdm(pairs)):
@@ -381,9 +387,9 @@ def main() -> None:
     if arguments.memory:
         show(memory_table(cases, arguments.threads), arguments.markdown)
     if arguments.scaling:
-        small = replace(cases[0], workload=SMALL, rows=1000, samples=PREDICTION_SAMPLES)
+        small = replace(cases[0], workload=SMALL, rows=SCALING_ROWS, samples=PREDICTION_SAMPLES)
         by_samples = {2**power: replace(small, samples=2**power) for power in range(3, 10)}
-        by_rows = {1000 * 2**power: replace(small, rows=1000 * 2**power) for power in range(7)}
+        by_rows = {1000 * 2**power: replace(small, rows=1000 * 2**power) for power in range(1, 8)}
         for each, unit in ((by_samples, "sample"), (by_rows, "row")):
             show(scaling_table(each, unit, arguments.rounds, arguments.seconds), arguments.markdown)
     if not (arguments.memory or arguments.scaling):

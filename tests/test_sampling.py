@@ -143,20 +143,66 @@ def test_seeds_choose_other_functions(network: nn.Module) -> None:
     assert not torch.allclose(predicted(engine, x, 3, seed=1), predicted(engine, x, 3, seed=2))
 
 
-@pytest.mark.parametrize("limit", ["MAX_ROWS_PER_PASS", "MAX_WEIGHTS_PER_PASS", "MAX_CACHED_WEIGHTS"])
-def test_memory_limits_cut_into_chunks_and_change_no_value(
-    network: nn.Module, limit: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_limits_cut_into_chunks_and_change_no_value(network: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(5, 2)
     expected = predicted(SamplingEngine(network), x, 7)
-    engine = SamplingEngine(network)
-    per_sample = 5 if limit == "MAX_ROWS_PER_PASS" else sum(p.numel() for p in engine.parameters()) // 2
-    monkeypatch.setattr(weights if limit == "MAX_CACHED_WEIGHTS" else sampling, limit, 2 * per_sample)
+    num_weights = sum(parameter.numel() for parameter in SamplingEngine(network).parameters()) // 2
+    for module, limit, value, lengths in (
+        (weights, "MAX_CACHED_WEIGHTS", 2 * num_weights, [7]),
+        (sampling, "MAX_WEIGHTS_PER_PASS", 2 * num_weights, [2, 2, 2, 1]),
+        (sampling, "MAX_ACTIVATIONS_PER_PASS", {"cpu": 1}, [1] * 7),
+    ):
+        monkeypatch.setattr(module, limit, value)
+        with torch.no_grad():
+            chunks = list(SamplingEngine(network).prediction_samples(x, 7, seed=0))
+        assert [len(chunk) for chunk in chunks] == lengths
+        torch.testing.assert_close(torch.cat(chunks), expected)
+
+
+@pytest.mark.parametrize(
+    ("names", "hidden", "num_samples", "lengths"),
+    [(None, 4, 7, [2, 2, 2, 1]), (None, 4, 5, [2, 2, 1]), ([-1], 100, 7, [2, 2, 2, 1]), (None, 2, 5, [3, 2])],
+)
+def test_the_widest_output_behind_the_first_stochastic_layer_limits_a_pass(
+    names: list[str | int] | None, hidden: int, num_samples: int, lengths: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs = 4 if names else 2
+    monkeypatch.setattr(sampling, "MAX_ACTIVATIONS_PER_PASS", {"cpu": 2 * 5 * 4})
+    network = stochastic(nn.Sequential(nn.Linear(2, hidden), nn.Tanh(), nn.Linear(hidden, outputs)), names)
     with torch.no_grad():
-        chunks = list(engine.prediction_samples(x, 7, seed=0))
-    if limit != "MAX_CACHED_WEIGHTS":
-        assert [len(chunk) for chunk in chunks] == [2, 2, 2, 1]
-    torch.testing.assert_close(torch.cat(chunks), expected)
+        chunks = list(SamplingEngine(network).prediction_samples(torch.randn(5, 2), num_samples, seed=0))
+    assert [len(chunk) for chunk in chunks] == lengths
+
+
+@pytest.mark.parametrize("estimator", ["auto", "reparameterization"])
+def test_many_rows_are_cut_too_where_they_stay_apart(estimator: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(50, 2)
+    network = small(estimator=estimator)
+    expected = predicted(SamplingEngine(network), x, 3)
+    monkeypatch.setattr(sampling, "MAX_ACTIVATIONS_PER_PASS", {"cpu": 7 * 4})
+    engine, count = SamplingEngine(network), Count(network[0])
+    samples = predicted(engine, x, 3)
+    torch.testing.assert_close(samples, expected)
+    assert count.rows[1:] == [7, 7, 7, 7, 7, 7, 7, 1] * 3  # the first is the engine's look at the network
+
+
+def test_rows_that_meet_stay_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Centred(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x - x.mean(0)
+
+    monkeypatch.setattr(sampling, "MAX_ACTIVATIONS_PER_PASS", {"cpu": 7 * 4})
+    network = stochastic(nn.Sequential(nn.Linear(2, 4), Centred()))
+    samples = predicted(SamplingEngine(network), torch.randn(50, 2), 3)
+    torch.testing.assert_close(samples.mean(1), torch.zeros(3, 4), rtol=0, atol=1e-5)
+
+
+def test_weights_are_not_kept_for_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = small()
+    expected = predicted(SamplingEngine(network), torch.ones(5, 2), 3)
+    monkeypatch.setattr(sampling, "MAX_ROWS_FOR_KEPT_WEIGHTS", 4)
+    monkeypatch.setattr(weights, "_DrawnWeights", None)
+    torch.testing.assert_close(predicted(SamplingEngine(network), torch.ones(5, 2), 3), expected)
 
 
 def change_in_place(layer: VariationalLinear) -> None:
@@ -288,7 +334,7 @@ def test_features_are_computed_once(estimator: str, wrapped: bool) -> None:
 
 
 def test_features_are_computed_once_for_all_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "MAX_ROWS_PER_PASS", 10)
+    monkeypatch.setattr(sampling, "MAX_ACTIVATIONS_PER_PASS", {"cpu": 2 * 5 * 4})
     network = stochastic(nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 3)), [-1])
     engine, x = SamplingEngine(network), torch.randn(5, 2)
     predicted(engine, x, 8)

@@ -9,6 +9,7 @@ is computed once. The samples are run in one of three ways:
 - ``"loop"``: one pass for each draw.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, cast
@@ -44,8 +45,12 @@ from lightning_vi.sampling.weights import WeightSampler
 Vectorization = Literal["auto", "repeat", "vmap", "loop"]
 VECTORIZATIONS: tuple[Vectorization, ...] = ("auto", "repeat", "vmap", "loop")
 
-MAX_ROWS_PER_PASS = 2**16
+MAX_ACTIVATIONS_PER_PASS = {"cpu": 2**21, "others": 2**26}
+"""Numbers in a module's output; small tensors on a CPU stay in its caches, and its allocator keeps their memory."""
+
 MAX_WEIGHTS_PER_PASS = 2**26
+MAX_ROWS_FOR_KEPT_WEIGHTS = 2**12
+"""With more rows than these, drawing the weights takes little of the time that using them takes."""
 
 
 class SamplingEngine:
@@ -97,6 +102,7 @@ class SamplingEngine:
         self._vmap_works: dict[bool, bool] = {}
         self._is_settled = False
         self._head: VariationalLayer | None = None
+        self._width = 1
 
     def parameters(self) -> list[nn.Parameter]:
         """The variational parameters: means and unconstrained scales, tied ones once."""
@@ -166,13 +172,14 @@ class SamplingEngine:
             Shape [chunk, B, ...]; the chunks add up to S.
         """
         self._settle(x)
-        per_pass = min(MAX_ROWS_PER_PASS // max(batch_size(x), 1), MAX_WEIGHTS_PER_PASS // self._weights.num_weights)
-        chunk = max(1, min(num_samples, per_pass))
         features, tail = self._shared_prefix(x)
+        chunk, parts = self._divide(features, num_samples)
+        drawn_once = batch_size(x) <= MAX_ROWS_FOR_KEPT_WEIGHTS
         for first in range(0, num_samples, chunk):
             stop = min(first + chunk, num_samples)
-            weights = self._weights.for_prediction(first, stop, num_samples, seed)
-            yield self._run(features, tail, stop - first, self._weights.slots, weights)
+            weights = self._weights.for_prediction(first, stop, num_samples if drawn_once else None, seed)
+            outputs = [self._run(part, tail, stop - first, self._weights.slots, weights) for part in parts]
+            yield outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)
 
     def output_moments(self, x: NetworkInput) -> tuple[Tensor, Tensor] | None:
         """Exact mean and standard deviation of the output, where it is the output of one variational layer.
@@ -229,7 +236,22 @@ class SamplingEngine:
                 )
         self._weights.regroup()
         self._head = seen.last
+        self._width = seen.width
         self._is_settled = True
+
+    def _divide(self, features: NetworkInput, num_samples: int) -> tuple[int, Sequence[NetworkInput]]:
+        """How many samples fit into one pass, about the same number in each; and the rows, in parts if none fits."""
+        device = device_of(features).type
+        most_rows = MAX_ACTIVATIONS_PER_PASS["cpu" if device == "cpu" else "others"] // max(self._width, 1)
+        num_rows = max(batch_size(features), 1)
+        most = max(1, min(most_rows // num_rows, MAX_WEIGHTS_PER_PASS // self._weights.num_weights))
+        chunk = math.ceil(num_samples / math.ceil(num_samples / most))
+        if num_rows <= most_rows or not isinstance(features, Tensor) or not self._rows_stay_apart or self._mixes_rows():
+            return chunk, [features]
+        return chunk, torch.split(features, max(most_rows, 1))
+
+    def _mixes_rows(self) -> bool:
+        return any(norm.training for norm in self._norms)
 
     def _training_samples(
         self, x: NetworkInput, num_samples: int, joints: Sequence[JointPosterior] | None = None
@@ -280,7 +302,7 @@ class SamplingEngine:
             return self.vectorization
         if not slots and len(self._layers) == len(self.modules):
             return "repeat"
-        mixes = any(norm.training for norm in self._norms)
+        mixes = self._mixes_rows()
         if self._convolves and device.type == "cpu":
             return "loop"
         if self._rows_stay_apart and not mixes:

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_vi.layers import VariationalLayer
+from lightning_vi.layers import VariationalLayer, stochastic_parameters
 from lightning_vi.noise import private_random_state
-from lightning_vi.sampling.network import NetworkInput, call, device_of, evaluating, no_fused_attention
+from lightning_vi.sampling.network import NetworkInput, batch_size, call, device_of, evaluating, no_fused_attention
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,16 @@ class Probe:
         several_rows: Layers behind which the rows of a datum, such as its tokens, may be mixed: they have an input
             with more than one row for each datum, and their output is not the network's.
         last: The layer whose output is the network's, if it was called once.
+        width: The most numbers that a module from the first stochastic one on makes of one datum.
     """
 
     num_calls: Mapping[VariationalLayer, int]
     several_rows: frozenset[VariationalLayer]
     last: VariationalLayer | None
+    width: int
+
+
+MAX_ROWS = 64
 
 
 def probe(network: nn.Module, layers: Mapping[str, VariationalLayer], x: NetworkInput) -> Probe:
@@ -36,17 +41,25 @@ def probe(network: nn.Module, layers: Mapping[str, VariationalLayer], x: Network
     Args:
         network: The network, with weights in its slots.
         layers: The layers to watch, by name.
-        x: Its input.
+        x: Its input; of a tensor only some rows are used.
 
     Returns:
         What was seen.
     """
+    if isinstance(x, Tensor) and batch_size(x) > MAX_ROWS:
+        x = x[:MAX_ROWS]
     calls: list[tuple[VariationalLayer, int, Tensor]] = []
+    widths: list[int] = []
+
+    def measure(module: nn.Module, _: object, output: object) -> None:
+        if isinstance(output, Tensor) and (widths or stochastic_parameters(module) is not None):
+            widths.append(output.numel() // batch_size(x))
 
     def watch(layer: VariationalLayer, _: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
         calls.append((layer, inputs[0].dim() if inputs else 0, output))
 
-    handles = [layer.register_forward_hook(partial(watch, layer)) for layer in layers.values()]
+    handles = [module.register_forward_hook(measure) for module in network.modules()]
+    handles += [layer.register_forward_hook(partial(watch, layer)) for layer in layers.values()]
     try:
         with torch.no_grad(), evaluating(network), no_fused_attention(), private_random_state(0, device_of(x)):
             output = call(network, x)
@@ -58,4 +71,4 @@ def probe(network: nn.Module, layers: Mapping[str, VariationalLayer], x: Network
     several = frozenset(
         layer for layer, dim, _ in calls if isinstance(layer, nn.Linear) and dim > 2 and layer not in ends
     )
-    return Probe(num_calls, several, next(iter(ends), None))
+    return Probe(num_calls, several, next(iter(ends), None), max(widths, default=output.numel() // batch_size(x)))

@@ -100,19 +100,19 @@ class WeightSampler:
             noise = antithetic_pairs(noise, num_samples)
         return _draw(self.training_slots, joints, noise.split_with_sizes(sizes, 1))
 
-    def for_prediction(self, first: int, stop: int, num_samples: int, seed: int) -> list[Tensor]:
+    def for_prediction(self, first: int, stop: int, num_samples: int | None, seed: int) -> list[Tensor]:
         """Weights of the networks of some indices; kept where there are not too many.
 
         Args:
             first: Index of the first network.
             stop: Index behind the last one.
-            num_samples: S, the number of networks that will be asked for.
+            num_samples: S, the number of networks that will be asked for; None to keep nothing.
             seed: Which family of networks.
 
         Returns:
             One tensor for each of `slots`, of its parameter's shape behind ``stop - first``.
         """
-        if num_samples * self.num_weights > MAX_CACHED_WEIGHTS:
+        if num_samples is None or num_samples * self.num_weights > MAX_CACHED_WEIGHTS:
             return self._of_indices(first, stop, seed)
         if self._cache is None or not self._cache.holds(seed, num_samples, self.parameters()):
             draws = self._of_indices(0, num_samples, seed)
