@@ -77,6 +77,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=150)
     parser.add_argument("--init-std", type=float, help="initial posterior std of the variational methods")
     parser.add_argument("--prior-std", type=float, help="prior std of the variational methods")
+    parser.add_argument("--estimator", help="gradient estimator of the variational methods")
+    parser.add_argument("--antithetic", action="store_true", help="antithetic noise in the variational methods")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -84,6 +86,10 @@ def main() -> None:
     options: dict[str, Any] = {} if arguments.init_std is None else {"init_std": arguments.init_std}
     if arguments.prior_std is not None:
         options["prior"] = GaussianPrior(std=arguments.prior_std)
+    if arguments.estimator is not None:
+        options["estimator"] = arguments.estimator
+    if arguments.antithetic:
+        options["antithetic"] = True
     runs = [(name, seed) for name in arguments.methods for seed in range(arguments.seeds)]
     rows = [{"method": name} | fit_and_score(name, seed, arguments.epochs, **options) for name, seed in tqdm(runs)]
     groups = pd.DataFrame(rows).groupby("method", sort=False)
