@@ -15,6 +15,20 @@ from lightning_vi.sampling import NetworkInput
 ROWS = 3
 
 
+class Block(nn.Module):
+    """Layers of several kinds under nested names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
+        self.norm = nn.LayerNorm(4)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.head(self.norm(x + self.inner(x)))
+        return output
+
+
 class Residual(nn.Module):
     """Convolutions, batch normalisation and a skip connection."""
 

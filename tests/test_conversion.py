@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import copy_of_state, randomise_posteriors, same_state
+from network_zoo import Block
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
@@ -19,20 +20,6 @@ from lightning_vi.layers import VariationalConv2d, VariationalConvTranspose2d, V
 from lightning_vi.posteriors import inverse_softplus
 from lightning_vi.priors import GaussianPrior
 from lightning_vi.sampling import SamplingEngine
-
-
-class Block(nn.Module):
-    """Layers under nested names."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
-        self.norm = nn.LayerNorm(4)
-        self.head = nn.Linear(4, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        output: Tensor = self.head(self.norm(x + self.inner(x)))
-        return output
 
 
 class Scaled(nn.Linear):

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import randomise_posteriors
+from network_zoo import Block, CalledTwice
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
@@ -14,20 +15,6 @@ from lightning_vi.conversion import convert
 from lightning_vi.layers import stochastic_parameters
 from lightning_vi.likelihoods import Categorical, Gaussian
 from lightning_vi.sampling import SamplingEngine
-
-
-class Block(nn.Module):
-    """Layers of several kinds under nested names."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
-        self.norm = nn.LayerNorm(4)
-        self.head = nn.Linear(4, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        output: Tensor = self.head(self.norm(x + self.inner(x)))
-        return output
 
 
 def names_of(selectors: list[Any]) -> set[str]:
@@ -183,25 +170,17 @@ def test_spectral_norm_acts_on_the_drawn_weight() -> None:
 
 
 def test_the_report_of_a_method_follows_what_the_first_pass_finds() -> None:
-    class Twice(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = nn.Linear(3, 3)
-            self.head = nn.Linear(3, 1)
-
-        def forward(self, x: Tensor) -> Tensor:
-            output: Tensor = self.head(self.layer(self.layer(x)))
-            return output
-
-    method = MeanFieldVI(Twice(), Gaussian(), num_data=4)
+    method = MeanFieldVI(CalledTwice(), Gaussian(num_targets=2), num_data=4)
     assert [row.estimator for row in method.conversion.modules] == ["local_reparameterization"] * 2
-    method.elbo(torch.randn(4, 3), torch.randn(4, 1))
+    method.elbo(torch.randn(4, 3), torch.randn(4, 2))
     first, second = method.conversion.modules
     assert first.estimator == "reparameterization"
     assert first.reason == "selected; called 2 times in one pass"
     assert second.estimator == "local_reparameterization"
-    with pytest.raises(ValueError, match=r"estimator='flipout' .*'layer' .* 2 calls in one pass"):
-        MeanFieldVI(Twice(), Gaussian(), num_data=4, estimator="flipout").elbo(torch.randn(4, 3), torch.randn(4, 1))
+    with pytest.raises(ValueError, match=r"estimator='flipout' .*'encode' .* 2 calls in one pass"):
+        MeanFieldVI(CalledTwice(), Gaussian(num_targets=2), num_data=4, estimator="flipout").elbo(
+            torch.randn(4, 3), torch.randn(4, 2)
+        )
 
 
 def test_a_linear_layer_on_tokens_in_front_of_others_is_drawn_in_weight_space() -> None:

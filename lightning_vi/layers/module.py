@@ -35,7 +35,7 @@ class VariationalModule(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any, **kwargs: Any) -> None:
         if "_stochastic" in self.__dict__:
-            self._stochastic.own(state_dict, prefix)
+            self._stochastic.prepare_for(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 

@@ -28,6 +28,7 @@ class StochasticParameters:
     Attributes:
         was_asked_for: Whether somebody named the estimator; otherwise it may be changed for a better one.
         why: Why it was changed.
+        revision: How often the estimator or a prior was changed for another.
         num_copies: S while the batch consists of S copies, None at other times.
         is_antithetic: Whether the noise of every second copy is the negative of the one before.
     """
@@ -46,6 +47,7 @@ class StochasticParameters:
         self.init_std = init_std
         self.was_asked_for = True
         self.why = ""
+        self.revision = 0
         self.num_copies: int | None = None
         self.is_antithetic = False
         self._priors = dict(priors)
@@ -93,6 +95,16 @@ class StochasticParameters:
             prior._buffers[label] = self.module._buffers[f"{name}_prior_{label}"]
         return prior
 
+    def change_estimator(self, estimator: str, why: str) -> None:
+        """Takes another estimator.
+
+        Args:
+            estimator: Its name.
+            why: What the report says of it.
+        """
+        self.estimator, self.why = estimator, why
+        self.revision += 1
+
     def put(self, name: str, weight: Tensor | None) -> None:
         """Puts a drawn weight into its slot, or empties the slot.
 
@@ -118,10 +130,11 @@ class StochasticParameters:
         padding = getattr(self.module, "padding_idx", None) if name == "weight" else None
         return [] if padding is None else [padding]
 
-    def own(self, state: dict[str, Tensor], prefix: str) -> None:
-        """Turns a deterministic module's entries of a state dictionary into posterior means, in place.
+    def prepare_for(self, state: dict[str, Tensor], prefix: str) -> None:
+        """Makes room for what a state dictionary holds, in place of both.
 
-        Posterior scales and priors that the dictionary does not hold stay as they are.
+        A deterministic module's entries become posterior means there; posterior scales and priors that it lacks stay
+        as they are. A prior's number gives way where the dictionary has a tensor for it.
 
         Args:
             state: A state dictionary.
@@ -129,12 +142,20 @@ class StochasticParameters:
         """
         for name in self.names:
             key = f"{prefix}{name}"
+            self._take_over_prior(name, state, f"{key}_prior_")
             if key not in state or f"{key}_mu" in state:
                 continue
             state[f"{key}_mu"] = state.pop(key)
             state.setdefault(f"{key}_rho", self.module.get_parameter(f"{name}_rho").detach())
             for label in self._priors[name]._buffers:
                 state.setdefault(f"{key}_prior_{label}", self.module.get_buffer(f"{name}_prior_{label}"))
+
+    def _take_over_prior(self, name: str, state: Mapping[str, Tensor], prefix: str) -> None:
+        for key in [key for key in state if key.startswith(prefix)]:
+            label, value = key.removeprefix(prefix), state[key].to(self.mu(name).device)
+            if self._priors[name].take_over(label, value):
+                self.module.register_buffer(f"{name}_prior_{label}", value.clone())
+                self.revision += 1
 
 
 def stochastic_parameters(module: nn.Module) -> StochasticParameters | None:

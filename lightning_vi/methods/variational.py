@@ -133,8 +133,7 @@ class VariationalMethod(UQMethod):
         r"""The method on a trained network, with a prior around its weights and posteriors as narrow as they are small.
 
         The warm start MOPED (Krishnan et al., AAAI 2020): prior :math:`\mathcal{N}(w^*, s^2)`, initial posterior
-        :math:`\mathcal{N}(w^*, (\delta |w^*|)^2)`. To load a checkpoint of such a method, give ``load_from_checkpoint``
-        a prior ``GaussianPrior("pretrained", prior_std)`` too; the weights that it is around come from the checkpoint.
+        :math:`\mathcal{N}(w^*, (\delta |w^*|)^2)`. A checkpoint holds the prior too.
 
         Args:
             backbone: The trained network, or a fitted method, whose network it is then.

@@ -66,6 +66,8 @@ def initial_rho(init_std: InitialStd, parameter: Tensor) -> Tensor:
     if isinstance(init_std, ProportionalStd):
         std = init_std(parameter.detach())
         return std + torch.log(-torch.expm1(-std))
+    if not (init_std > 0 and math.isfinite(init_std)):
+        raise ValueError(f"init_std must be positive and finite, got {init_std}")
     return torch.full_like(parameter, inverse_softplus(init_std), requires_grad=False)
 
 

@@ -22,6 +22,22 @@ class Prior(nn.Module, ABC):
             A new prior; this one stays as it is.
         """
 
+    def take_over(self, name: str, value: Tensor) -> bool:
+        """Gives the prior a tensor of a state dictionary in place of a number of its own.
+
+        Args:
+            name: The number's name.
+            value: The tensor.
+
+        Returns:
+            Whether there was such a number.
+        """
+        if not isinstance(getattr(self, name, None), float | int):
+            return False
+        delattr(self, name)
+        self.register_buffer(name, value.detach().clone())
+        return True
+
     @property
     def elementwise_key(self) -> Hashable:
         """Equal for priors that treat each element alike and in the same way; None for priors that do not.

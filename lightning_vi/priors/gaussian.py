@@ -19,7 +19,8 @@ class GaussianPrior(Prior):
 
     With ``mean="pretrained"`` the prior stands around the weights :math:`w^*` that a network has when it is converted,
     as in MOPED (Krishnan, Subedar and Tickoo, "Specifying weight priors in Bayesian deep neural networks with
-    empirical Bayes", AAAI 2020); they become part of the state dictionary.
+    empirical Bayes", AAAI 2020). They and s become part of the state dictionary, from which a network with any other
+    Gaussian prior takes them over.
 
     Args:
         mean: Prior mean: a number, a tensor of the parameter's shape, or ``"pretrained"``.
@@ -63,7 +64,9 @@ class GaussianPrior(Prior):
     def for_parameter(self, name: str, parameter: Tensor, num_inputs: int) -> "GaussianPrior":  # noqa: D102
         he_std = math.sqrt(2.0 / num_inputs) if parameter.dim() > 1 else 1.0
         std = he_std if isinstance(self.std, str) else self.std
-        mean = parameter.detach() if isinstance(self.mean, str) else self.mean
+        mean = self.mean
+        if isinstance(mean, str):
+            mean, std = parameter.detach(), torch.as_tensor(std, dtype=parameter.dtype, device=parameter.device)
         for label, value in (("mean", mean), ("std", std)):
             if isinstance(value, Tensor) and value.shape not in (parameter.shape, torch.Size()):
                 raise ValueError(
@@ -99,4 +102,6 @@ def _is_positive(std: Tensor | float) -> bool:
 
 
 def _summary(value: Tensor | float | str) -> str:
-    return f"<tensor {tuple(value.shape)}>" if isinstance(value, Tensor) else repr(value)
+    if not isinstance(value, Tensor):
+        return repr(value)
+    return f"<tensor {tuple(value.shape)}>" if value.dim() else f"{value.item():.6g}"

@@ -227,14 +227,13 @@ class SamplingEngine:
             if owner.estimator not in ACTIVATION_SPACE or (times < 2 and layer not in seen.several_rows):
                 continue
             if not owner.was_asked_for:
-                owner.estimator = "reparameterization"
-                owner.why = f"called {times} times in one pass" if times > 1 else "several rows for each datum"
+                why = f"called {times} times in one pass" if times > 1 else "several rows for each datum"
+                owner.change_estimator("reparameterization", why)
             elif times > 1:
                 raise ValueError(
                     f"estimator={owner.estimator!r} draws the outputs of {name!r} independently in each of its {times} "
                     "calls in one pass, but its weight is the same in all: use 'auto' or 'reparameterization'"
                 )
-        self._weights.regroup()
         self._head = seen.last
         self._width = seen.width
         self._is_settled = True

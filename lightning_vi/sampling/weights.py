@@ -50,20 +50,25 @@ class WeightSampler:
     Attributes:
         slots: Every place where a drawn weight goes.
         num_weights: The number of stochastic weights, tied ones once.
-        training_slots: The slots that are filled in training; other modules draw their outputs instead.
+        training_slots: The slots that `for_training` draws for; other modules draw their outputs instead.
     """
 
     def __init__(self, owners: Sequence[StochasticParameters], antithetic: bool) -> None:
         self.antithetic = antithetic
         self.slots, self.num_weights = allot_slots(owners)
+        self._owners = owners
+        self._revisions: list[int] = []
         self._cache: _DrawnWeights | None = None
-        self.regroup()
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_cache": None}
 
-    def regroup(self) -> None:
-        """Takes note of changed estimators."""
+    def _group(self) -> None:
+        """Takes note of changed estimators and priors."""
+        revisions = [owner.revision for owner in self._owners]
+        if revisions == self._revisions:
+            return
+        self._revisions = revisions
         self.training_slots = [slot for slot in self.slots if is_drawn_in_training(slot)]
         self._groups = group_slots(self.slots)
         self._training_groups = [group for group in self._groups if is_drawn_in_training(group[0])]
@@ -75,6 +80,7 @@ class WeightSampler:
 
     def joints(self) -> list[JointPosterior]:
         """The joint posteriors that make up the posterior of all weights."""
+        self._group()
         return [join(group) for group in self._groups]
 
     def for_training(
@@ -91,6 +97,7 @@ class WeightSampler:
             One tensor for each of `training_slots`, of its parameter's shape behind S.
         """
         if joints is None:
+            self._group()
             joints = [join(group) for group in self._training_groups]
         joints = [joint for joint in joints if is_drawn_in_training(joint.slots[0])]
         sizes = [sum(slot.stop - slot.start for slot in joint.slots) for joint in joints]
@@ -121,8 +128,9 @@ class WeightSampler:
 
     def _of_indices(self, first: int, stop: int, seed: int) -> list[Tensor]:
         noise = sample_noise(seed, first, stop, self.num_weights, antithetic=self.antithetic)
-        parts = (torch.cat([noise[:, slot.start : slot.stop] for slot in group], 1) for group in self._groups)
-        return _draw(self.slots, self.joints(), parts)
+        joints = self.joints()
+        parts = (torch.cat([noise[:, slot.start : slot.stop] for slot in joint.slots], 1) for joint in joints)
+        return _draw(self.slots, joints, parts)
 
 
 def _draw(slots: Sequence[Slot], joints: Sequence[JointPosterior], noise: Iterable[Tensor]) -> list[Tensor]:

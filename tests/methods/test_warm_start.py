@@ -52,21 +52,29 @@ def test_the_prior_stands_around_the_weights() -> None:
     torch.testing.assert_close(method.engine.kl(), expected)
 
 
-def test_the_prior_survives_a_checkpoint(tmp_path: Path) -> None:
-    """The file's prior means win over those of the fresh network that it is loaded into."""
-    method = MeanFieldVI.from_pretrained(trained(), Gaussian(), prior_std=0.5)
+@pytest.mark.parametrize("prior_std", [0.5, "fan_in"])
+@pytest.mark.parametrize("prior", [None, GaussianPrior(0.3, 2.0), GaussianPrior("pretrained", 0.1)])
+def test_the_prior_survives_a_checkpoint(prior: GaussianPrior | None, prior_std: Any, tmp_path: Path) -> None:
+    """The file's prior wins over that of the fresh method that it is loaded into, and so do predictions."""
+    method = MeanFieldVI.from_pretrained(trained(), Gaussian(), prior_std=prior_std)
     trainer = quiet_trainer()
     trainer.fit(method, loader(X, Y))
     trainer.save_checkpoint(tmp_path / "method.ckpt")
     loaded = MeanFieldVI.load_from_checkpoint(
-        tmp_path / "method.ckpt",
-        backbone=MLP(3, [4], 1),
-        likelihood=Gaussian(),
-        prior=GaussianPrior("pretrained", 0.5),
-        weights_only=True,
+        tmp_path / "method.ckpt", backbone=MLP(3, [4], 1), likelihood=Gaussian(), prior=prior, weights_only=True
     )
-    torch.testing.assert_close(loaded.engine.kl(), method.engine.kl())
+    assert loaded.engine.kl().item() == pytest.approx(method.engine.kl().item())
     torch.testing.assert_close(loaded.predict(X).epistemic_var, method.predict(X).epistemic_var)
+    assert loaded.backbone.state_dict().keys() == method.backbone.state_dict().keys()
+
+
+def test_a_prior_is_taken_over_by_a_method_that_is_in_use() -> None:
+    source, method = MeanFieldVI.from_pretrained(trained(), Gaussian()), MeanFieldVI(trained(), Gaussian())
+    method.engine.kl()
+    method.backbone.load_state_dict(source.backbone.state_dict())
+    assert method.engine.kl().item() == pytest.approx(source.engine.kl().item())
+    assert repr(method.backbone[0].prior("bias")) == repr(source.backbone[0].prior("bias"))
+    assert method.backbone[0].prior("weight").mean is method.backbone[0].weight_prior_mean
 
 
 def test_a_fitted_method_hands_on_its_network_and_its_likelihood() -> None:
