@@ -177,10 +177,9 @@ def test_the_report_of_a_method_follows_what_the_first_pass_finds() -> None:
     assert first.estimator == "reparameterization"
     assert first.reason == "selected; called 2 times in one pass"
     assert second.estimator == "local_reparameterization"
+    flipped = MeanFieldVI(CalledTwice(), Gaussian(num_targets=2), num_data=4, estimator="flipout")
     with pytest.raises(ValueError, match=r"estimator='flipout' .*'encode' .* 2 calls in one pass"):
-        MeanFieldVI(CalledTwice(), Gaussian(num_targets=2), num_data=4, estimator="flipout").elbo(
-            torch.randn(4, 3), torch.randn(4, 2)
-        )
+        flipped.elbo(torch.randn(4, 3), torch.randn(4, 2))
 
 
 def test_a_linear_layer_on_tokens_in_front_of_others_is_drawn_in_weight_space() -> None:
