@@ -12,8 +12,9 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from lightning_vi import MeanFieldVI
 from lightning_vi.conversion import convert
-from lightning_vi.layers import stochastic_parameters
+from lightning_vi.layers import VariationalLinear, stochastic_parameters
 from lightning_vi.likelihoods import Categorical, Gaussian
+from lightning_vi.priors import GaussianPrior, LaplacePrior
 from lightning_vi.sampling import SamplingEngine
 
 
@@ -208,3 +209,41 @@ def test_draws_of_parameters_are_read_under_their_own_names() -> None:
     torch.testing.assert_close(samples[:, 0], samples[:, 1])
     assert samples[:, 0].std(0).mean().item() == pytest.approx(0.5, rel=0.3)
     assert torch.equal(converted.scale, converted.scale_mu)
+
+
+def test_priors_by_name() -> None:
+    narrow, peaked, wide = GaussianPrior(std=0.1), LaplacePrior(), GaussianPrior(std=3.0)
+    converted, _ = convert(Block(), prior={"*.bias": wide, "inner.2": peaked, "in*": narrow})
+    chosen = {
+        f"{name}.{label}": module.prior(label)
+        for name, module in converted.named_modules()
+        if isinstance(module, VariationalLinear)
+        for label in ("weight", "bias")
+    }
+    assert {name: repr(prior) for name, prior in chosen.items()} == {
+        "inner.0.weight": repr(narrow),
+        "inner.2.weight": repr(peaked),
+        "head.weight": repr(GaussianPrior()),
+        **{f"{name}.bias": repr(wide) for name in ("inner.0", "inner.2", "head")},
+    }
+    expected = sum(
+        prior.kl_from_gaussian(*(getattr(owner.posterior(name), kind) for kind in ("mean", "std")))
+        for module in converted.modules()
+        if (owner := stochastic_parameters(module)) is not None
+        for name in owner.names
+        for prior in [owner.prior(name)]
+    )
+    torch.testing.assert_close(SamplingEngine(converted).kl(), expected)
+
+
+def test_a_prior_for_nothing_lists_the_names() -> None:
+    with pytest.raises(
+        ValueError, match=r"prior: \['tail'\] match no stochastic parameter.*'head.weight', 'head.bias'\]"
+    ):
+        convert(Block(), ["head"], prior={"head": GaussianPrior(), "tail": GaussianPrior()})
+
+
+def test_a_root_module_has_its_parameters_names() -> None:
+    converted, _ = convert(nn.Linear(2, 1), prior={"bias": LaplacePrior()})
+    assert repr(converted.prior("bias")) == repr(LaplacePrior())
+    assert repr(converted.prior("weight")) == repr(GaussianPrior())

@@ -26,6 +26,16 @@ def test_documented_code_runs(page: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 PREPARATION = {
     "quickstart.md": "",
+    "methods.md": """
+from torch import nn
+from lightning_vi import MeanFieldVI
+from lightning_vi.likelihoods import Gaussian
+from lightning_vi.priors import GaussianPrior, LaplacePrior
+backbone = nn.Sequential()
+backbone.add_module("encoder", nn.Linear(2, 3))
+backbone.add_module("head", nn.Linear(3, 1))
+likelihood = Gaussian()
+""",
     "conversion.md": """
 import torch
 from torch import nn

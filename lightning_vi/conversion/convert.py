@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.jit import ScriptModule
 from torch.nn.parameter import is_lazy
 
+from lightning_vi.conversion.named_priors import choose_priors
 from lightning_vi.conversion.report import ConversionReport, ModuleReport
 from lightning_vi.conversion.selection import ModuleSelector, select_layers
 from lightning_vi.layers import (
@@ -33,7 +34,7 @@ def convert(
     network: nn.Module,
     stochastic_module_names: Sequence[ModuleSelector] | None = None,
     *,
-    prior: Prior | None = None,
+    prior: Prior | Mapping[str, Prior] | None = None,
     estimator: str = "auto",
     init_std: InitialStd = 0.05,
     stochastic_biases: bool = True,
@@ -48,7 +49,8 @@ def convert(
         stochastic_module_names: Dotted names, globs, indices, classes, or predicates of a module's name and the
             module. All but an index stand for the modules that they match and all below them; an index counts the
             layers that own parameters, in order of definition, from the end if negative. None selects every layer.
-        prior: The prior of each parameter; the standard Gaussian by default.
+        prior: The prior of each parameter; or several, by dotted names or globs of parameters and modules, of which the
+            first that matches counts. The standard Gaussian where there is none.
         estimator: ``"auto"``, ``"reparameterization"``, ``"local_reparameterization"`` or ``"flipout"``. The last two
             need a layer that is linear in its weights and that is used once.
         init_std: Initial posterior standard deviation.
@@ -84,6 +86,7 @@ def convert(
             raise ValueError(f"stochastic_module_names: {name!r} is {obstacles[name]}: select both or neither")
         selected.discard(name)
     limits = _limits(network, layers)
+    priors = choose_priors({name: names[name] for name in layers if name in selected}, prior)
     _refuse_impossible(estimator, {name: limits[name] for name in limits if name in selected})
     shared: SharedParameters = {}
     rows = []
@@ -99,7 +102,7 @@ def convert(
             rows.append(ModuleReport(name, kind, count, total, built.estimator, "built by hand"))
         elif name in selected:
             chosen = _convert_layer(
-                layer, names[name], prior, WEIGHT_SPACE if name in limits else estimator, init_std, shared
+                layer, names[name], priors[name], WEIGHT_SPACE if name in limits else estimator, init_std, shared
             )
             reasons = ["selected", *([limits[name]] if name in limits else [])]
             if total < count:
@@ -221,7 +224,7 @@ def _refuse_impossible(estimator: str, limits: Mapping[str, str]) -> None:
 def _convert_layer(
     layer: nn.Module,
     names: Sequence[str],
-    prior: Prior | None,
+    prior: Mapping[str, Prior],
     estimator: str,
     init_std: InitialStd,
     shared: SharedParameters,

@@ -1,6 +1,7 @@
 """What makes a torch layer variational."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self, cast
 
 import torch
@@ -46,7 +47,7 @@ class VariationalLayer(VariationalModule):
         cls,
         module: nn.Module,
         *,
-        prior: Prior | None = None,
+        prior: Prior | Mapping[str, Prior] | None = None,
         estimator: str = "auto",
         init_std: InitialStd = 0.05,
         stochastic_bias: bool = True,
@@ -58,7 +59,7 @@ class VariationalLayer(VariationalModule):
 
         Args:
             module: An instance of the torch parent of this class.
-            prior: The prior of weight and bias; the standard Gaussian by default.
+            prior: The prior of weight and bias, or one for each by name; the standard Gaussian by default.
             estimator: Gradient estimator, see `lightning_vi.layers.estimators`.
             init_std: Initial posterior standard deviation.
             stochastic_bias: Whether the bias has a posterior too.

@@ -73,7 +73,7 @@ def make_variational(
     names: Sequence[str],
     *,
     num_inputs: Mapping[str, int],
-    prior: Prior | None = None,
+    prior: Prior | Mapping[str, Prior] | None = None,
     estimator: str = "reparameterization",
     init_std: InitialStd = 0.05,
     shared: SharedParameters | None = None,
@@ -87,7 +87,7 @@ def make_variational(
         mixin: What its class becomes a subclass of.
         names: Parameters of the module itself.
         num_inputs: How many inputs each output of the module sums over, for each name.
-        prior: The prior of each parameter; the standard Gaussian by default.
+        prior: The prior of each parameter, or one for each name; the standard Gaussian by default.
         estimator: Gradient estimator.
         init_std: Initial posterior standard deviation.
         shared: See `StochasticParameters`.
@@ -99,8 +99,8 @@ def make_variational(
         ValueError: If the prior's shape does not fit, or `init_std` is not positive and finite. `module` is then as
             it was.
     """
-    base_prior = GaussianPrior() if prior is None else prior
-    priors = {name: base_prior.for_parameter(name, module.get_parameter(name), num_inputs[name]) for name in names}
+    given = prior if isinstance(prior, Mapping) else dict.fromkeys(names, GaussianPrior() if prior is None else prior)
+    priors = {name: given[name].for_parameter(name, module.get_parameter(name), num_inputs[name]) for name in names}
     cls = variational_class(mixin, type(module))
     stochastic = StochasticParameters(module, priors, estimator, init_std, shared)
     if type(module) is not cls:

@@ -1,6 +1,6 @@
 """What all methods of variational inference share."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self, TypedDict
 
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from lightning_vi.sampling import NetworkInput, SamplingEngine, Vectorization
 class VariationalArguments(TypedDict, total=False):
     """The arguments of `VariationalMethod` that its subclasses hand on."""
 
-    prior: Prior | None
+    prior: Prior | Mapping[str, Prior] | None
     estimator: str
     init_std: InitialStd
     stochastic_biases: bool
@@ -43,7 +43,7 @@ class VariationalMethod(UQMethod):
         likelihood: The observation model; it is copied.
         stochastic_module_names: The stochastic modules by name, glob, index, class or predicate, see
             `lightning_vi.conversion.convert`; None for every module with parameters.
-        prior: The prior of each parameter; the standard Gaussian by default.
+        prior: The prior of each parameter, or several by dotted names or globs; the standard Gaussian by default.
         estimator: ``"auto"``, ``"reparameterization"``, ``"local_reparameterization"`` or ``"flipout"``.
         init_std: Initial posterior standard deviation, a number or `ProportionalStd`.
         stochastic_biases: Whether biases have posteriors too.
@@ -69,7 +69,7 @@ class VariationalMethod(UQMethod):
         likelihood: Likelihood,
         *,
         stochastic_module_names: Sequence[ModuleSelector] | None = None,
-        prior: Prior | None = None,
+        prior: Prior | Mapping[str, Prior] | None = None,
         estimator: str = "auto",
         init_std: InitialStd = 0.05,
         stochastic_biases: bool = True,

@@ -1,5 +1,6 @@
 """What every prior answers."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
 
@@ -68,3 +69,22 @@ class Prior(nn.Module, ABC):
         Returns:
             Nats, the shape of `value`.
         """
+
+
+def check_number(name: str, value: float, *, positive: bool = False) -> float:
+    """Refuses a number that cannot describe a prior.
+
+    Args:
+        name: The argument's name.
+        value: Its value.
+        positive: Whether it must be positive.
+
+    Returns:
+        The value.
+
+    Raises:
+        ValueError: If it is not finite, or not positive where it must be.
+    """
+    if not math.isfinite(value) or (positive and value <= 0):
+        raise ValueError(f"{name} must be {'positive and ' if positive else ''}finite, got {value}")
+    return value

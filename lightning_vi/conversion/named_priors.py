@@ -1,0 +1,48 @@
+"""Priors by the names of modules and parameters."""
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+
+from lightning_vi.priors import GaussianPrior, Prior
+
+
+def choose_priors(
+    parameters: Mapping[str, Sequence[str]], prior: Prior | Mapping[str, Prior] | None
+) -> dict[str, dict[str, Prior]]:
+    """The prior of each stochastic parameter.
+
+    Args:
+        parameters: The names of each module's stochastic parameters, by the module's dotted name.
+        prior: One for all; or several by names or globs, of a parameter such as ``"head.bias"`` or of a module, which
+            stands for all in it and below it. The first that matches counts, and where none does the standard Gaussian.
+
+    Returns:
+        Priors by module and parameter.
+
+    Raises:
+        ValueError: If a name matches no stochastic parameter.
+
+    Example:
+        >>> from lightning_vi.priors import LaplacePrior
+        >>> choose_priors({"head": ["weight", "bias"]}, {"*.bias": LaplacePrior()})
+        {'head': {'weight': GaussianPrior(mean=0.0, std=1.0), 'bias': LaplacePrior(mean=0.0, std=1.0)}}
+    """
+    named = prior if isinstance(prior, Mapping) else {"*": GaussianPrior() if prior is None else prior}
+    chosen: dict[str, dict[str, Prior]] = {}
+    used = set[str]()
+    for module, labels in parameters.items():
+        chosen[module] = {}
+        for label in labels:
+            matching = [pattern for pattern in named if _matches(pattern, f"{module}.{label}".lstrip("."))]
+            used.update(matching)
+            chosen[module][label] = named[matching[0]] if matching else GaussianPrior()
+    unused = [pattern for pattern in named if pattern not in used]
+    if unused and isinstance(prior, Mapping):
+        names = [f"{module}.{label}".lstrip(".") for module, labels in parameters.items() for label in labels]
+        raise ValueError(f"prior: {unused} match no stochastic parameter; these are {names}")
+    return chosen
+
+
+def _matches(pattern: str, name: str) -> bool:
+    parts = name.split(".")
+    return any(fnmatchcase(".".join(parts[:length]), pattern) for length in range(1, len(parts) + 1))
