@@ -1,5 +1,5 @@
 """Uncertainty quantification by variational inference, on PyTorch Lightning."""
 
-from lightning_vi.methods import Deterministic, LastLayerVI, MeanFieldVI, MeanVarianceEstimation
+from lightning_vi.methods import AlphaDivergenceVI, Deterministic, LastLayerVI, MeanFieldVI, MeanVarianceEstimation
 
-__all__ = ["Deterministic", "LastLayerVI", "MeanFieldVI", "MeanVarianceEstimation"]
+__all__ = ["AlphaDivergenceVI", "Deterministic", "LastLayerVI", "MeanFieldVI", "MeanVarianceEstimation"]

@@ -44,9 +44,22 @@ def negative_elbo(log_prob: Tensor, kl: Tensor, num_data: int, kl_weight: float 
         >>> negative_elbo(torch.full((2, 3), -1.0), torch.tensor(50.0), num_data=100).loss
         tensor(1.5000)
     """
+    check_weights(num_data, kl_weight)
+    nll = -log_prob.mean()
+    return ObjectiveTerms(nll + (kl_weight / num_data) * kl, nll, kl)
+
+
+def check_weights(num_data: int, kl_weight: float) -> None:
+    """Refuses what cannot weigh a divergence.
+
+    Args:
+        num_data: N.
+        kl_weight: Beta.
+
+    Raises:
+        ValueError: If `num_data` is not positive or `kl_weight` is negative.
+    """
     if num_data < 1:
         raise ValueError(f"num_data must be positive, got {num_data}")
     if kl_weight < 0:
         raise ValueError(f"kl_weight must not be negative, got {kl_weight}")
-    nll = -log_prob.mean()
-    return ObjectiveTerms(nll + (kl_weight / num_data) * kl, nll, kl)

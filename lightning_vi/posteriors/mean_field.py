@@ -1,5 +1,6 @@
 """The fully factorised Gaussian."""
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -73,6 +74,18 @@ class MeanFieldGaussian:
             Draws of the shape of `noise`.
         """
         return self.mu + self.std * noise
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density of each element.
+
+        Args:
+            value: The shape of `mu` with any leading dimensions.
+
+        Returns:
+            Nats, the shape of `value`.
+        """
+        std = self.std
+        return -0.5 * ((value - self.mu) / std).square() - std.log() - 0.5 * math.log(2 * math.pi)
 
     def kl(self, prior: GaussianDivergence) -> Tensor:
         """KL divergence to `prior`, summed over the elements, in nats."""

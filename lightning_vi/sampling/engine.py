@@ -140,8 +140,30 @@ class SamplingEngine:
         self._settle(x)
         joints = self._weights.joints()
         with known_stds(joints):
-            outputs = self._training_samples(x, num_samples, joints)
+            outputs, _ = self._draw_and_run(x, num_samples, joints)
         return outputs, _kl(joints)
+
+    def weighted_pass(self, x: NetworkInput, num_samples: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Training samples, how much more likely each one's weights are under the posterior, and the KL divergence.
+
+        Args:
+            x: Network input, each tensor of shape [B, ...].
+            num_samples: S.
+
+        Returns:
+            What `training_samples` returns, [S, B, ...]; the log ratio of posterior and prior at each sample's
+            weights in nats, summed over all of them, [S]; and what `kl` returns.
+
+        Raises:
+            ValueError: If a module draws its outputs in place of its weights.
+        """
+        self._settle(x)
+        others = [name for name, layer in self._layers.items() if layer.estimator in ACTIVATION_SPACE]
+        if others:
+            raise ValueError(f"{others} draw outputs and no weights: use estimator='reparameterization'")
+        joints = self._weights.joints()
+        outputs, weights = self._draw_and_run(x, num_samples, joints)
+        return outputs, self._weights.log_ratio(weights), _kl(joints)
 
     def training_samples(self, x: NetworkInput, num_samples: int) -> Tensor:
         """Draws of the network's output with fresh noise, differentiable in the variational parameters.
@@ -158,7 +180,7 @@ class SamplingEngine:
                 outputs was named for a layer that is called several times in one pass.
         """
         self._settle(x)
-        return self._training_samples(x, num_samples)
+        return self._draw_and_run(x, num_samples)[0]
 
     def prediction_samples(self, x: NetworkInput, num_samples: int, seed: int) -> Iterator[Tensor]:
         """Outputs of the networks number 0 to S - 1 that belong to a seed, in chunks that bound the memory.
@@ -252,12 +274,12 @@ class SamplingEngine:
     def _mixes_rows(self) -> bool:
         return any(norm.training for norm in self._norms)
 
-    def _training_samples(
+    def _draw_and_run(
         self, x: NetworkInput, num_samples: int, joints: Sequence[JointPosterior] | None = None
-    ) -> Tensor:
+    ) -> tuple[Tensor, list[Tensor]]:
         weights = self._weights.for_training(num_samples, device_of(x), joints)
         features, tail = self._shared_prefix(x)
-        return self._run(features, tail, num_samples, self._weights.training_slots, weights)
+        return self._run(features, tail, num_samples, self._weights.training_slots, weights), weights
 
     def _run(
         self,

@@ -27,6 +27,20 @@ class Slot:
         """The posterior of the weight."""
         return self.owner.posterior(self.name)
 
+    def log_ratio(self, weight: Tensor) -> Tensor:
+        """Log density of a drawn weight under the posterior, less that under the prior.
+
+        Args:
+            weight: The parameter's shape behind S.
+
+        Returns:
+            Nats summed over the elements but those that stay at their means, shape [S].
+        """
+        ratio = self.posterior.log_prob(weight) - self.owner.prior(self.name).log_prob(weight)
+        for row in self.owner.deterministic_rows(self.name):
+            ratio = ratio.index_fill(1, torch.tensor([row], device=ratio.device), 0.0)
+        return ratio.flatten(1).sum(1)
+
     @property
     def mean(self) -> Tensor:
         """The posterior mean, a copy where the module shrinks rows of its weight in place."""

@@ -107,6 +107,18 @@ class WeightSampler:
             noise = antithetic_pairs(noise, num_samples)
         return _draw(self.training_slots, joints, noise.split_with_sizes(sizes, 1))
 
+    def log_ratio(self, weights: Sequence[Tensor]) -> Tensor:
+        """Log density of drawn weights under the posterior, less that under the prior.
+
+        Args:
+            weights: What `for_training` returned.
+
+        Returns:
+            Nats summed over every stochastic weight, tied ones once, shape [S].
+        """
+        drawn = {slot.start: (slot, weight) for slot, weight in zip(self.training_slots, weights, strict=True)}
+        return torch.stack([slot.log_ratio(weight) for slot, weight in drawn.values()]).sum(0)
+
     def for_prediction(self, first: int, stop: int, num_samples: int | None, seed: int) -> list[Tensor]:
         """Weights of the networks of some indices; kept where there are not too many.
 

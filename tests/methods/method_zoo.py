@@ -12,7 +12,7 @@ import torch
 from helpers import randomise_posteriors
 from torch import Tensor, nn
 
-from lightning_vi import Deterministic, LastLayerVI, MeanFieldVI, MeanVarianceEstimation
+from lightning_vi import AlphaDivergenceVI, Deterministic, LastLayerVI, MeanFieldVI, MeanVarianceEstimation
 from lightning_vi.backbones import MLP
 from lightning_vi.likelihoods import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian, Likelihood
 from lightning_vi.methods import UQMethod
@@ -110,6 +110,7 @@ METHODS: dict[str, Callable[..., UQMethod]] = {
     "MeanFieldVI, antithetic": partial(
         MeanFieldVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST, antithetic=True
     ),
+    "AlphaDivergenceVI": partial(AlphaDivergenceVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
     "LastLayerVI": partial(LastLayerVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
 }
 
@@ -118,6 +119,9 @@ ONLY = {"MeanVarianceEstimation": {"heteroscedastic", "heteroscedastic, [B, 4, D
 
 POINT = {"Deterministic", "MeanVarianceEstimation"}
 """Methods without epistemic uncertainty."""
+
+NO_ELBO = {"AlphaDivergenceVI"}
+"""Methods whose loss is no negative evidence lower bound, and has an oracle of its own."""
 
 PAIRS = [(m, p) for m in METHODS for p in PROBLEMS if p in ONLY.get(m, PROBLEMS)]
 
@@ -136,6 +140,10 @@ class Case:
     @property
     def is_point(self) -> bool:
         return self.method_name in POINT
+
+    @property
+    def has_elbo(self) -> bool:
+        return self.method_name not in NO_ELBO
 
     @property
     def is_exact(self) -> bool:
