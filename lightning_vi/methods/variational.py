@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from lightning_vi.conversion import ConversionReport, ModuleSelector, convert
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.methods.base import UQMethod, check_at_least, is_plain
+from lightning_vi.methods.elbo_method import ElboMethod
 from lightning_vi.methods.optimizers import LRSchedulerFactory, OptimizerFactory, default_optimizer
 from lightning_vi.objectives import ObjectiveTerms, negative_elbo
 from lightning_vi.posteriors import InitialStd, ProportionalStd
@@ -35,7 +36,7 @@ class VariationalArguments(TypedDict, total=False):
     lr_scheduler: LRSchedulerFactory | None
 
 
-class VariationalMethod(UQMethod):
+class VariationalMethod(ElboMethod):
     """A network with stochastic layers, trained on the evidence lower bound.
 
     Args:
@@ -86,11 +87,6 @@ class VariationalMethod(UQMethod):
         lr_scheduler: LRSchedulerFactory | None = None,
     ) -> None:
         check_at_least("num_mc_samples_train", num_mc_samples_train, 1)
-        check_at_least("kl_warmup_epochs", kl_warmup_epochs, 0)
-        if num_data is not None:
-            check_at_least("num_data", num_data, 1)
-        if not kl_weight >= 0:
-            raise ValueError(f"kl_weight must not be negative, got {kl_weight}")
         network, conversion = convert(
             backbone,
             stochastic_module_names,
@@ -107,6 +103,9 @@ class VariationalMethod(UQMethod):
             likelihood,
             num_mc_samples_test=num_mc_samples_test,
             burnin_epochs=burnin_epochs,
+            kl_weight=kl_weight,
+            kl_warmup_epochs=kl_warmup_epochs,
+            num_data=num_data,
             optimizer=optimizer,
             lr_scheduler=lr_scheduler,
         )
@@ -116,9 +115,6 @@ class VariationalMethod(UQMethod):
         self.engine = engine
         self._conversion = conversion
         self.num_mc_samples_train = num_mc_samples_train
-        self.kl_weight = kl_weight
-        self.kl_warmup_epochs = kl_warmup_epochs
-        self._num_data_given = num_data
 
     @classmethod
     def from_pretrained(
@@ -174,26 +170,10 @@ class VariationalMethod(UQMethod):
         """What became of each module of the network, as a table."""
         return self._conversion.updated(self.backbone)
 
-    @property
-    def num_data(self) -> int | None:  # noqa: D102
-        return self._train_size if self._num_data_given is None else self._num_data_given
-
-    @property
-    def full_kl_weight(self) -> float:  # noqa: D102
-        return self.kl_weight
-
-    def effective_kl_weight(self) -> float:  # noqa: D102
-        warm_epochs = self.current_epoch - self.burnin_epochs + 1
-        return self.kl_weight * min(1.0, max(0, warm_epochs) / (self.kl_warmup_epochs + 1))
-
     def undecayed_parameters(self) -> Iterable[nn.Parameter]:
         """The likelihood's and the variational parameters: the prior is the decay that these have."""
         yield from super().undecayed_parameters()
         yield from self.engine.parameters()
-
-    def on_fit_start(self) -> None:  # noqa: D102
-        super().on_fit_start()
-        self._require_num_data(self.num_data)
 
     def point_outputs(self, x: NetworkInput) -> Tensor:  # noqa: D102
         return self.engine.mean_output(x)
@@ -209,16 +189,6 @@ class VariationalMethod(UQMethod):
         self.likelihood.check(outputs, target)
         log_prob = self.likelihood.log_prob(outputs, target)
         return outputs, negative_elbo(log_prob, kl, known, kl_weight)
-
-    def _logged_terms(self, terms: ObjectiveTerms) -> dict[str, Tensor]:
-        num_data = self._require_num_data(self.num_data)
-        elbo = -(terms.nll + terms.kl / num_data)
-        return {"train_loss": terms.loss, "train_nll": terms.nll, "train_kl": terms.kl, "train_elbo": elbo}
-
-    def _require_num_data(self, num_data: int | None) -> int:
-        if num_data is None:
-            raise ValueError("num_data is unknown: the training data have no length, so give num_data=...")
-        return num_data
 
 
 def _freeze_deterministic(network: nn.Module, engine: SamplingEngine) -> None:
