@@ -20,7 +20,17 @@ import torch
 from lightning import Trainer, seed_everything
 from tqdm import tqdm
 
-from lightning_vi import AlphaDivergenceVI, Deterministic, LastLayerVI, MeanFieldVI, MeanVarianceEstimation
+from lightning_vi import (
+    AlphaDivergenceVI,
+    Deterministic,
+    FullRankVI,
+    LastLayerVI,
+    LowRankVI,
+    MeanFieldVI,
+    MeanVarianceEstimation,
+    RadialVI,
+    RankOneVI,
+)
 from lightning_vi.backbones import MLP
 from lightning_vi.datamodules import ToyHeteroscedasticDataModule
 from lightning_vi.likelihoods import HeteroscedasticGaussian
@@ -31,6 +41,10 @@ VARIATIONAL = {"num_mc_samples_train": 10, "num_mc_samples_test": 25, "burnin_ep
 METHODS: dict[str, Callable[..., UQMethod]] = {
     "LastLayerVI": partial(LastLayerVI, **VARIATIONAL),
     "MeanFieldVI": partial(MeanFieldVI, **VARIATIONAL),
+    "LowRankVI": partial(LowRankVI, **VARIATIONAL),
+    "FullRankVI": partial(FullRankVI, **VARIATIONAL),
+    "RadialVI": partial(RadialVI, **VARIATIONAL),
+    "RankOneVI": partial(RankOneVI, **VARIATIONAL),
     "AlphaDivergenceVI": partial(AlphaDivergenceVI, **VARIATIONAL),
     "Deterministic": Deterministic,
     "MeanVarianceEstimation": partial(MeanVarianceEstimation, burnin_epochs=20),

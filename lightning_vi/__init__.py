@@ -1,5 +1,25 @@
 """Uncertainty quantification by variational inference, on PyTorch Lightning."""
 
-from lightning_vi.methods import AlphaDivergenceVI, Deterministic, LastLayerVI, MeanFieldVI, MeanVarianceEstimation
+from lightning_vi.methods import (
+    AlphaDivergenceVI,
+    Deterministic,
+    FullRankVI,
+    LastLayerVI,
+    LowRankVI,
+    MeanFieldVI,
+    MeanVarianceEstimation,
+    RadialVI,
+    RankOneVI,
+)
 
-__all__ = ["AlphaDivergenceVI", "Deterministic", "LastLayerVI", "MeanFieldVI", "MeanVarianceEstimation"]
+__all__ = [
+    "AlphaDivergenceVI",
+    "Deterministic",
+    "FullRankVI",
+    "LastLayerVI",
+    "LowRankVI",
+    "MeanFieldVI",
+    "MeanVarianceEstimation",
+    "RadialVI",
+    "RankOneVI",
+]

@@ -1,7 +1,8 @@
 """Stochastic layers by module name."""
 
 from lightning_vi.conversion.convert import convert
+from lightning_vi.conversion.rank_one import convert_to_rank_one
 from lightning_vi.conversion.report import ConversionReport, ModuleReport
 from lightning_vi.conversion.selection import ModuleSelector
 
-__all__ = ["ConversionReport", "ModuleReport", "ModuleSelector", "convert"]
+__all__ = ["ConversionReport", "ModuleReport", "ModuleSelector", "convert", "convert_to_rank_one"]

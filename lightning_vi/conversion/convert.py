@@ -2,15 +2,22 @@
 
 import copy
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 from torch.jit import ScriptModule
-from torch.nn.parameter import is_lazy
 
+from lightning_vi.conversion.layers import (
+    affine_parent,
+    count_elements,
+    named_layers,
+    own_parameters,
+    reading_parent,
+    selected_layers,
+)
 from lightning_vi.conversion.named_priors import choose_priors
 from lightning_vi.conversion.report import ConversionReport, ModuleReport
-from lightning_vi.conversion.selection import ModuleSelector, select_layers
+from lightning_vi.conversion.selection import ModuleSelector
 from lightning_vi.layers import (
     VARIATIONAL_COUNTERPART,
     SharedParameters,
@@ -22,10 +29,7 @@ from lightning_vi.layers import (
     stochastic_parameters,
 )
 from lightning_vi.posteriors import InitialStd
-from lightning_vi.priors import Prior
-
-READS_ITS_CHILDREN = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
-"""Modules that use the weights of their children without calling them."""
+from lightning_vi.priors import GaussianPrior, Prior
 
 WEIGHT_SPACE = "reparameterization"
 
@@ -74,19 +78,18 @@ def convert(
         total           25          9
     """
     check_estimator(estimator)
-    _refuse_lazy(network)
     network = copy.deepcopy(network)
-    layers = dict(_layers(network))
+    layers = named_layers(network)
     names = {name: _stochastic_names(layer, stochastic_biases) for name, layer in layers.items()}
     obstacles = {name: _obstacle(layer, names[name]) for name, layer in layers.items()}
-    selected = _select(network, layers, obstacles, stochastic_module_names)
+    selected = selected_layers(network, layers, obstacles, stochastic_module_names)
     for name, partner in _broken_ties(layers, names, selected).items():
         obstacles[name] = f"tied to {partner}, which stays deterministic"
         if stochastic_module_names is not None:
             raise ValueError(f"stochastic_module_names: {name!r} is {obstacles[name]}: select both or neither")
         selected.discard(name)
     limits = _limits(network, layers)
-    priors = choose_priors({name: names[name] for name in layers if name in selected}, prior)
+    priors = choose_priors({name: names[name] for name in layers if name in selected}, prior, GaussianPrior())
     _refuse_impossible(estimator, {name: limits[name] for name in limits if name in selected})
     shared: SharedParameters = {}
     rows = []
@@ -96,7 +99,7 @@ def convert(
         own, own_random = _weights(layer, names[name] if name in selected else [])
         weights += own
         random_weights += own_random
-        count, total = _count(own), _count(own_random)
+        count, total = count_elements(own), count_elements(own_random)
         built = stochastic_parameters(layer)
         if built is not None:
             rows.append(ModuleReport(name, kind, count, total, built.estimator, "built by hand"))
@@ -110,22 +113,12 @@ def convert(
             rows.append(ModuleReport(name, kind, count, total, chosen, "; ".join(reasons)))
         else:
             rows.append(ModuleReport(name, kind, count, 0, None, obstacles[name] or "not selected"))
-    report = ConversionReport(tuple(rows), _count(weights), _count(random_weights))
+    report = ConversionReport(tuple(rows), count_elements(weights), count_elements(random_weights))
     if not report.num_stochastic:
         raise ValueError(
             f"stochastic_module_names={stochastic_module_names!r} leaves nothing stochastic in the network:\n{report}"
         )
     return network, report
-
-
-def _layers(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    for name, module in network.named_modules():
-        if any(True for _ in module.parameters(recurse=False)):
-            yield name, module
-
-
-def _count(parameters: Iterable[Tensor]) -> int:
-    return sum(parameter.numel() for parameter in {id(each): each for each in parameters}.values())
 
 
 def _weights(layer: nn.Module, selected: Sequence[str]) -> tuple[list[Tensor], list[Tensor]]:
@@ -135,19 +128,13 @@ def _weights(layer: nn.Module, selected: Sequence[str]) -> tuple[list[Tensor], l
         return list(layer.parameters(recurse=False)), [layer.get_parameter(name) for name in selected]
     means = [built.mu(name) for name in built.names]
     variational = {f"{name}_{kind}" for name in built.names for kind in ("mu", "rho")}
-    return means + [each for name, each in _named_parameters(layer) if name not in variational], means
-
-
-def _refuse_lazy(network: nn.Module) -> None:
-    lazy = [name for name, parameter in network.named_parameters() if is_lazy(parameter)]
-    if lazy:
-        raise ValueError(f"the network has uninitialised lazy parameters {lazy}: run a batch through it first")
+    return means + [each for name, each in own_parameters(layer) if name not in variational], means
 
 
 def _stochastic_names(layer: nn.Module, stochastic_biases: bool) -> list[str]:
     return [
         name
-        for name, parameter in _named_parameters(layer)
+        for name, parameter in own_parameters(layer)
         if parameter.is_floating_point() and (stochastic_biases or not _is_bias(name))
     ]
 
@@ -166,23 +153,14 @@ def _obstacle(layer: nn.Module, names: Sequence[str]) -> str | None:
     return f"it has an attribute {taken[0]!r} already" if taken else None
 
 
-def _affine_parent(layer: nn.Module) -> type[nn.Module] | None:
-    """The torch layer that `layer` computes as, if that is linear in its weight and bias and these are all it owns."""
-    parent = next((kind for kind in type(layer).__mro__ if kind in VARIATIONAL_COUNTERPART), None)
-    if parent is None or type(layer).forward is not parent.forward:
-        return None
-    owned = {name for name, parameter in layer._parameters.items() if parameter is not None}
-    return parent if "weight" in owned and owned <= {"weight", "bias"} else None
-
-
 def _limits(network: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, str]:
     """Why whole weights must be drawn for a layer, where noise on its outputs will not do."""
     reused, limits = _reused(network, layers), dict[str, str]()
     for name, layer in layers.items():
         if stochastic_parameters(layer) is not None:
             continue
-        reader = _reading_parent(network, name)
-        if _affine_parent(layer) is None:
+        reader = reading_parent(network, name)
+        if affine_parent(layer) is None:
             limits[name] = f"{type(layer).__name__} is drawn in weight space"
         elif name in reused:
             limits[name] = "its weight is used in several places"
@@ -191,18 +169,12 @@ def _limits(network: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, st
     return limits
 
 
-def _reading_parent(network: nn.Module, name: str) -> str | None:
-    path = name.split(".")
-    ancestors = [network.get_submodule(".".join(path[:depth])) for depth in range(len(path))] if name else []
-    return next((type(module).__name__ for module in ancestors if isinstance(module, READS_ITS_CHILDREN)), None)
-
-
 def _reused(network: nn.Module, layers: Mapping[str, nn.Module]) -> set[str]:
     """Layers that stand in several places of the network, or share a parameter with another."""
     uses = Counter(
         id(parameter)
         for _, module in network.named_modules(remove_duplicate=False)
-        for _, parameter in _named_parameters(module)
+        for _, parameter in own_parameters(module)
     )
     return {
         name
@@ -230,7 +202,7 @@ def _convert_layer(
     shared: SharedParameters,
 ) -> str:
     """Makes one layer of the copy variational, and returns its estimator."""
-    parent = _affine_parent(layer)
+    parent = affine_parent(layer)
     if parent is not None:
         converted: VariationalLayer = VARIATIONAL_COUNTERPART[parent].adopt(
             layer,
@@ -250,27 +222,6 @@ def _convert_layer(
     return WEIGHT_SPACE
 
 
-def _select(
-    network: nn.Module,
-    layers: Mapping[str, nn.Module],
-    obstacles: Mapping[str, str | None],
-    wanted: Sequence[ModuleSelector] | None,
-) -> set[str]:
-    possible = {name for name in layers if obstacles[name] is None and stochastic_parameters(layers[name]) is None}
-    if wanted is None:
-        return possible
-    selected: set[str] = set()
-    for selector, chosen in select_layers(network, layers, wanted):
-        usable = {name for name in chosen if name in possible or stochastic_parameters(layers[name]) is not None}
-        if not usable:
-            reasons = ", ".join(f"{name or '(root)'}: {obstacles[name]}" for name in chosen)
-            raise ValueError(
-                f"stochastic_module_names: {selector!r} selects nothing that can be stochastic ({reasons})"
-            )
-        selected |= usable
-    return selected
-
-
 def _broken_ties(
     layers: Mapping[str, nn.Module], names: Mapping[str, Sequence[str]], selected: set[str]
 ) -> dict[str, str]:
@@ -279,7 +230,7 @@ def _broken_ties(
     kept: dict[int, str] = {
         id(parameter): f"{name}.{label}".lstrip(".")
         for name, layer in layers.items()
-        for label, parameter in _named_parameters(layer)
+        for label, parameter in own_parameters(layer)
         if (name, label) not in stochastic
     }
     return {
@@ -288,7 +239,3 @@ def _broken_ties(
         for parameter in [layers[name].get_parameter(label)]
         if id(parameter) in kept
     }
-
-
-def _named_parameters(layer: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    yield from layer.named_parameters(recurse=False, remove_duplicate=False)

@@ -3,18 +3,19 @@
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from lightning_vi.priors import GaussianPrior, Prior
+from lightning_vi.priors import Prior
 
 
 def choose_priors(
-    parameters: Mapping[str, Sequence[str]], prior: Prior | Mapping[str, Prior] | None
+    parameters: Mapping[str, Sequence[str]], prior: Prior | Mapping[str, Prior] | None, default: Prior
 ) -> dict[str, dict[str, Prior]]:
     """The prior of each stochastic parameter.
 
     Args:
         parameters: The names of each module's stochastic parameters, by the module's dotted name.
         prior: One for all; or several by names or globs, of a parameter such as ``"head.bias"`` or of a module, which
-            stands for all in it and below it. The first that matches counts, and where none does the standard Gaussian.
+            stands for all in it and below it. The first that matches counts.
+        default: The prior where none is given or matches.
 
     Returns:
         Priors by module and parameter.
@@ -23,11 +24,11 @@ def choose_priors(
         ValueError: If a name matches no stochastic parameter.
 
     Example:
-        >>> from lightning_vi.priors import LaplacePrior
-        >>> choose_priors({"head": ["weight", "bias"]}, {"*.bias": LaplacePrior()})
+        >>> from lightning_vi.priors import GaussianPrior, LaplacePrior
+        >>> choose_priors({"head": ["weight", "bias"]}, {"*.bias": LaplacePrior()}, GaussianPrior())
         {'head': {'weight': GaussianPrior(mean=0.0, std=1.0), 'bias': LaplacePrior(mean=0.0, std=1.0)}}
     """
-    named = prior if isinstance(prior, Mapping) else {"*": GaussianPrior() if prior is None else prior}
+    named = prior if isinstance(prior, Mapping) else {"*": default if prior is None else prior}
     chosen: dict[str, dict[str, Prior]] = {}
     used = set[str]()
     for module, labels in parameters.items():
@@ -35,7 +36,7 @@ def choose_priors(
         for label in labels:
             matching = [pattern for pattern in named if _matches(pattern, f"{module}.{label}".lstrip("."))]
             used.update(matching)
-            chosen[module][label] = named[matching[0]] if matching else GaussianPrior()
+            chosen[module][label] = named[matching[0]] if matching else default
     unused = [pattern for pattern in named if pattern not in used]
     if unused and isinstance(prior, Mapping):
         names = [f"{module}.{label}".lstrip(".") for module, labels in parameters.items() for label in labels]

@@ -20,6 +20,7 @@ from lightning_vi.layers.estimators import (
 from lightning_vi.layers.linear import VariationalLinear
 from lightning_vi.layers.module import VariationalModule, make_variational, num_inputs_of
 from lightning_vi.layers.parameters import SharedParameters, StochasticParameters, stochastic_parameters
+from lightning_vi.layers.rank_one import SCALES, RankOneModule, make_rank_one
 
 VARIATIONAL_COUNTERPART: dict[type[nn.Module], type[VariationalLayer]] = {
     layer.torch_parent: layer
@@ -38,7 +39,9 @@ VARIATIONAL_COUNTERPART: dict[type[nn.Module], type[VariationalLayer]] = {
 __all__ = [
     "ACTIVATION_SPACE",
     "ESTIMATORS",
+    "SCALES",
     "VARIATIONAL_COUNTERPART",
+    "RankOneModule",
     "SharedParameters",
     "StochasticParameters",
     "VariationalConv1d",
@@ -52,6 +55,7 @@ __all__ = [
     "VariationalModule",
     "activation_moments",
     "check_estimator",
+    "make_rank_one",
     "make_variational",
     "num_inputs_of",
     "stochastic_parameters",

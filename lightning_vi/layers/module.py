@@ -1,7 +1,7 @@
 """Any module with stochastic parameters."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -18,6 +18,7 @@ class VariationalModule(nn.Module):
     """
 
     _stochastic: StochasticParameters
+    class_prefix: ClassVar[str] = "Variational"
 
     def __getattr__(self, name: str) -> Any:
         value = super().__getattr__(name)
@@ -55,7 +56,7 @@ def variational_class(mixin: type[VariationalModule], original: type[nn.Module])
         return mixin
     parts = (mixin, original)
     if parts not in _CLASSES:
-        _CLASSES[parts] = type(f"Variational{original.__name__}", parts, {"_made_of": parts})
+        _CLASSES[parts] = type(f"{mixin.class_prefix}{original.__name__}", parts, {"_made_of": parts})
     return _CLASSES[parts]
 
 

@@ -3,17 +3,25 @@
 from lightning_vi.methods.alpha_divergence_vi import AlphaDivergenceVI
 from lightning_vi.methods.base import UQMethod
 from lightning_vi.methods.deterministic import Deterministic
+from lightning_vi.methods.full_rank_vi import FullRankVI
 from lightning_vi.methods.last_layer_vi import LastLayerVI
+from lightning_vi.methods.low_rank_vi import LowRankVI
 from lightning_vi.methods.mean_field_vi import MeanFieldVI
 from lightning_vi.methods.mean_variance_estimation import MeanVarianceEstimation
+from lightning_vi.methods.radial_vi import RadialVI
+from lightning_vi.methods.rank_one_vi import RankOneVI
 from lightning_vi.methods.variational import VariationalMethod
 
 __all__ = [
     "AlphaDivergenceVI",
     "Deterministic",
+    "FullRankVI",
     "LastLayerVI",
+    "LowRankVI",
     "MeanFieldVI",
     "MeanVarianceEstimation",
+    "RadialVI",
+    "RankOneVI",
     "UQMethod",
     "VariationalMethod",
 ]

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from lightning_vi.conversion import ModuleSelector
 from lightning_vi.likelihoods import Likelihood
-from lightning_vi.methods.variational import VariationalArguments, VariationalMethod
+from lightning_vi.methods.variational import VariationalArguments, VariationalMethod, draw_whole_weights
 from lightning_vi.objectives import ObjectiveTerms, alpha_divergence_energy
 from lightning_vi.sampling import NetworkInput
 
@@ -67,12 +67,7 @@ class AlphaDivergenceVI(VariationalMethod):
     ) -> None:
         if not 0 <= alpha < float("inf"):
             raise ValueError(f"alpha must not be negative, and finite, got {alpha}")
-        estimator = arguments.get("estimator", "auto")
-        if estimator not in ("auto", "reparameterization"):
-            raise ValueError(
-                f"estimator must be 'auto' or 'reparameterization', because whole weights are drawn, got {estimator!r}"
-            )
-        arguments["estimator"] = "reparameterization"
+        draw_whole_weights(arguments)
         super().__init__(backbone, likelihood, stochastic_module_names=stochastic_module_names, **arguments)
         self.alpha = alpha
 

@@ -116,6 +116,10 @@ class UQMethod(LightningModule, ABC):
         """Parameters that take no weight decay; the likelihood's by default."""
         return self.likelihood.parameters()
 
+    def learning_rate_factors(self) -> Mapping[nn.Parameter, float]:
+        """Parameters that learn at rates of their own, with what the optimizer's rate is multiplied by."""
+        return {}
+
     def effective_kl_weight(self) -> float:
         """Weight of the KL divergence in the current epoch; 0 for methods without one."""
         return 0.0
@@ -308,7 +312,9 @@ class UQMethod(LightningModule, ABC):
     def configure_optimizers(self) -> Any:
         """Builds the optimizer and the scheduler; variational and likelihood parameters take no weight decay."""
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = build_optimizer(self._optimizer_factory, trained, self.undecayed_parameters())
+        optimizer = build_optimizer(
+            self._optimizer_factory, trained, self.undecayed_parameters(), self.learning_rate_factors()
+        )
         if self._lr_scheduler_factory is None:
             return optimizer
         scheduler = self._lr_scheduler_factory(optimizer)

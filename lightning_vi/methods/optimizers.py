@@ -1,6 +1,6 @@
 """Optimizers for networks some of whose parameters must not decay."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -25,24 +25,36 @@ def default_optimizer(parameters: Iterable[Any]) -> Optimizer:
 
 
 def build_optimizer(
-    factory: OptimizerFactory, parameters: Iterable[nn.Parameter], undecayed: Iterable[nn.Parameter]
+    factory: OptimizerFactory,
+    parameters: Iterable[nn.Parameter],
+    undecayed: Iterable[nn.Parameter],
+    slowed: Mapping[nn.Parameter, float],
 ) -> Optimizer:
-    """An optimizer whose weight decay leaves some parameters alone, with its fused implementation if it has one.
+    """An optimizer with groups for parameters that must not decay or must learn at rates of their own.
+
+    Its fused implementation is chosen if it has one.
 
     Args:
         factory: Makes the optimizer from an iterable of parameters.
         parameters: All parameters to train.
         undecayed: Those among them that take no weight decay.
+        slowed: Those among them whose learning rate is multiplied by a factor, with that.
 
     Returns:
-        The optimizer, with a second parameter group if its weight decay is not zero.
+        The optimizer, with one parameter group where all parameters are treated alike.
     """
     trained = list(parameters)
     optimizer = factory(trained)
-    exempt = {id(parameter) for parameter in undecayed}
-    if optimizer.param_groups[0].get("weight_decay") and exempt:
-        optimizer.param_groups[0]["params"] = [p for p in trained if id(p) not in exempt]
-        optimizer.add_param_group({"params": [p for p in trained if id(p) in exempt], "weight_decay": 0.0})
+    first = optimizer.param_groups[0]
+    exempt = {id(parameter) for parameter in undecayed} if first.get("weight_decay") else set()
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for parameter in trained:
+        groups.setdefault((id(parameter) in exempt, slowed.get(parameter, 1.0)), []).append(parameter)
+    if set(groups) != {(False, 1.0)}:
+        first["params"] = groups.pop((False, 1.0), [])
+        for (is_exempt, factor), members in groups.items():
+            decay = {"weight_decay": 0.0} if is_exempt else {}
+            optimizer.add_param_group({"params": members, "lr": factor * first["lr"], **decay})
     _fuse(optimizer)
     return optimizer
 

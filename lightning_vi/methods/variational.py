@@ -1,6 +1,6 @@
 """What all methods of variational inference share."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self, TypedDict
 
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from lightning_vi.methods.base import UQMethod, check_at_least, is_plain
 from lightning_vi.methods.elbo_method import ElboMethod
 from lightning_vi.methods.optimizers import LRSchedulerFactory, OptimizerFactory, default_optimizer
 from lightning_vi.objectives import ObjectiveTerms, negative_elbo
-from lightning_vi.posteriors import InitialStd, ProportionalStd
+from lightning_vi.posteriors import CouplingFactory, InitialStd, ProportionalStd
 from lightning_vi.priors import GaussianPrior, Prior
 from lightning_vi.sampling import NetworkInput, SamplingEngine, Vectorization
 
@@ -59,10 +59,15 @@ class VariationalMethod(ElboMethod):
         num_data: Size of the training set; by default the training dataloader tells.
         optimizer: Makes the optimizer from an iterable of parameters.
         lr_scheduler: Makes a scheduler, stepped once an epoch, from the optimizer.
+        coupling: Makes the joint posterior of all weights, for subclasses; None for independent weights.
+        converter: Makes the stochastic network, for subclasses; called like `lightning_vi.conversion.convert`.
 
     Raises:
         ValueError: If a count or weight is out of range, the estimator is unknown, or a name selects nothing.
     """
+
+    coupling_learning_rate = 1.0
+    """What the learning rate is multiplied by for the parameters of the coupling."""
 
     def __init__(
         self,
@@ -85,9 +90,11 @@ class VariationalMethod(ElboMethod):
         num_data: int | None = None,
         optimizer: OptimizerFactory = default_optimizer,
         lr_scheduler: LRSchedulerFactory | None = None,
+        coupling: CouplingFactory | None = None,
+        converter: Callable[..., tuple[nn.Module, ConversionReport]] = convert,
     ) -> None:
         check_at_least("num_mc_samples_train", num_mc_samples_train, 1)
-        network, conversion = convert(
+        network, conversion = converter(
             backbone,
             stochastic_module_names,
             prior=prior,
@@ -95,7 +102,7 @@ class VariationalMethod(ElboMethod):
             init_std=init_std,
             stochastic_biases=stochastic_biases,
         )
-        engine = SamplingEngine(network, vectorization, antithetic=antithetic)
+        engine = SamplingEngine(network, vectorization, antithetic=antithetic, coupling=coupling)
         if freeze_backbone:
             _freeze_deterministic(network, engine)
         super().__init__(
@@ -113,6 +120,7 @@ class VariationalMethod(ElboMethod):
             positions = [position for position, row in enumerate(conversion.modules) if row.stochastic]
             self.hparams["stochastic_module_names"] = positions
         self.engine = engine
+        self.coupling = engine.coupling
         self._conversion = conversion
         self.num_mc_samples_train = num_mc_samples_train
 
@@ -175,6 +183,10 @@ class VariationalMethod(ElboMethod):
         yield from super().undecayed_parameters()
         yield from self.engine.parameters()
 
+    def learning_rate_factors(self) -> Mapping[nn.Parameter, float]:  # noqa: D102
+        parameters = [] if self.coupling is None else self.coupling.parameters()
+        return dict.fromkeys(parameters, self.coupling_learning_rate)
+
     def point_outputs(self, x: NetworkInput) -> Tensor:  # noqa: D102
         return self.engine.mean_output(x)
 
@@ -198,3 +210,20 @@ def _freeze_deterministic(network: nn.Module, engine: SamplingEngine) -> None:
         raise ValueError("freeze_backbone=True has nothing to freeze: every parameter of the network is stochastic")
     for parameter in frozen:
         parameter.requires_grad_(False)
+
+
+def draw_whole_weights(arguments: VariationalArguments) -> None:
+    """Sets the estimator of a method that draws whole networks.
+
+    Args:
+        arguments: Its arguments; changed in place.
+
+    Raises:
+        ValueError: If another estimator was asked for.
+    """
+    estimator = arguments.get("estimator", "auto")
+    if estimator not in ("auto", "reparameterization"):
+        raise ValueError(
+            f"estimator must be 'auto' or 'reparameterization', because whole weights are drawn, got {estimator!r}"
+        )
+    arguments["estimator"] = "reparameterization"

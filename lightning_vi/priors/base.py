@@ -47,6 +47,11 @@ class Prior(nn.Module, ABC):
         """
         return None
 
+    @property
+    def needs_moments_alone(self) -> bool:
+        """Whether the expected log density depends on a posterior's means and variances alone."""
+        return False
+
     @abstractmethod
     def kl_from_gaussian(self, mean: Tensor, std: Tensor) -> Tensor:
         """KL divergence from a diagonal Gaussian to this prior, summed over the elements.

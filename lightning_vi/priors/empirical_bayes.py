@@ -50,6 +50,10 @@ class EmpiricalBayesPrior(Prior):
         prior.num_dims = parameter.dim()
         return prior
 
+    @property
+    def needs_moments_alone(self) -> bool:  # noqa: D102
+        return True
+
     def variance(self, mean: Tensor, std: Tensor) -> Tensor:
         r"""The best variances :math:`s^{2*}` for a posterior.
 

@@ -79,6 +79,10 @@ class GaussianPrior(Prior):
         numbers = (self.mean, self.std)
         return None if any(isinstance(number, Tensor | str) for number in numbers) else (GaussianPrior, *numbers)
 
+    @property
+    def needs_moments_alone(self) -> bool:  # noqa: D102
+        return True
+
     def _settled(self) -> tuple[Tensor | float, Tensor | float]:
         if isinstance(self.mean, str) or isinstance(self.std, str):
             raise ValueError(f"{self!r} needs for_parameter(...) before it can be evaluated")

@@ -12,7 +12,7 @@ is computed once. The samples are run in one of three ways:
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from lightning_vi.layers import (
     activation_moments,
     stochastic_parameters,
 )
+from lightning_vi.posteriors import CouplingFactory, NoiseCoupling
 from lightning_vi.sampling.network import (
     NetworkInput,
     batch_size,
@@ -38,12 +39,10 @@ from lightning_vi.sampling.network import (
     treats_rows_alike,
     unroll,
 )
+from lightning_vi.sampling.options import Vectorization, check_options
 from lightning_vi.sampling.probe import probe
 from lightning_vi.sampling.slots import JointPosterior, Slot, in_place, known_stds
 from lightning_vi.sampling.weights import WeightSampler
-
-Vectorization = Literal["auto", "repeat", "vmap", "loop"]
-VECTORIZATIONS: tuple[Vectorization, ...] = ("auto", "repeat", "vmap", "loop")
 
 MAX_ACTIVATIONS_PER_PASS = {"cpu": 2**21, "others": 2**26}
 """Numbers in a module's output; small tensors on a CPU stay in its caches, and its allocator keeps their memory."""
@@ -63,6 +62,7 @@ class SamplingEngine:
             convolutions on a CPU and for what `torch.vmap` cannot trace, and vmap elsewhere.
         antithetic: Whether the noise of every second sample is the negative of the one before, which halves the
             noise to draw. In passes by vmap or loop it holds for drawn weights, not for noise on a layer's outputs.
+        coupling: Makes the joint posterior from the sizes of all tensors; None for independent weights.
 
     Raises:
         ValueError: If nothing in the network is stochastic, `vectorization` is unknown or cannot serve the network, or
@@ -78,9 +78,14 @@ class SamplingEngine:
         [torch.Size([5, 4, 1])]
     """
 
-    def __init__(self, network: nn.Module, vectorization: Vectorization = "auto", *, antithetic: bool = False) -> None:
-        if vectorization not in VECTORIZATIONS:
-            raise ValueError(f"vectorization must be one of {VECTORIZATIONS}, got {vectorization!r}")
+    def __init__(
+        self,
+        network: nn.Module,
+        vectorization: Vectorization = "auto",
+        *,
+        antithetic: bool = False,
+        coupling: CouplingFactory | None = None,
+    ) -> None:
         self.network = network
         self.vectorization: Vectorization = vectorization
         self.antithetic = antithetic
@@ -91,8 +96,8 @@ class SamplingEngine:
         self._layers = {
             name: module for name, module in network.named_modules() if isinstance(module, VariationalLayer)
         }
-        self._check_options()
-        self._weights = WeightSampler(self._owners, antithetic)
+        check_options(vectorization, antithetic, dict(network.named_modules()))
+        self._weights = WeightSampler(self._owners, antithetic, coupling)
         self._chain = unroll(network)
         self._rows_stay_apart = len(self._layers) == len(self.modules) and all(map(treats_rows_alike, self._chain))
         parts = list(network.modules())
@@ -104,13 +109,18 @@ class SamplingEngine:
         self._head: VariationalLayer | None = None
         self._width = 1
 
+    @property
+    def coupling(self) -> NoiseCoupling | None:
+        """The posterior of all weights together, None where they are independent."""
+        return self._weights.coupling
+
     def parameters(self) -> list[nn.Parameter]:
         """The variational parameters: means and unconstrained scales, tied ones once."""
         return cast(list[nn.Parameter], self._weights.parameters())
 
     def kl(self) -> Tensor:
         """KL divergence summed over every stochastic weight, tied ones once; nats, a scalar tensor."""
-        return _kl(self._weights.joints())
+        return self._weights.kl(self._weights.joints())
 
     def mean_output(self, x: NetworkInput) -> Tensor:
         """One forward pass on posterior means.
@@ -141,7 +151,7 @@ class SamplingEngine:
         joints = self._weights.joints()
         with known_stds(joints):
             outputs, _ = self._draw_and_run(x, num_samples, joints)
-        return outputs, _kl(joints)
+        return outputs, self._weights.kl(joints)
 
     def weighted_pass(self, x: NetworkInput, num_samples: int) -> tuple[Tensor, Tensor, Tensor]:
         """Training samples, how much more likely each one's weights are under the posterior, and the KL divergence.
@@ -163,7 +173,7 @@ class SamplingEngine:
             raise ValueError(f"{others} draw outputs and no weights: use estimator='reparameterization'")
         joints = self._weights.joints()
         outputs, weights = self._draw_and_run(x, num_samples, joints)
-        return outputs, self._weights.log_ratio(weights), _kl(joints)
+        return outputs, self._weights.log_ratio(weights), self._weights.kl(joints)
 
     def training_samples(self, x: NetworkInput, num_samples: int) -> Tensor:
         """Draws of the network's output with fresh noise, differentiable in the variational parameters.
@@ -217,19 +227,6 @@ class SamplingEngine:
         if len(tail) != 1 or not isinstance(tail[0], VariationalLayer) or not isinstance(features, Tensor):
             return None
         return activation_moments(tail[0], features)
-
-    def _check_options(self) -> None:
-        others = [type(module).__name__ for module in self.modules if not isinstance(module, VariationalLayer)]
-        if self.vectorization == "repeat" and others:
-            raise ValueError(
-                "vectorization='repeat' needs layers that are linear in their weights, but these are stochastic too: "
-                f"{others}"
-            )
-        flipped = [name for name, layer in self._layers.items() if layer.estimator == "flipout"]
-        if self.antithetic and flipped:
-            raise ValueError(
-                f"antithetic noise and flipout's random signs exclude each other, but {flipped} use flipout"
-            )
 
     @contextmanager
     def _means_in_place(self) -> Iterator[None]:
@@ -390,8 +387,3 @@ class SamplingEngine:
         finally:
             handle.remove()
         return calls[0]
-
-
-def _kl(joints: Sequence[JointPosterior]) -> Tensor:
-    terms = [joint.kl() for joint in joints]
-    return torch.stack(terms).sum() if len(terms) > 1 else terms[0]

@@ -97,10 +97,19 @@ class JointPosterior:
     slots: Sequence[Slot]
     posterior: MeanFieldGaussian
 
-    def kl(self) -> Tensor:
-        """KL divergence to their prior, in nats, a scalar tensor."""
-        first = self.slots[0]
-        return self.posterior.kl(first.owner.prior(first.name))
+    def kl(self, scale: Tensor | None = None) -> Tensor:
+        """KL divergence from the independent posteriors to the prior.
+
+        Args:
+            scale: What standard deviations are multiplied by, shape [number of elements]; 1 by default.
+
+        Returns:
+            Nats, a scalar tensor.
+        """
+        prior = self.slots[0].owner.prior(self.slots[0].name)
+        if scale is None:
+            return self.posterior.kl(prior)
+        return prior.kl_from_gaussian(self.posterior.mu, self.posterior.std * scale.view_as(self.posterior.mu))
 
     def draw(self, noise: Tensor) -> Iterator[Tensor]:
         """Weights from noise.

@@ -12,7 +12,17 @@ import torch
 from helpers import randomise_posteriors
 from torch import Tensor, nn
 
-from lightning_vi import AlphaDivergenceVI, Deterministic, LastLayerVI, MeanFieldVI, MeanVarianceEstimation
+from lightning_vi import (
+    AlphaDivergenceVI,
+    Deterministic,
+    FullRankVI,
+    LastLayerVI,
+    LowRankVI,
+    MeanFieldVI,
+    MeanVarianceEstimation,
+    RadialVI,
+    RankOneVI,
+)
 from lightning_vi.backbones import MLP
 from lightning_vi.likelihoods import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian, Likelihood
 from lightning_vi.methods import UQMethod
@@ -110,6 +120,10 @@ METHODS: dict[str, Callable[..., UQMethod]] = {
     "MeanFieldVI, antithetic": partial(
         MeanFieldVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST, antithetic=True
     ),
+    "LowRankVI": partial(LowRankVI, rank=2, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
+    "FullRankVI": partial(FullRankVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
+    "RadialVI": partial(RadialVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
+    "RankOneVI": partial(RankOneVI, num_components=2, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
     "AlphaDivergenceVI": partial(AlphaDivergenceVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
     "LastLayerVI": partial(LastLayerVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
 }

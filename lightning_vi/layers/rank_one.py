@@ -1,0 +1,89 @@
+"""Layers whose weight is deterministic up to a random rank-one factor."""
+
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from lightning_vi.layers.module import VariationalModule, make_variational
+from lightning_vi.posteriors import InitialStd
+from lightning_vi.priors import Prior
+
+SCALES = ("input_scale", "output_scale")
+
+
+class RankOneModule(VariationalModule):
+    r"""Mixin for a linear layer or convolution with random scales of its inputs r and its outputs s.
+
+    .. math:: y = \big(W (x \odot r) + b\big) \odot s \qquad \text{or} \qquad y = W (x \odot r) \odot s + b
+
+    The weight is :math:`W \odot s r^\top` then. The scales have posteriors with K components, which the rows of
+    the batch take in turn.
+    """
+
+    class_prefix: ClassVar[str] = "RankOne"
+    scales_bias: bool
+
+    def forward(self, x: Tensor, *args: Any) -> Tensor:
+        """The layer's output.
+
+        Args:
+            x: Shape [B, ...].
+            *args: What else the torch layer takes.
+
+        Returns:
+            Shape [B, ...].
+        """
+        forward: Callable[..., Tensor] = super().forward
+        output = forward(self._scaled(x, self.input_scale), *args)
+        bias = cast(Tensor | None, self.bias)
+        if bias is None or self.scales_bias:
+            return self._scaled(output, self.output_scale)
+        bias = bias.view(-1, *[1] * (output.dim() - 2)) if isinstance(self, nn.modules.conv._ConvNd) else bias
+        return self._scaled(output - bias, self.output_scale) + bias
+
+    def _scaled(self, x: Tensor, scale: Tensor) -> Tensor:
+        dim = 1 if isinstance(self, nn.modules.conv._ConvNd) else -1
+        if len(scale) > 1:
+            scale = scale.repeat(math.ceil(len(x) / len(scale)), 1)[: len(x)]
+        shape = [len(scale), *[1] * (x.dim() - 1)]
+        shape[dim] = scale.shape[1]
+        return x * scale.view(shape)
+
+
+def make_rank_one(
+    module: nn.Module,
+    *,
+    num_components: int,
+    component_std: float,
+    prior: dict[str, Prior],
+    init_std: InitialStd,
+    scales_bias: bool,
+) -> None:
+    """Gives random scales of inputs and outputs to a linear layer or convolution, in place.
+
+    Args:
+        module: The layer; its weight and bias stay as they are.
+        num_components: K.
+        component_std: Standard deviation of the initial means around 1 with several components; one starts at 1.
+        prior: The prior of ``input_scale`` and of ``output_scale``.
+        init_std: Initial posterior standard deviation.
+        scales_bias: Whether the output's scale multiplies the bias too.
+
+    Raises:
+        ValueError: If a prior's shape does not fit, or `init_std` is not positive and finite.
+    """
+    weight = cast(Tensor, module.weight)
+    if isinstance(module, nn.Linear):
+        sizes = (module.in_features, module.out_features)
+    else:
+        sizes = (cast(int, module.in_channels), cast(int, module.out_channels))
+    for name, size in zip(SCALES, sizes, strict=True):
+        means = torch.ones(num_components, size, dtype=weight.dtype, device=weight.device)
+        if num_components > 1:
+            means += component_std * torch.randn_like(means)
+        module.register_parameter(name, nn.Parameter(means))
+    make_variational(module, RankOneModule, SCALES, num_inputs=dict.fromkeys(SCALES, 1), prior=prior, init_std=init_std)
+    cast(RankOneModule, module).scales_bias = scales_bias

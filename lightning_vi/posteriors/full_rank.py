@@ -1,0 +1,49 @@
+"""The Gaussian with any covariance."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lightning_vi.posteriors.coupling import NoiseCoupling
+
+
+class FullRankCoupling(NoiseCoupling):
+    r"""Covariance :math:`\Sigma = L L^\top` with the Cholesky factor :math:`L = \mathrm{diag}(\sigma) (I + N)`.
+
+    N is strictly lower triangular, and only what lies below the diagonal of `lower` counts. The total correlation is
+    :math:`\tfrac12 \sum_i \ln(1 + \sum_j N_{ij}^2)`.
+
+    Args:
+        sizes: Sizes of the stochastic tensors; P is their sum.
+        max_mebibytes: The most memory for the P x P matrix; the optimizer and the gradient need several times that.
+
+    Raises:
+        ValueError: If the matrix needs more.
+
+    Example:
+        >>> coupling = FullRankCoupling([3, 2])
+        >>> coupling(torch.randn(7, coupling.num_noise)).shape
+        torch.Size([7, 5])
+    """
+
+    def __init__(self, sizes: Sequence[int], max_mebibytes: float = 256.0) -> None:
+        super().__init__()
+        self.num_noise = sum(sizes)
+        needed = self.num_noise**2 * torch.get_default_dtype().itemsize / 2**20
+        if needed > max_mebibytes:
+            raise ValueError(
+                f"a full covariance of {self.num_noise} stochastic weights needs {needed:.0f} MiB, but "
+                f"max_mebibytes={max_mebibytes:g}: select fewer modules by stochastic_module_names, or raise it"
+            )
+        self.lower = nn.Parameter(torch.zeros(self.num_noise, self.num_noise))
+
+    def forward(self, noise: Tensor) -> Tensor:  # noqa: D102
+        noise = noise.to(self.lower)
+        return torch.addmm(noise, noise, self.lower.tril(-1).T)
+
+    def marginal_scale(self) -> Tensor:  # noqa: D102
+        return (1 + self.lower.tril(-1).square().sum(1)).sqrt()
+
+    def divergence(self) -> Tensor:  # noqa: D102
+        return self.marginal_scale().log().sum()

@@ -1,0 +1,174 @@
+"""Low-rank, full-rank and radial variational inference where the truth is known."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import randomise_posteriors
+from linear_regression import LinearRegression, random_features
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from lightning_vi import FullRankVI, LowRankVI, MeanFieldVI, RadialVI
+from lightning_vi.backbones import MLP
+from lightning_vi.likelihoods import Gaussian
+from lightning_vi.methods import VariationalMethod
+from lightning_vi.priors import EmpiricalBayesPrior, GaussianPrior, LaplacePrior
+
+NUM_DATA = 24
+NOISE = 0.8
+
+
+def conjugate_problem() -> tuple[LinearRegression, Tensor, Tensor]:
+    """Few data on correlated features, so that the exact posterior is far from a factorised one."""
+    features = random_features(NUM_DATA, orthogonal=False)
+    noise = np.random.default_rng(1).normal(size=NUM_DATA)
+    target = features @ np.array([1.5, -2.0, 1.0, 3.0]) + NOISE * noise
+    problem = LinearRegression(features, target, NOISE, prior_mean=0.4, prior_std=1.7)
+    return problem, torch.from_numpy(features[:, :-1]).float(), torch.from_numpy(target[:, None]).float()
+
+
+def linear_method(kind: Any, **options: Any) -> VariationalMethod:
+    method: VariationalMethod = kind(
+        nn.Linear(3, 1), Gaussian(NOISE), prior=GaussianPrior(0.4, 1.7), num_data=NUM_DATA, **options
+    )
+    return method
+
+
+def moments(method: VariationalMethod) -> tuple[Tensor, Tensor]:
+    """Mean and covariance of the weights and the bias, from what the method draws."""
+    layer: Any = method.backbone
+    coupling: Any = method.coupling
+    std = nn.functional.softplus(torch.cat([layer.weight_rho[0], layer.bias_rho]))
+    root = coupling(torch.eye(coupling.num_noise)) * std
+    return torch.cat([layer.weight_mu[0], layer.bias_mu]).detach(), (root.T @ root).detach()
+
+
+def train(method: VariationalMethod, x: Tensor, y: Tensor, steps: int = 1500) -> None:
+    optimizer = torch.optim.Adam(method.parameters(), lr=0.05)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        method.elbo(x, y).loss.backward()
+        optimizer.step()
+        scheduler.step()
+
+
+def evidence_estimate(method: VariationalMethod, x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Mean and standard error of the ELBO."""
+    with torch.no_grad():
+        values = torch.tensor([-NUM_DATA * method.elbo(x, y).loss for _ in range(200)])
+    return values.mean().item(), values.std().item() / len(values) ** 0.5
+
+
+@pytest.mark.parametrize("kind", [FullRankVI, partial(LowRankVI, rank=4)])
+def test_training_reaches_the_exact_posterior_and_its_elbo_is_the_log_evidence(kind: Any) -> None:
+    problem, x, y = conjugate_problem()
+    method = linear_method(kind, num_mc_samples_train=256, antithetic=True)
+    train(method, x, y)
+    mean, covariance = moments(method)
+    exact = torch.from_numpy(np.linalg.inv(problem.precision)).float()
+    exact_stds = exact.diagonal().sqrt()
+    assert_close(mean, torch.from_numpy(problem.posterior_mean).float(), rtol=0.0, atol=0.03 * exact_stds.min().item())
+    assert_close(covariance / exact_stds.outer(exact_stds), exact / exact_stds.outer(exact_stds), rtol=0.0, atol=0.03)
+    elbo, error = evidence_estimate(method, x, y)
+    assert abs(elbo - problem.log_evidence) < 4 * error + 0.005
+    assert problem.best_elbo < problem.log_evidence - 0.4  # that of mean-field
+
+
+def test_a_coupling_at_its_start_is_mean_field() -> None:
+    torch.manual_seed(0)
+    backbone, x, y = MLP(3, [8], 1), torch.randn(16, 3), torch.randn(16, 1)
+    reference = MeanFieldVI(backbone, Gaussian(), estimator="reparameterization", num_data=100)
+    full = FullRankVI(backbone, Gaussian(), num_data=100)
+    full.noise.seed = reference.noise.seed
+    assert_close(full.elbo(x, y).kl, reference.elbo(x, y).kl)
+    assert_close(full.predict(x, 30).total_var, reference.predict(x, 30).total_var)
+
+
+@pytest.mark.parametrize("kind", [LowRankVI, FullRankVI, RadialVI])
+@pytest.mark.parametrize("prior", [GaussianPrior(0.2, 0.7), EmpiricalBayesPrior()])
+def test_kl_is_the_expected_log_ratio(kind: Any, prior: Any) -> None:
+    """Against densities at draws: the joint one by the change of variables, the prior's at the weights."""
+    torch.manual_seed(0)
+    method = kind(nn.Linear(3, 2), Gaussian(num_targets=2), prior=prior, num_data=10).double()
+    randomise_posteriors(method.backbone)
+    for parameter in () if method.coupling is None else method.coupling.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    layer: Any = method.backbone
+    kl = method.elbo(torch.zeros(1, 3).double(), torch.zeros(1, 2).double()).kl
+    if isinstance(prior, EmpiricalBayesPrior):
+        scale = method.coupling.marginal_scale().split([6, 2])
+        stds = [nn.functional.softplus(rho) for rho in (layer.weight_rho, layer.bias_rho)]
+        parts = [
+            prior.for_parameter("", mu, 1).kl_from_gaussian(mu, std * each.view_as(mu))
+            for mu, std, each in zip((layer.weight_mu, layer.bias_mu), stds, scale, strict=True)
+        ]
+        assert_close(kl, torch.stack(parts).sum() + method.coupling.divergence())
+        return
+    deviations = method.coupling(torch.randn(200_000, method.coupling.num_noise).double())
+    mean = torch.cat([layer.weight_mu.flatten(), layer.bias_mu])
+    std = nn.functional.softplus(torch.cat([layer.weight_rho.flatten(), layer.bias_rho]))
+    log_prior = torch.distributions.Normal(0.2, 0.7).log_prob(mean + std * deviations).sum(1)
+    if kind is RadialVI:
+        radii = [part.norm(dim=1) / part.shape[1] ** 0.5 for part in deviations.split([6, 2], 1)]
+        log_q = -std.log().sum() + sum(radial_log_density(r, d) for r, d in zip(radii, (6, 2), strict=True))
+    else:
+        root = method.coupling(torch.eye(method.coupling.num_noise).double()) * std
+        log_q = torch.distributions.MultivariateNormal(mean, root.T @ root).log_prob(mean + std * deviations)
+    ratio = log_q - log_prior
+    assert abs(kl - ratio.mean()) < 4 * ratio.std() / len(ratio) ** 0.5
+
+
+def radial_log_density(radius: Tensor, size: int) -> Tensor:
+    half_normal = torch.distributions.HalfNormal(1.0).log_prob(radius)
+    log_surface = np.log(2) + 0.5 * size * np.log(np.pi) - torch.lgamma(torch.tensor(0.5 * size))
+    return half_normal - log_surface - (size - 1) * radius.log() - 0.5 * size * np.log(size)
+
+
+def test_weights_of_a_prediction_are_correlated_as_the_posterior_says() -> None:
+    method = linear_method(FullRankVI)
+    coupling: Any = method.coupling
+    nn.init.normal_(coupling.lower)
+    nn.init.constant_(method.backbone.weight_rho, 0.5)
+    _, covariance = moments(method)
+    x = torch.tensor([[1.0, 2.0, -1.0]])
+    samples = method.predict(x, 20_000, return_samples=True).samples
+    assert samples is not None
+    direction = torch.tensor([1.0, 2.0, -1.0, 1.0])
+    assert_close(samples.var(0).item(), (direction @ covariance @ direction).item(), rtol=0.05, atol=0.0)
+
+
+def test_tied_weights_are_drawn_once() -> None:
+    shared = nn.Linear(3, 3)
+    method = FullRankVI(nn.Sequential(shared, nn.Tanh(), shared), Gaussian(num_targets=3), num_data=5)
+    coupling: Any = method.coupling
+    assert coupling.num_noise == 12
+    method.elbo(torch.ones(4, 3), torch.ones(4, 3)).loss.backward()
+    assert coupling.lower.grad.tril(-1).abs().sum() > 0
+
+
+def test_couplings_learn_slowly_and_take_no_weight_decay() -> None:
+    method = LowRankVI(MLP(1, [3], 1), Gaussian(), optimizer=partial(torch.optim.AdamW, lr=0.01, weight_decay=0.1))
+    groups = method.configure_optimizers().param_groups
+    (factor,) = [g for g in groups if any(p is method.coupling.factor for p in g["params"])]  # type: ignore[union-attr]
+    assert (factor["lr"], factor["weight_decay"]) == (pytest.approx(0.001), 0.0)
+    assert sum(len(g["params"]) for g in groups) == sum(1 for _ in method.parameters())
+
+
+@pytest.mark.parametrize("kind", [LowRankVI, FullRankVI, RadialVI])
+def test_estimators_that_draw_outputs_are_refused(kind: Any) -> None:
+    with pytest.raises(ValueError, match=r"estimator must be 'auto' or 'reparameterization'.*got 'flipout'"):
+        kind(nn.Linear(1, 1), Gaussian(), estimator="flipout")
+
+
+def test_radial_posteriors_refuse_a_prior_without_closed_form() -> None:
+    with pytest.raises(ValueError, match=r"prior of 'weight' must have a log density that is quadratic.*LaplacePrior"):
+        RadialVI(nn.Linear(1, 1), Gaussian(), prior=LaplacePrior())
+
+
+def test_a_covariance_beyond_the_budget_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"20601 stochastic weights needs .* MiB, but max_mebibytes=256"):
+        FullRankVI(MLP(1, [100, 200], 1), Gaussian())
