@@ -51,16 +51,12 @@ METHODS: dict[str, Callable[..., UQMethod]] = {
 }
 
 
-def fit_and_score(name: str, seed: int, epochs: int, **options: Any) -> dict[str, float]:
-    """Scores of one method with one seed."""
+def fit(name: str, seed: int, epochs: int, **options: Any) -> tuple[UQMethod, ToyHeteroscedasticDataModule, Trainer]:
+    """One method with one seed, fitted."""
     seed_everything(seed, verbose=False)
     datamodule = ToyHeteroscedasticDataModule(batch_size=32, n_points=500)
-    method = METHODS[name](
-        MLP(n_inputs=1, n_hidden=[50, 50], n_outputs=2),
-        HeteroscedasticGaussian(),
-        optimizer=partial(torch.optim.Adam, lr=3e-3),
-        **options,
-    )
+    arguments = {"likelihood": HeteroscedasticGaussian(), "optimizer": partial(torch.optim.Adam, lr=3e-3)} | options
+    method = METHODS[name](MLP(n_inputs=1, n_hidden=[50, 50], n_outputs=2), **arguments)
     trainer = Trainer(
         max_epochs=epochs,
         logger=False,
@@ -68,8 +64,20 @@ def fit_and_score(name: str, seed: int, epochs: int, **options: Any) -> dict[str
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    start = time.perf_counter()
     trainer.fit(method, datamodule)
+    return method, datamodule, trainer
+
+
+def silence() -> None:
+    """Leaves the terminal to the progress bar and the table."""
+    warnings.filterwarnings("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+
+def fit_and_score(name: str, seed: int, epochs: int, **options: Any) -> dict[str, float]:
+    """Scores of one method with one seed."""
+    start = time.perf_counter()
+    method, datamodule, trainer = fit(name, seed, epochs, **options)
     seconds = time.perf_counter() - start
     (scores,) = trainer.test(method, datamodule, verbose=False)
     ends = method.predict_step(datamodule.X_gtext)["epistemic_uct"][[0, -1], 0]
@@ -96,8 +104,7 @@ def main() -> None:
     parser.add_argument("--antithetic", action="store_true", help="antithetic noise in the variational methods")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     arguments = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    silence()
     options: dict[str, Any] = {} if arguments.init_std is None else {"init_std": arguments.init_std}
     if arguments.prior_std is not None:
         options["prior"] = GaussianPrior(std=arguments.prior_std)

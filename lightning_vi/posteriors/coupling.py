@@ -39,12 +39,12 @@ class NoiseCoupling(nn.Module, ABC):
         """
 
     @abstractmethod
-    def marginal_scale(self) -> Tensor:
-        """Standard deviations c of u, shape [number of weights]."""
+    def marginals(self) -> tuple[Tensor, Tensor]:
+        """How far the deviations are from independent standard normal variables.
 
-    @abstractmethod
-    def divergence(self) -> Tensor:
-        """D in nats, a scalar tensor."""
+        Returns:
+            Their standard deviations c, shape [number of weights]; and D in nats, a scalar tensor.
+        """
 
 
 CouplingFactory = Callable[[Sequence[int]], NoiseCoupling]

@@ -42,8 +42,6 @@ class FullRankCoupling(NoiseCoupling):
         noise = noise.to(self.lower)
         return torch.addmm(noise, noise, self.lower.tril(-1).T)
 
-    def marginal_scale(self) -> Tensor:  # noqa: D102
-        return (1 + self.lower.tril(-1).square().sum(1)).sqrt()
-
-    def divergence(self) -> Tensor:  # noqa: D102
-        return self.marginal_scale().log().sum()
+    def marginals(self) -> tuple[Tensor, Tensor]:  # noqa: D102
+        scale = (1 + self.lower.tril(-1).square().sum(1)).sqrt()
+        return scale, scale.log().sum()

@@ -44,12 +44,9 @@ class LowRankCoupling(NoiseCoupling):
         noise = noise.to(self.factor)
         return torch.addmm(noise[:, : self.num_weights], noise[:, self.num_weights :], self.factor.T)
 
-    def marginal_scale(self) -> Tensor:  # noqa: D102
-        return (1 + self.factor.square().sum(1)).sqrt()
-
-    def divergence(self) -> Tensor:  # noqa: D102
+    def marginals(self) -> tuple[Tensor, Tensor]:  # noqa: D102
         with torch.autocast(self.factor.device.type, enabled=False):
             gram = self.factor.T @ self.factor
             root = torch.linalg.cholesky(gram + torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
-        half_log_det: Tensor = root.diagonal().log().sum()
-        return self.marginal_scale().log().sum() - half_log_det
+        scale = (1 + self.factor.square().sum(1)).sqrt()
+        return scale, scale.log().sum() - root.diagonal().log().sum()

@@ -50,11 +50,8 @@ class RadialCoupling(NoiseCoupling):
         factors = radii.abs() / lengths * lengths.new_tensor(self.sizes).sqrt()
         return torch.cat([direction * factors[:, [i]] for i, direction in enumerate(directions)], 1)
 
-    def marginal_scale(self) -> Tensor:  # noqa: D102
-        return self.ones
-
-    def divergence(self) -> Tensor:  # noqa: D102
-        return self.negentropy
+    def marginals(self) -> tuple[Tensor, Tensor]:  # noqa: D102
+        return self.ones, self.negentropy
 
 
 def radial_entropy(size: int) -> float:

@@ -108,8 +108,8 @@ class WeightSampler:
         if self.coupling is None:
             terms = [joint.kl() for joint in joints]
         else:
-            scale = self.coupling.marginal_scale()
-            terms = [joint.kl(_of_slots(scale, joint)) for joint in joints] + [self.coupling.divergence()]
+            scale, divergence = self.coupling.marginals()
+            terms = [*(joint.kl(_of_slots(scale, joint)) for joint in joints), divergence]
         return torch.stack(terms).sum() if len(terms) > 1 else terms[0]
 
     def for_training(

@@ -1,0 +1,109 @@
+"""How far each method's predictive distribution is from that of Hamiltonian Monte Carlo.
+
+    python benchmarks/fidelity.py --figure fidelity.png
+
+The model is the toy problem's: 1-50-50-2 with ReLU, outputs mean and log variance, weights N(0, 2 / fan-in) and biases
+N(0, 1), 350 training points. `data/nuts_toy_predictions.npz` holds the predictions of the No-U-Turn sampler (4 chains
+of 2000 draws after 1500, largest R-hat 1.0006). Every method has these priors where it has priors of weights, the same
+number of epochs with a cosine schedule, and kl_weight 1. Distances are root mean squares over the grid, inside the
+range of the training inputs and outside of it; "ratio" is the geometric mean of a method's epistemic std over that of
+the sampler.
+"""
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from toy import METHODS, fit, silence
+from tqdm import tqdm
+
+from lightning_vi.likelihoods import HeteroscedasticGaussian
+from lightning_vi.priors import GaussianPrior
+
+Array = NDArray[np.float64]
+REFERENCE = Path(__file__).parent / "data" / "nuts_toy_predictions.npz"
+NO_WEIGHT_PRIOR = {"Deterministic", "MeanVarianceEstimation", "RankOneVI", "VBLL", "LatentVariableVI", "IVON"}
+
+
+class LogVarianceGaussian(HeteroscedasticGaussian):
+    """The sampler's observation model: the second output is the log variance, clipped."""
+
+    def standardised_moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation."""
+        return outputs[..., :1], torch.exp(0.5 * outputs[..., 1:].clamp(-12.0, 6.0))
+
+
+def predictions(name: str, seed: int, epochs: int) -> tuple[dict[str, Array], Array]:
+    """Mean, epistemic and aleatoric std on the grid, and the training inputs."""
+    options: dict[str, Any] = {} if name in NO_WEIGHT_PRIOR else {"prior": GaussianPrior(std="fan_in")}
+    schedule = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=epochs)
+    method, datamodule, _ = fit(name, seed, epochs, likelihood=LogVarianceGaussian(), lr_scheduler=schedule, **options)
+    result = method.predict(datamodule.X_gtext, num_samples=1000).as_dict()
+    keys = {"mean": "pred", "epistemic_std": "epistemic_uct", "aleatoric_std": "aleatoric_uct"}
+    return {key: result[ours][:, 0].double().numpy() for key, ours in keys.items()}, datamodule.X_train.numpy()
+
+
+def distances(ours: dict[str, Array], exact: dict[str, Array], inside: NDArray[np.bool_]) -> dict[str, float]:
+    """Root mean square differences, and the ratio of epistemic stds."""
+    row = {}
+    for label, region in (("in", inside), ("out", ~inside)):
+        for key in ("mean", "epistemic_std", "aleatoric_std"):
+            row[f"{key} {label}"] = float(np.sqrt(np.mean((ours[key] - exact[key])[region] ** 2)))
+        ratio = np.maximum(ours["epistemic_std"], 1e-6) / exact["epistemic_std"]
+        row[f"ratio {label}"] = float(np.exp(np.log(ratio[region]).mean()))
+    return row
+
+
+def draw(panels: dict[str, dict[str, Array]], exact: dict[str, Array], grid: Array, path: Path) -> None:
+    """One panel for each method: its epistemic and total bands over the sampler's."""
+    figure, axes = plt.subplots(
+        -(-len(panels) // 3), 3, figsize=(12, 3 * -(-len(panels) // 3)), sharex=True, sharey=True, squeeze=False
+    )
+    for axis, (name, ours) in zip(axes.flat, panels.items(), strict=False):
+        for result, colour, label in ((exact, "0.55", "Hamiltonian Monte Carlo"), (ours, "C0", name)):
+            total = np.hypot(result["epistemic_std"], result["aleatoric_std"])
+            for width, alpha in ((total, 0.2), (result["epistemic_std"], 0.4)):
+                low, high = result["mean"] - 2 * width, result["mean"] + 2 * width
+                axis.fill_between(grid, low, high, color=colour, alpha=alpha, linewidth=0)
+            axis.plot(grid, result["mean"], color=colour, label=label)
+        axis.set_title(name)
+        axis.set_ylim(-4, 4)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
+    axes.flat[0].legend(loc="lower left", fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+
+
+def main() -> None:
+    """Prints a row for each method, and draws them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
+    parser.add_argument("--epochs", type=int, default=600)
+    parser.add_argument("--figure", type=Path, help="where to draw seed 0 of each method")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    arguments = parser.parse_args()
+    silence()
+    with np.load(REFERENCE) as file:
+        grid = file["Xg"][:, 0].astype(float)
+        exact = {k: file[f"grid_{k}"].astype(float) for k in ("mean", "epistemic_std", "aleatoric_std")}
+    rows, panels = [], {}
+    for name, seed in tqdm([(name, seed) for name in arguments.methods for seed in range(arguments.seeds)]):
+        ours, inputs = predictions(name, seed, arguments.epochs)
+        panels.setdefault(name, ours)
+        inside = (grid >= inputs.min()) & (grid <= inputs.max())
+        rows.append({"method": name} | distances(ours, exact, inside))
+    print(pd.DataFrame(rows).groupby("method", sort=False).mean().round(3).to_string())
+    if arguments.figure is not None:
+        draw(panels, exact, grid, arguments.figure)
+
+
+if __name__ == "__main__":
+    main()
