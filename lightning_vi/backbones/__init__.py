@@ -1,5 +1,7 @@
 """Plain networks."""
 
+from lightning_vi.backbones.fourier_features import FourierFeatures
 from lightning_vi.backbones.mlp import MLP
+from lightning_vi.backbones.residual_mlp import ResidualBlock, ResidualMLP
 
-__all__ = ["MLP"]
+__all__ = ["MLP", "FourierFeatures", "ResidualBlock", "ResidualMLP"]
