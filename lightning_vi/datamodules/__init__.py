@@ -9,6 +9,7 @@ from lightning_vi.datamodules.base import ArrayDataModule, LoaderOptions
 from lightning_vi.datamodules.bundled import DiabetesDataModule, DigitsDataModule
 from lightning_vi.datamodules.tabular import TabularDataModule
 from lightning_vi.datamodules.toy import ToyHeteroscedasticDataModule, TwoMoonsDataModule
+from lightning_vi.datamodules.uci import UCIDataModule
 
 __all__ = [
     "ArrayDataModule",
@@ -18,4 +19,5 @@ __all__ = [
     "TabularDataModule",
     "ToyHeteroscedasticDataModule",
     "TwoMoonsDataModule",
+    "UCIDataModule",
 ]
