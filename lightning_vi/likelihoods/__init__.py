@@ -2,10 +2,12 @@
 
 from lightning_vi.likelihoods.base import Likelihood, Task
 from lightning_vi.likelihoods.classification import Bernoulli, Categorical
+from lightning_vi.likelihoods.counts import NegativeBinomial, Poisson
 from lightning_vi.likelihoods.gaussian import Gaussian
 from lightning_vi.likelihoods.heteroscedastic import HeteroscedasticGaussian
 from lightning_vi.likelihoods.prediction import Prediction
 from lightning_vi.likelihoods.regression import RegressionLikelihood
+from lightning_vi.likelihoods.student_t import StudentT
 
 __all__ = [
     "Bernoulli",
@@ -13,7 +15,10 @@ __all__ = [
     "Gaussian",
     "HeteroscedasticGaussian",
     "Likelihood",
+    "NegativeBinomial",
+    "Poisson",
     "Prediction",
     "RegressionLikelihood",
+    "StudentT",
     "Task",
 ]

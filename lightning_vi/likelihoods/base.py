@@ -127,7 +127,7 @@ class Likelihood(nn.Module, ABC):
         """
 
     @abstractmethod
-    def metric_inputs(self, outputs: Tensor, target: Tensor) -> dict[str, Tensor]:
+    def metric_inputs(self, outputs: Tensor, target: Tensor) -> dict[str, Any]:
         """What metrics need, by the names of their arguments.
 
         Args:
@@ -135,5 +135,6 @@ class Likelihood(nn.Module, ABC):
             target: Targets, shape [B, ...].
 
         Returns:
-            `preds`, `target`, `log_prob`, and for regression `means` and `stds`.
+            `preds`, `target`, `log_prob`, for regression `means` and `stds`, and `mixture` where those of Gaussians do
+            not determine the predictive distribution.
         """

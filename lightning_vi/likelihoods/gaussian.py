@@ -3,15 +3,19 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_vi.likelihoods.location_scale import (
+    GaussianNoise,
+    gaussian_log_prob,
+    inverse_softplus,
+    one_for_each_target,
+)
 from lightning_vi.likelihoods.prediction import Prediction
-from lightning_vi.likelihoods.regression import RegressionLikelihood, gaussian_log_prob
 
 
-class Gaussian(RegressionLikelihood):
+class Gaussian(GaussianNoise):
     r"""Homoscedastic Gaussian noise, :math:`y_d \sim \mathcal{N}(f_d, \sigma_d^2)`.
 
     Args:
@@ -40,14 +44,9 @@ class Gaussian(RegressionLikelihood):
         initial_noise_std: float = 0.5,
     ) -> None:
         super().__init__(num_targets)
-        std = torch.as_tensor(initial_noise_std if noise_std is None else noise_std, dtype=torch.get_default_dtype())
-        if std.shape not in (torch.Size(), (num_targets,)):
-            raise ValueError(f"noise_std must be one number or {num_targets}, one for each target, got {noise_std}")
-        if not ((std > 0).all() and std.isfinite().all()):
-            label = "initial_noise_std" if noise_std is None else "noise_std"
-            raise ValueError(f"{label} must be positive and finite, got {std.tolist()}")
-        std = std.expand(num_targets).clone()
-        self.noise_rho = nn.Parameter(std + torch.log(-torch.expm1(-std))) if noise_std is None else None
+        label, value = ("initial_noise_std", initial_noise_std) if noise_std is None else ("noise_std", noise_std)
+        std = one_for_each_target(label, value, num_targets)
+        self.noise_rho = nn.Parameter(inverse_softplus(std)) if noise_std is None else None
         self.register_buffer("noise_std_given", None if noise_std is None else std)
 
     @property

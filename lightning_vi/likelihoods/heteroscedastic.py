@@ -3,10 +3,10 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_vi.likelihoods.regression import RegressionLikelihood
+from lightning_vi.likelihoods.location_scale import GaussianNoise
 
 
-class HeteroscedasticGaussian(RegressionLikelihood):
+class HeteroscedasticGaussian(GaussianNoise):
     r"""Input-dependent Gaussian noise (Nix & Weigend, 1994).
 
     The first D outputs are the mean, the next D the raw scale r:

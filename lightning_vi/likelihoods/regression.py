@@ -1,38 +1,18 @@
-"""What the Gaussian observation models share."""
+"""What observation models of real numbers and of counts share."""
 
-import math
 from abc import abstractmethod
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lightning_vi.functional import RunningMoments
+from lightning_vi.functional.mixture import Mixture
 from lightning_vi.likelihoods.base import Likelihood
 from lightning_vi.likelihoods.prediction import Prediction
 
-LOG_SQRT_TWO_PI = 0.5 * math.log(2 * math.pi)
-
-
-def gaussian_log_prob(residual: Tensor, std: Tensor) -> Tensor:
-    """Log density of a Gaussian.
-
-    Args:
-        residual: Distance from the mean in standard deviations, any shape.
-        std: Standard deviations, of a shape that broadcasts to that of `residual`.
-
-    Returns:
-        Nats, the shape of `residual`.
-    """
-    return -0.5 * residual.square() - std.log() - LOG_SQRT_TWO_PI
-
 
 class RegressionLikelihood(Likelihood):
-    r"""A Gaussian :math:`\mathcal{N}(y \mid \mu(f), \sigma(f)^2)` for each of D targets.
-
-    Targets are in their original units. The network works in standardised units,
-    :math:`(y - m) / s`, if `set_target_scaling` has given m and s; predictions, densities and metrics
-    are in the original units all the same.
+    """A distribution with a mean and a variance for each of D targets.
 
     Args:
         num_targets: D.
@@ -42,32 +22,14 @@ class RegressionLikelihood(Likelihood):
     """
 
     task = "regression"
-    target_mean: Tensor
-    target_std: Tensor
 
     def __init__(self, num_targets: int = 1) -> None:
         super().__init__()
         if num_targets < 1:
             raise ValueError(f"num_targets must be positive, got {num_targets}")
         self.num_targets = num_targets
-        self.register_buffer("target_mean", torch.zeros(num_targets))
-        self.register_buffer("target_std", torch.ones(num_targets))
 
     @abstractmethod
-    def standardised_moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation in the network's units.
-
-        Args:
-            outputs: Network outputs, shape [S, B, ..., width].
-
-        Returns:
-            Each of a shape that broadcasts to [S, B, ..., D].
-        """
-
-    @property
-    def num_predictions(self) -> int:  # noqa: D102
-        return self.num_targets
-
     def set_target_scaling(self, mean: Tensor, std: Tensor) -> None:
         """Declares that the network predicts ``(target - mean) / std``.
 
@@ -76,17 +38,23 @@ class RegressionLikelihood(Likelihood):
             std: Shape [D], positive, in target units.
 
         Raises:
-            ValueError: If a shape is wrong, a value is not finite, or a std is not positive.
+            ValueError: If a shape or value is wrong, or the targets have no other units than their own.
         """
-        for name, value in (("mean", mean), ("std", std)):
-            if value.shape != (self.num_targets,) or not value.isfinite().all():
-                raise ValueError(
-                    f"{name} must be finite and of shape ({self.num_targets},), got {value} of {tuple(value.shape)}"
-                )
-        if not (std > 0).all():
-            raise ValueError(f"std must be positive, got {std}")
-        self.target_mean.copy_(mean)
-        self.target_std.copy_(std)
+
+    @abstractmethod
+    def mixture(self, outputs: Tensor) -> Mixture | None:
+        """The mixture over samples, for metrics.
+
+        Args:
+            outputs: Network outputs, shape [S, B, ..., width].
+
+        Returns:
+            The mixture in target units; None where its components are Gaussians, which metrics score in closed form.
+        """
+
+    @property
+    def num_predictions(self) -> int:  # noqa: D102
+        return self.num_targets
 
     def check(self, outputs: Tensor, target: Tensor) -> None:  # noqa: D102
         name = type(self).__name__
@@ -101,35 +69,17 @@ class RegressionLikelihood(Likelihood):
         if not target.is_floating_point():
             raise TypeError(f"{name} needs floating-point targets, got {target.dtype}")
 
-    def _standardise(self, target: Tensor) -> Tensor:
-        return (target - self.target_mean) / self.target_std
-
-    def elementwise_log_prob(self, outputs: Tensor, target: Tensor) -> Tensor:  # noqa: D102
-        mean, std = self.standardised_moments(outputs)
-        return gaussian_log_prob((self._standardise(target) - mean) / std, std) - self.target_std.log()
-
-    def point_loss(self, outputs: Tensor, target: Tensor) -> Tensor:  # noqa: D102
-        mean, _ = self.standardised_moments(outputs)
-        squared_error = (mean - self._standardise(target)).square()
-        return squared_error.flatten(2).sum(-1).mean()
-
-    def point_prediction(self, outputs: Tensor) -> Tensor:  # noqa: D102
-        mean, _ = self.standardised_moments(outputs.mean(0))
-        return mean * self.target_std + self.target_mean
-
-    def predictive_moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
-        mean, std = self.standardised_moments(outputs)
-        return mean * self.target_std + self.target_mean, (std * self.target_std).square().expand_as(mean)
-
     def prediction(self, moments: RunningMoments, spread: Tensor, **extras: Any) -> Prediction:  # noqa: D102
         return Prediction(moments.mean, moments.variance, spread, moments.variance + spread, **extras)
 
-    def metric_inputs(self, outputs: Tensor, target: Tensor) -> dict[str, Tensor]:  # noqa: D102
+    def metric_inputs(self, outputs: Tensor, target: Tensor) -> dict[str, Any]:  # noqa: D102
         means, variances = self.predictive_moments(outputs)
-        return {
+        inputs = {
             "preds": means.mean(0),
             "means": means,
             "stds": variances.sqrt(),
             "log_prob": self.log_prob(outputs, target),
             "target": target,
         }
+        mixture = self.mixture(outputs)
+        return inputs if mixture is None else inputs | {"mixture": mixture}

@@ -209,7 +209,7 @@ class UQMethod(LightningModule, ABC):
     def _metadata(self, num_samples: int | None, seed: int | None) -> dict[str, Any]:
         return {"method": type(self).__name__, "num_samples": num_samples, "seed": seed}
 
-    def _metric_inputs(self, x: NetworkInput, target: Tensor) -> dict[str, Tensor]:
+    def _metric_inputs(self, x: NetworkInput, target: Tensor) -> dict[str, Any]:
         outputs = torch.cat(list(self.sampled_outputs(x, self.num_mc_samples_test, self.noise.seed)))
         self.likelihood.check(outputs, target)
         return self.likelihood.metric_inputs(outputs, target)
@@ -333,7 +333,7 @@ class UQMethod(LightningModule, ABC):
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def _update(metrics: MetricCollection, inputs: Mapping[str, Tensor]) -> None:
+def _update(metrics: MetricCollection, inputs: Mapping[str, Any]) -> None:
     metrics.update(**inputs)
 
 

@@ -11,7 +11,7 @@ optimization using deep neural networks", ICML 2015, for the idea and Blundell e
 """
 
 from collections.abc import Sequence
-from typing import Unpack
+from typing import Any, Unpack
 
 from torch import Tensor, nn
 
@@ -79,7 +79,7 @@ class LastLayerVI(VariationalMethod):
         likelihood, mean, std = exact
         return likelihood.exact_prediction(mean, std, metadata=self._metadata(None, None))
 
-    def _metric_inputs(self, x: NetworkInput, target: Tensor) -> dict[str, Tensor]:
+    def _metric_inputs(self, x: NetworkInput, target: Tensor) -> dict[str, Any]:
         exact = self._exact_output(x)
         if exact is None:
             return super()._metric_inputs(x, target)

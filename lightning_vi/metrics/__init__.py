@@ -15,7 +15,7 @@ from lightning_vi.metrics.defaults import (
     regression_metrics,
 )
 from lightning_vi.metrics.likelihood import NegativeLogLikelihood
-from lightning_vi.metrics.mixture import GaussianMixtureCRPS, IntervalCoverage, IntervalWidth
+from lightning_vi.metrics.mixture import GaussianMixtureCRPS, IntervalCoverage, IntervalWidth, MixtureCRPS
 from lightning_vi.metrics.point import MeanAbsoluteError, R2Score, RootMeanSquaredError
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "IntervalWidth",
     "MeanAbsoluteError",
     "MeanScore",
+    "MixtureCRPS",
     "NegativeLogLikelihood",
     "R2Score",
     "RootMeanSquaredError",

@@ -15,7 +15,7 @@ from torchmetrics import Metric, MetricCollection
 
 from lightning_vi.metrics.classification import Accuracy, BrierScore, ExpectedCalibrationError
 from lightning_vi.metrics.likelihood import NegativeLogLikelihood
-from lightning_vi.metrics.mixture import GaussianMixtureCRPS, IntervalCoverage, IntervalWidth
+from lightning_vi.metrics.mixture import IntervalCoverage, IntervalWidth, MixtureCRPS
 from lightning_vi.metrics.point import MeanAbsoluteError, R2Score, RootMeanSquaredError
 
 __all__ = [
@@ -36,7 +36,7 @@ def regression_metrics(prefix: str = "", *, num_targets: int = 1, interval_level
     """Returns ``rmse``, ``mae``, ``r2``, ``nll``, ``crps``, ``coverage`` and ``interval_width``.
 
     ``update`` needs ``log_prob [S, B]``, ``means`` and ``stds [S, B, ..., D]``, ``preds`` and ``target
-    [B, ..., D]``.
+    [B, ..., D]``, and a ``mixture`` where the components are no Gaussians.
 
     Args:
         prefix: put in front of each name, such as ``"test_"``.
@@ -59,7 +59,7 @@ def regression_metrics(prefix: str = "", *, num_targets: int = 1, interval_level
         mae=MeanAbsoluteError(),
         r2=R2Score(num_targets),
         nll=NegativeLogLikelihood(),
-        crps=GaussianMixtureCRPS(),
+        crps=MixtureCRPS(),
         coverage=IntervalCoverage(interval_level),
         interval_width=IntervalWidth(interval_level),
     )

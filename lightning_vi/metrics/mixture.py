@@ -1,9 +1,10 @@
-"""Metrics of a predictive mixture of Gaussians."""
+"""Metrics of a predictive mixture, of Gaussians or of other distributions."""
 
 from typing import Any
 
 from torch import Tensor
 
+from lightning_vi.functional.mixture import Mixture, mixture_crps, mixture_interval_covers, mixture_quantile
 from lightning_vi.functional.scoring import (
     central_interval_covers,
     gaussian_mixture_crps,
@@ -11,7 +12,7 @@ from lightning_vi.functional.scoring import (
 )
 from lightning_vi.metrics.base import MeanScore
 
-__all__ = ["GaussianMixtureCRPS", "IntervalCoverage", "IntervalWidth"]
+__all__ = ["GaussianMixtureCRPS", "IntervalCoverage", "IntervalWidth", "MixtureCRPS"]
 
 
 class GaussianMixtureCRPS(MeanScore):
@@ -49,15 +50,50 @@ class GaussianMixtureCRPS(MeanScore):
         self._accumulate(gaussian_mixture_crps(means, stds, target))
 
 
+class MixtureCRPS(MeanScore):
+    r"""Mean continuous ranked probability score of a mixture, in the target's units.
+
+    For Gaussians it is `GaussianMixtureCRPS`. Where a `mixture` of other distributions is given it is integrated
+    numerically, or for counts summed, see `lightning_vi.functional.mixture.mixture_crps`.
+
+    ``update(means, stds, target, mixture=None)`` takes the moments of the S components, ``[S, B, ..., D]``, observed
+    values, ``[B, ..., D]``, and their mixture unless they are Gaussians.
+
+    Example:
+        >>> import torch
+        >>> metric = MixtureCRPS()
+        >>> metric.update(torch.zeros(3, 2, 1), torch.ones(3, 2, 1), torch.tensor([[0.0], [1.0]]))
+        >>> metric.compute()
+        tensor(0.4181)
+    """
+
+    def update(self, means: Tensor, stds: Tensor, target: Tensor, mixture: Mixture | None = None) -> None:
+        """Adds a batch.
+
+        Args:
+            means: means of the S components, in the target's units, shape ``[S, B, ..., D]``.
+            stds: their standard deviations, in the target's units, the same shape.
+            target: observed values, shape ``[B, ..., D]``.
+            mixture: the mixture of the components where they are no Gaussians.
+
+        Raises:
+            ValueError: if the shapes do not fit.
+        """
+        if mixture is None:
+            self._accumulate(gaussian_mixture_crps(means, stds, target))
+        else:
+            self._accumulate(mixture_crps(mixture, target))
+
+
 class IntervalCoverage(MeanScore):
-    r"""Fraction of the targets inside the central predictive interval of a mixture of Gaussians.
+    r"""Fraction of the targets inside the central predictive interval of a mixture.
 
     The interval runs from the mixture's quantile at :math:`\alpha = (1 - level) / 2` to the one at
     :math:`1 - \alpha`, ends included. A calibrated prediction covers ``level``, so neither more nor less is
     better. See `lightning_vi.functional.scoring.central_interval_covers`.
 
-    ``update(means, stds, target)`` takes the S Gaussians, ``[S, B, ..., D]``, and observed values,
-    ``[B, ..., D]``.
+    ``update(means, stds, target, mixture=None)`` takes the moments of the S components, ``[S, B, ..., D]``, observed
+    values, ``[B, ..., D]``, and their mixture unless they are Gaussians.
 
     Args:
         level: probability that the interval holds, strictly between 0 and 1.
@@ -80,22 +116,26 @@ class IntervalCoverage(MeanScore):
         super().__init__(**kwargs)
         self.level = _checked_level(level)
 
-    def update(self, means: Tensor, stds: Tensor, target: Tensor) -> None:
+    def update(self, means: Tensor, stds: Tensor, target: Tensor, mixture: Mixture | None = None) -> None:
         """Adds a batch.
 
         Args:
-            means: means of the S Gaussians, in the target's units, shape ``[S, B, ..., D]``.
+            means: means of the S components, in the target's units, shape ``[S, B, ..., D]``.
             stds: their standard deviations, in the target's units, the same shape; zero is a point mass.
             target: observed values, shape ``[B, ..., D]``.
+            mixture: the mixture of the components where they are no Gaussians.
 
         Raises:
             ValueError: if the shapes do not fit.
         """
-        self._accumulate(central_interval_covers(means, stds, target, self.level))
+        if mixture is None:
+            self._accumulate(central_interval_covers(means, stds, target, self.level))
+        else:
+            self._accumulate(mixture_interval_covers(mixture, target, self.level))
 
 
 class IntervalWidth(MeanScore):
-    r"""Mean width of the central predictive interval of a mixture of Gaussians, in the target's units.
+    r"""Mean width of the central predictive interval of a mixture, in the target's units.
 
     .. math::
         F^{-1}(1 - \alpha) - F^{-1}(\alpha), \qquad \alpha = (1 - level) / 2
@@ -103,7 +143,8 @@ class IntervalWidth(MeanScore):
     The sharpness that goes with `IntervalCoverage`: of two predictions with the right coverage, the one with
     the narrower intervals is better.
 
-    ``update(means, stds)`` takes the S Gaussians, ``[S, B, ..., D]``.
+    ``update(means, stds, mixture=None)`` takes the moments of the S components, ``[S, B, ..., D]``, and their mixture
+    unless they are Gaussians.
 
     Args:
         level: probability that the interval holds, strictly between 0 and 1.
@@ -124,18 +165,23 @@ class IntervalWidth(MeanScore):
         super().__init__(**kwargs)
         self.level = _checked_level(level)
 
-    def update(self, means: Tensor, stds: Tensor) -> None:
+    def update(self, means: Tensor, stds: Tensor, mixture: Mixture | None = None) -> None:
         """Adds a batch.
 
         Args:
-            means: means of the S Gaussians, in the target's units, shape ``[S, B, ..., D]``.
+            means: means of the S components, in the target's units, shape ``[S, B, ..., D]``.
             stds: their standard deviations, in the target's units, the same shape; zero is a point mass.
+            mixture: the mixture of the components where they are no Gaussians.
 
         Raises:
             ValueError: if the shapes do not fit.
         """
         tail = (1 - self.level) / 2
-        lower, upper = gaussian_mixture_quantile(means, stds, [tail, 1 - tail]).unbind()
+        levels = [tail, 1 - tail]
+        quantiles = (
+            gaussian_mixture_quantile(means, stds, levels) if mixture is None else mixture_quantile(mixture, levels)
+        )
+        lower, upper = quantiles.unbind()
         self._accumulate(upper - lower)
 
 

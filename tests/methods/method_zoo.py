@@ -24,7 +24,16 @@ from lightning_vi import (
     RankOneVI,
 )
 from lightning_vi.backbones import MLP
-from lightning_vi.likelihoods import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian, Likelihood
+from lightning_vi.likelihoods import (
+    Bernoulli,
+    Categorical,
+    Gaussian,
+    HeteroscedasticGaussian,
+    Likelihood,
+    NegativeBinomial,
+    Poisson,
+    StudentT,
+)
 from lightning_vi.methods import UQMethod
 
 TRAIN, TEST = 3, 7  # numbers of samples
@@ -90,6 +99,19 @@ PROBLEMS = {
     ),
     "heteroscedastic, [B, 4, D]": Problem(
         partial(MLP, 3, [5], 4), partial(HeteroscedasticGaussian, 2), (ROWS, 4, 3), lambda: torch.randn(ROWS, 4, 2)
+    ),
+    "Student's t": Problem(partial(MLP, 3, [5], 1), StudentT, (ROWS, 3), lambda: torch.randn(ROWS, 1)),
+    "Poisson": Problem(
+        partial(MLP, 3, [5], 1),
+        partial(Poisson, link="softplus"),
+        (ROWS, 3),
+        lambda: torch.randint(0, 9, (ROWS, 1)).float(),
+    ),
+    "negative binomial, [B, 4, D]": Problem(
+        partial(MLP, 3, [5], 2),
+        partial(NegativeBinomial, num_targets=2),
+        (ROWS, 4, 3),
+        lambda: torch.randint(0, 9, (ROWS, 4, 2)).float(),
     ),
     "categorical": Problem(
         partial(MLP, 3, [5], 3), partial(Categorical, 3), (ROWS, 3), lambda: torch.randint(0, 3, (ROWS,))

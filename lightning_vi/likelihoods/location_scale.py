@@ -1,0 +1,156 @@
+"""What observation models of a location and a scale share: the target's units."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_vi.functional.mixture import Mixture
+from lightning_vi.likelihoods.regression import RegressionLikelihood
+
+LOG_SQRT_TWO_PI = 0.5 * math.log(2 * math.pi)
+
+
+def gaussian_log_prob(residual: Tensor, std: Tensor) -> Tensor:
+    """Log density of a Gaussian.
+
+    Args:
+        residual: Distance from the mean in standard deviations, any shape.
+        std: Standard deviations, of a shape that broadcasts to that of `residual`.
+
+    Returns:
+        Nats, the shape of `residual`.
+    """
+    return -0.5 * residual.square() - std.log() - LOG_SQRT_TWO_PI
+
+
+def one_for_each_target(name: str, value: float | Sequence[float], num_targets: int, above: float = 0.0) -> Tensor:
+    """A parameter of the noise from what the user gave.
+
+    Args:
+        name: The argument's name.
+        value: One number, or one for each target.
+        num_targets: D.
+        above: Each number must be larger.
+
+    Returns:
+        Shape [D].
+
+    Raises:
+        ValueError: If a number is too small or not finite, or there is not one for each target.
+    """
+    parameter = torch.as_tensor(value, dtype=torch.get_default_dtype())
+    if parameter.shape not in (torch.Size(), (num_targets,)):
+        raise ValueError(f"{name} must be one number or {num_targets}, one for each target, got {value}")
+    if not ((parameter > above).all() and parameter.isfinite().all()):
+        wanted = f"larger than {above:g}" if above else "positive"
+        raise ValueError(f"{name} must be {wanted} and finite, got {parameter.tolist()}")
+    return parameter.expand(num_targets).clone()
+
+
+def inverse_softplus(value: Tensor) -> Tensor:
+    """The numbers whose softplus is `value`.
+
+    Args:
+        value: Positive, any shape.
+
+    Returns:
+        The shape of `value`.
+    """
+    return value + torch.log(-torch.expm1(-value))
+
+
+class LocationScaleLikelihood(RegressionLikelihood):
+    r"""A distribution around a mean :math:`\mu(f)` with a standard deviation :math:`\sigma(f)` for each of D targets.
+
+    Targets are in their original units. The network works in standardised units,
+    :math:`(y - m) / s`, if `set_target_scaling` has given m and s; predictions, densities and metrics
+    are in the original units all the same.
+
+    Args:
+        num_targets: D.
+
+    Raises:
+        ValueError: If `num_targets` is not positive.
+    """
+
+    target_mean: Tensor
+    target_std: Tensor
+
+    def __init__(self, num_targets: int = 1) -> None:
+        super().__init__(num_targets)
+        self.register_buffer("target_mean", torch.zeros(num_targets))
+        self.register_buffer("target_std", torch.ones(num_targets))
+
+    @abstractmethod
+    def standardised_moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation in the network's units.
+
+        Args:
+            outputs: Network outputs, shape [S, B, ..., width].
+
+        Returns:
+            Each of a shape that broadcasts to [S, B, ..., D].
+        """
+
+    @abstractmethod
+    def standardised_log_prob(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Log density in the network's units.
+
+        Args:
+            outputs: Network outputs, shape [S, B, ..., width].
+            target: Targets in the network's units, shape [B, ..., D].
+
+        Returns:
+            Nats, shape [S, B, ..., D].
+        """
+
+    def set_target_scaling(self, mean: Tensor, std: Tensor) -> None:  # noqa: D102
+        for name, value in (("mean", mean), ("std", std)):
+            if value.shape != (self.num_targets,) or not value.isfinite().all():
+                raise ValueError(
+                    f"{name} must be finite and of shape ({self.num_targets},), got {value} of {tuple(value.shape)}"
+                )
+        if not (std > 0).all():
+            raise ValueError(f"std must be positive, got {std}")
+        self.target_mean.copy_(mean)
+        self.target_std.copy_(std)
+
+    def _standardise(self, target: Tensor) -> Tensor:
+        return (target - self.target_mean) / self.target_std
+
+    def elementwise_log_prob(self, outputs: Tensor, target: Tensor) -> Tensor:  # noqa: D102
+        return self.standardised_log_prob(outputs, self._standardise(target)) - self.target_std.log()
+
+    def point_loss(self, outputs: Tensor, target: Tensor) -> Tensor:  # noqa: D102
+        mean, _ = self.standardised_moments(outputs)
+        squared_error = (mean - self._standardise(target)).square()
+        return squared_error.flatten(2).sum(-1).mean()
+
+    def point_prediction(self, outputs: Tensor) -> Tensor:  # noqa: D102
+        mean, _ = self.standardised_moments(outputs.mean(0))
+        return mean * self.target_std + self.target_mean
+
+    def predictive_moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
+        mean, std = self.standardised_moments(outputs)
+        return mean * self.target_std + self.target_mean, (std * self.target_std).square().expand_as(mean)
+
+
+class GaussianNoise(LocationScaleLikelihood):
+    r"""A Gaussian :math:`\mathcal{N}(y \mid \mu(f), \sigma(f)^2)` for each of D targets.
+
+    Args:
+        num_targets: D.
+
+    Raises:
+        ValueError: If `num_targets` is not positive.
+    """
+
+    def standardised_log_prob(self, outputs: Tensor, target: Tensor) -> Tensor:  # noqa: D102
+        mean, std = self.standardised_moments(outputs)
+        return gaussian_log_prob((target - mean) / std, std)
+
+    def mixture(self, outputs: Tensor) -> Mixture | None:  # noqa: ARG002, D102
+        return None
