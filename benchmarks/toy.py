@@ -21,6 +21,7 @@ from lightning import Trainer, seed_everything
 from tqdm import tqdm
 
 from lightning_vi import (
+    IVON,
     AlphaDivergenceVI,
     Deterministic,
     FullRankVI,
@@ -46,6 +47,7 @@ METHODS: dict[str, Callable[..., UQMethod]] = {
     "RadialVI": partial(RadialVI, **VARIATIONAL),
     "RankOneVI": partial(RankOneVI, **VARIATIONAL),
     "AlphaDivergenceVI": partial(AlphaDivergenceVI, **VARIATIONAL),
+    "IVON": partial(IVON, num_mc_samples_test=25, burnin_epochs=20),
     "Deterministic": Deterministic,
     "MeanVarianceEstimation": partial(MeanVarianceEstimation, burnin_epochs=20),
 }
@@ -55,7 +57,9 @@ def fit(name: str, seed: int, epochs: int, **options: Any) -> tuple[UQMethod, To
     """One method with one seed, fitted."""
     seed_everything(seed, verbose=False)
     datamodule = ToyHeteroscedasticDataModule(batch_size=32, n_points=500)
-    arguments = {"likelihood": HeteroscedasticGaussian(), "optimizer": partial(torch.optim.Adam, lr=3e-3)} | options
+    arguments = {"likelihood": HeteroscedasticGaussian()} | options
+    if name != "IVON":
+        arguments.setdefault("optimizer", partial(torch.optim.Adam, lr=3e-3))
     method = METHODS[name](MLP(n_inputs=1, n_hidden=[50, 50], n_outputs=2), **arguments)
     trainer = Trainer(
         max_epochs=epochs,

@@ -1,6 +1,7 @@
 """Uncertainty quantification by variational inference, on PyTorch Lightning."""
 
 from lightning_vi.methods import (
+    IVON,
     AlphaDivergenceVI,
     Deterministic,
     FullRankVI,
@@ -13,6 +14,7 @@ from lightning_vi.methods import (
 )
 
 __all__ = [
+    "IVON",
     "AlphaDivergenceVI",
     "Deterministic",
     "FullRankVI",

@@ -17,12 +17,13 @@ ALLOWED: dict[str, set[str]] = {
     **{leaf: set() for leaf in LEAVES},
     **{part: {"functional"} for part in PARTS},
     "datamodules": {"functional"},
+    "optim": {"noise"},
     "layers": {"functional", "noise", "posteriors", "priors"},
     "sampling": {"functional", "noise", "posteriors", "priors", "layers"},
     "conversion": {"functional", "posteriors", "priors", "layers", "sampling"},
     "objectives": CORE | {"noise", "layers", "sampling", "conversion"},
-    "methods": CORE | {"noise", "layers", "sampling", "conversion", "objectives"},
-    "callbacks": CORE | {"noise", "layers", "sampling", "conversion", "objectives", "methods"},
+    "methods": CORE | {"noise", "optim", "layers", "sampling", "conversion", "objectives"},
+    "callbacks": CORE | {"noise", "optim", "layers", "sampling", "conversion", "objectives", "methods"},
 }
 TOP_OF_THE_HOUSE = {"__init__", "cli", "demo"}
 FRAME_OF_METHODS = {"base", "batch", "elbo_method", "epoch_means", "optimizers", "point", "variational"}

@@ -7,6 +7,7 @@ share.
 
 from lightning_vi.datamodules.base import ArrayDataModule, LoaderOptions
 from lightning_vi.datamodules.bundled import DiabetesDataModule, DigitsDataModule
+from lightning_vi.datamodules.mnist import MNISTDataModule
 from lightning_vi.datamodules.tabular import TabularDataModule
 from lightning_vi.datamodules.toy import ToyHeteroscedasticDataModule, TwoMoonsDataModule
 from lightning_vi.datamodules.uci import UCIDataModule
@@ -16,6 +17,7 @@ __all__ = [
     "DiabetesDataModule",
     "DigitsDataModule",
     "LoaderOptions",
+    "MNISTDataModule",
     "TabularDataModule",
     "ToyHeteroscedasticDataModule",
     "TwoMoonsDataModule",

@@ -4,6 +4,7 @@ from lightning_vi.methods.alpha_divergence_vi import AlphaDivergenceVI
 from lightning_vi.methods.base import UQMethod
 from lightning_vi.methods.deterministic import Deterministic
 from lightning_vi.methods.full_rank_vi import FullRankVI
+from lightning_vi.methods.ivon import IVON
 from lightning_vi.methods.last_layer_vi import LastLayerVI
 from lightning_vi.methods.low_rank_vi import LowRankVI
 from lightning_vi.methods.mean_field_vi import MeanFieldVI
@@ -13,6 +14,7 @@ from lightning_vi.methods.rank_one_vi import RankOneVI
 from lightning_vi.methods.variational import VariationalMethod
 
 __all__ = [
+    "IVON",
     "AlphaDivergenceVI",
     "Deterministic",
     "FullRankVI",

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning import LightningModule
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MetricCollection
 
@@ -309,12 +310,16 @@ class UQMethod(LightningModule, ABC):
         """
         return self.predict(split_batch(batch)[0]).as_dict()
 
-    def configure_optimizers(self) -> Any:
-        """Builds the optimizer and the scheduler; variational and likelihood parameters take no weight decay."""
+    def make_optimizer(self) -> Optimizer:
+        """The optimizer of all trainable parameters; variational and likelihood parameters take no weight decay."""
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = build_optimizer(
+        return build_optimizer(
             self._optimizer_factory, trained, self.undecayed_parameters(), self.learning_rate_factors()
         )
+
+    def configure_optimizers(self) -> Any:
+        """Builds the optimizer and the scheduler."""
+        optimizer = self.make_optimizer()
         if self._lr_scheduler_factory is None:
             return optimizer
         scheduler = self._lr_scheduler_factory(optimizer)

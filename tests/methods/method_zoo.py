@@ -13,6 +13,7 @@ from helpers import randomise_posteriors
 from torch import Tensor, nn
 
 from lightning_vi import (
+    IVON,
     AlphaDivergenceVI,
     Deterministic,
     FullRankVI,
@@ -146,6 +147,7 @@ METHODS: dict[str, Callable[..., UQMethod]] = {
     "FullRankVI": partial(FullRankVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
     "RadialVI": partial(RadialVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
     "RankOneVI": partial(RankOneVI, num_components=2, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
+    "IVON": partial(IVON, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
     "AlphaDivergenceVI": partial(AlphaDivergenceVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
     "LastLayerVI": partial(LastLayerVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
 }

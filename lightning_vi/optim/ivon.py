@@ -1,0 +1,253 @@
+r"""IVON, an optimizer that learns a posterior at the price of Adam.
+
+Shen, Daheim, Cong, Nickl, Marconi, Bazan, Yokota, Gurevych, Cremers, Khan and Moellenhoff, "Variational learning is
+effective for large deep networks", ICML 2024.
+
+.. math:: w = m + \nu, \qquad \nu \sim \mathcal{N}\Big(0, \frac{1}{\lambda (h + \delta)}\Big), \qquad
+    \hat g = \mathrm{E}[g(w)], \qquad \hat h = \lambda (h + \delta) \, \mathrm{E}[\nu \, g(w)]
+
+==================  ==================================================================
+symbol              argument
+==================  ==================================================================
+:math:`m`           `params`
+:math:`\lambda`     `ess`, the number of training data
+:math:`\delta`      `weight_decay`; the precision of the prior is :math:`\lambda \delta`
+:math:`h_0`         `hess_init`
+:math:`\beta`       `betas`
+:math:`\xi`         `clip_radius`
+:math:`\mathrm E`   `mc_samples` draws for each batch
+==================  ==================================================================
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_vi.noise import mix_seed
+from lightning_vi.optim.update import average_over_ranks, blocks, check_options, ivon_update, rank
+
+
+class IVONOptimizer(Optimizer):
+    r"""Improved variational online Newton (Shen et al., 2024): the parameters are means of a Gaussian posterior.
+
+    The loss is a *mean* over data, without weight decay: the prior is the optimizer's. Forward and backward pass run
+    inside `sampled_params`; the gradients of all passes since the last step, be they Monte Carlo samples or
+    micro-batches, are averaged into ``.grad``. Noise is the same for all micro-batches of a step, as long as each is
+    passed `mc_samples` times. In distributed training, gradients must not be averaged over the ranks before the
+    optimizer does that itself: use no DDP, or its ``no_sync()``.
+
+    Args:
+        params: Parameters, or groups of them.
+        lr: Learning rate :math:`\alpha / (h_0 + \delta)`.
+        ess: :math:`\lambda`, effective sample size: the number of training data.
+        hess_init: :math:`h_0`, where the Hessian starts.
+        betas: Decay of the running means of gradient and Hessian.
+        weight_decay: :math:`\delta`.
+        mc_samples: Monte Carlo samples for each (micro-)batch.
+        clip_radius: :math:`\xi`, the largest step of a mean, in units of :math:`\alpha`.
+        debias: Whether the running mean of the gradient is corrected for its start at 0.
+        seed: Where the noise starts; by default the global seed, of which nothing is used up.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> import torch
+        >>> network = torch.nn.Linear(2, 1)
+        >>> optimizer = IVONOptimizer(network.parameters(), lr=0.1, ess=100)
+        >>> x, y = torch.ones(4, 2), torch.zeros(4, 1)
+        >>> for _ in range(3):
+        ...     with optimizer.sampled_params(train=True):
+        ...         (network(x) - y).square().mean().backward()
+        ...     optimizer.step()
+        >>> with optimizer.sampled_params(), torch.no_grad():
+        ...     network(x).shape
+        torch.Size([4, 1])
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        ess: float,
+        hess_init: float = 1.0,
+        betas: tuple[float, float] = (0.9, 0.99999),
+        weight_decay: float = 1e-4,
+        mc_samples: int = 1,
+        clip_radius: float = math.inf,
+        debias: bool = True,
+        seed: int | None = None,
+    ) -> None:
+        check_options(lr, ess, hess_init, betas, weight_decay, clip_radius)
+        if isinstance(mc_samples, bool) or not isinstance(mc_samples, int) or mc_samples < 1:
+            raise ValueError(f"mc_samples must be an integer of at least 1, got {mc_samples!r}")
+        defaults = {
+            "lr": lr, "ess": ess, "hess_init": hess_init, "betas": tuple(betas), "weight_decay": weight_decay,
+            "mc_samples": mc_samples, "clip_radius": clip_radius, "debias": debias, "step": 0,
+            "seed": mix_seed(torch.initial_seed() if seed is None else seed), "num_evaluation_draws": 0,
+        }  # fmt: skip
+        super().__init__(params, defaults)
+        self._forget()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Starts the statistics of a step from nothing."""
+        self._num_passes = 0
+        self._products: dict[Tensor, Tensor] = {}
+        self._is_sampling = False
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clears the gradients, and the statistics collected since the last step.
+
+        Args:
+            set_to_none: See `torch.optim.Optimizer.zero_grad`.
+        """
+        super().zero_grad(set_to_none)
+        self._num_passes = 0
+        self._products = {}
+
+    def _sampled(self) -> Iterator[tuple[dict[str, Any], Tensor]]:
+        for group in self.param_groups:
+            yield from ((group, parameter) for parameter in group["params"] if parameter.requires_grad)
+
+    def _hessian(self, group: dict[str, Any], parameter: Tensor) -> Tensor:
+        state = self.state[parameter]
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+            state["hessian"] = torch.full_like(parameter, group["hess_init"], memory_format=torch.preserve_format)
+        hessian: Tensor = state["hessian"]
+        return hessian
+
+    @contextmanager
+    def sampled_params(self, train: bool = False) -> Iterator[None]:
+        """Runs its body with weights drawn from the posterior; the means come back, also after an exception.
+
+        Args:
+            train: Whether gradients made inside are collected for the next step. Those of a body that raises are not.
+
+        Raises:
+            RuntimeError: If contexts are nested, or `train` and no gradient was made inside.
+        """
+        if self._is_sampling:
+            raise RuntimeError("sampled_params cannot be nested")
+        rows = list(self._sampled())
+        before = [parameter.grad for _, parameter in rows]
+        noise = self._draw(rows, train)
+        means = [parameter.detach().clone() for _, parameter in rows]
+        self._is_sampling = True
+        try:
+            with torch.no_grad():
+                for (_, parameter), change in zip(rows, noise, strict=True):
+                    parameter.add_(change)
+                    if train:
+                        parameter.grad = None
+            yield
+        except BaseException:
+            self._restore(rows, means, before)
+            raise
+        self._restore(rows, means, None if train else before)
+        if train:
+            self._collect(rows, before, noise)
+
+    @torch.no_grad()
+    def _restore(
+        self, rows: Sequence[tuple[Any, Tensor]], means: Sequence[Tensor], gradients: Sequence[Tensor | None] | None
+    ) -> None:
+        self._is_sampling = False
+        for index, (_, parameter) in enumerate(rows):
+            parameter.copy_(means[index])
+            if gradients is not None:
+                parameter.grad = gradients[index]
+
+    @torch.no_grad()
+    def _draw(self, rows: Sequence[tuple[dict[str, Any], Tensor]], train: bool) -> list[Tensor]:
+        """Posterior noise for each parameter, of its shape, from generators that belong to this draw."""
+        first = self.param_groups[0]
+        if train:
+            parts = (rank(), first["step"], self._num_passes % first["mc_samples"])
+        else:
+            first["num_evaluation_draws"] += 1
+            parts = (-1, first["num_evaluation_draws"], 0)
+        generators: dict[torch.device, torch.Generator] = {}
+        noise = []
+        for group, parameter in rows:
+            if parameter.device not in generators:
+                generator = torch.Generator(parameter.device)
+                generators[parameter.device] = generator.manual_seed(mix_seed(first["seed"], *parts))
+            draw = torch.empty_like(parameter).normal_(generator=generators[parameter.device])
+            noise.append(draw)
+            for draws, hessians in blocks([draw], [self._hessian(group, parameter)]):
+                precisions = torch._foreach_add(hessians, group["weight_decay"])
+                torch._foreach_mul_(precisions, group["ess"])
+                torch._foreach_sqrt_(precisions)
+                torch._foreach_div_(draws, precisions)
+        return noise
+
+    @torch.no_grad()
+    def _collect(
+        self, rows: Sequence[tuple[Any, Tensor]], before: Sequence[Tensor | None], noise: Sequence[Tensor]
+    ) -> None:
+        """Takes the gradients into the running means; what was there before the first pass does not count."""
+        if all(parameter.grad is None for _, parameter in rows):
+            for (_, parameter), gradient in zip(rows, before, strict=True):
+                parameter.grad = gradient
+            raise RuntimeError("no gradient was made in sampled_params(train=True): call backward() inside it")
+        self._num_passes += 1
+        share = 1 / self._num_passes
+        for (_, parameter), old, change in zip(rows, before, noise, strict=True):
+            new = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            product = change.mul_(new)
+            if self._num_passes == 1:
+                self._products[parameter] = product
+                parameter.grad = new
+            else:
+                self._products[parameter].lerp_(product, share)
+                parameter.grad = new.mul_(share) if old is None else old.lerp_(new, share)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Updates means and Hessians by the statistics collected since the last step.
+
+        Args:
+            closure: Collects them, and returns the loss.
+
+        Returns:
+            What `closure` returns.
+
+        Raises:
+            RuntimeError: If there are gradients, but none of sampled weights.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        if not self._num_passes and any(parameter.grad is not None for _, parameter in self._sampled()):
+            raise RuntimeError("step() needs gradients of sampled weights: make them in sampled_params(train=True)")
+        if self._num_passes:
+            average_over_ranks([parameter.grad for _, parameter in self._sampled()] + list(self._products.values()))
+        for group in self.param_groups:
+            group["step"] += 1
+            self._update(group)
+        self._num_passes = 0
+        self._products = {}
+        return loss
+
+    def _update(self, group: dict[str, Any]) -> None:
+        parameters = [parameter for parameter in group["params"] if parameter in self._products]
+        hessians = [self._hessian(group, parameter) for parameter in parameters]
+        momenta = [self.state[parameter]["momentum"] for parameter in parameters]
+        gradients = [parameter.grad for parameter in parameters]
+        products = [self._products[parameter] for parameter in parameters]
+        for mean, hessian, momentum, gradient, product in blocks(parameters, hessians, momenta, gradients, products):
+            curvature = list(torch._foreach_add(hessian, group["weight_decay"]))
+            torch._foreach_mul_(curvature, product)
+            torch._foreach_mul_(curvature, group["ess"])
+            ivon_update(mean, hessian, momentum, gradient, curvature, group)

@@ -1,0 +1,163 @@
+"""IVON for networks that draw their weights themselves, from means and unconstrained scales."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from lightning_vi.optim.update import adam_update, blocks, check_options, ivon_update
+
+
+class PosteriorIVON(Optimizer):
+    r"""IVON (Shen et al., 2024) on posteriors :math:`\mathcal{N}(\mu, \mathrm{softplus}(\rho)^2)`.
+
+    With reparameterised draws the gradients hold all that the update needs: that of :math:`\mu` is the gradient
+    averaged over draws, and that of the standard deviation, over :math:`\sigma`, the curvature
+    :math:`\lambda (h + \delta)\, \mathrm{E}[\nu g]`, which may be averaged over micro-batches and ranks like any
+    gradient. The step then sets :math:`\sigma = 1 / \sqrt{\lambda (h + \delta)}`. The loss is a mean over data without
+    a divergence; the prior :math:`\mathcal{N}(0, 1 / \lambda \delta)` is the optimizer's.
+
+    Args:
+        posteriors: Pairs of means and unconstrained scales, each of one shape. The Hessians start from the scales.
+        others: Parameters without a posterior, which Adam trains at the rate `point_lr`.
+        lr: Learning rate :math:`\alpha / (h_0 + \delta)`.
+        ess: :math:`\lambda`, the number of training data.
+        hess_init: :math:`h_0`; here only in the learning rate.
+        betas: Decay of the running means of gradient and Hessian.
+        weight_decay: :math:`\delta`.
+        clip_radius: :math:`\xi`, the largest step of a mean, in units of :math:`\alpha`.
+        point_lr: Adam's learning rate.
+
+    Raises:
+        ValueError: If an argument is out of range, or a pair has two shapes.
+
+    Example:
+        >>> import torch
+        >>> mu, rho = torch.nn.Parameter(torch.zeros(3)), torch.nn.Parameter(torch.zeros(3))
+        >>> optimizer = PosteriorIVON([(mu, rho)], lr=0.1, ess=100.0)
+        >>> weight = mu + torch.nn.functional.softplus(rho) * torch.randn(3)
+        >>> (weight - 1).square().sum().backward()
+        >>> optimizer.step()
+    """
+
+    def __init__(
+        self,
+        posteriors: Iterable[tuple[Tensor, Tensor]],
+        others: Iterable[Tensor] = (),
+        *,
+        lr: float,
+        ess: float,
+        hess_init: float = 1.0,
+        betas: tuple[float, float] = (0.9, 0.99999),
+        weight_decay: float = 1e-4,
+        clip_radius: float = math.inf,
+        point_lr: float = 1e-3,
+    ) -> None:
+        check_options(lr, ess, hess_init, betas, weight_decay, clip_radius)
+        if not (point_lr > 0 and math.isfinite(point_lr)):
+            raise ValueError(f"point_lr must be positive and finite, got {point_lr}")
+        pairs = list(posteriors)
+        for mu, rho in pairs:
+            if mu.shape != rho.shape:
+                raise ValueError(f"posteriors must be pairs of one shape, got {tuple(mu.shape)} and {tuple(rho.shape)}")
+        options = {
+            "ess": ess, "hess_init": hess_init, "betas": tuple(betas), "weight_decay": weight_decay,
+            "clip_radius": clip_radius, "debias": True, "step": 0,
+        }  # fmt: skip
+        groups = [{"params": [parameter for pair in pairs for parameter in pair], "lr": lr, "is_posterior": True}]
+        points = list(others)
+        if points:
+            groups.append({"params": points, "lr": point_lr, "is_posterior": False})
+        super().__init__(groups, options)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Updates means, Hessians, scales and the other parameters by their gradients.
+
+        Args:
+            closure: Makes the gradients, and returns the loss.
+
+        Returns:
+            What `closure` returns.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            group["step"] += 1
+            if group["is_posterior"]:
+                self._update_posteriors(group)
+            else:
+                self._update_points(group)
+        return loss
+
+    def means(self) -> list[Tensor]:
+        """The parameters whose gradients are gradients of the loss and no curvature: all but the scales."""
+        first, *rest = self.param_groups
+        return [*first["params"][::2], *(parameter for group in rest for parameter in group["params"])]
+
+    def _update_posteriors(self, group: dict[str, Any]) -> None:
+        ess, decay = group["ess"], group["weight_decay"]
+        still, moved = list[tuple[Tensor, ...]](), list[tuple[Tensor, ...]]()
+        for mu, rho in zip(group["params"][::2], group["params"][1::2], strict=True):
+            if mu.grad is None:
+                continue
+            state = self.state[mu]
+            if not state:
+                state["momentum"] = torch.zeros_like(mu, memory_format=torch.preserve_format)
+                state["hessian"] = _precisions(rho).div_(ess).sub_(decay).clamp_min_(0.0)
+            row = (mu, state["hessian"], state["momentum"], mu.grad)
+            if rho.grad is None:
+                still.append(row)
+            else:
+                moved.append((*row, rho, rho.grad))
+        for mean, hessian, momentum, gradient in _blocks(still):
+            ivon_update(mean, hessian, momentum, gradient, None, group)
+        for mean, hessian, momentum, gradient, scale, slope in _blocks(moved):
+            stds = _stds(hessian, ess, decay)
+            torch._foreach_mul_(stds, _softplus_slopes(stds))
+            ivon_update(mean, hessian, momentum, gradient, list(torch._foreach_div(slope, stds)), group)
+            stds = _stds(hessian, ess, decay)
+            logs = _softplus_slopes(stds)
+            torch._foreach_log_(logs)
+            torch._foreach_add_(logs, stds)
+            torch._foreach_copy_(scale, logs)
+
+    def _update_points(self, group: dict[str, Any]) -> None:
+        parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+        for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter].update(momentum=torch.zeros_like(parameter), square=torch.zeros_like(parameter))
+        if parameters:
+            momenta, squares = ([self.state[p][name] for p in parameters] for name in ("momentum", "square"))
+            gradients = [parameter.grad for parameter in parameters]
+            adam_update(parameters, gradients, momenta, squares, group["lr"], group["step"])
+
+
+def _blocks(rows: list[tuple[Tensor, ...]]) -> Iterator[tuple[list[Tensor], ...]]:
+    return blocks(*zip(*rows, strict=True))
+
+
+def _precisions(rho: Tensor) -> Tensor:
+    return F.softplus(rho).square().reciprocal()
+
+
+def _stds(hessians: list[Tensor], ess: float, weight_decay: float) -> list[Tensor]:
+    stds = list(torch._foreach_add(hessians, weight_decay))
+    torch._foreach_mul_(stds, ess)
+    torch._foreach_sqrt_(stds)
+    torch._foreach_reciprocal_(stds)
+    return stds
+
+
+def _softplus_slopes(stds: list[Tensor]) -> list[Tensor]:
+    """The derivative of the softplus where its value is `stds`, 1 - exp(-std)."""
+    slopes = list(torch._foreach_neg(stds))
+    torch._foreach_expm1_(slopes)
+    torch._foreach_neg_(slopes)
+    return slopes

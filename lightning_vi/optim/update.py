@@ -1,0 +1,158 @@
+"""The update rules, as functions of lists of tensors that they change in place."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CPU_BLOCK = 2**15
+"""Elements of a block that stays in a CPU's caches from the first operation of an update to the last."""
+
+
+def ivon_update(
+    means: list[Tensor],
+    hessians: list[Tensor],
+    momenta: list[Tensor],
+    gradients: list[Tensor],
+    curvatures: list[Tensor] | None,
+    options: dict[str, Any],
+) -> None:
+    r"""One step of IVON (Shen et al., 2024, algorithm 1).
+
+    .. math::
+        h' &= \beta_2 h + (1 - \beta_2) \hat h + \tfrac12 (1 - \beta_2)^2 (h - \hat h)^2 / (h + \delta) \\
+        g' &= \beta_1 g + (1 - \beta_1) \hat g \\
+        m' &= m - \alpha \, \mathrm{clip}_\xi\big((g' / (1 - \beta_1^t) + \delta m) / (h' + \delta)\big), \qquad
+            \alpha = \mathrm{lr} \, (h_0 + \delta)
+
+    Args:
+        means: m, any shapes; changed in place.
+        hessians: h, the same shapes; changed in place.
+        momenta: g, the same shapes; changed in place.
+        gradients: :math:`\hat g`, the same shapes.
+        curvatures: :math:`\hat h`, the same shapes; None leaves h as it is.
+        options: ``lr``, ``hess_init``, ``betas``, ``weight_decay``, ``clip_radius``, ``debias`` and ``step``, which is
+            t of this update.
+    """
+    first, second = options["betas"]
+    decay, radius = options["weight_decay"], options["clip_radius"]
+    if curvatures is not None:
+        precisions = torch._foreach_add(hessians, decay)
+        moves = torch._foreach_sub(hessians, curvatures)
+        torch._foreach_mul_(moves, 1 - second)
+        torch._foreach_sub_(hessians, moves)
+        torch._foreach_mul_(moves, moves)
+        torch._foreach_addcdiv_(hessians, moves, precisions, value=0.5)
+    torch._foreach_lerp_(momenta, gradients, 1 - first)
+    correction = 1 - first ** options["step"] if options["debias"] else 1.0
+    steps = torch._foreach_mul(means, decay)
+    torch._foreach_add_(steps, momenta, alpha=1 / correction)
+    torch._foreach_div_(steps, torch._foreach_add(hessians, decay))
+    if math.isfinite(radius):
+        torch._foreach_clamp_min_(steps, -radius)
+        torch._foreach_clamp_max_(steps, radius)
+    torch._foreach_add_(means, steps, alpha=-options["lr"] * (options["hess_init"] + decay))
+
+
+def adam_update(
+    parameters: list[Tensor],
+    gradients: list[Tensor],
+    momenta: list[Tensor],
+    squares: list[Tensor],
+    lr: float,
+    step: int,
+) -> None:
+    r"""One step of Adam (Kingma and Ba, 2015) with :math:`\beta = (0.9, 0.999)` and :math:`\epsilon = 10^{-8}`.
+
+    Args:
+        parameters: Any shapes; changed in place.
+        gradients: The same shapes.
+        momenta: Running mean of the gradients; changed in place.
+        squares: Running mean of their squares; changed in place.
+        lr: Learning rate.
+        step: t of this update, from 1.
+    """
+    torch._foreach_lerp_(momenta, gradients, 0.1)
+    torch._foreach_mul_(squares, 0.999)
+    torch._foreach_addcmul_(squares, gradients, gradients, value=0.001)
+    scales = torch._foreach_sqrt(squares)
+    torch._foreach_div_(scales, math.sqrt(1 - 0.999**step))
+    torch._foreach_add_(scales, 1e-8)
+    torch._foreach_addcdiv_(parameters, momenta, scales, value=-lr / (1 - 0.9**step))
+
+
+def blocks(*columns: Sequence[Tensor]) -> Iterator[tuple[list[Tensor], ...]]:
+    """Parts of several lists of tensors that are best updated one after the other.
+
+    On a CPU they are short pieces of one tensor, which stay in its caches; elsewhere there is one part, all tensors.
+
+    Args:
+        *columns: Lists of one length; tensors at one place have one shape and device.
+
+    Yields:
+        One list of tensors for each of `columns`, views of the tensors given.
+    """
+    rest: list[tuple[Tensor, ...]] = []
+    for row in zip(*columns, strict=True):
+        if row[0].device.type != "cpu" or not all(tensor.is_contiguous() for tensor in row):
+            rest.append(row)
+            continue
+        for pieces in zip(*(tensor.view(-1).split(CPU_BLOCK) for tensor in row), strict=True):
+            yield tuple([piece] for piece in pieces)
+    if rest:
+        yield tuple(list(column) for column in zip(*rest, strict=True))
+
+
+def rank() -> int:
+    """This process's index in distributed training, 0 elsewhere."""
+    distributed = torch.distributed
+    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+
+
+def average_over_ranks(statistics: Sequence[Tensor | None]) -> None:
+    """Replaces tensors by their means over the ranks of distributed training.
+
+    Args:
+        statistics: Changed in place; the same on all ranks in number and shape. None is left out.
+    """
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+        for statistic in statistics:
+            if statistic is not None:
+                distributed.all_reduce(statistic)
+                statistic.div_(distributed.get_world_size())
+
+
+def check_options(
+    lr: float,
+    ess: float,
+    hess_init: float,
+    betas: tuple[float, float],
+    weight_decay: float,
+    clip_radius: float,
+) -> None:
+    """Refuses options that are out of range.
+
+    Args:
+        lr: Not negative.
+        ess: Positive.
+        hess_init: Positive.
+        betas: Two numbers from 0 to below 1.
+        weight_decay: Not negative.
+        clip_radius: Positive, or infinite.
+
+    Raises:
+        ValueError: If one is not.
+    """
+    for name, value in (("ess", ess), ("hess_init", hess_init)):
+        if not (value > 0 and math.isfinite(value)):
+            raise ValueError(f"{name} must be positive and finite, got {value!r}")
+    for name, value in (("lr", lr), ("weight_decay", weight_decay)):
+        if not (value >= 0 and math.isfinite(value)):
+            raise ValueError(f"{name} must be finite and not negative, got {value!r}")
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise ValueError(f"betas must be two numbers from 0 to below 1, got {betas!r}")
+    if not clip_radius > 0:
+        raise ValueError(f"clip_radius must be positive, got {clip_radius!r}")

@@ -1,0 +1,190 @@
+"""IVON through Lightning, and against an exact posterior."""
+
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import copy_of_state, fit, loader, normal, quiet_trainer, same_state
+from linear_regression import LinearRegression, random_features
+from torch import nn
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from lightning_vi import IVON
+from lightning_vi.backbones import MLP
+from lightning_vi.functional import gaussian_kl
+from lightning_vi.likelihoods import Gaussian, HeteroscedasticGaussian
+from lightning_vi.noise import private_random_state
+
+X, Y = normal(24, 3), normal(24, 1)
+QUICK: dict[str, Any] = {"lr": 0.05, "betas": (0.9, 0.99), "hess_init": 0.7}
+
+
+def test_conjugate_regression_reaches_the_exact_diagonal_posterior() -> None:
+    features = random_features(60, orthogonal=False)
+    noise = np.random.default_rng(1).normal(size=60)
+    prior_std = (60 * 0.01) ** -0.5
+    problem = LinearRegression(features, features @ np.array([1.5, -2.0, 1.0, 3.0]) + noise, 1.0, 0.0, prior_std)
+    x, y = torch.from_numpy(features[:, :-1]).float(), torch.from_numpy(problem.target[:, None]).float()
+    method = IVON(
+        nn.Linear(3, 1), Gaussian(1.0), lr=0.2, betas=(0.9, 0.99), weight_decay=0.01, num_mc_samples_train=16,
+        antithetic=True, lr_scheduler=partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=600),
+    )  # fmt: skip
+    fit(method, loader(x, y, batch_size=60), max_epochs=600)
+    layer: Any = method.backbone
+    means = torch.cat([layer.weight_mu[0], layer.bias_mu])
+    stds = F.softplus(torch.cat([layer.weight_rho[0], layer.bias_rho]))
+    assert_close(means.detach().numpy(), problem.posterior_mean.astype("f4"), rtol=0, atol=0.01)
+    assert_close(stds.detach().numpy(), problem.mean_field_std.astype("f4"), rtol=0.1, atol=0)
+
+
+def test_the_prior_is_the_optimizers_and_the_loss_has_the_gradient_of_the_likelihood() -> None:
+    method = IVON(nn.Linear(3, 1), Gaussian(0.5), num_data=200, weight_decay=0.03, kl_weight=0.5)
+    layer: Any = method.backbone
+    loss, nll, kl = method.elbo(X, Y)
+    stds = [F.softplus(rho) for rho in (layer.weight_rho, layer.bias_rho)]
+    prior_std = (200 / 0.5 * 0.03) ** -0.5
+    expected = sum(
+        gaussian_kl(m, s, 0.0, prior_std) for m, s in zip((layer.weight_mu, layer.bias_mu), stds, strict=True)
+    )
+    assert_close(kl, torch.as_tensor(expected).detach())
+    assert_close(loss, nll + 0.5 * kl / 200)
+    (first,) = torch.autograd.grad(loss, layer.weight_mu, retain_graph=True)
+    (second,) = torch.autograd.grad(nll, layer.weight_mu)
+    assert_close(first, second)
+
+
+def test_posteriors_start_where_the_hessian_says_once_n_is_known() -> None:
+    method = IVON(MLP(3, [4], 1), Gaussian(), hess_init=0.25, weight_decay=0.01, lr=0.0)
+    fit(method, loader(X, Y), max_epochs=1, limit_train_batches=1)
+    std = F.softplus(method.backbone[0].weight_rho)
+    assert_close(std, torch.full_like(std, (24 * 0.26) ** -0.5), rtol=0.02, atol=0)
+    given = IVON(MLP(3, [4], 1), Gaussian(), hess_init=0.25, weight_decay=0.01, num_data=96)
+    std = F.softplus(given.backbone[0].weight_rho)
+    assert_close(std, torch.full_like(std, (96 * 0.26) ** -0.5))
+
+
+@contextmanager
+def same_noise_within_a_step(method: IVON, parts: int) -> Any:
+    """Micro-batches of one step draw the same weights."""
+    calls = 0
+
+    @contextmanager
+    def fresh(rank: int, device: torch.device) -> Any:
+        nonlocal calls
+        with private_random_state(100 + calls // parts, device):
+            yield
+        calls += 1
+
+    method.noise.fresh = fresh  # type: ignore[method-assign]
+    yield
+    del method.noise.fresh
+
+
+def test_accumulation_takes_the_same_trajectory_as_whole_batches() -> None:
+    states = []
+    for parts in (1, 4):
+        torch.manual_seed(0)
+        method = IVON(MLP(3, [4], 1), Gaussian(), **QUICK)
+        with same_noise_within_a_step(method, parts):
+            fit(method, loader(X, Y, batch_size=8 // parts), max_epochs=4, accumulate_grad_batches=parts)
+        states.append({name: value.detach() for name, value in method.named_parameters()})
+    for name, value in states[0].items():
+        assert_close(states[1][name], value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+def test_clipping_is_for_gradients_and_not_for_curvature(algorithm: str) -> None:
+    hessians, means = [], []
+    for value in (None, 1e-4):
+        torch.manual_seed(0)
+        method = IVON(MLP(3, [4], 1), Gaussian(), **QUICK)
+        trainer = quiet_trainer(gradient_clip_val=value, gradient_clip_algorithm=algorithm, limit_train_batches=1)
+        trainer.fit(method, loader(X, Y))
+        (optimizer,) = trainer.optimizers
+        hessians.append(
+            torch.cat([state["hessian"].flatten() for state in optimizer.state.values() if "hessian" in state])
+        )
+        means.append(method.backbone[0].weight_mu.detach())
+    assert_close(*hessians)
+    assert not torch.allclose(*means)
+
+
+@pytest.mark.parametrize("options", [{}, {"burnin_epochs": 4}, {"burnin_epochs": 1, "kl_warmup_epochs": 5}])
+def test_a_resumed_run_equals_an_unbroken_one(options: dict[str, Any], tmp_path: Any) -> None:
+    def make() -> IVON:
+        torch.manual_seed(0)
+        return IVON(MLP(3, [4], 2), HeteroscedasticGaussian(), **QUICK, **options)
+
+    data, path = loader(X, Y), tmp_path / "last.ckpt"
+    unbroken = make()
+    fit(unbroken, data, max_epochs=6)
+    trainer = quiet_trainer(max_epochs=3)
+    trainer.fit(make(), data)
+    trainer.save_checkpoint(path)
+    resumed = make()
+    fit(resumed, data, max_epochs=6, ckpt_path=path)
+    assert same_state(copy_of_state(resumed), copy_of_state(unbroken))
+
+
+def test_burnin_leaves_the_posterior_stds_alone() -> None:
+    method = IVON(MLP(3, [4], 1), Gaussian(), burnin_epochs=2, num_data=24, **QUICK)
+    before = method.backbone[0].weight_rho.detach().clone()
+    fit(method, loader(X, Y), max_epochs=2)
+    assert torch.equal(method.backbone[0].weight_rho, before)
+
+
+def test_an_exception_in_a_step_leaves_the_means_in_place() -> None:
+    method = IVON(MLP(3, [4], 1), Gaussian(), num_data=24, **QUICK)
+    before = copy_of_state(method.backbone)
+    method.likelihood.log_prob = lambda *_: 1 / 0  # type: ignore[method-assign, assignment, return-value]
+    with pytest.raises(ZeroDivisionError):
+        fit(method, loader(X, Y))
+    assert same_state(copy_of_state(method.backbone), before)
+
+
+def test_a_plain_loop_with_its_optimizer() -> None:
+    method = IVON(MLP(3, [8], 1), Gaussian(), num_data=24, **QUICK)
+    optimizer = method.make_optimizer()
+    losses = []
+    for _ in range(200):
+        optimizer.zero_grad()
+        loss = method.elbo(X, Y).loss
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert np.mean(losses[-20:]) < np.mean(losses[:20])
+
+
+def test_parameters_without_a_posterior_are_trained_by_adam() -> None:
+    method = IVON(MLP(3, [4], 1), Gaussian(), stochastic_module_names=[-1], num_data=24, point_lr=0.02)
+    before = {name: value.detach().clone() for name, value in method.named_parameters()}
+    optimizer = method.make_optimizer()
+    method.elbo(X, Y).loss.backward()
+    optimizer.step()
+    for name in ("backbone.0.weight", "likelihood.noise_rho"):
+        change = (method.get_parameter(name) - before[name]).abs()
+        assert_close(change, torch.full_like(change, 0.02), rtol=0.01, atol=1e-4)
+
+
+def test_bf16() -> None:
+    method = IVON(MLP(3, [4], 1), Gaussian(), **QUICK)
+    fit(method, loader(X, Y), max_epochs=2, precision="bf16-mixed")
+    assert all(value.isfinite().all() and value.dtype == torch.float32 for value in method.parameters())
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("weight_decay", 0.0), ("kl_weight", 0.0), ("lr", -1.0), ("hess_init", 0.0), ("point_lr", 0.0)],
+)
+def test_options_out_of_range(option: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{option} must be"):
+        IVON(nn.Linear(1, 1), Gaussian(), **{option: value})
+
+
+def test_a_prior_around_pretrained_weights_is_refused() -> None:
+    with pytest.raises(TypeError, match="give the trained network as backbone"):
+        IVON.from_pretrained(nn.Linear(1, 1), Gaussian())

@@ -1,0 +1,234 @@
+"""The optimizers against the paper's formulas in plain numbers, and against an exact posterior."""
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from lightning_vi.optim import IVONOptimizer, PosteriorIVON
+
+OPTIONS: dict[str, Any] = {"lr": 0.1, "ess": 50.0, "hess_init": 0.5, "betas": (0.8, 0.9), "weight_decay": 0.02}
+
+
+def by_hand(m: float, h: float, g: float, noise: float, gradient: float, step: int, radius: float = math.inf) -> Any:
+    """Algorithm 1 of the paper for one weight."""
+    lr, ess, h0, (b1, b2), delta = (OPTIONS[k] for k in ("lr", "ess", "hess_init", "betas", "weight_decay"))
+    curvature = ess * (h + delta) * noise * gradient
+    g = b1 * g + (1 - b1) * gradient
+    h = b2 * h + (1 - b2) * curvature + 0.5 * (1 - b2) ** 2 * (h - curvature) ** 2 / (h + delta)
+    direction = (g / (1 - b1**step) + delta * m) / (h + delta)
+    return m - lr * (h0 + delta) * max(-radius, min(radius, direction)), h, g
+
+
+def loss(weight: Tensor) -> Tensor:
+    return (weight - 2).square().sum() + weight.pow(4).sum() / 8
+
+
+@pytest.mark.parametrize("radius", [math.inf, 0.3])
+def test_steps_follow_the_paper(radius: float) -> None:
+    weight = nn.Parameter(torch.tensor([0.7], dtype=torch.float64))
+    optimizer = IVONOptimizer([weight], clip_radius=radius, seed=3, **OPTIONS)
+    m, h, g = 0.7, 0.5, 0.0
+    for step in range(1, 6):
+        with optimizer.sampled_params(train=True):
+            noise = weight.item() - m
+            loss(weight).backward()
+        gradient = weight.grad.item()  # type: ignore[union-attr]
+        optimizer.step()
+        optimizer.zero_grad()
+        m, h, g = by_hand(m, h, g, noise, gradient, step, radius)
+        assert weight.item() == pytest.approx(m, rel=1e-10)
+        assert optimizer.state[weight]["hessian"].item() == pytest.approx(h, rel=1e-10)
+
+
+def test_noise_has_the_posteriors_std() -> None:
+    weight = nn.Parameter(torch.zeros(100_000))
+    optimizer = IVONOptimizer([weight], seed=0, **OPTIONS)
+    with optimizer.sampled_params():
+        std = weight.std().item()
+    assert std == pytest.approx((50 * (0.5 + 0.02)) ** -0.5, rel=0.01)
+    assert (weight == 0).all()
+
+
+def test_both_optimizers_take_the_same_steps() -> None:
+    """With draws made from means and scales, gradients of the scales carry the curvature."""
+    weight = nn.Parameter(torch.tensor([0.7, -1.0], dtype=torch.float64))
+    optimizer = IVONOptimizer([weight], seed=3, **OPTIONS)
+    std = torch.full((2,), (50 * 0.52) ** -0.5, dtype=torch.float64)
+    mu, rho = (nn.Parameter(value.clone()) for value in (weight.detach(), std.expm1().log()))
+    twin = PosteriorIVON([(mu, rho)], **OPTIONS)
+    for _ in range(6):
+        with optimizer.sampled_params(train=True):
+            noise = (weight - mu).detach() / F.softplus(rho).detach()
+            loss(weight).backward()
+        loss(mu + F.softplus(rho) * noise).backward()
+        for each in (optimizer, twin):
+            each.step()
+            each.zero_grad()
+        assert_close(mu, weight)
+        assert_close(F.softplus(rho), (50 * (optimizer.state[weight]["hessian"] + 0.02)) ** -0.5)
+
+
+@pytest.mark.parametrize("mc_samples", [1, 2])
+def test_a_quadratic_converges_to_the_exact_diagonal_posterior(mc_samples: int) -> None:
+    torch.manual_seed(0)
+    root = torch.randn(4, 4, dtype=torch.float64)
+    hessian, target = root @ root.T + torch.eye(4), torch.tensor([1.0, -2.0, 0.5, 3.0], dtype=torch.float64)
+    weight = nn.Parameter(torch.zeros(4, dtype=torch.float64))
+    optimizer = IVONOptimizer(
+        [weight], lr=0.3, ess=200.0, hess_init=1.0, betas=(0.9, 0.998), weight_decay=0.1, mc_samples=mc_samples, seed=0
+    )
+    means = []
+    for step in range(3000):
+        for _ in range(mc_samples):
+            with optimizer.sampled_params(train=True):
+                difference = weight - target
+                (0.5 * difference @ hessian @ difference).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if step > 1000:
+            means.append(weight.detach().clone())
+    exact = torch.linalg.solve(hessian + 0.1 * torch.eye(4), hessian @ target)
+    assert_close(torch.stack(means).mean(0), exact, rtol=0, atol=0.02)
+    assert_close(optimizer.state[weight]["hessian"], hessian.diagonal(), rtol=0.15, atol=0)
+
+
+def train(network: nn.Module, optimizer: IVONOptimizer, batches: list[list[tuple[Tensor, Tensor]]]) -> None:
+    """One step for each list of micro-batches."""
+    for micro_batches in batches:
+        optimizer.zero_grad()
+        for x, y in micro_batches:
+            with optimizer.sampled_params(train=True):
+                F.mse_loss(network(x), y).backward()
+        optimizer.step()
+
+
+def problem() -> tuple[nn.Module, list[tuple[Tensor, Tensor]]]:
+    torch.manual_seed(1)
+    network = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 1)).double()
+    return network, [(torch.randn(8, 3).double(), torch.randn(8, 1).double()) for _ in range(6)]
+
+
+def weights(network: nn.Module) -> Tensor:
+    return nn.utils.parameters_to_vector(network.parameters()).detach().clone()
+
+
+def test_accumulation_takes_the_same_trajectory_as_whole_batches() -> None:
+    results = []
+    for parts in (1, 4):
+        network, data = problem()
+        optimizer = IVONOptimizer(network.parameters(), seed=5, **OPTIONS)
+        train(network, optimizer, [list(zip(x.chunk(parts), y.chunk(parts), strict=True)) for x, y in data])
+        results.append(weights(network))
+    assert_close(*results)
+
+
+def test_a_resumed_run_equals_an_unbroken_one() -> None:
+    network, data = problem()
+    optimizer = IVONOptimizer(network.parameters(), seed=5, **OPTIONS)
+    train(network, optimizer, [[each] for each in data[:3]])
+    file = io.BytesIO()
+    torch.save({"network": network.state_dict(), "optimizer": optimizer.state_dict()}, file)
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)
+    train(network, optimizer, [[each] for each in data[3:]])
+    resumed, _ = problem()
+    restored = IVONOptimizer(resumed.parameters(), lr=1.0, ess=1.0)
+    resumed.load_state_dict(saved["network"])
+    restored.load_state_dict(saved["optimizer"])
+    train(resumed, restored, [[each] for each in data[3:]])
+    assert torch.equal(weights(resumed), weights(network))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_an_exception_leaves_means_and_gradients_in_place(training: bool) -> None:
+    network, data = problem()
+    optimizer = IVONOptimizer(network.parameters(), seed=5, **OPTIONS)
+    train(network, optimizer, [data[:1]])
+    before, gradients = weights(network), [parameter.grad for parameter in network.parameters()]
+
+    def fail() -> None:
+        with optimizer.sampled_params(train=training):
+            F.mse_loss(network(data[0][0]), data[0][1]).backward()
+            raise RuntimeError("out of luck")
+
+    with pytest.raises(RuntimeError, match="out of luck"):
+        fail()
+    assert torch.equal(weights(network), before)
+    if training:
+        assert all(parameter.grad is old for parameter, old in zip(network.parameters(), gradients, strict=True))
+    twin, _ = problem()
+    reference = IVONOptimizer(twin.parameters(), seed=5, **OPTIONS)
+    train(twin, reference, [data[:1], data[1:2]])
+    train(network, optimizer, [data[1:2]])
+    assert torch.equal(weights(network), weights(twin))
+
+
+def test_clipping_gradients_leaves_the_curvature_alone() -> None:
+    hessians = []
+    for largest in (1e9, 1e-3):
+        network, data = problem()
+        optimizer = IVONOptimizer(network.parameters(), seed=5, **OPTIONS)
+        with optimizer.sampled_params(train=True):
+            F.mse_loss(network(data[0][0]), data[0][1]).backward()
+        nn.utils.clip_grad_norm_(network.parameters(), largest)
+        optimizer.step()
+        hessians.append(torch.cat([optimizer.state[p]["hessian"].flatten() for p in network.parameters()]))
+    assert_close(*hessians)
+
+
+def rank_main(rank: int, folder: Path) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    network, data = problem()
+    optimizer = IVONOptimizer(network.parameters(), seed=5, **OPTIONS)
+    with optimizer.sampled_params(train=True):
+        drawn = weights(network)
+        F.mse_loss(network(data[rank][0]), data[rank][1]).backward()
+    optimizer.step()
+    torch.save((drawn, weights(network)), folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_ranks_draw_different_noise_and_take_one_step(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(rank_main, (tmp_path,), nprocs=2)  # type: ignore[no-untyped-call]
+    (drawn, first), (other_drawn, second) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert not torch.equal(drawn, other_drawn)
+    assert torch.equal(first, second)
+
+
+def test_misuse_is_an_error() -> None:
+    network, data = problem()
+    optimizer = IVONOptimizer(network.parameters(), **OPTIONS)
+    with pytest.raises(RuntimeError, match="no gradient was made"), optimizer.sampled_params(train=True):
+        pass
+    with pytest.raises(RuntimeError, match="cannot be nested"), optimizer.sampled_params():  # noqa: SIM117
+        with optimizer.sampled_params():
+            pass
+    F.mse_loss(network(data[0][0]), data[0][1]).backward()
+    with pytest.raises(RuntimeError, match="needs gradients of sampled weights"):
+        optimizer.step()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("lr", -0.1), ("ess", 0.0), ("hess_init", 0.0), ("betas", (0.9, 1.0)), ("weight_decay", -1.0), ("mc_samples", 0),
+     ("clip_radius", 0.0)],
+)  # fmt: skip
+def test_options_out_of_range(option: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"{option} must be"):
+        IVONOptimizer([nn.Parameter(torch.zeros(1))], **(OPTIONS | {option: value}))
+
+
+def test_pairs_must_fit() -> None:
+    pair = (nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(3)))
+    with pytest.raises(ValueError, match=r"pairs of one shape, got \(2,\) and \(3,\)"):
+        PosteriorIVON([pair], **OPTIONS)
+    with pytest.raises(ValueError, match="point_lr must be positive"):
+        PosteriorIVON([], [nn.Parameter(torch.zeros(1))], point_lr=0.0, **OPTIONS)
