@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from lightning_vi import (
     IVON,
+    VBLL,
     AlphaDivergenceVI,
     Deterministic,
     FullRankVI,
@@ -41,6 +42,7 @@ from lightning_vi.priors import GaussianPrior
 VARIATIONAL = {"num_mc_samples_train": 10, "num_mc_samples_test": 25, "burnin_epochs": 20}
 METHODS: dict[str, Callable[..., UQMethod]] = {
     "LastLayerVI": partial(LastLayerVI, **VARIATIONAL),
+    "VBLL": partial(VBLL, num_mc_samples_test=25, burnin_epochs=20),
     "MeanFieldVI": partial(MeanFieldVI, **VARIATIONAL),
     "LowRankVI": partial(LowRankVI, **VARIATIONAL),
     "FullRankVI": partial(FullRankVI, **VARIATIONAL),

@@ -2,6 +2,7 @@
 
 from lightning_vi.methods import (
     IVON,
+    VBLL,
     AlphaDivergenceVI,
     Deterministic,
     FullRankVI,
@@ -15,6 +16,7 @@ from lightning_vi.methods import (
 
 __all__ = [
     "IVON",
+    "VBLL",
     "AlphaDivergenceVI",
     "Deterministic",
     "FullRankVI",

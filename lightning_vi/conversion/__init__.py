@@ -1,8 +1,17 @@
 """Stochastic layers by module name."""
 
 from lightning_vi.conversion.convert import convert
+from lightning_vi.conversion.layers import named_layers
 from lightning_vi.conversion.rank_one import convert_to_rank_one
 from lightning_vi.conversion.report import ConversionReport, ModuleReport
-from lightning_vi.conversion.selection import ModuleSelector
+from lightning_vi.conversion.selection import ModuleSelector, select_layers
 
-__all__ = ["ConversionReport", "ModuleReport", "ModuleSelector", "convert", "convert_to_rank_one"]
+__all__ = [
+    "ConversionReport",
+    "ModuleReport",
+    "ModuleSelector",
+    "convert",
+    "convert_to_rank_one",
+    "named_layers",
+    "select_layers",
+]

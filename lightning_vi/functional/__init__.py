@@ -7,5 +7,6 @@ from lightning_vi.functional.decomposition import (
     entropy,
 )
 from lightning_vi.functional.divergence import gaussian_kl
+from lightning_vi.functional.quadrature import gauss_hermite
 
-__all__ = ["EntropyDecomposition", "RunningMoments", "decompose_entropy", "entropy", "gaussian_kl"]
+__all__ = ["EntropyDecomposition", "RunningMoments", "decompose_entropy", "entropy", "gauss_hermite", "gaussian_kl"]

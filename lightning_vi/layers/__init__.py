@@ -3,6 +3,12 @@
 from torch import nn
 
 from lightning_vi.layers.base import VariationalLayer
+from lightning_vi.layers.bayesian_last_layer import (
+    BayesianLastLayer,
+    DenseLastLayer,
+    DiagonalLastLayer,
+    LowRankLastLayer,
+)
 from lightning_vi.layers.conv import (
     VariationalConv1d,
     VariationalConv2d,
@@ -41,6 +47,10 @@ __all__ = [
     "ESTIMATORS",
     "SCALES",
     "VARIATIONAL_COUNTERPART",
+    "BayesianLastLayer",
+    "DenseLastLayer",
+    "DiagonalLastLayer",
+    "LowRankLastLayer",
     "RankOneModule",
     "SharedParameters",
     "StochasticParameters",

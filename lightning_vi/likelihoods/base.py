@@ -79,6 +79,31 @@ class Likelihood(nn.Module, ABC):
         elements = self.elementwise_log_prob(outputs, target)
         return elements.flatten(2).sum(-1) if elements.dim() > 2 else elements
 
+    @property
+    def has_expected_log_prob(self) -> bool:
+        """Whether there is an `expected_log_prob`."""
+        return type(self).expected_log_prob is not Likelihood.expected_log_prob
+
+    def expected_log_prob(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:  # noqa: ARG002
+        r"""Expected log probability of each datum under independent Gaussian network outputs, without sampling.
+
+        .. math:: \mathrm{E}[\ln p(y \mid f)], \qquad f_k \sim \mathcal{N}(m_k, v_k)
+
+        Each likelihood says whether its value is exact or a lower bound.
+
+        Args:
+            mean: Means m of the network's outputs, shape [B, ...].
+            variance: Their variances v, the shape of `mean`.
+            target: Targets, shape [B, ...].
+
+        Returns:
+            Nats, shape [B].
+
+        Raises:
+            TypeError: If the likelihood has no such expectation.
+        """
+        raise TypeError(f"{type(self).__name__} has no expected log probability in closed form")
+
     @abstractmethod
     def point_loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """The loss of burn-in, which knows no noise: squared error or cross-entropy.

@@ -136,6 +136,22 @@ class Categorical(ClassificationLikelihood):
     def class_log_probs(self, logits: Tensor) -> Tensor:  # noqa: D102
         return F.log_softmax(logits, dim=-1)
 
+    def expected_log_prob(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
+        r"""Jensen's lower bound, :math:`m_y - \ln \sum_k e^{m_k + v_k / 2}`; tight as v vanishes.
+
+        Args:
+            mean: Means m of the logits, shape [B, C, ...].
+            variance: Their variances v, the shape of `mean`.
+            target: Labels, shape [B, ...].
+
+        Returns:
+            Nats, shape [B].
+        """
+        means, variances = (self._classes_last(moment.unsqueeze(0)).squeeze(0) for moment in (mean, variance))
+        chosen = means.gather(-1, target.long().unsqueeze(-1)).squeeze(-1)
+        bound = chosen - torch.logsumexp(means + 0.5 * variances, dim=-1)
+        return bound.reshape(len(bound), -1).sum(-1)
+
 
 class Bernoulli(ClassificationLikelihood):
     r"""One of two classes from one logit, :math:`p(y = 1) = 1 / (1 + e^{-f})`.
@@ -167,3 +183,18 @@ class Bernoulli(ClassificationLikelihood):
 
     def class_log_probs(self, logits: Tensor) -> Tensor:  # noqa: D102
         return F.logsigmoid(torch.cat([-logits, logits], dim=-1))
+
+    def expected_log_prob(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
+        r"""Jensen's lower bound, :math:`-\ln(1 + e^{\mp m + v / 2})` for y = 1 and y = 0; tight as v vanishes.
+
+        Args:
+            mean: Means m of the logits, shape [B, 1, ...].
+            variance: Their variances v, the shape of `mean`.
+            target: Labels, shape [B, ...].
+
+        Returns:
+            Nats, shape [B].
+        """
+        means, variances = (self._classes_last(moment.unsqueeze(0))[0, ..., 0] for moment in (mean, variance))
+        bound = -F.softplus((1 - 2 * target) * means + 0.5 * variances)
+        return bound.reshape(len(bound), -1).sum(-1)

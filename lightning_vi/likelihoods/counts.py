@@ -142,6 +142,29 @@ class Poisson(CountLikelihood):
     def elementwise_log_prob(self, outputs: Tensor, target: Tensor) -> Tensor:  # noqa: D102
         return poisson_log_prob(target, self.mean(outputs))
 
+    @property
+    def has_expected_log_prob(self) -> bool:  # noqa: D102
+        return self.link == "log"
+
+    def expected_log_prob(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
+        r"""Exact with the log link, :math:`\sum_d y_d m_d - e^{m_d + v_d / 2} - \ln y_d!`.
+
+        Args:
+            mean: Means m of the log rates, shape [B, ..., D].
+            variance: Their variances v, the shape of `mean`.
+            target: Counts, shape [B, ..., D].
+
+        Returns:
+            Nats, shape [B].
+
+        Raises:
+            TypeError: If the link is another one.
+        """
+        if not self.has_expected_log_prob:
+            return super().expected_log_prob(mean, variance, target)
+        log_prob = target * mean - torch.exp(mean + 0.5 * variance) - torch.lgamma(target + 1)
+        return log_prob.flatten(1).sum(-1)
+
     def mixture(self, outputs: Tensor) -> Mixture:  # noqa: D102
         rate = self.mean(outputs)
         return Mixture(

@@ -63,6 +63,20 @@ class Gaussian(GaussianNoise):
     def standardised_moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
         return outputs, self.noise_std.to(outputs.dtype)
 
+    def expected_log_prob(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
+        r"""Exact, :math:`\sum_d \ln \mathcal{N}(y_d \mid m_d, \sigma_d^2) - v_d / 2 \sigma_d^2`.
+
+        Args:
+            mean: Means m of the network's outputs, shape [B, ..., D].
+            variance: Their variances v, the shape of `mean`.
+            target: Targets, shape [B, ..., D].
+
+        Returns:
+            Nats, shape [B].
+        """
+        log_prob = self.elementwise_log_prob(mean, target) - 0.5 * variance / self.noise_std.square()
+        return log_prob.flatten(1).sum(-1)
+
     def exact_prediction(self, mean: Tensor, std: Tensor, **extras: Any) -> Prediction:
         """The prediction where the network's output is Gaussian itself.
 

@@ -3,7 +3,8 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_vi.likelihoods.location_scale import GaussianNoise
+from lightning_vi.functional import gauss_hermite
+from lightning_vi.likelihoods.location_scale import LOG_SQRT_TWO_PI, GaussianNoise
 
 
 class HeteroscedasticGaussian(GaussianNoise):
@@ -26,11 +27,17 @@ class HeteroscedasticGaussian(GaussianNoise):
         (torch.Size([1, 3, 1]), tensor([0.6931]))
     """
 
+    nodes: Tensor
+    node_weights: Tensor
+
     def __init__(self, num_targets: int = 1, min_std: float = 1e-3) -> None:
         super().__init__(num_targets)
         if not min_std >= 0:
             raise ValueError(f"min_std must not be negative, got {min_std}")
         self.min_std = min_std
+        nodes, weights = gauss_hermite(NUM_NODES)
+        self.register_buffer("nodes", nodes, persistent=False)
+        self.register_buffer("node_weights", weights, persistent=False)
 
     @property
     def num_outputs(self) -> int:  # noqa: D102
@@ -39,3 +46,29 @@ class HeteroscedasticGaussian(GaussianNoise):
     def standardised_moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
         mean, raw_scale = outputs[..., : self.num_targets], outputs[..., self.num_targets :]
         return mean, F.softplus(raw_scale) + self.min_std
+
+    def expected_log_prob(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
+        r"""Exact in the mean's output, by Gauss-Hermite quadrature in the raw scale's, of which it is independent.
+
+        .. math:: \sum_d -\tfrac12 \big((y_d - m_d)^2 + v_d\big)\, \mathrm{E}[\sigma_d^{-2}]
+            - \mathrm{E}[\ln \sigma_d] - \tfrac12 \ln 2 \pi
+
+        Args:
+            mean: Means m of the network's outputs, shape [B, ..., 2 D].
+            variance: Their variances v, the shape of `mean`.
+            target: Targets, shape [B, ..., D].
+
+        Returns:
+            Nats, shape [B].
+        """
+        width = self.num_targets
+        nodes = self.nodes.view(-1, *[1] * mean.dim())
+        weights = self.node_weights.view_as(nodes)
+        raw_scales = mean[..., width:] + variance[..., width:].sqrt() * nodes
+        stds = F.softplus(raw_scales) + self.min_std
+        squares = (self._standardise(target) - mean[..., :width]).square() + variance[..., :width]
+        log_prob = -(weights * (0.5 * squares / stds.square() + stds.log())).sum(0)
+        return (log_prob - LOG_SQRT_TWO_PI - self.target_std.log()).flatten(1).sum(-1)
+
+
+NUM_NODES = 20

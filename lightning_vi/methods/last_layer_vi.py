@@ -11,17 +11,18 @@ optimization using deep neural networks", ICML 2015, for the idea and Blundell e
 """
 
 from collections.abc import Sequence
-from typing import Any, Unpack
+from typing import Unpack
 
 from torch import Tensor, nn
 
 from lightning_vi.conversion import ModuleSelector
-from lightning_vi.likelihoods import Gaussian, Likelihood, Prediction
+from lightning_vi.likelihoods import Likelihood
+from lightning_vi.methods.closed_form import ClosedFormMethod
 from lightning_vi.methods.variational import VariationalArguments, VariationalMethod
 from lightning_vi.sampling import NetworkInput
 
 
-class LastLayerVI(VariationalMethod):
+class LastLayerVI(ClosedFormMethod, VariationalMethod):
     """A deterministic network with a variational last layer.
 
     The last layer may be linear on features [B, ..., F] or a convolution; all leading and spatial dimensions are kept.
@@ -39,6 +40,7 @@ class LastLayerVI(VariationalMethod):
     Example:
         >>> import torch
         >>> from lightning_vi.backbones import MLP
+        >>> from lightning_vi.likelihoods import Gaussian
         >>> method = LastLayerVI(MLP(1, [50, 50], 1), Gaussian())
         >>> print(method.conversion)
         module  kind    parameters  stochastic  estimator                 why
@@ -65,24 +67,5 @@ class LastLayerVI(VariationalMethod):
                 f"{len(self.engine.modules)}:\n{self.conversion}"
             )
 
-    def _exact_output(self, x: NetworkInput) -> tuple[Gaussian, Tensor, Tensor] | None:
-        """The likelihood and the moments of the network's output, where they determine the predictive."""
-        if not isinstance(self.likelihood, Gaussian):
-            return None
-        moments = self.engine.output_moments(x)
-        return None if moments is None else (self.likelihood, *moments)
-
-    def _predict(self, x: NetworkInput, num_samples: int, seed: int, return_samples: bool) -> Prediction:
-        exact = None if return_samples else self._exact_output(x)
-        if exact is None:
-            return super()._predict(x, num_samples, seed, return_samples)
-        likelihood, mean, std = exact
-        return likelihood.exact_prediction(mean, std, metadata=self._metadata(None, None))
-
-    def _metric_inputs(self, x: NetworkInput, target: Tensor) -> dict[str, Any]:
-        exact = self._exact_output(x)
-        if exact is None:
-            return super()._metric_inputs(x, target)
-        likelihood, mean, std = exact
-        likelihood.check(mean.unsqueeze(0), target)
-        return likelihood.exact_metric_inputs(mean, std, target)
+    def output_moments(self, x: NetworkInput) -> tuple[Tensor, Tensor] | None:  # noqa: D102
+        return self.engine.output_moments(x)

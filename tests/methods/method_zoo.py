@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lightning_vi import (
     IVON,
+    VBLL,
     AlphaDivergenceVI,
     Deterministic,
     FullRankVI,
@@ -149,10 +150,20 @@ METHODS: dict[str, Callable[..., UQMethod]] = {
     "RankOneVI": partial(RankOneVI, num_components=2, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
     "IVON": partial(IVON, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
     "AlphaDivergenceVI": partial(AlphaDivergenceVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
+    "VBLL": partial(VBLL, num_mc_samples_test=TEST),
+    "VBLL, low rank": partial(VBLL, parameterization="low_rank", num_mc_samples_test=TEST),
     "LastLayerVI": partial(LastLayerVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
 }
 
-ONLY = {"MeanVarianceEstimation": {"heteroscedastic", "heteroscedastic, [B, 4, D]"}}
+WITH_EXPECTATION = {
+    *("Gaussian, learned", "Gaussian, given, 2 targets", "Gaussian, [B, 4, D]", "heteroscedastic"),
+    *("heteroscedastic, [B, 4, D]", "categorical", "Bernoulli", "categorical, [B, H, W, F]"),
+}
+ONLY = {
+    "MeanVarianceEstimation": {"heteroscedastic", "heteroscedastic, [B, 4, D]"},
+    "VBLL": WITH_EXPECTATION,
+    "VBLL, low rank": WITH_EXPECTATION,
+}
 """The problems of a method that does not take every likelihood."""
 
 POINT = {"Deterministic", "MeanVarianceEstimation"}
@@ -186,7 +197,7 @@ class Case:
     @property
     def is_exact(self) -> bool:
         """Whether the predictive has a closed form, in which the number of samples and the seed play no part."""
-        return self.method_name == "LastLayerVI" and self.problem_name.startswith("Gaussian")
+        return self.method_name.startswith(("LastLayerVI", "VBLL")) and self.problem_name.startswith("Gaussian")
 
     @property
     def is_stochastic(self) -> bool:

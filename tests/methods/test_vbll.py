@@ -1,0 +1,133 @@
+"""Variational Bayesian last layers on conjugate regression, and what they refuse."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from linear_regression import LinearRegression, random_features
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from lightning_vi import VBLL, LastLayerVI
+from lightning_vi.backbones import MLP
+from lightning_vi.likelihoods import Categorical, Gaussian, StudentT
+from lightning_vi.priors import GaussianPrior
+
+NUM_DATA, NOISE, PRIOR = 24, (0.8, 0.3), 1.7
+
+
+def conjugate_problem() -> tuple[list[LinearRegression], Tensor, Tensor]:
+    features = random_features(NUM_DATA, orthogonal=False)
+    random = np.random.default_rng(1)
+    true = ([1.5, -2.0, 1.0, 3.0], [-1.0, 0.5, 2.0, 0.0])
+    problems = [
+        LinearRegression(features, features @ np.array(w) + s * random.normal(size=NUM_DATA), s, 0.0, PRIOR)
+        for w, s in zip(true, NOISE, strict=True)
+    ]
+    target = np.column_stack([problem.target for problem in problems])
+    return problems, torch.from_numpy(features[:, :-1]), torch.from_numpy(target)
+
+
+def linear_method(**options: Any) -> VBLL:
+    return VBLL(nn.Linear(3, 2), Gaussian(NOISE, 2), prior_std=PRIOR, num_data=NUM_DATA, **options).double()
+
+
+def train(method: VBLL, x: Tensor, y: Tensor) -> None:
+    """The bound has no noise, so that a quasi-Newton method finds its maximum."""
+    optimizer = torch.optim.LBFGS(
+        method.head.parameters(), max_iter=2000, line_search_fn="strong_wolfe", tolerance_change=1e-14
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = method.elbo(x, y).loss
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+
+
+@pytest.mark.parametrize("options", [{"parameterization": "dense"}, {"parameterization": "low_rank", "rank": 4}])
+def test_the_bound_is_the_log_evidence_and_the_posterior_exact(options: dict[str, Any]) -> None:
+    problems, x, y = conjugate_problem()
+    method = linear_method(**options)
+    train(method, x, y)
+    elbo = -NUM_DATA * method.elbo(x, y).loss.item()
+    assert elbo == pytest.approx(sum(problem.log_evidence for problem in problems), abs=2e-3)
+    for output, problem in enumerate(problems):
+        exact = np.linalg.inv(problem.precision)
+        scale = np.sqrt(np.diag(exact))
+        ours = method.head.covariance()[output].detach().numpy()
+        np.testing.assert_allclose(ours / np.outer(scale, scale), exact / np.outer(scale, scale), atol=0.03)
+        np.testing.assert_allclose(
+            method.head.weight_mu[output].detach(), problem.posterior_mean, atol=0.03 * scale.min()
+        )
+
+
+def test_a_diagonal_posterior_is_the_best_factorised_one() -> None:
+    problems, x, y = conjugate_problem()
+    method = linear_method(parameterization="diagonal")
+    train(method, x, y)
+    for output, problem in enumerate(problems):
+        std = nn.functional.softplus(method.head.weight_rho[output]).detach().numpy()
+        np.testing.assert_allclose(std, problem.mean_field_std, rtol=0.01)
+    elbo = -NUM_DATA * method.elbo(x, y).loss.item()
+    assert elbo == pytest.approx(sum(problem.best_elbo for problem in problems), abs=2e-3)
+
+
+def test_the_diagonal_bound_is_what_last_layer_vi_samples() -> None:
+    torch.manual_seed(0)
+    backbone, x, y = MLP(3, [6], 1), torch.randn(8, 3), torch.randn(8, 1)
+    ours = VBLL(backbone, Gaussian(0.5), parameterization="diagonal", prior_std=0.8, init_std=0.3, num_data=50)
+    sampled = LastLayerVI(
+        backbone, Gaussian(0.5), prior=GaussianPrior(std=0.8), init_std=0.3, num_data=50, num_mc_samples_train=20_000
+    )
+    _, nll, kl = sampled.elbo(x, y)
+    assert_close(ours.elbo(x, y).kl, kl)
+    assert_close(ours.elbo(x, y).nll, nll, rtol=0.02, atol=0)
+    assert_close(ours.predict(x).total_var, sampled.predict(x).total_var)
+
+
+def test_the_predictive_is_closed_form_and_agrees_with_samples() -> None:
+    _, x, y = conjugate_problem()
+    method = linear_method(init_std=0.4)
+    nn.init.normal_(method.head.weight_lower)  # type: ignore[arg-type]
+    exact, sampled = method.predict(x), method.predict(x, 20_000, return_samples=True)
+    assert exact.metadata["num_samples"] is None
+    assert_close(sampled.mean, exact.mean, rtol=0.05, atol=0.1)
+    assert_close(sampled.epistemic_var, exact.epistemic_var, rtol=0.06, atol=0.0)
+    assert method.elbo(x, y).nll.shape == ()
+
+
+def test_only_the_head_is_trained_on_a_frozen_backbone() -> None:
+    method = VBLL(MLP(3, [6], 2), Categorical(2), freeze_backbone=True)
+    trained = {name for name, parameter in method.named_parameters() if parameter.requires_grad}
+    assert trained == {f"backbone.2.{name}" for name in ("weight_mu", "weight_rho", "weight_lower")}
+
+
+class DoubledOutput(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = 2 * self.last(x)
+        return output
+
+
+def test_what_it_refuses() -> None:
+    with pytest.raises(TypeError, match="needs a likelihood with an expectation in closed form, which StudentT"):
+        VBLL(MLP(1, [3], 1), StudentT())
+    with pytest.raises(ValueError, match="must select one layer, the last, but selects"):
+        VBLL(MLP(1, [3], 1), Gaussian(), stochastic_module_names=["*"])
+    with pytest.raises(ValueError, match="must select a linear layer, but '0' is a Conv1d"):
+        VBLL(nn.Sequential(nn.Conv1d(1, 1, 1)), Gaussian())
+    with pytest.raises(ValueError, match="parameterization must be one of"):
+        VBLL(MLP(1, [3], 1), Gaussian(), parameterization="full")  # type: ignore[arg-type]
+    with pytest.raises(
+        ValueError, match="must be that of 'last', called once, but that layer was called 1 times and more"
+    ):
+        VBLL(DoubledOutput(), Gaussian()).predict(torch.zeros(2, 3))
+    with pytest.raises(ValueError, match="must be that of '0', called once, but that layer was called 1 times"):
+        VBLL(MLP(1, [3], 1), Gaussian(), stochastic_module_names=["0"]).predict(torch.zeros(2, 1))
