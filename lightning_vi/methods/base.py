@@ -118,8 +118,11 @@ class UQMethod(LightningModule, ABC):
         return self.likelihood.parameters()
 
     def learning_rate_factors(self) -> Mapping[nn.Parameter, float]:
-        """Parameters that learn at rates of their own, with what the optimizer's rate is multiplied by."""
-        return {}
+        """Parameters that learn at rates of their own, with what the optimizer's rate is multiplied by.
+
+        The likelihood's are few and far from where they end, such as the std of the noise: 10 by default.
+        """
+        return dict.fromkeys(self.likelihood.parameters(), 10.0)
 
     def effective_kl_weight(self) -> float:
         """Weight of the KL divergence in the current epoch; 0 for methods without one."""

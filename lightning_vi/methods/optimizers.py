@@ -1,5 +1,6 @@
 """Optimizers for networks some of whose parameters must not decay."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -28,7 +29,7 @@ def build_optimizer(
     factory: OptimizerFactory,
     parameters: Iterable[nn.Parameter],
     undecayed: Iterable[nn.Parameter],
-    slowed: Mapping[nn.Parameter, float],
+    factors: Mapping[nn.Parameter, float],
 ) -> Optimizer:
     """An optimizer with groups for parameters that must not decay or must learn at rates of their own.
 
@@ -38,7 +39,8 @@ def build_optimizer(
         factory: Makes the optimizer from an iterable of parameters.
         parameters: All parameters to train.
         undecayed: Those among them that take no weight decay.
-        slowed: Those among them whose learning rate is multiplied by a factor, with that.
+        factors: Those among them whose learning rate is multiplied by a factor, with that. Factors above 1 are left out
+            where steps grow with the gradient.
 
     Returns:
         The optimizer, with one parameter group where all parameters are treated alike.
@@ -47,9 +49,11 @@ def build_optimizer(
     optimizer = factory(trained)
     first = optimizer.param_groups[0]
     exempt = {id(parameter) for parameter in undecayed} if first.get("weight_decay") else set()
+    largest = math.inf if isinstance(optimizer, torch.optim.Adam) else 1.0
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for parameter in trained:
-        groups.setdefault((id(parameter) in exempt, slowed.get(parameter, 1.0)), []).append(parameter)
+        factor = min(factors.get(parameter, 1.0), largest)
+        groups.setdefault((id(parameter) in exempt, factor), []).append(parameter)
     if set(groups) != {(False, 1.0)}:
         first["params"] = groups.pop((False, 1.0), [])
         for (is_exempt, factor), members in groups.items():

@@ -185,7 +185,7 @@ class VariationalMethod(ElboMethod):
 
     def learning_rate_factors(self) -> Mapping[nn.Parameter, float]:  # noqa: D102
         parameters = [] if self.coupling is None else self.coupling.parameters()
-        return dict.fromkeys(parameters, self.coupling_learning_rate)
+        return {**super().learning_rate_factors(), **dict.fromkeys(parameters, self.coupling_learning_rate)}
 
     def point_outputs(self, x: NetworkInput) -> Tensor:  # noqa: D102
         return self.engine.mean_output(x)
