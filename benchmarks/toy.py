@@ -27,6 +27,7 @@ from lightning_vi import (
     Deterministic,
     FullRankVI,
     LastLayerVI,
+    LatentVariableVI,
     LowRankVI,
     MeanFieldVI,
     MeanVarianceEstimation,
@@ -49,6 +50,7 @@ METHODS: dict[str, Callable[..., UQMethod]] = {
     "RadialVI": partial(RadialVI, **VARIATIONAL),
     "RankOneVI": partial(RankOneVI, **VARIATIONAL),
     "AlphaDivergenceVI": partial(AlphaDivergenceVI, **VARIATIONAL),
+    "LatentVariableVI": partial(LatentVariableVI, **VARIATIONAL),
     "IVON": partial(IVON, num_mc_samples_test=25, burnin_epochs=20),
     "Deterministic": Deterministic,
     "MeanVarianceEstimation": partial(MeanVarianceEstimation, burnin_epochs=20),
@@ -62,7 +64,8 @@ def fit(name: str, seed: int, epochs: int, **options: Any) -> tuple[UQMethod, To
     arguments = {"likelihood": HeteroscedasticGaussian()} | options
     if name != "IVON":
         arguments.setdefault("optimizer", partial(torch.optim.Adam, lr=3e-3))
-    method = METHODS[name](MLP(n_inputs=1, n_hidden=[50, 50], n_outputs=2), **arguments)
+    num_latent = 1 if name == "LatentVariableVI" else 0
+    method = METHODS[name](MLP(n_inputs=1 + num_latent, n_hidden=[50, 50], n_outputs=2), **arguments)
     trainer = Trainer(
         max_epochs=epochs,
         logger=False,

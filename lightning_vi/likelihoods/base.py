@@ -163,3 +163,31 @@ class Likelihood(nn.Module, ABC):
             `preds`, `target`, `log_prob`, for regression `means` and `stds`, and `mixture` where those of Gaussians do
             not determine the predictive distribution.
         """
+
+    @abstractmethod
+    def marginalise(self, means: Tensor, spreads: Tensor) -> tuple[Tensor, Tensor]:
+        """Prediction and aleatoric spread of mixtures over a latent variable.
+
+        Args:
+            means: What `predictive_moments` returned for S samples with L values of the variable, shape [S, L, B, ...].
+            spreads: Their spreads, shape [S, L, B, ...].
+
+        Returns:
+            The same for each sample, shapes [S, B, ...]: the spread has what the variable makes the prediction vary.
+        """
+
+    @property
+    def num_target_features(self) -> int:
+        """Width of `target_features`."""
+        return self.num_predictions
+
+    @abstractmethod
+    def target_features(self, target: Tensor) -> Tensor:
+        """Targets as the input of a network: numbers of order one.
+
+        Args:
+            target: Targets, shape [B, D], or labels [B].
+
+        Returns:
+            Shape [B, num_target_features].
+        """

@@ -80,6 +80,21 @@ class ClassificationLikelihood(Likelihood):
         probs = self.class_log_probs(self._classes_last(outputs)).exp()
         return probs.movedim(-1, 2), entropy(probs)
 
+    def marginalise(self, means: Tensor, spreads: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002, D102
+        probs = means.mean(1)
+        return probs, entropy(probs, dim=2)
+
+    def target_features(self, target: Tensor) -> Tensor:
+        """Labels as unit vectors.
+
+        Args:
+            target: Shape [B].
+
+        Returns:
+            Shape [B, C].
+        """
+        return F.one_hot(target.long(), self.num_predictions).to(torch.get_default_dtype())
+
     def prediction(self, moments: RunningMoments, spread: Tensor, **extras: Any) -> Prediction:  # noqa: D102
         probs, epistemic = moments.mean, moments.variance
         aleatoric = (probs * (1 - probs) - epistemic).clamp_min(0)

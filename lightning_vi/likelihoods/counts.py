@@ -68,6 +68,17 @@ class CountLikelihood(RegressionLikelihood):
                 f"{type(self).__name__} needs counts 0, 1, 2, ..., got {target[wrong][0].item()} among the targets"
             )
 
+    def target_features(self, target: Tensor) -> Tensor:
+        """Logarithms of the counts plus one.
+
+        Args:
+            target: Shape [B, D].
+
+        Returns:
+            Shape [B, D].
+        """
+        return target.log1p()
+
     def mean(self, outputs: Tensor) -> Tensor:
         r"""Mean of the counts.
 

@@ -121,6 +121,17 @@ class LocationScaleLikelihood(RegressionLikelihood):
     def _standardise(self, target: Tensor) -> Tensor:
         return (target - self.target_mean) / self.target_std
 
+    def target_features(self, target: Tensor) -> Tensor:
+        """Standardised targets.
+
+        Args:
+            target: Shape [B, D].
+
+        Returns:
+            Shape [B, D].
+        """
+        return self._standardise(target)
+
     def elementwise_log_prob(self, outputs: Tensor, target: Tensor) -> Tensor:  # noqa: D102
         return self.standardised_log_prob(outputs, self._standardise(target)) - self.target_std.log()
 

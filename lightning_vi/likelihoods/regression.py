@@ -72,6 +72,9 @@ class RegressionLikelihood(Likelihood):
     def prediction(self, moments: RunningMoments, spread: Tensor, **extras: Any) -> Prediction:  # noqa: D102
         return Prediction(moments.mean, moments.variance, spread, moments.variance + spread, **extras)
 
+    def marginalise(self, means: Tensor, spreads: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
+        return means.mean(1), means.var(1, correction=0) + spreads.mean(1)
+
     def metric_inputs(self, outputs: Tensor, target: Tensor) -> dict[str, Any]:  # noqa: D102
         means, variances = self.predictive_moments(outputs)
         inputs = {

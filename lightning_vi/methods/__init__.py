@@ -6,6 +6,7 @@ from lightning_vi.methods.deterministic import Deterministic
 from lightning_vi.methods.full_rank_vi import FullRankVI
 from lightning_vi.methods.ivon import IVON
 from lightning_vi.methods.last_layer_vi import LastLayerVI
+from lightning_vi.methods.latent_variable_vi import LatentVariableVI
 from lightning_vi.methods.low_rank_vi import LowRankVI
 from lightning_vi.methods.mean_field_vi import MeanFieldVI
 from lightning_vi.methods.mean_variance_estimation import MeanVarianceEstimation
@@ -21,6 +22,7 @@ __all__ = [
     "Deterministic",
     "FullRankVI",
     "LastLayerVI",
+    "LatentVariableVI",
     "LowRankVI",
     "MeanFieldVI",
     "MeanVarianceEstimation",

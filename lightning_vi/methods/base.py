@@ -53,7 +53,7 @@ class UQMethod(LightningModule, ABC):
         super().__init__()
         check_at_least("num_mc_samples_test", num_mc_samples_test, 1)
         check_at_least("burnin_epochs", burnin_epochs, 0)
-        objects = ["backbone", "likelihood", "prior", "optimizer", "lr_scheduler"]
+        objects = ["backbone", "likelihood", "prior", "optimizer", "lr_scheduler", "inference_network"]
         self.save_hyperparameters(ignore=objects)
         self.save_hyperparameters(ignore=[*objects, *(k for k, value in self.hparams.items() if not is_plain(value))])
         if "_instantiator" in self.hparams:  # LightningCLI describes all arguments, objects too, in plain values
@@ -112,6 +112,17 @@ class UQMethod(LightningModule, ABC):
         Yields:
             Shape [chunk, B, ...].
         """
+
+    def sample_moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Each sample's prediction and its aleatoric spread.
+
+        Args:
+            outputs: A chunk of `sampled_outputs`.
+
+        Returns:
+            See `Likelihood.predictive_moments`.
+        """
+        return self.likelihood.predictive_moments(outputs)
 
     def undecayed_parameters(self) -> Iterable[nn.Parameter]:
         """Parameters that take no weight decay; the likelihood's by default."""
@@ -198,7 +209,7 @@ class UQMethod(LightningModule, ABC):
         moments, spreads = RunningMoments(), RunningMoments()
         samples = []
         for outputs in self.sampled_outputs(x, num_samples, seed):
-            means, spread = self.likelihood.predictive_moments(outputs)
+            means, spread = self.sample_moments(outputs)
             moments.update(means)
             spreads.update(spread)
             if return_samples:

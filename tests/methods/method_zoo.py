@@ -19,6 +19,7 @@ from lightning_vi import (
     Deterministic,
     FullRankVI,
     LastLayerVI,
+    LatentVariableVI,
     LowRankVI,
     MeanFieldVI,
     MeanVarianceEstimation,
@@ -148,6 +149,9 @@ METHODS: dict[str, Callable[..., UQMethod]] = {
     "FullRankVI": partial(FullRankVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
     "RadialVI": partial(RadialVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
     "RankOneVI": partial(RankOneVI, num_components=2, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
+    "LatentVariableVI": partial(
+        LatentVariableVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST, num_latent_samples_test=4
+    ),
     "IVON": partial(IVON, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
     "AlphaDivergenceVI": partial(AlphaDivergenceVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
     "VBLL": partial(VBLL, num_mc_samples_test=TEST),
@@ -163,6 +167,10 @@ ONLY = {
     "MeanVarianceEstimation": {"heteroscedastic", "heteroscedastic, [B, 4, D]"},
     "VBLL": WITH_EXPECTATION,
     "VBLL, low rank": WITH_EXPECTATION,
+    "LatentVariableVI": {
+        *("Gaussian, learned", "Gaussian, given, 2 targets", "heteroscedastic", "Student's t", "Poisson"),
+        *("categorical", "Bernoulli"),
+    },
 }
 """The problems of a method that does not take every likelihood."""
 
@@ -203,9 +211,17 @@ class Case:
     def is_stochastic(self) -> bool:
         return not (self.is_point or self.is_exact)
 
+    def backbone(self) -> nn.Module:
+        """The problem's network, with a further input where the method needs one."""
+        network = self.problem.backbone()
+        if self.method_name == "LatentVariableVI":
+            first: Any = network[0]  # type: ignore[index]
+            network[0] = nn.Linear(first.in_features + 1, first.out_features)  # type: ignore[operator]
+        return network
+
     def build(self, dtype: torch.dtype = torch.float32, **options: Any) -> UQMethod:
         """The method with posteriors wide enough to see, in training mode."""
-        method = METHODS[self.method_name](self.problem.backbone(), self.problem.likelihood(), **options).to(dtype)
+        method = METHODS[self.method_name](self.backbone(), self.problem.likelihood(), **options).to(dtype)
         randomise_posteriors(method.backbone)
         return method.train()
 

@@ -38,7 +38,7 @@ def test_a_checkpoint_gives_the_same_predictions(case: Case, tmp_path: Path) -> 
     torch.manual_seed(555)
     loaded = type(method).load_from_checkpoint(
         tmp_path / "method.ckpt",
-        backbone=case.problem.backbone(),
+        backbone=case.backbone(),
         likelihood=case.problem.likelihood(),
         weights_only=True,
         map_location="cpu",

@@ -172,7 +172,7 @@ def test_elbo_is_per_datum_and_differentiable(case: Case) -> None:
 
 @each_case
 def test_the_callers_backbone_and_likelihood_stay_untouched(case: Case) -> None:
-    backbone, likelihood = case.problem.backbone(), case.problem.likelihood()
+    backbone, likelihood = case.backbone(), case.problem.likelihood()
     before = copy_of_state(backbone) | copy_of_state(likelihood)
     make = type(case.build())
     method = make(backbone, likelihood)
