@@ -33,7 +33,7 @@ from lightning_vi.methods import UQMethod
 from lightning_vi.methods.elbo_method import ElboMethod
 from lightning_vi.priors import EmpiricalBayesPrior, GaussianPrior
 
-WARMUP, BATCH, LEARNING_RATE, NUM_TEST_SAMPLES = 0.2, 100, 0.01, 200
+WARMUP, LEARNING_RATE, NUM_TEST_SAMPLES = 0.2, 0.01, 200
 
 
 @dataclass(frozen=True)
@@ -44,20 +44,23 @@ class Recipe:
         method: Makes the method from a network and a likelihood.
         likelihood: Makes the likelihood.
         steps: Number of training steps.
+        batch: Rows in each; all rows of a smaller set.
     """
 
     method: Callable[..., UQMethod]
     likelihood: Callable[[], Likelihood] = HeteroscedasticGaussian
     steps: int = 8000
+    batch: int = 100
 
 
 EMPIRICAL_BAYES: dict[str, Any] = {"prior": EmpiricalBayesPrior(alpha=1.0, beta=10.0), "init_std": 0.0067}
 ALPHA = partial(AlphaDivergenceVI, alpha=0.5, antithetic=True, **EMPIRICAL_BAYES)
+MEAN_FIELD = partial(MeanFieldVI, **EMPIRICAL_BAYES)
 RECIPES = {
-    "AlphaDivergenceVI, Student-t": Recipe(ALPHA, StudentT),
-    "MeanFieldVI, Student-t": Recipe(partial(MeanFieldVI, **EMPIRICAL_BAYES), StudentT),
+    "AlphaDivergenceVI, Student-t": Recipe(partial(ALPHA, num_mc_samples_train=4), StudentT, batch=250),
+    "MeanFieldVI, Student-t": Recipe(partial(MEAN_FIELD, num_mc_samples_train=4), StudentT, batch=250),
     "AlphaDivergenceVI": Recipe(ALPHA),
-    "MeanFieldVI": Recipe(partial(MeanFieldVI, **EMPIRICAL_BAYES)),
+    "MeanFieldVI": Recipe(MEAN_FIELD),
     "MeanFieldVI, fan-in prior": Recipe(partial(MeanFieldVI, prior=GaussianPrior(std="fan_in"), init_std=0.0067)),
     "LastLayerVI": Recipe(LastLayerVI, steps=2000),
     "MeanVarianceEstimation": Recipe(partial(MeanVarianceEstimation, beta=0.5), steps=1000),
@@ -80,21 +83,22 @@ PUBLISHED_RMSE = {
 KEY = ["method", "dataset", "split", "seed", "val_fraction"]
 
 
-def batches(num_rows: int, steps: int, seed: int) -> Tensor:
-    """Row numbers of each step, [steps, BATCH]: each epoch a new order, without its last incomplete batch."""
+def batches(num_rows: int, batch: int, steps: int, seed: int) -> Tensor:
+    """Row numbers of each step, [steps, batch]: each epoch a new order, without its last incomplete batch."""
     random = np.random.default_rng(seed)
-    per_epoch = num_rows // BATCH
-    epochs = [random.permutation(num_rows)[: per_epoch * BATCH] for _ in range(-(-steps // per_epoch))]
-    return torch.from_numpy(np.concatenate(epochs)[: steps * BATCH].reshape(steps, BATCH))
+    batch = min(batch, num_rows)
+    per_epoch = num_rows // batch
+    epochs = [random.permutation(num_rows)[: per_epoch * batch] for _ in range(-(-steps // per_epoch))]
+    return torch.from_numpy(np.concatenate(epochs)[: steps * batch].reshape(steps, batch))
 
 
-def fit(method: UQMethod, datamodule: UCIDataModule, steps: int, seed: int) -> None:
+def fit(method: UQMethod, datamodule: UCIDataModule, steps: int, batch: int, seed: int) -> None:
     """Trains in a plain loop: the networks are so small that a Trainer would take half of the time."""
     method.likelihood.set_target_scaling(datamodule.target_mean, datamodule.target_std)
     optimizer = torch.optim.Adam(method.parameters(), lr=LEARNING_RATE, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     x, y = datamodule.X_train, datamodule.Y_train
-    for step, rows in enumerate(batches(len(x), steps, seed)):
+    for step, rows in enumerate(batches(len(x), batch, steps, seed)):
         if isinstance(method, ElboMethod):
             method.kl_weight = min(1.0, (step + 1) / (WARMUP * steps))
         optimizer.zero_grad()
@@ -123,7 +127,7 @@ def run(name: str, data: Path, dataset: str, split: int, seed: int, val_fraction
     recipe = RECIPES[name]
     likelihood = recipe.likelihood()
     method = recipe.method(MLP(datamodule.n_inputs, [50], likelihood.num_outputs), likelihood)
-    fit(method, datamodule, recipe.steps, seed)
+    fit(method, datamodule, recipe.steps, recipe.batch, seed)
     if val_fraction > 0:
         return scores(method, datamodule.X_val, datamodule.Y_val)
     return scores(method, datamodule.X_test, datamodule.Y_test)
