@@ -87,7 +87,7 @@ class LatentVariableVI(VariationalMethod):
         latent_std: float = 1.0,
         inference_network: nn.Module | None = None,
         num_latent_samples_train: int = 1,
-        num_latent_samples_test: int = 32,
+        num_latent_samples_test: int = 16,
         stochastic_module_names: Sequence[ModuleSelector] | None = None,
         **arguments: Unpack[VariationalArguments],
     ) -> None:

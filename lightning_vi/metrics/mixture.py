@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lightning_vi.functional.mixture import Mixture, mixture_crps, mixture_interval_covers, mixture_quantile
@@ -11,6 +12,8 @@ from lightning_vi.functional.scoring import (
     gaussian_mixture_quantile,
 )
 from lightning_vi.metrics.base import MeanScore
+
+MAX_EXACT_COMPONENTS = 256
 
 __all__ = ["GaussianMixtureCRPS", "IntervalCoverage", "IntervalWidth", "MixtureCRPS"]
 
@@ -53,8 +56,9 @@ class GaussianMixtureCRPS(MeanScore):
 class MixtureCRPS(MeanScore):
     r"""Mean continuous ranked probability score of a mixture, in the target's units.
 
-    For Gaussians it is `GaussianMixtureCRPS`. Where a `mixture` of other distributions is given it is integrated
-    numerically, or for counts summed, see `lightning_vi.functional.mixture.mixture_crps`.
+    For up to 256 Gaussians it is `GaussianMixtureCRPS`, whose cost is quadratic in their number. For more of them, and
+    where a `mixture` of other distributions is given, it is integrated numerically, or for counts summed, see
+    `lightning_vi.functional.mixture.mixture_crps`.
 
     ``update(means, stds, target, mixture=None)`` takes the moments of the S components, ``[S, B, ..., D]``, observed
     values, ``[B, ..., D]``, and their mixture unless they are Gaussians.
@@ -79,6 +83,8 @@ class MixtureCRPS(MeanScore):
         Raises:
             ValueError: if the shapes do not fit.
         """
+        if mixture is None and len(means) > MAX_EXACT_COMPONENTS:
+            mixture = Mixture(lambda value: torch.special.ndtr((value - means) / stds), means, stds)
         if mixture is None:
             self._accumulate(gaussian_mixture_crps(means, stds, target))
         else:

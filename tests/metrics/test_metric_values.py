@@ -17,6 +17,7 @@ from lightning_vi.metrics import (
     IntervalCoverage,
     IntervalWidth,
     MeanAbsoluteError,
+    MixtureCRPS,
     NegativeLogLikelihood,
     R2Score,
     RootMeanSquaredError,
@@ -222,3 +223,13 @@ class TestClassificationMetrics:
     def test_num_bins_must_be_positive(self, num_bins) -> None:
         with pytest.raises(ValueError, match="num_bins must be a positive integer"):
             ExpectedCalibrationError(num_bins=num_bins)
+
+
+def test_crps_of_many_gaussians_is_that_of_the_closed_form() -> None:
+    generator = torch.Generator().manual_seed(0)
+    means, stds = torch.randn(300, 20, 1, generator=generator), torch.rand(300, 20, 1, generator=generator) + 0.1
+    target = torch.linspace(-3, 3, 20).unsqueeze(1)
+    metric, exact = MixtureCRPS(), GaussianMixtureCRPS()
+    metric.update(means, stds, target)
+    exact.update(means, stds, target)
+    assert metric.compute() == pytest.approx(exact.compute().item(), rel=1e-3)
