@@ -5,9 +5,9 @@ Hernandez-Lobato, Li, Rowland, Bui, Hernandez-Lobato and Turner, "Black-box alph
 .. math:: \mathcal{L}_\alpha = -\frac{1}{\alpha} \sum_n \ln \mathrm{E}_q \Big[ p(y_n \mid f_w(x_n))
     \Big( \frac{p(w)}{q(w)} \Big)^{1 / N} \Big]^\alpha
 
-==================  ==============================================
+=================== ==============================================
 symbol              argument
-==================  ==============================================
+=================== ==============================================
 :math:`f_w`         `backbone`, `stochastic_module_names`
 :math:`p(y | f)`    `likelihood`
 :math:`p(w)`        `prior`
@@ -15,7 +15,7 @@ symbol              argument
 :math:`\alpha`      `alpha`
 :math:`N`           `num_data`
 :math:`\mathrm E_q` `num_mc_samples_train` draws of all weights
-==================  ==============================================
+=================== ==============================================
 """
 
 from collections.abc import Sequence

@@ -6,14 +6,14 @@ Ranganath, Gelman and Blei, "Automatic differentiation variational inference", J
 .. math:: q(w) = \mathcal{N}(w \mid \mu, L L^\top), \qquad L = \mathrm{diag}(\sigma) (I + N), \qquad
     w = \mu + L \epsilon
 
-==================  ====================================================
+=================== ====================================================
 symbol              argument
-==================  ====================================================
+=================== ====================================================
 :math:`w`           all weights of the modules in `stochastic_module_names`
 :math:`N`           strictly lower triangular, starts at zero
 :math:`\sigma`      starts at `init_std`
 :math:`\mathrm E_q` `num_mc_samples_train` draws of all weights
-==================  ====================================================
+=================== ====================================================
 """
 
 from collections.abc import Sequence

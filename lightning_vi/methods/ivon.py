@@ -7,16 +7,16 @@ effective for large deep networks", ICML 2024.
     p(w) = \mathcal{N}\Big(0, \frac{1}{\lambda \delta}\Big), \qquad
     \hat h = \frac{1}{\sigma} \frac{\partial}{\partial \sigma} \mathrm{E}_q[\ell]
 
-==================  ==================================================
+=================== ==================================================
 symbol              argument
-==================  ==================================================
+=================== ==================================================
 :math:`\ell`        mean negative log-likelihood of a batch
 :math:`\lambda`     `num_data` over `kl_weight`
 :math:`\delta`      `weight_decay`
 :math:`h`           starts at `hess_init`
 :math:`\xi`         `clip_radius`
 :math:`\mathrm E_q` `num_mc_samples_train` draws by `estimator`
-==================  ==================================================
+=================== ==================================================
 
 The update of m and h is that of `lightning_vi.optim.PosteriorIVON`.
 """

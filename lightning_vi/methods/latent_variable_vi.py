@@ -12,14 +12,14 @@ and at prediction, where z comes from its prior,
 .. math:: \mathrm{Var}[y] = \underbrace{\mathrm{Var}_w\, \mathrm{E}_z[\mu]}_\text{epistemic}
     + \underbrace{\mathrm{E}_w[\mathrm{Var}_z[\mu] + \mathrm{E}_z[\sigma^2]]}_\text{aleatoric}
 
-==================  ==============================================================
+=================== ==============================================================
 symbol              argument
-==================  ==============================================================
+=================== ==============================================================
 :math:`f_w`         `backbone`, which takes x and z side by side
 :math:`z`           `latent_dim` numbers for each datum, of std `latent_std`
 :math:`q(z|x, y)`   `inference_network`
 :math:`\mathrm E_z` `num_latent_samples_train` and `num_latent_samples_test` draws
-==================  ==============================================================
+=================== ==============================================================
 """
 
 import copy

@@ -7,14 +7,14 @@ variational inference for neural networks", NeurIPS 2020.
 .. math:: q(w) = \mathcal{N}\big(w \mid \mu,\ \mathrm{diag}(\sigma) (I + V V^\top)\, \mathrm{diag}(\sigma)\big), \qquad
     w = \mu + \sigma \odot (\epsilon + V z)
 
-==================  =============================================================
+=================== =============================================================
 symbol              argument
-==================  =============================================================
+=================== =============================================================
 :math:`w`           all weights of the modules in `stochastic_module_names`
 :math:`V`           `rank` columns; they learn at a tenth of the optimizer's rate
 :math:`\sigma`      starts at `init_std`
 :math:`\mathrm E_q` `num_mc_samples_train` draws of all weights
-==================  =============================================================
+=================== =============================================================
 """
 
 from collections.abc import Sequence

@@ -5,9 +5,9 @@ Blundell, Cornebise, Kavukcuoglu and Wierstra, "Weight uncertainty in neural net
 .. math:: q(w) = \prod_i \mathcal{N}(w_i \mid \mu_i, \sigma_i^2), \qquad
     \mathcal{L} = -\frac1N \sum_n \mathrm{E}_q[\ln p(y_n \mid f_w(x_n))] + \frac{\beta}{N} \mathrm{KL}[q \| p]
 
-==================  ============================================
+=================== ============================================
 symbol              argument
-==================  ============================================
+=================== ============================================
 :math:`f_w`         `backbone`, `stochastic_module_names`
 :math:`p(y | f)`    `likelihood`
 :math:`p(w)`        `prior`
@@ -15,7 +15,7 @@ symbol              argument
 :math:`\beta`       `kl_weight`, grows over `kl_warmup_epochs`
 :math:`N`           `num_data`
 :math:`\mathrm E_q` `num_mc_samples_train` draws by `estimator`
-==================  ============================================
+=================== ============================================
 """
 
 from lightning_vi.methods.variational import VariationalMethod

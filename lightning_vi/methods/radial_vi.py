@@ -6,14 +6,14 @@ learning", AISTATS 2020.
 .. math:: w = \mu + \sigma \odot \frac{\epsilon}{\|\epsilon\|}\, |r|, \qquad
     \epsilon \sim \mathcal{N}(0, I), \quad r \sim \mathcal{N}(0, 1)
 
-==================  ==========================================================
+=================== ==========================================================
 symbol              argument
-==================  ==========================================================
+=================== ==========================================================
 :math:`w`           each parameter tensor has an r of its own
 :math:`D`           the tensor's size; its root makes sigma a standard deviation
 :math:`\sigma`      starts at `init_std`
 :math:`\mathrm E_q` `num_mc_samples_train` draws of all weights
-==================  ==========================================================
+=================== ==========================================================
 """
 
 from collections.abc import Sequence

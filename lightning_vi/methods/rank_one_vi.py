@@ -7,16 +7,16 @@ rank-1 factors", ICML 2020.
     \mathcal{L} = -\frac1N \sum_n \mathrm{E}_q[\ln p(y_n \mid f(x_n))] + \frac{\beta}{N}
     \Big( \frac1K \sum_k \mathrm{KL}[q_k \| p] - \ln p(W) \Big)
 
-==================  =====================================================
+=================== =====================================================
 symbol              argument
-==================  =====================================================
+=================== =====================================================
 :math:`W`           weights and biases, of prior std `weight_prior_std`
 :math:`p(r, s)`     `prior`, around 1
 :math:`K`           `num_components`
 :math:`\mu_k`       start at 1, with K > 1 `component_std` around it
 :math:`\sigma_k`    start at `init_std`
 :math:`\mathrm E_q` `num_mc_samples_train` draws, the same for each k
-==================  =====================================================
+=================== =====================================================
 """
 
 import math

@@ -6,9 +6,9 @@ effective for large deep networks", ICML 2024.
 .. math:: w = m + \nu, \qquad \nu \sim \mathcal{N}\Big(0, \frac{1}{\lambda (h + \delta)}\Big), \qquad
     \hat g = \mathrm{E}[g(w)], \qquad \hat h = \lambda (h + \delta) \, \mathrm{E}[\nu \, g(w)]
 
-==================  ==================================================================
+=================== ==================================================================
 symbol              argument
-==================  ==================================================================
+=================== ==================================================================
 :math:`m`           `params`
 :math:`\lambda`     `ess`, the number of training data
 :math:`\delta`      `weight_decay`; the precision of the prior is :math:`\lambda \delta`
@@ -16,7 +16,7 @@ symbol              argument
 :math:`\beta`       `betas`
 :math:`\xi`         `clip_radius`
 :math:`\mathrm E`   `mc_samples` draws for each batch
-==================  ==================================================================
+=================== ==================================================================
 """
 
 import math
