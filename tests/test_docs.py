@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "methods").glob("*.md"))]
 
 
 def python_blocks(page: Path) -> str:
@@ -25,6 +25,11 @@ def test_documented_code_runs(page: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 PREPARATION = {
+    "ivon.md": """
+import torch
+network, loss_function, num_data = torch.nn.Linear(2, 1), torch.nn.functional.mse_loss, 100
+batches = [(torch.ones(4, 2), torch.zeros(4, 1))] * 2
+""",
     "quickstart.md": "",
     "methods.md": """
 from torch import nn

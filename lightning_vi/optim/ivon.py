@@ -182,13 +182,13 @@ class IVONOptimizer(Optimizer):
             if parameter.device not in generators:
                 generator = torch.Generator(parameter.device)
                 generators[parameter.device] = generator.manual_seed(mix_seed(first["seed"], *parts))
-            draw = torch.empty_like(parameter).normal_(generator=generators[parameter.device])
+            scale = group["ess"] ** -0.5
+            draw = torch.empty_like(parameter).normal_(std=scale, generator=generators[parameter.device])
             noise.append(draw)
             for draws, hessians in blocks([draw], [self._hessian(group, parameter)]):
-                precisions = torch._foreach_add(hessians, group["weight_decay"])
-                torch._foreach_mul_(precisions, group["ess"])
-                torch._foreach_sqrt_(precisions)
-                torch._foreach_div_(draws, precisions)
+                scales = list(torch._foreach_add(hessians, group["weight_decay"]))
+                torch._foreach_rsqrt_(scales)
+                torch._foreach_mul_(draws, scales)
         return noise
 
     @torch.no_grad()
@@ -247,7 +247,4 @@ class IVONOptimizer(Optimizer):
         gradients = [parameter.grad for parameter in parameters]
         products = [self._products[parameter] for parameter in parameters]
         for mean, hessian, momentum, gradient, product in blocks(parameters, hessians, momenta, gradients, products):
-            curvature = list(torch._foreach_add(hessian, group["weight_decay"]))
-            torch._foreach_mul_(curvature, product)
-            torch._foreach_mul_(curvature, group["ess"])
-            ivon_update(mean, hessian, momentum, gradient, curvature, group)
+            ivon_update(mean, hessian, momentum, gradient, product, group)

@@ -120,8 +120,9 @@ class PosteriorIVON(Optimizer):
             ivon_update(mean, hessian, momentum, gradient, None, group)
         for mean, hessian, momentum, gradient, scale, slope in _blocks(moved):
             stds = _stds(hessian, ess, decay)
-            torch._foreach_mul_(stds, _softplus_slopes(stds))
-            ivon_update(mean, hessian, momentum, gradient, list(torch._foreach_div(slope, stds)), group)
+            products = list(torch._foreach_mul(slope, stds))
+            torch._foreach_div_(products, _softplus_slopes(stds))
+            ivon_update(mean, hessian, momentum, gradient, products, group)
             stds = _stds(hessian, ess, decay)
             logs = _softplus_slopes(stds)
             torch._foreach_log_(logs)
@@ -149,9 +150,8 @@ def _precisions(rho: Tensor) -> Tensor:
 
 def _stds(hessians: list[Tensor], ess: float, weight_decay: float) -> list[Tensor]:
     stds = list(torch._foreach_add(hessians, weight_decay))
-    torch._foreach_mul_(stds, ess)
-    torch._foreach_sqrt_(stds)
-    torch._foreach_reciprocal_(stds)
+    torch._foreach_rsqrt_(stds)
+    torch._foreach_mul_(stds, ess**-0.5)
     return stds
 
 

@@ -16,12 +16,13 @@ def ivon_update(
     hessians: list[Tensor],
     momenta: list[Tensor],
     gradients: list[Tensor],
-    curvatures: list[Tensor] | None,
+    products: list[Tensor] | None,
     options: dict[str, Any],
 ) -> None:
     r"""One step of IVON (Shen et al., 2024, algorithm 1).
 
     .. math::
+        \hat h &= \lambda (h + \delta)\, \mathrm{E}[\nu g] \\
         h' &= \beta_2 h + (1 - \beta_2) \hat h + \tfrac12 (1 - \beta_2)^2 (h - \hat h)^2 / (h + \delta) \\
         g' &= \beta_1 g + (1 - \beta_1) \hat g \\
         m' &= m - \alpha \, \mathrm{clip}_\xi\big((g' / (1 - \beta_1^t) + \delta m) / (h' + \delta)\big), \qquad
@@ -32,28 +33,31 @@ def ivon_update(
         hessians: h, the same shapes; changed in place.
         momenta: g, the same shapes; changed in place.
         gradients: :math:`\hat g`, the same shapes.
-        curvatures: :math:`\hat h`, the same shapes; None leaves h as it is.
-        options: ``lr``, ``hess_init``, ``betas``, ``weight_decay``, ``clip_radius``, ``debias`` and ``step``, which is
-            t of this update.
+        products: :math:`\mathrm{E}[\nu g]` of noise and gradient, the same shapes; None leaves h as it is.
+        options: ``lr``, ``ess``, ``hess_init``, ``betas``, ``weight_decay``, ``clip_radius``, ``debias`` and ``step``,
+            which is t of this update.
     """
     first, second = options["betas"]
     decay, radius = options["weight_decay"], options["clip_radius"]
-    if curvatures is not None:
-        precisions = torch._foreach_add(hessians, decay)
-        moves = torch._foreach_sub(hessians, curvatures)
-        torch._foreach_mul_(moves, 1 - second)
-        torch._foreach_sub_(hessians, moves)
+    if products is not None:
+        precisions = list(torch._foreach_add(hessians, decay))
+        moves = list(torch._foreach_addcmul(hessians, precisions, products, value=-options["ess"]))
+        torch._foreach_add_(hessians, moves, alpha=second - 1)
         torch._foreach_mul_(moves, moves)
-        torch._foreach_addcdiv_(hessians, moves, precisions, value=0.5)
+        torch._foreach_addcdiv_(hessians, moves, precisions, value=0.5 * (1 - second) ** 2)
     torch._foreach_lerp_(momenta, gradients, 1 - first)
     correction = 1 - first ** options["step"] if options["debias"] else 1.0
-    steps = torch._foreach_mul(means, decay)
+    rate = -options["lr"] * (options["hess_init"] + decay)
+    steps = list(torch._foreach_mul(means, decay))
     torch._foreach_add_(steps, momenta, alpha=1 / correction)
-    torch._foreach_div_(steps, torch._foreach_add(hessians, decay))
+    precisions = list(torch._foreach_add(hessians, decay))
     if math.isfinite(radius):
+        torch._foreach_div_(steps, precisions)
         torch._foreach_clamp_min_(steps, -radius)
         torch._foreach_clamp_max_(steps, radius)
-    torch._foreach_add_(means, steps, alpha=-options["lr"] * (options["hess_init"] + decay))
+        torch._foreach_add_(means, steps, alpha=rate)
+    else:
+        torch._foreach_addcdiv_(means, steps, precisions, value=rate)
 
 
 def adam_update(
