@@ -1,7 +1,7 @@
 """Stochastic layers by module name."""
 
 from lightning_vi.conversion.convert import convert
-from lightning_vi.conversion.layers import named_layers
+from lightning_vi.conversion.layers import named_layers, reading_parent
 from lightning_vi.conversion.rank_one import convert_to_rank_one
 from lightning_vi.conversion.report import ConversionReport, ModuleReport
 from lightning_vi.conversion.selection import ModuleSelector, select_layers
@@ -13,5 +13,6 @@ __all__ = [
     "convert",
     "convert_to_rank_one",
     "named_layers",
+    "reading_parent",
     "select_layers",
 ]

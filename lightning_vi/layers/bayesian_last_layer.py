@@ -240,9 +240,10 @@ class DenseLastLayer(BayesianLastLayer):
         layer: The linear layer whose weight and bias become posterior means.
         prior_std: s, the prior standard deviation of each weight and bias.
         init_std: Initial posterior standard deviation of each weight and bias, which start independent.
+        max_mebibytes: The most memory for L; the optimizer and the gradient need several times that.
 
     Raises:
-        ValueError: If a standard deviation is not positive and finite.
+        ValueError: If a standard deviation is not positive and finite, or L needs more memory.
 
     Example:
         >>> head = DenseLastLayer(nn.Linear(3, 2), prior_std=1.0, init_std=0.5)
@@ -253,9 +254,15 @@ class DenseLastLayer(BayesianLastLayer):
     rows: Tensor
     columns: Tensor
 
-    def __init__(self, layer: nn.Linear, *, prior_std: float, init_std: float) -> None:
+    def __init__(self, layer: nn.Linear, *, prior_std: float, init_std: float, max_mebibytes: float = 256.0) -> None:
         super().__init__(layer, prior_std=prior_std, init_std=init_std)
         size = self.weight_mu.shape[1]
+        needed = self.weight_mu.numel() * size * self.weight_mu.element_size() / 2**20
+        if needed > max_mebibytes:
+            raise ValueError(
+                f"a dense posterior of {self.out_features} outputs of {size} weights each needs {needed:.0f} MiB, but "
+                f"max_mebibytes={max_mebibytes:g}: take a low-rank or diagonal one, or raise it"
+            )
         rows, columns = torch.tril_indices(size, size, offset=-1, device=self.weight_mu.device)
         self.register_buffer("rows", rows, persistent=False)
         self.register_buffer("columns", columns, persistent=False)

@@ -20,14 +20,16 @@ symbol              argument
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, get_args
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Literal, cast
 
 from torch import Tensor, nn
 
-from lightning_vi.conversion import ModuleSelector, named_layers, select_layers
+from lightning_vi.conversion import ModuleSelector, named_layers, reading_parent, select_layers
 from lightning_vi.layers import BayesianLastLayer, DenseLastLayer, DiagonalLastLayer, LowRankLastLayer
 from lightning_vi.likelihoods import Likelihood
+from lightning_vi.methods.base import is_plain
 from lightning_vi.methods.closed_form import ClosedFormMethod
 from lightning_vi.methods.elbo_method import ElboMethod
 from lightning_vi.methods.optimizers import LRSchedulerFactory, OptimizerFactory, default_optimizer
@@ -52,6 +54,8 @@ class VBLL(ClosedFormMethod, ElboMethod):
         parameterization: ``"dense"``: any covariance of each output's weights; ``"low_rank"``: a diagonal plus `rank`
             directions; ``"diagonal"``.
         rank: Number of directions with ``"low_rank"``.
+        max_mebibytes: The most memory for the covariances with ``"dense"``; the optimizer and the gradient need
+            several times that.
         prior_std: Prior standard deviation of weights and biases.
         init_std: Initial posterior standard deviation.
         freeze_backbone: Whether the deterministic parameters of the network stay as they are.
@@ -65,7 +69,8 @@ class VBLL(ClosedFormMethod, ElboMethod):
 
     Raises:
         TypeError: If the likelihood has no expectation in closed form.
-        ValueError: If not one linear layer is selected, `parameterization` is unknown, or a number is out of range.
+        ValueError: If not one linear layer is selected, its weight is used elsewhere too, `parameterization` is
+            unknown, a number is out of range, or the covariances need more memory.
 
     Example:
         >>> import torch
@@ -84,6 +89,7 @@ class VBLL(ClosedFormMethod, ElboMethod):
         stochastic_module_names: Sequence[ModuleSelector] = (-1,),
         parameterization: Parameterization = "dense",
         rank: int = 3,
+        max_mebibytes: float = 256.0,
         prior_std: float = 1.0,
         init_std: float = 0.1,
         freeze_backbone: bool = False,
@@ -97,13 +103,18 @@ class VBLL(ClosedFormMethod, ElboMethod):
     ) -> None:
         if not likelihood.has_expected_log_prob:
             raise TypeError(f"VBLL needs a likelihood with an expectation in closed form, which {likelihood!r} lacks")
-        network, layer, name = _last_layer(backbone, stochastic_module_names)
-        head = _make_head(layer, parameterization, rank, prior_std, init_std)
-        if name:
-            parent, _, label = name.rpartition(".")
-            setattr(network.get_submodule(parent), label, head)
-        else:
-            network = head
+        network = copy.deepcopy(backbone)
+        layers = named_layers(network)
+        name = _last_layer(network, layers, stochastic_module_names)
+        makers: dict[str, Callable[..., BayesianLastLayer]] = {
+            "dense": partial(DenseLastLayer, max_mebibytes=max_mebibytes),
+            "low_rank": partial(LowRankLastLayer, rank=rank),
+            "diagonal": DiagonalLastLayer,
+        }
+        if parameterization not in makers:
+            raise ValueError(f"parameterization must be one of {list(makers)}, got {parameterization!r}")
+        head = makers[parameterization](cast(nn.Linear, layers[name]), prior_std=prior_std, init_std=init_std)
+        network = _replaced(network, layers[name], head)
         if freeze_backbone:
             own = {id(parameter) for parameter in head.parameters()}
             for parameter in network.parameters():
@@ -120,6 +131,8 @@ class VBLL(ClosedFormMethod, ElboMethod):
             lr_scheduler=lr_scheduler,
         )
         self._head_name = name
+        if not is_plain(stochastic_module_names):
+            self.hparams["stochastic_module_names"] = [list(layers).index(name)]
 
     @property
     def head(self) -> BayesianLastLayer:
@@ -185,29 +198,36 @@ class VBLL(ClosedFormMethod, ElboMethod):
             yield self.head.sampled_outputs(features, weights)
 
 
-def _last_layer(backbone: nn.Module, names: Sequence[ModuleSelector]) -> tuple[nn.Module, nn.Linear, str]:
-    """A copy of the network, the layer to replace, and its name."""
-    network = copy.deepcopy(backbone)
-    layers = named_layers(network)
-    chosen = {name for _, found in select_layers(network, layers, names) for name in found}
+def _last_layer(network: nn.Module, layers: Mapping[str, nn.Module], names: Sequence[ModuleSelector]) -> str:
+    """The name of the layer to replace."""
+    chosen = sorted({name for _, found in select_layers(network, layers, names) for name in found})
     if len(chosen) != 1:
         raise ValueError(f"stochastic_module_names={names!r} must select one layer, the last, but selects {chosen}")
     (name,) = chosen
-    layer = layers[name]
+    layer, label = layers[name], repr(name) if name else "the root"
     if not isinstance(layer, nn.Linear) or type(layer).forward is not nn.Linear.forward:
         raise ValueError(
-            f"stochastic_module_names={names!r} must select a linear layer, but {name or 'the root'!r} is a "
-            f"{type(layer).__name__}"
+            f"stochastic_module_names={names!r} must select a linear layer, but {label} is a {type(layer).__name__}"
         )
-    return network, layer, name
+    reader = reading_parent(network, name)
+    if reader is not None:
+        raise ValueError(f"the last layer must be called, but {label} is not: its parent {reader} reads its weight")
+    own = {id(parameter) for parameter in layer.parameters()}
+    tied = [
+        other
+        for other, module in layers.items()
+        if module is not layer and any(id(parameter) in own for parameter in module.parameters(recurse=False))
+    ]
+    if tied:
+        raise ValueError(f"the last layer must have weights of its own, but {label} shares them with {tied}")
+    return name
 
 
-def _make_head(
-    layer: nn.Linear, parameterization: Parameterization, rank: int, prior_std: float, init_std: float
-) -> BayesianLastLayer:
-    if parameterization not in get_args(Parameterization):
-        raise ValueError(f"parameterization must be one of {get_args(Parameterization)}, got {parameterization!r}")
-    if parameterization == "low_rank":
-        return LowRankLastLayer(layer, prior_std=prior_std, init_std=init_std, rank=rank)
-    kind = DenseLastLayer if parameterization == "dense" else DiagonalLastLayer
-    return kind(layer, prior_std=prior_std, init_std=init_std)
+def _replaced(network: nn.Module, layer: nn.Module, head: nn.Module) -> nn.Module:
+    """The network with the head in each place of the layer."""
+    if network is layer:
+        return head
+    places = [(parent, label) for parent in network.modules() for label, m in parent._modules.items() if m is layer]
+    for parent, label in places:
+        setattr(parent, label, head)
+    return network
