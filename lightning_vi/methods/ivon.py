@@ -85,7 +85,7 @@ class IVON(VariationalMethod):
         >>> type(method.make_optimizer()).__name__
         'PosteriorIVON'
         >>> round(method.backbone[0].posterior("weight").std[0, 0].item(), 3)
-        0.141
+        0.224
     """
 
     def __init__(
@@ -94,8 +94,8 @@ class IVON(VariationalMethod):
         likelihood: Likelihood,
         *,
         stochastic_module_names: Sequence[ModuleSelector] | None = None,
-        lr: float = 0.5,
-        hess_init: float = 0.5,
+        lr: float = 0.3,
+        hess_init: float = 0.2,
         betas: tuple[float, float] = (0.9, 0.99999),
         weight_decay: float = 1e-4,
         clip_radius: float = 1.0,

@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -114,6 +115,18 @@ def test_expected_log_prob_in_the_targets_units() -> None:
     likelihood.set_target_scaling(torch.tensor([5.0]), torch.tensor([2.0]))
     mean, variance = torch.randn(2, 2), torch.full((2, 2), 1e-12)
     assert_close(likelihood.expected_log_prob(mean, variance, target), likelihood.log_prob(mean[None], target)[0])
+
+
+@pytest.mark.parametrize("std", [0.3, 1.0])
+@pytest.mark.parametrize("raw_scale", [-3.0, 0.0, 1.0])
+def test_the_quadrature_has_enough_nodes(std: float, raw_scale: float) -> None:
+    coarse, fine = HeteroscedasticGaussian().double(), HeteroscedasticGaussian().double()
+    nodes, weights = (torch.from_numpy(each) for each in np.polynomial.hermite_e.hermegauss(150))
+    fine.nodes, fine.node_weights = nodes, weights / weights.sum()
+    mean, variance = torch.tensor([[0.4, raw_scale]]).double(), torch.tensor([[0.1, std**2]]).double()
+    target = torch.tensor([[1.0]]).double()
+    values = [each.expected_log_prob(mean, variance, target) for each in (coarse, fine)]
+    assert_close(*values, rtol=0, atol=1e-4)
 
 
 def test_likelihoods_without_expectation_say_so() -> None:

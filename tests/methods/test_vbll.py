@@ -1,17 +1,19 @@
 """Variational Bayesian last layers on conjugate regression, and what they refuse."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from helpers import loader, quiet_trainer
 from linear_regression import LinearRegression, random_features
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from lightning_vi import VBLL, LastLayerVI
 from lightning_vi.backbones import MLP
-from lightning_vi.likelihoods import Categorical, Gaussian, StudentT
+from lightning_vi.likelihoods import Categorical, Gaussian, HeteroscedasticGaussian, StudentT
 from lightning_vi.priors import GaussianPrior
 
 NUM_DATA, NOISE, PRIOR = 24, (0.8, 0.3), 1.7
@@ -131,3 +133,58 @@ def test_what_it_refuses() -> None:
         VBLL(DoubledOutput(), Gaussian()).predict(torch.zeros(2, 3))
     with pytest.raises(ValueError, match="must be that of '0', called once, but that layer was called 1 times"):
         VBLL(MLP(1, [3], 1), Gaussian(), stochastic_module_names=["0"]).predict(torch.zeros(2, 1))
+
+
+class TiedOutput(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(5, 3)
+        self.last = nn.Linear(3, 5, bias=False)
+        self.last.weight = self.embedding.weight
+
+
+class OneLayerByTwoNames(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(3, 3)
+        self.last = nn.Linear(3, 1)
+        self.alias = self.last
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.alias(torch.tanh(self.first(x)))
+        return output
+
+
+def test_a_layer_that_cannot_be_replaced_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"must have weights of its own, but 'last' shares them with \['embedding'\]"):
+        VBLL(TiedOutput(), Categorical(5), stochastic_module_names=["last"])
+    with pytest.raises(ValueError, match="its parent MultiheadAttention reads its weight"):
+        VBLL(nn.MultiheadAttention(4, 2), Gaussian(), stochastic_module_names=["out_proj"])
+    with pytest.raises(ValueError, match=r"MiB.*max_mebibytes"):
+        VBLL(nn.Linear(2048, 1000), Categorical(1000))
+
+
+def test_a_layer_with_two_names_is_replaced_in_both_places() -> None:
+    method = VBLL(OneLayerByTwoNames(), Gaussian(), stochastic_module_names=["last"])
+    assert method.backbone.last is method.backbone.alias is method.head
+    assert method.predict(torch.randn(4, 3)).epistemic_var.min() > 0
+
+
+def test_features_that_are_zero_have_finite_gradients() -> None:
+    method = VBLL(nn.Linear(3, 2, bias=False), HeteroscedasticGaussian(), num_data=4)
+    method.elbo(torch.zeros(4, 3), torch.randn(4, 1)).loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in method.head.parameters())
+
+
+def test_a_selection_by_class_comes_back_from_a_checkpoint(tmp_path: Path) -> None:
+    backbone = MLP(3, [4], 1)
+    method = VBLL(backbone, Gaussian(), stochastic_module_names=[lambda name, _: name == "2"])
+    assert method.hparams["stochastic_module_names"] == [1]
+    trainer = quiet_trainer(limit_train_batches=1)
+    trainer.fit(method, loader(torch.randn(8, 3), torch.randn(8, 1)))
+    trainer.save_checkpoint(tmp_path / "method.ckpt")
+    again = VBLL.load_from_checkpoint(
+        tmp_path / "method.ckpt", backbone=backbone, likelihood=Gaussian(), weights_only=True
+    )
+    x = torch.randn(5, 3)
+    assert_close(again.predict(x).total_var, method.predict(x).total_var)
