@@ -8,7 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from lightning_vi import RankOneVI
-from lightning_vi.backbones import FourierFeatures, ResidualMLP
+from lightning_vi.backbones import FourierFeatures, LeNet, ResidualMLP
 from lightning_vi.likelihoods import Gaussian
 
 
@@ -43,6 +43,13 @@ def test_they_can_be_a_methods_backbone() -> None:
     method = RankOneVI(backbone, Gaussian(), num_data=4)
     assert sum(row.stochastic for row in method.conversion.modules) == 4
     method.elbo(torch.randn(4, 2), torch.randn(4, 1)).loss.backward()
+
+
+@pytest.mark.parametrize("size", [12, 28, 32])
+def test_lenet_takes_square_images(size: int) -> None:
+    assert LeNet(3, 7, size)(torch.zeros(2, 3, size, size)).shape == (2, 7)
+    with pytest.raises(ValueError, match="image_size must be a multiple of 4 and at least 12, got 30"):
+        LeNet(image_size=30)
 
 
 def test_errors() -> None:
