@@ -112,7 +112,7 @@ PROBLEMS = {
     ),
     "negative binomial, [B, 4, D]": Problem(
         partial(MLP, 3, [5], 2),
-        partial(NegativeBinomial, num_targets=2),
+        partial(NegativeBinomial, num_targets=2, link="softplus"),
         (ROWS, 4, 3),
         lambda: torch.randint(0, 9, (ROWS, 4, 2)).float(),
     ),
