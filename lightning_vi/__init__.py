@@ -11,6 +11,7 @@ from lightning_vi.methods import (
     LowRankVI,
     MeanFieldVI,
     MeanVarianceEstimation,
+    NotFittedError,
     RadialVI,
     RankOneVI,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "LowRankVI",
     "MeanFieldVI",
     "MeanVarianceEstimation",
+    "NotFittedError",
     "RadialVI",
     "RankOneVI",
 ]

@@ -24,6 +24,9 @@ class Prediction:
         expected_entropy: Mean entropy of the sampled probabilities in nats [B, ...]; None for regression.
         mutual_information: Their difference, never negative; None for regression.
         samples: Sampled means or probabilities [S, ...], if they were asked for.
+        lower: Lower ends of prediction intervals, the shape of `mean`, from methods that make them.
+        upper: Their upper ends.
+        pred_set: Whether each class belongs to the prediction set [B, C, ...], from methods that make them.
         metadata: The method's name, the number of samples and the seed.
     """
 
@@ -37,6 +40,9 @@ class Prediction:
     expected_entropy: Tensor | None = None
     mutual_information: Tensor | None = None
     samples: Tensor | None = None
+    lower: Tensor | None = None
+    upper: Tensor | None = None
+    pred_set: Tensor | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Tensor]:
@@ -45,8 +51,8 @@ class Prediction:
         Returns:
             `pred`, `pred_uct`, `epistemic_uct` and `aleatoric_uct`: for regression the mean and standard
             deviations, all of the target's shape; for classification the probabilities, and the predictive
-            entropy, mutual information and expected entropy in nats, with `probs_var` besides. And `samples`
-            if they were asked for.
+            entropy, mutual information and expected entropy in nats, with `probs_var` besides. And `samples`,
+            `lower`, `upper` and `pred_set` if there are any.
         """
         if self.probs is None:
             result = {
@@ -63,4 +69,5 @@ class Prediction:
                 "probs_var": self.probs_var,
             }
             result = {"pred": self.probs} | {key: value for key, value in entropies.items() if value is not None}
-        return result if self.samples is None else result | {"samples": self.samples}
+        extras = {key: getattr(self, key) for key in ("samples", "lower", "upper", "pred_set")}
+        return result | {key: value for key, value in extras.items() if value is not None}

@@ -3,6 +3,7 @@
 from lightning_vi.methods.alpha_divergence_vi import AlphaDivergenceVI
 from lightning_vi.methods.base import UQMethod
 from lightning_vi.methods.deterministic import Deterministic
+from lightning_vi.methods.fitted import NotFittedError
 from lightning_vi.methods.full_rank_vi import FullRankVI
 from lightning_vi.methods.ivon import IVON
 from lightning_vi.methods.last_layer_vi import LastLayerVI
@@ -26,6 +27,7 @@ __all__ = [
     "LowRankVI",
     "MeanFieldVI",
     "MeanVarianceEstimation",
+    "NotFittedError",
     "RadialVI",
     "RankOneVI",
     "UQMethod",

@@ -53,7 +53,16 @@ class UQMethod(LightningModule, ABC):
         super().__init__()
         check_at_least("num_mc_samples_test", num_mc_samples_test, 1)
         check_at_least("burnin_epochs", burnin_epochs, 0)
-        objects = ["backbone", "likelihood", "prior", "optimizer", "lr_scheduler", "inference_network"]
+        objects = [
+            "backbone",
+            "likelihood",
+            "prior",
+            "optimizer",
+            "lr_scheduler",
+            "inference_network",
+            "method",
+            "methods",
+        ]
         self.save_hyperparameters(ignore=objects)
         self.save_hyperparameters(ignore=[*objects, *(k for k, value in self.hparams.items() if not is_plain(value))])
         if "_instantiator" in self.hparams:  # LightningCLI describes all arguments, objects too, in plain values

@@ -18,6 +18,7 @@ class PointMethod(UQMethod):
     Args:
         backbone: Any network; it is copied.
         likelihood: The observation model; it is copied.
+        num_mc_samples_test: Samples for validation, test and prediction, of methods that make some.
         burnin_epochs: Epochs on the likelihood's point loss.
         optimizer: Makes the optimizer from an iterable of parameters.
         lr_scheduler: Makes a scheduler, stepped once an epoch, from the optimizer.
@@ -28,6 +29,7 @@ class PointMethod(UQMethod):
         backbone: nn.Module,
         likelihood: Likelihood,
         *,
+        num_mc_samples_test: int = 1,
         burnin_epochs: int,
         optimizer: OptimizerFactory,
         lr_scheduler: LRSchedulerFactory | None,
@@ -35,7 +37,7 @@ class PointMethod(UQMethod):
         super().__init__(
             copy.deepcopy(backbone),
             likelihood,
-            num_mc_samples_test=1,
+            num_mc_samples_test=num_mc_samples_test,
             burnin_epochs=burnin_epochs,
             optimizer=optimizer,
             lr_scheduler=lr_scheduler,
