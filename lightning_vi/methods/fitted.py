@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
@@ -89,8 +89,8 @@ class FittedMethod(UQMethod):
             self.fit_posterior(self._training_batches())
 
     def _training_batches(self) -> Iterable[Any]:
-        limit = self.trainer.num_training_batches
-        for index, batch in enumerate(self.trainer.train_dataloader):
+        limit, loader = self.trainer.num_training_batches, cast(Iterable[Any], self.trainer.train_dataloader)
+        for index, batch in enumerate(loader):
             if index >= limit:
                 return
             yield self.on_after_batch_transfer(self.transfer_batch_to_device(batch, self.device, 0), 0)
