@@ -1,16 +1,21 @@
-"""The one engine: S forward passes of a network with stochastic weights."""
+"""S forward passes of a network: with stochastic layers, or with weights drawn outside of it."""
 
 from lightning_vi.sampling.engine import SamplingEngine
 from lightning_vi.sampling.network import NetworkInput, call, evaluating, map_tensors, tensors
 from lightning_vi.sampling.options import VECTORIZATIONS, Vectorization
+from lightning_vi.sampling.stacked import StackedRunner, StackedVectorization, stack_networks, stacked_tensors
 
 __all__ = [
     "VECTORIZATIONS",
     "NetworkInput",
     "SamplingEngine",
+    "StackedRunner",
+    "StackedVectorization",
     "Vectorization",
     "call",
     "evaluating",
     "map_tensors",
+    "stack_networks",
+    "stacked_tensors",
     "tensors",
 ]

@@ -142,10 +142,22 @@ def unroll(network: nn.Module) -> list[nn.Module]:
     Returns:
         Modules that make up the network when one is called on the output of the one before.
     """
-    hooked = network._forward_hooks or network._forward_pre_hooks or network._backward_hooks
-    if not isinstance(network, nn.Sequential) or type(network).forward is not nn.Sequential.forward or hooked:
+    is_plain = isinstance(network, nn.Sequential) and type(network).forward is nn.Sequential.forward
+    if not is_plain or is_hooked(network):
         return [network]
-    return [part for child in network for part in unroll(child)]
+    return [part for child in network.children() for part in unroll(child)]
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """Whether somebody watches or changes what a module computes.
+
+    Args:
+        module: Any module.
+
+    Returns:
+        Whether it has a hook of its own.
+    """
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
 
 
 def is_random(module: nn.Module, but: nn.Module | None = None) -> bool:

@@ -1,0 +1,226 @@
+"""One network with several sets of weights: ensembles, and weights drawn outside of the network."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from lightning_vi.sampling.network import (
+    NetworkInput,
+    call,
+    device_of,
+    has_fast_path,
+    is_hooked,
+    map_tensors,
+    no_fused_attention,
+    no_slow_fallback,
+    unroll,
+)
+
+StackedVectorization = Literal["auto", "vmap", "loop"]
+MAX_ROWS_PER_PASS = 2**16
+MAX_WEIGHTS_PER_PASS = 2**26
+
+_ELEMENTWISE = ("activation", "dropout")
+
+
+class _Caller(nn.Module):
+    """Gives every network the one input that `functional_call` passes on."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: NetworkInput) -> Tensor:
+        return call(self.network, x)
+
+
+class StackedRunner:
+    """Runs a network with S sets of weights, whose own weights stay as they are, also if a pass fails.
+
+    Args:
+        network: Any network.
+        vectorization: ``"vmap"``: `torch.vmap` over the sets. ``"loop"``: one pass for each set. ``"auto"``: batched
+            matrix products for plain chains of linear layers and activations; a loop for convolutions on a CPU,
+            recurrent layers, batch normalisation in training mode, fused attention, and what vmap cannot trace; vmap
+            elsewhere.
+
+    Raises:
+        ValueError: If `vectorization` is none of these.
+
+    Example:
+        >>> network = nn.Linear(2, 1)
+        >>> weights = {"weight": torch.ones(3, 1, 2), "bias": torch.zeros(3, 1)}
+        >>> StackedRunner(network)(weights, torch.ones(4, 2)).shape
+        torch.Size([3, 4, 1])
+    """
+
+    def __init__(self, network: nn.Module, vectorization: StackedVectorization = "auto") -> None:
+        if vectorization not in ("auto", "vmap", "loop"):
+            raise ValueError(f"vectorization must be 'auto', 'vmap' or 'loop', got {vectorization!r}")
+        self.network = network
+        self.vectorization: StackedVectorization = vectorization
+        names = {id(module): name for name, module in network.named_modules()}
+        chain = unroll(network)
+        self._chain = [(names[id(part)], part) for part in chain] if all(map(_is_plain, chain)) else []
+        self._vmap_works = not any(isinstance(module, nn.RNNBase) for module in network.modules())
+
+    def __call__(self, weights: Mapping[str, Tensor], x: NetworkInput, *, own_inputs: bool = False) -> Tensor:
+        """S passes.
+
+        Args:
+            weights: Parameters and buffers by their names in the network, each with a leading dimension S. What is
+                missing is the network's own.
+            x: Input, each tensor of shape [B, ...], or [S, B, ...] with `own_inputs`.
+            own_inputs: Whether each set of weights has an input of its own.
+
+        Returns:
+            Shape [S, B, ...].
+        """
+        mode = self._mode(device_of(x))
+        if mode == "chain" and isinstance(x, Tensor):
+            return self._run_chain(weights, x, own_inputs)
+        if mode != "loop":
+            try:
+                with no_fused_attention(), no_slow_fallback(self.vectorization == "auto"):
+                    in_dims = (0, 0 if own_inputs else None)
+                    outputs: Tensor = torch.vmap(self._run, in_dims=in_dims, randomness="different")(dict(weights), x)
+                    return outputs
+            except (RuntimeError, NotImplementedError, UserWarning):
+                if self.vectorization == "vmap":
+                    raise
+        outputs = self._loop(weights, x, own_inputs)
+        self._vmap_works = self._vmap_works and mode == "loop"
+        return outputs
+
+    def num_sets_per_pass(self, weights_per_set: int, num_rows: int) -> int:
+        """How many sets of weights should run at once, to bound the memory.
+
+        Args:
+            weights_per_set: The number of weights.
+            num_rows: B.
+
+        Returns:
+            At least 1.
+        """
+        return max(1, min(MAX_ROWS_PER_PASS // max(num_rows, 1), MAX_WEIGHTS_PER_PASS // max(weights_per_set, 1)))
+
+    def _mode(self, device: torch.device) -> Literal["chain", "vmap", "loop"]:
+        if self.vectorization != "auto":
+            return self.vectorization
+        if self._chain and not any(is_hooked(part) for _, part in self._chain):
+            return "chain"
+        parts = list(self.network.modules())
+        convolves = device.type == "cpu" and any(isinstance(part, _ConvNd) for part in parts)
+        normalises = any(isinstance(part, _BatchNorm) and part.training for part in parts)
+        slow = convolves or normalises or has_fast_path(self.network)
+        return "vmap" if self._vmap_works and not slow else "loop"
+
+    def _run(self, weights: Mapping[str, Tensor], x: NetworkInput) -> Tensor:
+        named = {f"network.{name}": value for name, value in weights.items()}
+        outputs: Tensor = functional_call(_Caller(self.network), named, (x,))
+        return outputs
+
+    def _loop(self, weights: Mapping[str, Tensor], x: NetworkInput, own_inputs: bool) -> Tensor:
+        num_sets = len(next(iter(weights.values())))
+        return torch.stack(
+            [
+                self._run(
+                    {name: value[index] for name, value in weights.items()},
+                    map_tensors(lambda tensor, index=index: tensor[index], x) if own_inputs else x,  # type: ignore[misc]
+                )
+                for index in range(num_sets)
+            ]
+        )
+
+    def _run_chain(self, weights: Mapping[str, Tensor], x: Tensor, own_inputs: bool) -> Tensor:
+        num_sets = len(next(iter(weights.values())))
+        hidden = x if own_inputs else x.expand(num_sets, *x.shape)
+        for name, part in self._chain:
+            if not isinstance(part, nn.Linear):
+                hidden = part(hidden)
+                continue
+            weight = weights.get(f"{name}.weight" if name else "weight", part.weight)
+            bias = weights.get(f"{name}.bias" if name else "bias", part.bias)
+            rows = hidden.reshape(num_sets, -1, hidden.shape[-1])
+            turned = weight.expand(num_sets, *weight.shape[-2:]).mT
+            if bias is None:
+                rows = torch.bmm(rows, turned)
+            else:
+                rows = torch.baddbmm(bias.expand(num_sets, bias.shape[-1]).unsqueeze(1), rows, turned)
+            hidden = rows.view(*hidden.shape[:-1], rows.shape[-1])
+        return hidden
+
+
+def stack_networks(networks: Sequence[nn.Module]) -> nn.Module:
+    """A copy of a network whose parameters and buffers hold those of several networks, stacked.
+
+    It serves as a container, and as the network of a `StackedRunner`; it cannot be called itself. Tied parameters stay
+    tied.
+
+    Args:
+        networks: M networks of one architecture.
+
+    Returns:
+        The first one's copy, each tensor with a leading dimension M.
+
+    Raises:
+        ValueError: If the networks' parameters or buffers differ in name or shape.
+
+    Example:
+        >>> stacked = stack_networks([nn.Linear(2, 1), nn.Linear(2, 1)])
+        >>> stacked.weight.shape
+        torch.Size([2, 1, 2])
+    """
+    first = networks[0]
+    shapes = [{name: tuple(value.shape) for name, value in network.state_dict().items()} for network in networks]
+    if any(other != shapes[0] for other in shapes):
+        raise ValueError("the networks of an ensemble must have the same parameters: their names or shapes differ")
+    stacked = copy.deepcopy(first)
+    known: dict[Tensor, Tensor] = {}
+    for prefix, module in stacked.named_modules():
+        twins = [network.get_submodule(prefix) for network in networks]
+        for slots in ("_parameters", "_buffers"):
+            for name, tensor in getattr(module, slots).items():
+                if tensor is None:
+                    continue
+                if tensor not in known:
+                    values = torch.stack([getattr(twin, slots)[name].detach() for twin in twins])
+                    is_parameter = isinstance(tensor, nn.Parameter)
+                    known[tensor] = nn.Parameter(values, tensor.requires_grad) if is_parameter else values
+                getattr(module, slots)[name] = known[tensor]
+    return stacked
+
+
+def stacked_tensors(network: nn.Module) -> dict[str, Tensor]:
+    """All parameters and buffers of a stacked network.
+
+    Args:
+        network: What `stack_networks` returned.
+
+    Returns:
+        Each of shape [M, ...], by name.
+    """
+    return {**dict(network.named_parameters()), **dict(network.named_buffers())}
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether a module is a linear layer, or computes each number of its output from the one in the same place."""
+    if type(module) is nn.Linear:
+        return True
+    package, _, name = type(module).__module__.rpartition(".")
+    has_axes = hasattr(module, "dim") or next(module.parameters(), None) is not None
+    return (
+        package == "torch.nn.modules"
+        and name in _ELEMENTWISE
+        and not has_axes
+        and not isinstance(module, _WITH_CHANNELS)
+    )
+
+
+_WITH_CHANNELS = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.FeatureAlphaDropout, nn.MultiheadAttention)
