@@ -18,16 +18,17 @@ ALLOWED: dict[str, set[str]] = {
     **{part: {"functional"} for part in PARTS},
     "datamodules": {"functional"},
     "optim": {"noise"},
+    "curvature": {"functional", "layers", "sampling", "conversion"},
     "layers": {"functional", "noise", "posteriors", "priors"},
     "sampling": {"functional", "noise", "posteriors", "priors", "layers"},
     "conversion": {"functional", "posteriors", "priors", "layers", "sampling"},
     "objectives": CORE | {"noise", "layers", "sampling", "conversion"},
-    "methods": CORE | {"noise", "optim", "layers", "sampling", "conversion", "objectives"},
-    "callbacks": CORE | {"noise", "optim", "layers", "sampling", "conversion", "objectives", "methods"},
+    "methods": CORE | {"noise", "optim", "layers", "sampling", "conversion", "curvature", "objectives"},
+    "callbacks": CORE | {"noise", "optim", "layers", "sampling", "conversion", "curvature", "objectives", "methods"},
 }
 TOP_OF_THE_HOUSE = {"__init__", "cli", "demo"}
 FRAME_OF_METHODS = {
-    *("base", "batch", "closed_form", "elbo_method", "epoch_means", "fitted", "optimizers", "point"),
+    *("base", "batch", "closed_form", "elbo_method", "epoch_means", "fitted", "laplace_method", "optimizers", "point"),
     "variational",
 }
 

@@ -104,6 +104,23 @@ class Likelihood(nn.Module, ABC):
         """
         raise TypeError(f"{type(self).__name__} has no expected log probability in closed form")
 
+    def information_factor(self, outputs: Tensor) -> Tensor:  # noqa: ARG002
+        r"""A factor L of the Fisher information of a datum's outputs, :math:`-\mathrm{E}[\nabla^2 \ln p] = L L^\top`.
+
+        For a natural parameter, such as logits or the mean under given noise, it is the Hessian of the negative log
+        probability itself.
+
+        Args:
+            outputs: Outputs of one network, shape [B, ...]; E is the number of a datum's outputs.
+
+        Returns:
+            Shape [B, E, R], the outputs flattened; R directions are enough.
+
+        Raises:
+            TypeError: If the likelihood has no such information.
+        """
+        raise TypeError(f"{type(self).__name__} has no Fisher information of its outputs")
+
     @abstractmethod
     def point_loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """The loss of burn-in, which knows no noise: squared error or cross-entropy.

@@ -70,6 +70,26 @@ class ClassificationLikelihood(Likelihood):
         index = target.long().expand(log_probs.shape[:-1]).unsqueeze(-1)
         return log_probs.gather(-1, index).squeeze(-1)
 
+    @abstractmethod
+    def class_information_factor(self, logits: Tensor) -> Tensor:
+        """A factor of the information of the logits in one place.
+
+        Args:
+            logits: Network outputs with the classes in the last dimension, shape [..., width].
+
+        Returns:
+            Shape [..., width, width].
+        """
+
+    def information_factor(self, outputs: Tensor) -> Tensor:  # noqa: D102
+        factors = self.class_information_factor(self._classes_last(outputs.unsqueeze(0)).squeeze(0))
+        places, width = factors.shape[1:-2], factors.shape[-1]
+        flat = factors.flatten(1, -3) if places else factors.unsqueeze(1)
+        apart = torch.eye(flat.shape[1], dtype=flat.dtype, device=flat.device)
+        spread = torch.einsum("bncr,nm->bncmr", flat, apart).reshape(len(flat), *places, width, -1)
+        axis = self.class_dim if self.class_dim > 0 else outputs.dim() + self.class_dim
+        return spread.movedim(-2, axis).flatten(1, -2)
+
     def point_loss(self, outputs: Tensor, target: Tensor) -> Tensor:  # noqa: D102
         return -self.log_prob(outputs, target).mean()
 
@@ -151,6 +171,19 @@ class Categorical(ClassificationLikelihood):
     def class_log_probs(self, logits: Tensor) -> Tensor:  # noqa: D102
         return F.log_softmax(logits, dim=-1)
 
+    def class_information_factor(self, logits: Tensor) -> Tensor:
+        r"""Of :math:`\mathrm{diag}(p) - p p^\top`, with :math:`L = \mathrm{diag}(\sqrt p) - p \sqrt{p}^\top`.
+
+        Args:
+            logits: Shape [..., C].
+
+        Returns:
+            Shape [..., C, C].
+        """
+        probs = logits.softmax(-1)
+        roots = probs.sqrt()
+        return torch.diag_embed(roots) - probs.unsqueeze(-1) * roots.unsqueeze(-2)
+
     def expected_log_prob(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
         r"""Jensen's lower bound, :math:`m_y - \ln \sum_k e^{m_k + v_k / 2}`; tight as v vanishes.
 
@@ -198,6 +231,17 @@ class Bernoulli(ClassificationLikelihood):
 
     def class_log_probs(self, logits: Tensor) -> Tensor:  # noqa: D102
         return F.logsigmoid(torch.cat([-logits, logits], dim=-1))
+
+    def class_information_factor(self, logits: Tensor) -> Tensor:
+        r"""Of :math:`p (1 - p)`.
+
+        Args:
+            logits: Shape [..., 1].
+
+        Returns:
+            Shape [..., 1, 1].
+        """
+        return (F.logsigmoid(logits) + F.logsigmoid(-logits)).mul(0.5).exp().unsqueeze(-1)
 
     def expected_log_prob(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
         r"""Jensen's lower bound, :math:`-\ln(1 + e^{\mp m + v / 2})` for y = 1 and y = 0; tight as v vanishes.

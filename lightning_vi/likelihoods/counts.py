@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from lightning_vi.functional.mixture import Mixture
 from lightning_vi.functional.special import negative_binomial_cdf, negative_binomial_log_prob, poisson_cdf
-from lightning_vi.likelihoods.location_scale import inverse_softplus, one_for_each_target
+from lightning_vi.likelihoods.location_scale import diagonal_factor, inverse_softplus, one_for_each_target
 from lightning_vi.likelihoods.regression import RegressionLikelihood
 
 Link = Literal["log", "softplus"]
@@ -91,6 +91,19 @@ class CountLikelihood(RegressionLikelihood):
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
         mean = outputs.exp() if self.link == "log" else F.softplus(outputs)
         return mean.clamp_min(_SMALLEST_MEAN)
+
+    def information_factor(self, outputs: Tensor) -> Tensor:
+        r"""Diagonal, :math:`(\partial \mu / \partial f)^2` over the variance.
+
+        Args:
+            outputs: Outputs of one network, shape [B, ..., D].
+
+        Returns:
+            Shape [B, E, E].
+        """
+        mean = self.mean(outputs)
+        slope = mean if self.link == "log" else torch.sigmoid(outputs.to(mean.dtype))
+        return diagonal_factor(slope / self.variance(mean).sqrt())
 
     def point_loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """The negative log-likelihood of a Poisson variable: it asks for the mean alone, whatever the dispersion.

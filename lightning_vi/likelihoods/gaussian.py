@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from lightning_vi.likelihoods.location_scale import (
     GaussianNoise,
+    diagonal_factor,
     gaussian_log_prob,
     inverse_softplus,
     one_for_each_target,
@@ -62,6 +63,9 @@ class Gaussian(GaussianNoise):
 
     def standardised_moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
         return outputs, self.noise_std.to(outputs.dtype)
+
+    def information_factor(self, outputs: Tensor) -> Tensor:  # noqa: D102
+        return diagonal_factor((1 / self.noise_std).expand_as(outputs))
 
     def expected_log_prob(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
         r"""Exact, :math:`\sum_d \ln \mathcal{N}(y_d \mid m_d, \sigma_d^2) - v_d / 2 \sigma_d^2`.

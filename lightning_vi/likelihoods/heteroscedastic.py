@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_vi.functional import gauss_hermite
-from lightning_vi.likelihoods.location_scale import LOG_SQRT_TWO_PI, GaussianNoise
+from lightning_vi.likelihoods.location_scale import LOG_SQRT_TWO_PI, GaussianNoise, diagonal_factor
 
 
 class HeteroscedasticGaussian(GaussianNoise):
@@ -47,6 +47,19 @@ class HeteroscedasticGaussian(GaussianNoise):
     def standardised_moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
         mean, raw_scale = outputs[..., : self.num_targets], outputs[..., self.num_targets :]
         return mean, F.softplus(raw_scale) + self.min_std
+
+    def information_factor(self, outputs: Tensor) -> Tensor:
+        r"""Diagonal: :math:`\sigma^{-2}` for the mean, :math:`2 (\partial\sigma / \partial r)^2 \sigma^{-2}` for r.
+
+        Args:
+            outputs: Outputs of one network, shape [B, ..., 2 D].
+
+        Returns:
+            Shape [B, E, E].
+        """
+        _, std = self.standardised_moments(outputs)
+        slope = torch.sigmoid(outputs[..., self.num_targets :])
+        return diagonal_factor(torch.cat([1 / std, 2**0.5 * slope / std], -1))
 
     def expected_log_prob(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
         r"""Exact in the mean's output, by Gauss-Hermite quadrature in the raw scale's, of which it is independent.

@@ -62,6 +62,18 @@ def inverse_softplus(value: Tensor) -> Tensor:
     return value + torch.log(-torch.expm1(-value))
 
 
+def diagonal_factor(roots: Tensor) -> Tensor:
+    """The factor of an information matrix that is diagonal.
+
+    Args:
+        roots: Square roots of its diagonal, shape [B, ...].
+
+    Returns:
+        Shape [B, E, E], E being the number of elements of each datum.
+    """
+    return torch.diag_embed(roots.flatten(1))
+
+
 class LocationScaleLikelihood(RegressionLikelihood):
     r"""A distribution around a mean :math:`\mu(f)` with a standard deviation :math:`\sigma(f)` for each of D targets.
 

@@ -10,6 +10,7 @@ from lightning_vi.functional.special import log_gamma_ratio, student_t_cdf
 from lightning_vi.likelihoods.location_scale import (
     LOG_SQRT_TWO_PI,
     LocationScaleLikelihood,
+    diagonal_factor,
     inverse_softplus,
     one_for_each_target,
 )
@@ -107,6 +108,18 @@ class StudentT(LocationScaleLikelihood):
 
     def standardised_moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
         return outputs, self.noise_std.to(outputs.dtype)
+
+    def information_factor(self, outputs: Tensor) -> Tensor:
+        r"""Diagonal, :math:`(\nu + 1) / ((\nu + 3) \tau^2)`.
+
+        Args:
+            outputs: Outputs of one network, shape [B, ..., D].
+
+        Returns:
+            Shape [B, E, E].
+        """
+        df = self.df
+        return diagonal_factor((((df + 1) / (df + 3)).sqrt() / self.noise_scale).expand_as(outputs))
 
     def standardised_log_prob(self, outputs: Tensor, target: Tensor) -> Tensor:  # noqa: D102
         df, scale = self.df, self.noise_scale

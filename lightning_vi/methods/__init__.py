@@ -6,6 +6,7 @@ from lightning_vi.methods.deterministic import Deterministic
 from lightning_vi.methods.fitted import NotFittedError
 from lightning_vi.methods.full_rank_vi import FullRankVI
 from lightning_vi.methods.ivon import IVON
+from lightning_vi.methods.laplace import Laplace
 from lightning_vi.methods.last_layer_vi import LastLayerVI
 from lightning_vi.methods.latent_variable_vi import LatentVariableVI
 from lightning_vi.methods.low_rank_vi import LowRankVI
@@ -22,6 +23,7 @@ __all__ = [
     "AlphaDivergenceVI",
     "Deterministic",
     "FullRankVI",
+    "Laplace",
     "LastLayerVI",
     "LatentVariableVI",
     "LowRankVI",

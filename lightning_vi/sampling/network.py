@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
@@ -43,6 +44,32 @@ def call(network: nn.Module, x: NetworkInput) -> Tensor:
     else:
         output = network(*x)
     return cast(Tensor, output)
+
+
+def call_with(network: nn.Module, weights: Mapping[str, Tensor], x: NetworkInput) -> Tensor:
+    """A network's output with other weights; its own stay as they are, also if the pass fails.
+
+    Args:
+        network: The network.
+        weights: Parameters and buffers by name; what is missing is the network's own.
+        x: Its input.
+
+    Returns:
+        Shape [B, ...].
+    """
+    named = {f"network.{name}": value for name, value in weights.items()}
+    return cast(Tensor, functional_call(_OneInput(network), named, (x,)))
+
+
+class _OneInput(nn.Module):
+    """Takes any input as the one argument that `functional_call` passes on."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: NetworkInput) -> Tensor:
+        return call(self.network, x)
 
 
 def _takes_keywords(network: nn.Module, x: Mapping[str, Any]) -> bool:

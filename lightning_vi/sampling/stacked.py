@@ -6,13 +6,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from lightning_vi.sampling.network import (
     NetworkInput,
-    call,
+    call_with,
     device_of,
     has_fast_path,
     is_hooked,
@@ -27,17 +26,6 @@ MAX_ROWS_PER_PASS = 2**16
 MAX_WEIGHTS_PER_PASS = 2**26
 
 _ELEMENTWISE = ("activation", "dropout")
-
-
-class _Caller(nn.Module):
-    """Gives every network the one input that `functional_call` passes on."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: NetworkInput) -> Tensor:
-        return call(self.network, x)
 
 
 class StackedRunner:
@@ -122,9 +110,7 @@ class StackedRunner:
         return "vmap" if self._vmap_works and not slow else "loop"
 
     def _run(self, weights: Mapping[str, Tensor], x: NetworkInput) -> Tensor:
-        named = {f"network.{name}": value for name, value in weights.items()}
-        outputs: Tensor = functional_call(_Caller(self.network), named, (x,))
-        return outputs
+        return call_with(self.network, weights, x)
 
     def _loop(self, weights: Mapping[str, Tensor], x: NetworkInput, own_inputs: bool) -> Tensor:
         num_sets = len(next(iter(weights.values())))

@@ -18,6 +18,7 @@ from lightning_vi import (
     AlphaDivergenceVI,
     Deterministic,
     FullRankVI,
+    Laplace,
     LastLayerVI,
     LatentVariableVI,
     LowRankVI,
@@ -38,6 +39,7 @@ from lightning_vi.likelihoods import (
     StudentT,
 )
 from lightning_vi.methods import UQMethod
+from lightning_vi.methods.fitted import FittedMethod
 
 TRAIN, TEST = 3, 7  # numbers of samples
 ROWS = 12
@@ -156,6 +158,11 @@ METHODS: dict[str, Callable[..., UQMethod]] = {
     "AlphaDivergenceVI": partial(AlphaDivergenceVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
     "VBLL": partial(VBLL, num_mc_samples_test=TEST),
     "VBLL, low rank": partial(VBLL, parameterization="low_rank", num_mc_samples_test=TEST),
+    "Laplace": partial(Laplace, num_mc_samples_test=TEST),
+    "Laplace, full": partial(Laplace, structure="full", predictive="sampling", num_mc_samples_test=TEST),
+    "Laplace, all layers": partial(
+        Laplace, structure="diagonal", stochastic_module_names=None, num_mc_samples_test=TEST
+    ),
     "LastLayerVI": partial(LastLayerVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
 }
 
@@ -176,6 +183,12 @@ ONLY = {
 
 POINT = {"Deterministic", "MeanVarianceEstimation"}
 """Methods without epistemic uncertainty."""
+
+NO_KL = POINT | {"Laplace", "Laplace, full", "Laplace, all layers"}
+"""Methods without a divergence in their loss."""
+
+EXACT = ("LastLayerVI", "VBLL", "Laplace")
+"""Methods with a closed form for Gaussian noise."""
 
 NO_ELBO = {"AlphaDivergenceVI"}
 """Methods whose loss is no negative evidence lower bound, and has an oracle of its own."""
@@ -199,13 +212,17 @@ class Case:
         return self.method_name in POINT
 
     @property
+    def has_kl(self) -> bool:
+        return self.method_name not in NO_KL
+
+    @property
     def has_elbo(self) -> bool:
         return self.method_name not in NO_ELBO
 
     @property
     def is_exact(self) -> bool:
         """Whether the predictive has a closed form, in which the number of samples and the seed play no part."""
-        return self.method_name.startswith(("LastLayerVI", "VBLL")) and self.problem_name.startswith("Gaussian")
+        return self.method_name.startswith(EXACT) and self.problem_name.startswith("Gaussian")
 
     @property
     def is_stochastic(self) -> bool:
@@ -220,9 +237,11 @@ class Case:
         return network
 
     def build(self, dtype: torch.dtype = torch.float32, **options: Any) -> UQMethod:
-        """The method with posteriors wide enough to see, in training mode."""
+        """The method with posteriors wide enough to see, fitted where it has to be, in training mode."""
         method = METHODS[self.method_name](self.backbone(), self.problem.likelihood(), **options).to(dtype)
         randomise_posteriors(method.backbone)
+        if isinstance(method, FittedMethod):
+            method.fit_posterior([self.problem.data(dtype)])
         return method.train()
 
 

@@ -1,0 +1,330 @@
+r"""A network as a linear function of its weights, around the present ones.
+
+.. math:: f_{w + \delta}(x) \approx f_w(x) + J(x)\, \delta
+
+E is the number of a datum's outputs, P that of the weights in all blocks; J has the shape [B, E, P] and is never built
+where the only block is the last layer.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import jacrev
+from torch.nn import functional as F
+
+from lightning_vi.curvature.blocks import Block
+from lightning_vi.sampling import NetworkInput, call, map_tensors, tensors
+from lightning_vi.sampling.network import call_with, no_fused_attention
+
+MAX_JACOBIAN = 2**24
+"""Numbers in a Jacobian that is held at once."""
+
+
+class Linearisation(ABC):
+    """A linearised network on one batch.
+
+    Attributes:
+        outputs: The network's outputs [B, ...].
+    """
+
+    outputs: Tensor
+
+    @abstractmethod
+    def outer_products(self, factor: Tensor) -> Tensor:
+        r"""The generalised Gauss-Newton matrix :math:`\sum_n J_n^\top L_n L_n^\top J_n`.
+
+        Args:
+            factor: L, shape [B, E, R].
+
+        Returns:
+            Shape [P, P].
+        """
+
+    @abstractmethod
+    def squares(self, factor: Tensor) -> Tensor:
+        """Its diagonal.
+
+        Args:
+            factor: L, shape [B, E, R].
+
+        Returns:
+            Shape [P].
+        """
+
+    @abstractmethod
+    def kronecker_factors(self, factor: Tensor) -> list[tuple[Tensor, Tensor, int]]:
+        r"""Second moments of each block's inputs, and of the gradients of its outputs.
+
+        Args:
+            factor: L, shape [B, E, R].
+
+        Returns:
+            For each block the sums :math:`\sum a a^\top` and :math:`\sum b b^\top` over data and positions, of shapes
+            [inputs, inputs] and [outputs, outputs], and how many inputs a were summed.
+        """
+
+    @abstractmethod
+    def squared_norms(self, basis: Tensor | None, weights: Tensor) -> Tensor:
+        r"""Variances of the outputs, :math:`\sum_p (J Q)_{ep}^2 v_p`.
+
+        Args:
+            basis: Q, shape [P, P], None for the identity.
+            weights: v, shape [P].
+
+        Returns:
+            Shape [B, E].
+        """
+
+    @abstractmethod
+    def kronecker_norms(self, bases: Sequence[tuple[Tensor, Tensor]], weights: Sequence[Tensor]) -> Tensor:
+        """Variances of the outputs where the basis of each block is a Kronecker product.
+
+        Args:
+            bases: For each block orthogonal matrices of its outputs [outputs, outputs] and inputs [inputs, inputs].
+            weights: For each block, shape [outputs, inputs].
+
+        Returns:
+            Shape [B, E].
+        """
+
+    @abstractmethod
+    def changes(self, deltas: Tensor) -> Tensor:
+        r"""What changes of the weights change, :math:`J \delta`.
+
+        Args:
+            deltas: Shape [S, P].
+
+        Returns:
+            Shape [S, *shape of `outputs`].
+        """
+
+
+class LastLayerLinearisation(Linearisation):
+    """A linear last layer on features [B, T, F], one feature being 1 for the bias; E counts T times its outputs."""
+
+    def __init__(self, features: Tensor, outputs: Tensor, has_bias: bool) -> None:
+        rows = features.reshape(len(features), -1, features.shape[-1])
+        self.features = F.pad(rows, (0, 1), value=1.0) if has_bias else rows
+        self.outputs = outputs
+        self.width = outputs.shape[-1]
+
+    def _per_position(self, factor: Tensor) -> Tensor:
+        return factor.view(len(factor), -1, self.width, factor.shape[-1])
+
+    def outer_products(self, factor: Tensor) -> Tensor:  # noqa: D102
+        num_weights = self.width * self.features.shape[-1]
+        if self.features.shape[1] > 1:
+            gradients = torch.einsum("btkr,btf->brkf", self._per_position(factor), self.features).flatten(0, 1)
+            return gradients.flatten(1).mT @ gradients.flatten(1)
+        features = self.features[:, 0]
+        information = (factor @ factor.mT).flatten(1)
+        products = torch.einsum("bf,bg->bfg", features, features).flatten(1)
+        width, num_features = self.width, features.shape[-1]
+        gram = (information.mT @ products).view(width, width, num_features, num_features)
+        return gram.transpose(1, 2).reshape(num_weights, num_weights)
+
+    def squares(self, factor: Tensor) -> Tensor:  # noqa: D102
+        if self.features.shape[1] == 1:
+            return (factor.square().sum(-1).mT @ self.features[:, 0].square()).flatten()
+        gradients = torch.einsum("btkr,btf->brkf", self._per_position(factor), self.features)
+        return gradients.square().sum((0, 1)).flatten()
+
+    def kronecker_factors(self, factor: Tensor) -> list[tuple[Tensor, Tensor, int]]:  # noqa: D102
+        inputs = self.features.flatten(0, 1)
+        gradients = self._per_position(factor).movedim(2, -1).reshape(-1, self.width)
+        return [(inputs.mT @ inputs, gradients.mT @ gradients, len(inputs))]
+
+    def squared_norms(self, basis: Tensor | None, weights: Tensor) -> Tensor:  # noqa: D102
+        num_features = self.features.shape[-1]
+        if basis is None:
+            return (self.features.square() @ weights.view(self.width, num_features).mT).flatten(1)
+        by_output = basis.view(self.width, num_features, -1)
+        covariances = torch.einsum("kfp,p,kgp->kfg", by_output, weights, by_output)
+        return torch.einsum("btf,kfg,btg->btk", self.features, covariances, self.features).flatten(1)
+
+    def kronecker_norms(self, bases: Sequence[tuple[Tensor, Tensor]], weights: Sequence[Tensor]) -> Tensor:  # noqa: D102
+        (of_outputs, of_inputs), (values,) = bases[0], weights
+        return ((self.features @ of_inputs).square() @ (of_outputs.square() @ values).mT).flatten(1)
+
+    def changes(self, deltas: Tensor) -> Tensor:  # noqa: D102
+        weights = deltas.view(len(deltas), self.width, -1)
+        return torch.einsum("btf,skf->sbtk", self.features, weights).view(len(deltas), *self.outputs.shape)
+
+
+class NetworkLinearisation(Linearisation):
+    """Any network and any blocks, by automatic differentiation."""
+
+    def __init__(self, network: nn.Module, blocks: Sequence[Block], x: NetworkInput) -> None:
+        self.network, self.blocks, self.x = network, blocks, x
+        self.outputs = call(network, x)
+        self.num_weights = sum(block.size for block in blocks)
+        self._kept: Tensor | None = None
+
+    def _parts(self) -> Iterator[tuple[slice, Tensor]]:
+        """Jacobians [rows, E, P] of some rows after the other."""
+        num_rows = len(self.outputs)
+        size = max(1, MAX_JACOBIAN // max(1, self.outputs[0].numel() * self.num_weights))
+        if size >= num_rows:
+            self._kept = self._jacobian(slice(None)) if self._kept is None else self._kept
+            yield slice(None), self._kept
+            return
+        for first in range(0, num_rows, size):
+            rows = slice(first, first + size)
+            yield rows, self._jacobian(rows)
+
+    def _jacobian(self, rows: slice) -> Tensor:
+        x = map_tensors(lambda tensor: tensor[rows], self.x)
+        names = [name for block in self.blocks for name in block.names]
+        parameters = {name: self.network.get_parameter(name).detach() for name in names}
+        try:
+            with no_fused_attention():
+                jacobians = torch.vmap(jacrev(self._one_row), in_dims=(None, 0))(parameters, x)
+        except (RuntimeError, NotImplementedError):
+            each = [self._jacobian_of_row(names, index, x) for index in range(len(tensors(x)[0]))]
+            jacobians = {name: torch.stack([row[name] for row in each]) for name in names}
+        return torch.cat([block.join(jacobians, num_leading=2) for block in self.blocks], -1).detach()
+
+    def _one_row(self, parameters: dict[str, Tensor], x: NetworkInput) -> Tensor:
+        batch = map_tensors(lambda tensor: tensor.unsqueeze(0), x)
+        return call_with(self.network, parameters, batch).flatten()
+
+    def _jacobian_of_row(self, names: Sequence[str], index: int, x: NetworkInput) -> dict[str, Tensor]:
+        parameters = [self.network.get_parameter(name) for name in names]
+        with torch.enable_grad():
+            outputs = call(self.network, map_tensors(lambda tensor: tensor[index : index + 1], x)).flatten()
+        rows = [
+            torch.autograd.grad(output, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
+            for output in outputs
+        ]
+        return {name: torch.stack(gradients) for name, gradients in zip(names, zip(*rows, strict=True), strict=True)}
+
+    def outer_products(self, factor: Tensor) -> Tensor:  # noqa: D102
+        total = factor.new_zeros(self.num_weights, self.num_weights)
+        for rows, jacobian in self._parts():
+            gradients = (factor[rows].mT @ jacobian).flatten(0, 1)
+            total += gradients.mT @ gradients
+        return total
+
+    def squares(self, factor: Tensor) -> Tensor:  # noqa: D102
+        parts = ((factor[rows].mT @ jacobian).square().sum((0, 1)) for rows, jacobian in self._parts())
+        return torch.stack(list(parts)).sum(0)
+
+    def kronecker_factors(self, factor: Tensor) -> list[tuple[Tensor, Tensor, int]]:  # noqa: D102
+        layers = [self.network.get_submodule(block.module_name) for block in self.blocks]
+        outputs, calls = self._watched(layers)
+        inputs = [_rows_of_input(layer, x) for layer, (x, _) in zip(layers, calls, strict=True)]
+        moments = [rows.mT @ rows for rows in inputs]
+        covariances = [factor.new_zeros(block.shape[0], block.shape[0]) for block in self.blocks]
+        for direction in factor.unbind(-1):
+            gradients = torch.autograd.grad(
+                outputs,
+                [output for _, output in calls],
+                direction.reshape(outputs.shape),
+                retain_graph=True,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+            for layer, covariance, gradient in zip(layers, covariances, gradients, strict=True):
+                rows = _rows_of_output(layer, gradient)
+                covariance += rows.mT @ rows
+        return [(a, b, len(rows)) for a, b, rows in zip(moments, covariances, inputs, strict=True)]
+
+    def _watched(self, layers: Sequence[nn.Module]) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Outputs of one pass with a graph, and the input and output of each layer."""
+        calls: list[list[tuple[Tensor, Tensor]]] = [[] for _ in layers]
+        handles = [
+            layer.register_forward_hook(partial(_remember, seen)) for layer, seen in zip(layers, calls, strict=True)
+        ]
+        try:
+            with torch.enable_grad():
+                outputs = call(self.network, self.x)
+        finally:
+            for handle in handles:
+                handle.remove()
+        for block, seen in zip(self.blocks, calls, strict=True):
+            if len(seen) != 1:
+                raise ValueError(
+                    f"structure='kronecker' needs layers that are called once in a pass, but {block.module_name!r} "
+                    f"is called {len(seen)} times"
+                )
+        return outputs, [seen[0] for seen in calls]
+
+    def squared_norms(self, basis: Tensor | None, weights: Tensor) -> Tensor:  # noqa: D102
+        parts = ((jacobian if basis is None else jacobian @ basis) for _, jacobian in self._parts())
+        return torch.cat([part.square() @ weights for part in parts])
+
+    def kronecker_norms(self, bases: Sequence[tuple[Tensor, Tensor]], weights: Sequence[Tensor]) -> Tensor:  # noqa: D102
+        sizes, variances = [block.size for block in self.blocks], []
+        for _, jacobian in self._parts():
+            terms = [
+                (of_outputs.mT @ part.reshape(*part.shape[:-1], *block.shape) @ of_inputs)
+                .square()
+                .mul(values)
+                .sum((-2, -1))
+                for block, part, (of_outputs, of_inputs), values in zip(
+                    self.blocks, jacobian.split_with_sizes(sizes, -1), bases, weights, strict=True
+                )
+            ]
+            variances.append(torch.stack(terms).sum(0))
+        return torch.cat(variances)
+
+    def changes(self, deltas: Tensor) -> Tensor:  # noqa: D102
+        parts = [jacobian @ deltas.mT for _, jacobian in self._parts()]
+        return torch.cat(parts).movedim(-1, 0).reshape(len(deltas), *self.outputs.shape)
+
+
+def _remember(calls: list[tuple[Tensor, Tensor]], _: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+    calls.append((inputs[0].detach(), output))
+
+
+def _rows_of_input(layer: nn.Module, x: Tensor) -> Tensor:
+    """What each row of the weight matrix is multiplied by, shape [data times positions, inputs]."""
+    rows = x.reshape(-1, x.shape[-1]) if isinstance(layer, nn.Linear) else _patches(cast(nn.Conv2d, layer), x)
+    return rows if layer.bias is None else F.pad(rows, (0, 1), value=1.0)
+
+
+def _rows_of_output(layer: nn.Module, gradient: Tensor) -> Tensor:
+    if isinstance(layer, nn.Linear):
+        return gradient.reshape(-1, gradient.shape[-1])
+    return gradient.flatten(2).mT.flatten(0, 1)
+
+
+def _patches(layer: nn.Conv1d | nn.Conv2d, x: Tensor) -> Tensor:
+    padding = layer._reversed_padding_repeated_twice
+    x = F.pad(x, padding, mode="constant" if layer.padding_mode == "zeros" else layer.padding_mode)
+    if isinstance(layer, nn.Conv1d):
+        columns = F.unfold(
+            x.unsqueeze(2), (1, *layer.kernel_size), dilation=(1, *layer.dilation), stride=(1, *layer.stride)
+        )
+    else:
+        columns = F.unfold(x, layer.kernel_size, dilation=layer.dilation, stride=layer.stride)
+    return columns.mT.flatten(0, 1)
+
+
+def linearise(network: nn.Module, blocks: Sequence[Block], x: NetworkInput) -> Linearisation:
+    """The linearised network on a batch.
+
+    Args:
+        network: Any network, in evaluation mode.
+        blocks: The weights in which it is linear.
+        x: Input, each tensor of shape [B, ...].
+
+    Returns:
+        A cheap one where the only block is a linear layer whose output is the network's.
+    """
+    if len(blocks) == 1 and blocks[0].is_matrix:
+        layer = network.get_submodule(blocks[0].module_name)
+        if isinstance(layer, nn.Linear):
+            calls: list[tuple[Tensor, Tensor]] = []
+            handle = layer.register_forward_hook(partial(_remember, calls))
+            try:
+                outputs = call(network, x)
+            finally:
+                handle.remove()
+            if len(calls) == 1 and calls[0][1] is outputs:
+                return LastLayerLinearisation(calls[0][0], outputs.detach(), layer.bias is not None)
+    return NetworkLinearisation(network, blocks, x)

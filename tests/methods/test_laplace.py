@@ -1,0 +1,264 @@
+"""Laplace's approximation where it is exact, and what it costs and keeps."""
+
+import itertools
+import math
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import copy_of_state, fit, loader, normal, quiet_trainer, same_state
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor, nn
+from torch.distributions import MultivariateNormal
+from torch.testing import assert_close
+
+from lightning_vi import Laplace, NotFittedError
+from lightning_vi.backbones import MLP
+from lightning_vi.likelihoods import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
+from lightning_vi.methods.laplace_method import Structure
+
+NOISE, PRIOR = 0.4, 0.8
+N = 30
+X = normal(N, 3)
+Y = X @ torch.tensor([[1.0], [-0.5], [0.2]]) + 0.3 + NOISE * normal(N, 1)
+
+
+def design(x: Tensor) -> Tensor:
+    return torch.cat([x, torch.ones(len(x), 1)], 1).double()
+
+
+def exact_posterior() -> tuple[Tensor, Tensor]:
+    """Mean [4] and covariance [4, 4] of Bayesian linear regression."""
+    precision = design(X).T @ design(X) / NOISE**2 + torch.eye(4).double() / PRIOR**2
+    covariance = torch.linalg.inv(precision)
+    return covariance @ design(X).T @ Y.double()[:, 0] / NOISE**2, covariance
+
+
+def at_the_mode(structure: Structure = "full", prior_std: Any = PRIOR, **options: Any) -> Laplace:
+    network = nn.Linear(3, 1)
+    mean, _ = exact_posterior()
+    with torch.no_grad():
+        network.weight.copy_(mean[:3].float().unsqueeze(0))
+        network.bias.copy_(mean[3:].float())
+    method = Laplace(network, Gaussian(NOISE), structure=structure, prior_std=prior_std, **options)
+    method.fit_posterior(loader(X, Y))
+    return method
+
+
+@pytest.mark.parametrize("structure", ["full", "kronecker"])
+def test_a_linear_gaussian_model_has_the_exact_posterior_and_evidence(structure: Structure) -> None:
+    """A Kronecker product is exact too where there is one output."""
+    method, new = at_the_mode(structure), normal(6, 3)
+    mean, covariance = exact_posterior()
+    prediction = method.predict(new)
+    assert_close(prediction.mean[:, 0].double(), design(new) @ mean, rtol=1e-4, atol=1e-5)
+    expected = torch.einsum("bi,ij,bj->b", design(new), covariance, design(new))
+    assert_close(prediction.epistemic_var[:, 0].double(), expected, rtol=1e-4, atol=1e-6)
+    assert_close(prediction.aleatoric_var, torch.full((6, 1), NOISE**2))
+    evidence = MultivariateNormal(
+        torch.zeros(N).double(), PRIOR**2 * design(X) @ design(X).T + NOISE**2 * torch.eye(N).double()
+    ).log_prob(Y.double()[:, 0])
+    assert_close(method.log_marginal_likelihood().double(), evidence, rtol=1e-5, atol=1e-4)
+
+
+def test_training_with_a_given_prior_ends_at_the_mode() -> None:
+    method = Laplace(
+        nn.Linear(3, 1),
+        Gaussian(NOISE),
+        structure="full",
+        prior_std=PRIOR,
+        optimizer=partial(torch.optim.Adam, lr=0.02),
+    )
+    fit(method, loader(X, Y, batch_size=N), max_epochs=800)
+    mean, covariance = exact_posterior()
+    weights = torch.cat([method.backbone.weight[0], method.backbone.bias])  # type: ignore[index, list-item]
+    assert_close(weights.detach().double(), mean, rtol=1e-3, atol=1e-3)
+    new = normal(6, 3)
+    expected = torch.einsum("bi,ij,bj->b", design(new), covariance, design(new))
+    assert_close(method.predict(new).epistemic_var[:, 0].double(), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_samples_have_the_moments_of_the_closed_form() -> None:
+    method, new = at_the_mode(), normal(6, 3)
+    exact, size = method.predict(new), 4000
+    sampled = method.predict(new, num_samples=size, return_samples=True)
+    std = exact.epistemic_var.sqrt()
+    assert ((sampled.mean - exact.mean).abs() < 4.5 * std / math.sqrt(size)).all()
+    assert_close(sampled.epistemic_var, exact.epistemic_var, rtol=4.5 * math.sqrt(2 / size), atol=0.0)
+
+
+@pytest.mark.parametrize("structure", ["full", "kronecker", "diagonal"])
+def test_the_prior_of_the_largest_evidence(structure: Structure) -> None:
+    tuned = at_the_mode(structure, "marginal_likelihood")
+    best = tuned.log_marginal_likelihood()
+    for factor in (0.9, 1.1):
+        tuned.prior_precision.mul_(factor)
+        assert tuned.log_marginal_likelihood() < best
+        tuned.prior_precision.div_(factor)
+
+
+@pytest.mark.parametrize("structure", ["full", "kronecker", "diagonal"])
+@pytest.mark.parametrize("names", [(-1,), None])
+def test_the_posterior_contracts_as_data_grow(structure: Structure, names: Any) -> None:
+    torch.manual_seed(0)
+    network, new = MLP(3, [6], 2, activation_fn=nn.Tanh()), normal(5, 3)
+    variances = []
+    for copies in (1, 4, 16, 64):
+        options: dict[str, Any] = {"structure": structure, "prior_std": 1.0, "stochastic_module_names": names}
+        method = Laplace(network, HeteroscedasticGaussian(), **options)
+        method.fit_posterior([(X, Y)] * copies)
+        _, std = method.output_moments(new)
+        variances.append(std.square().sum())
+    assert all(later < earlier for earlier, later in itertools.pairwise(variances))
+    assert variances[-1] < variances[0] / 4
+
+
+def test_the_probit_approximation_is_near_the_integral() -> None:
+    """Which many samples are."""
+    torch.manual_seed(0)
+    method = Laplace(nn.Linear(3, 1), Bernoulli(), structure="full", prior_std=2.0)
+    method.fit_posterior([(X, (X[:, 0] > 0).long())])
+    new = 10 * normal(7, 3)
+    probit = method.predict(new)
+    sampled = method.predict(new, num_samples=20_000, return_samples=True)
+    assert_close(probit.mean, sampled.mean, rtol=0.0, atol=0.02)
+    plain = method(new).sigmoid()[:, 0]
+    assert ((probit.mean[:, 1] - 0.5).abs() < (plain - 0.5).abs()).all()
+    assert (probit.mean[:, 1] - plain).abs().max() > 0.03
+    assert_close(probit.as_dict()["pred_uct"], torch.special.entr(probit.mean).sum(1))
+    logits, std = method.output_moments(new)
+    assert_close(probit.mean[:, 1:], (logits / (1 + math.pi / 8 * std**2).sqrt()).sigmoid())
+
+
+def test_the_probit_approximation_of_several_classes() -> None:
+    torch.manual_seed(0)
+    method = Laplace(MLP(3, [4], 3), Categorical(3))
+    method.fit_posterior([(X, torch.arange(N) % 3)])
+    logits, std = method.output_moments(X)
+    assert_close(method.predict(X).mean, (logits / (1 + math.pi / 8 * std**2).sqrt()).softmax(1))
+    by_sampling = Laplace(MLP(3, [4], 3), Categorical(3), predictive="sampling")
+    by_sampling.load_state_dict(method.state_dict())
+    assert_close(by_sampling.predict(X).mean, method.predict(X, return_samples=True).mean)
+
+
+def test_before_and_after_fitting() -> None:
+    method = Laplace(MLP(3, [4], 1), Gaussian())
+    with pytest.raises(NotFittedError, match="Laplace cannot predict before it is fitted"):
+        method.predict(X)
+    with pytest.raises(NotFittedError):
+        method.predict_step(X)
+    with pytest.raises(NotFittedError):
+        method.log_marginal_likelihood()
+    with pytest.raises(NotFittedError):
+        quiet_trainer().test(method, loader(X, Y), verbose=False)
+    assert method.train()(X).shape == (N, 1)
+    fit(method, loader(X, Y), max_epochs=2)
+    assert method.predict(X).epistemic_var.min() > 0
+
+
+def test_the_last_validation_and_the_last_checkpoint_are_those_of_the_fitted_method(tmp_path: Path) -> None:
+    method = Laplace(MLP(3, [4], 1), Gaussian())
+    checkpoint = ModelCheckpoint(tmp_path)
+    trainer = quiet_trainer(max_epochs=2, callbacks=[checkpoint], enable_checkpointing=True)
+    trainer.fit(method, loader(X, Y), loader(X, Y))
+    logged = float(trainer.callback_metrics["val_nll"])
+    (scores,) = quiet_trainer().validate(method, loader(X, Y), verbose=False)
+    assert scores["val_nll"] == pytest.approx(logged)
+    state = torch.load(checkpoint.best_model_path, weights_only=True)["state_dict"]
+    assert state["is_fitted"]
+    assert same_state({k: v for k, v in state.items() if isinstance(v, Tensor)}, copy_of_state(method))
+
+
+def test_a_fit_that_stops_early_is_fitted_all_the_same() -> None:
+    class Stop(ModelCheckpoint):
+        def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+            trainer.should_stop = True
+
+    method = Laplace(MLP(3, [4], 1), Gaussian())
+    quiet_trainer(max_epochs=50, callbacks=[Stop()], enable_checkpointing=True).fit(method, loader(X, Y))
+    assert method.is_fitted
+    other = Laplace(MLP(3, [4], 1), Gaussian())
+    quiet_trainer(max_steps=3, max_epochs=-1).fit(other, loader(X, Y))
+    assert other.is_fitted
+
+
+def test_training_on_makes_it_forget_the_old_fit() -> None:
+    method = Laplace(MLP(3, [4], 1), Gaussian())
+    seen = []
+    fit(method, loader(X, Y), max_epochs=1)
+
+    class Look(ModelCheckpoint):
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+            seen.append(bool(pl_module.is_fitted))
+
+    quiet_trainer(max_epochs=2, callbacks=[Look()], enable_checkpointing=True).fit(method, loader(X, Y))
+    assert not any(seen)
+    assert method.is_fitted
+
+
+def test_a_failing_pass_changes_nothing() -> None:
+    method = at_the_mode()
+    before = copy_of_state(method)
+    with pytest.raises(RuntimeError):
+        method.fit_posterior([(X, Y), (X[:, :2], Y)])
+    with pytest.raises(ValueError, match="there are no data to fit the posterior to"):
+        method.fit_posterior([])
+    with pytest.raises(ValueError, match="needs targets of shape"):
+        method.fit_posterior([(X, Y[:, 0])])
+    assert same_state(copy_of_state(method), before)
+
+
+def test_the_fit_draws_nothing_and_changes_no_mode() -> None:
+    method = Laplace(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(), nn.Linear(4, 1)), Gaussian())
+    method.train()
+    before, random_state = copy_of_state(method.backbone), torch.get_rng_state()
+    method.fit_posterior([(X, Y)])
+    assert same_state(copy_of_state(method.backbone), before)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert all(module.training for module in method.modules())
+
+
+SCRIPT = """
+import sys, torch
+from lightning_vi import Laplace
+from lightning_vi.backbones import MLP
+from lightning_vi.likelihoods import HeteroscedasticGaussian
+method = Laplace.load_from_checkpoint(
+    sys.argv[1], backbone=MLP(3, [4], 2), likelihood=HeteroscedasticGaussian(), weights_only=True
+)
+torch.save(method.predict_step(torch.load(sys.argv[2], weights_only=True)), sys.argv[3])
+"""
+
+
+def test_a_fresh_process_predicts_the_same_from_a_checkpoint(tmp_path: Path) -> None:
+    method = Laplace(MLP(3, [4], 2), HeteroscedasticGaussian(), structure="diagonal", stochastic_module_names=None)
+    trainer = quiet_trainer(max_epochs=2)
+    trainer.fit(method, loader(X, Y))
+    trainer.save_checkpoint(tmp_path / "laplace.ckpt")
+    torch.save(X, tmp_path / "x.pt")
+    paths = [str(tmp_path / name) for name in ("laplace.ckpt", "x.pt", "out.pt")]
+    subprocess.run([sys.executable, "-c", SCRIPT, *paths], check=True)
+    expected = method.predict_step(X)
+    for key, value in torch.load(tmp_path / "out.pt", weights_only=True).items():
+        assert_close(value, expected[key])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"structure": "block"}, r"structure must be one of \['full', 'kronecker', 'diagonal'\], got 'block'"),
+        ({"predictive": "bridge"}, "predictive must be 'probit' or 'sampling', got 'bridge'"),
+        ({"prior_std": 0.0}, "prior_std must be a positive, finite number or 'marginal_likelihood', got 0.0"),
+        ({"prior_std": "evidence"}, "prior_std must be .* got 'evidence'"),
+        ({"stochastic_module_names": ["nothing"]}, "'nothing' matches no module"),
+        ({"num_mc_samples_test": 0}, "num_mc_samples_test must be"),
+        ({"structure": "full", "max_mebibytes": 1e-6}, "more than max_mebibytes"),
+    ],
+)
+def test_wrong_arguments(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Laplace(MLP(3, [4], 1), Gaussian(), **options)
