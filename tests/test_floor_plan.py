@@ -25,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "objectives": CORE | {"noise", "layers", "sampling", "conversion"},
     "methods": CORE | {"noise", "optim", "layers", "sampling", "conversion", "curvature", "objectives"},
     "callbacks": CORE | {"noise", "optim", "layers", "sampling", "conversion", "curvature", "objectives", "methods"},
+    "evaluation": CORE | {"noise", "optim", "layers", "sampling", "conversion", "curvature", "objectives", "methods"},
 }
 TOP_OF_THE_HOUSE = {"__init__", "cli", "demo"}
 FRAME_OF_METHODS = {

@@ -116,6 +116,11 @@ def test_batch_statistics_in_training_are_those_of_one_sample() -> None:
     assert not torch.allclose(samples[0], samples[1], atol=0.1)
 
 
+def test_a_module_that_stands_in_several_places_unrolls_to_all_of_them() -> None:
+    layer, activation = nn.Linear(2, 2), nn.ReLU()
+    assert unroll(nn.Sequential(layer, activation, nn.Sequential(layer, activation))) == [layer, activation] * 2
+
+
 def test_sequential_networks_unroll_unless_somebody_watches_them() -> None:
     inner = nn.Sequential(nn.ReLU(), nn.Linear(2, 2))
     network = nn.Sequential(nn.Linear(2, 2), inner)

@@ -1,4 +1,4 @@
-"""Pure tensor mathematics: divergences, decompositions and scores."""
+"""Pure tensor mathematics: divergences, decompositions, scores, and how well an uncertainty ranks data."""
 
 from lightning_vi.functional.decomposition import (
     EntropyDecomposition,
@@ -8,5 +8,24 @@ from lightning_vi.functional.decomposition import (
 )
 from lightning_vi.functional.divergence import gaussian_kl
 from lightning_vi.functional.quadrature import gauss_hermite
+from lightning_vi.functional.selective import (
+    area_under_risk_coverage,
+    auroc,
+    excess_area_under_risk_coverage,
+    false_positive_rate,
+    risk_coverage_curve,
+)
 
-__all__ = ["EntropyDecomposition", "RunningMoments", "decompose_entropy", "entropy", "gauss_hermite", "gaussian_kl"]
+__all__ = [
+    "EntropyDecomposition",
+    "RunningMoments",
+    "area_under_risk_coverage",
+    "auroc",
+    "decompose_entropy",
+    "entropy",
+    "excess_area_under_risk_coverage",
+    "false_positive_rate",
+    "gauss_hermite",
+    "gaussian_kl",
+    "risk_coverage_curve",
+]

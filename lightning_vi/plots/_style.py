@@ -81,14 +81,14 @@ def legend_inside(ax: Axes, loc: Literal["best", "upper left"] = "best") -> None
     ax.legend(loc=loc, fontsize=TICK_SIZE, labelcolor=INK, facecolor="white", edgecolor="none", framealpha=0.85)
 
 
-def legend_below(figure: Figure, ax: Axes) -> None:
-    """Draws the legend of `ax` in one row under the figure, where it hides no data."""
+def legend_below(figure: Figure, ax: Axes, columns: int | None = None) -> None:
+    """Draws the legend of `ax` in one row, or in `columns`, under the figure, where it hides no data."""
     handles, labels = ax.get_legend_handles_labels()
     figure.legend(
         handles,
         labels,
         loc="outside lower center",
-        ncols=len(labels),
+        ncols=columns or len(labels),
         fontsize=TICK_SIZE,
         labelcolor=INK,
         frameon=False,

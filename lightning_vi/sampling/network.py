@@ -172,7 +172,7 @@ def unroll(network: nn.Module) -> list[nn.Module]:
     is_plain = isinstance(network, nn.Sequential) and type(network).forward is nn.Sequential.forward
     if not is_plain or is_hooked(network):
         return [network]
-    return [part for child in network.children() for part in unroll(child)]
+    return [part for child in cast(nn.Sequential, network) for part in unroll(child)]
 
 
 def is_hooked(module: nn.Module) -> bool:

@@ -11,14 +11,18 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_vi.metrics import (
+    AURC,
+    OODAUROC,
     Accuracy,
     BrierScore,
+    ExcessAURC,
     ExpectedCalibrationError,
     GaussianMixtureCRPS,
     IntervalCoverage,
     IntervalWidth,
     MeanAbsoluteError,
     NegativeLogLikelihood,
+    OODFalsePositiveRate,
     R2Score,
     RootMeanSquaredError,
 )
@@ -41,6 +45,10 @@ CASES: dict[str, tuple[Callable[[], Metric], str]] = {
     "rmse": (RootMeanSquaredError, "regression"),
     "mae": (MeanAbsoluteError, "regression"),
     "r2": (lambda: R2Score(NUM_TARGETS), "regression"),
+    "aurc": (AURC, "selective"),
+    "excess aurc": (ExcessAURC, "selective"),
+    "ood auroc": (OODAUROC, "detection"),
+    "ood fpr": (lambda: OODFalsePositiveRate(0.9), "detection"),
 }
 
 
@@ -52,6 +60,11 @@ def make_data(kind: str, seed: int = 0, num_data: int = NUM_DATA) -> Batch:
         stds = 0.3 + torch.rand(means.shape, generator=generator)
         log_prob = torch.distributions.Normal(means, stds).log_prob(target).sum((-2, -1))
         return {"log_prob": log_prob, "means": means, "stds": stds, "preds": means.mean(0), "target": target}
+    if kind in {"selective", "detection"}:
+        scores = torch.randint(9, (num_data,), generator=generator) / 8
+        is_out = torch.rand(num_data, generator=generator) < 0.2 + 0.6 * scores
+        is_out[:2] = torch.tensor([True, False])
+        return {"uncertainty": scores, "loss": is_out.float(), "scores": scores, "target": is_out}
     pixels = (2, 5) if kind == "spatial" else ()
     logits = torch.randn(NUM_SAMPLES, num_data, NUM_CLASSES, *pixels, generator=generator)
     target = torch.randint(NUM_CLASSES, (num_data, *pixels), generator=generator)
@@ -71,6 +84,12 @@ def update(metric: Metric, data: Batch) -> Metric:
 
 def same(actual: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+def gathered_state(metric: Metric, name: str) -> Tensor:
+    """What a rank sends: torchmetrics joins the batches of a list first, and has an empty tensor for none."""
+    state = getattr(metric, name)
+    return torch.cat([torch.tensor([], dtype=metric.dtype), *state]) if isinstance(state, list) else state
 
 
 @pytest.fixture(params=CASES, name="case")
@@ -124,7 +143,7 @@ def test_ranks_of_unequal_share_agree_with_one_metric(case) -> None:
     factory, data = case
     ranks = [update(factory(), rows(data, 0, 4)), update(factory(), rows(data, 4, 23)), factory()]
     metric = ranks[0]
-    states = [[getattr(rank, name) for rank in ranks] for name in metric._reductions]
+    states = [[gathered_state(rank, name) for rank in ranks] for name in metric._reductions]
     gathered = iter(states)
     metric.distributed_available_fn = lambda: True
     metric.dist_sync_fn = lambda tensor, group: next(gathered)
@@ -174,9 +193,11 @@ def test_never_looks_at_values(case) -> None:
     factory, data = case
     metric = factory().to("meta")
     update(metric, {k: v.to("meta") for k, v in data.items()})
-    assert metric.compute().device.type == "meta"
+    if not isinstance(metric, OODAUROC):  # which takes the two kinds of data apart in the end
+        assert metric.compute().device.type == "meta"
     metric.reset()
-    assert all(getattr(metric, name).device.type == "meta" for name in metric._defaults)
+    states = [getattr(metric, name) for name in metric._defaults]
+    assert all(state.device.type == "meta" for state in states if isinstance(state, Tensor))
 
 
 def test_state_that_was_reset_in_inference_mode_can_be_used_outside(case) -> None:
@@ -202,9 +223,14 @@ def test_nothing_added_is_nan(case) -> None:
     assert value.isnan()
 
 
-def test_states_are_tensors_of_fixed_size(case) -> None:
+def test_states_are_tensors_of_fixed_size_or_two_numbers_for_each_datum(case) -> None:
     factory, data = case
     metric = factory()
+    if isinstance(metric, AURC | OODAUROC):
+        update(metric, data)
+        states = [getattr(metric, name) for name in metric._defaults]
+        assert [(state.shape, state.dtype) for (state,) in states] == [((NUM_DATA,), torch.float32)] * 2
+        return
     before = {name: getattr(metric, name).shape for name in metric._defaults}
     update(metric, data)
     assert before
@@ -216,5 +242,5 @@ def test_flags(case) -> None:
     metric = factory()
     assert metric.full_state_update is False
     assert metric.is_differentiable is False
-    expected = {Accuracy: True, R2Score: True, IntervalCoverage: None}.get(type(metric), False)
+    expected = {Accuracy: True, R2Score: True, OODAUROC: True, IntervalCoverage: None}.get(type(metric), False)
     assert metric.higher_is_better is expected

@@ -59,6 +59,10 @@ ARRAY_PLOTS: dict[str, Callable[[dict[str, Any]], Figure]] = {
         d["points"], d["labels"], d["grid"], d["probs"], d["uncertainty"]
     ),
 }
+ARRAY_PLOTS |= {
+    "risk": lambda d: plots.plot_risk_coverage({"std": d["std"], "mean": d["pred"]}, abs(d["y"])),
+    "ood": lambda d: plots.plot_ood_scores(d["std"], d["uncertainty"]),
+}
 LOG_PLOTS: dict[str, Callable[[Path], Figure]] = {
     "training": lambda path: plots.plot_training_metrics(path, ["train_nll", "val_nll"]),
     "objective": plots.plot_objective,

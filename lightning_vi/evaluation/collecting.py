@@ -1,0 +1,123 @@
+"""Predictions of a dataloader, reduced batch by batch, with or without a Trainer."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from lightning_vi.methods import UQMethod
+from lightning_vi.noise import private_random_state
+from lightning_vi.sampling import evaluating
+
+Reader: TypeAlias = Callable[[Mapping[str, Tensor], Any], tuple[Tensor, ...]]
+
+
+def collect(
+    method: UQMethod, dataloader: Iterable[Any], read: Reader, *, name: str, trainer: Trainer | None
+) -> tuple[Tensor, ...]:
+    """What a function reads off the predictions of every batch, joined over the batches.
+
+    The method's modes, device and trainer and the global random state are afterwards what they were, also after an
+    exception. A dataloader that shuffles does so in the same order in each call.
+
+    Args:
+        method: Who predicts.
+        dataloader: The batches.
+        read: From `predict_step`'s dictionary and its batch to tensors of shape [B].
+        name: The dataloader's name in errors.
+        trainer: Runs `Trainer.predict`; by default `predict_step` is called here, on the method's device.
+
+    Returns:
+        Tensors of shape [N] on the CPU, as many as `read` returns.
+
+    Raises:
+        TypeError: If the method or the dataloader is none.
+        ValueError: If there are no data, or the trainer's results stay in processes of its own.
+    """
+    if not isinstance(method, UQMethod):
+        raise TypeError(f"method must be a UQMethod, got a {type(method).__name__}")
+    if not isinstance(dataloader, Iterable) or isinstance(dataloader, Tensor | tuple | Mapping | str):
+        raise TypeError(
+            f"{name} must be a dataloader, such as datamodule.test_dataloader(), or a list of batches, "
+            f"got a {type(dataloader).__name__}"
+        )
+    if trainer is not None and isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+        raise ValueError(
+            "the trainer spawns processes, which hand nothing back; give one with strategy='ddp' or one device"
+        )
+    with evaluating(method), private_random_state(0, method.device), torch.no_grad():
+        batches = _predict(method, dataloader, read) if trainer is None else _run(trainer, method, dataloader, read)
+    if sum(len(batch[0]) for batch in batches) == 0:
+        raise ValueError(f"{name} has no data")
+    return tuple(torch.cat(column).cpu() for column in zip(*batches, strict=True))
+
+
+def check_not_nan(values: Tensor, name: str, dataloader: str) -> None:
+    """Refuses numbers that have no rank.
+
+    Args:
+        values: Shape [N].
+        name: What they are.
+        dataloader: The name of the dataloader that they belong to.
+
+    Raises:
+        ValueError: If any is NaN.
+    """
+    missing = int(values.isnan().sum())
+    if missing:
+        raise ValueError(f"{name} is NaN for {missing} of the {len(values)} data of {dataloader}")
+
+
+def _predict(method: UQMethod, dataloader: Iterable[Any], read: Reader) -> list[tuple[Tensor, ...]]:
+    batches = []
+    for index, on_host in enumerate(dataloader):
+        batch = method.on_before_batch_transfer(on_host, 0)
+        batch = method.transfer_batch_to_device(batch, method.device, 0)
+        batch = method.on_after_batch_transfer(batch, 0)
+        batches.append(read(method.predict_step(batch, index), batch))
+    return batches
+
+
+def _run(trainer: Trainer, method: UQMethod, dataloader: Iterable[Any], read: Reader) -> list[tuple[Tensor, ...]]:
+    collector = _Collector(read)
+    device, attached = method.device, method._trainer
+    # Lightning takes a list for several dataloaders.
+    loader = DataLoader(dataloader, batch_size=None) if isinstance(dataloader, list) else dataloader  # type: ignore[arg-type]
+    trainer.callbacks.append(collector)  # type: ignore[attr-defined]
+    try:
+        trainer.predict(method, loader, return_predictions=False)
+    finally:
+        trainer.callbacks.remove(collector)  # type: ignore[attr-defined]
+        method.to(device)
+        method.trainer = attached
+    return collector.batches
+
+
+class _Collector(Callback):
+    """Reads every batch off its prediction; in distributed prediction every rank gets those of all."""
+
+    def __init__(self, read: Reader) -> None:
+        self.read = read
+        self.batches: list[tuple[Tensor, ...]] = []
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,  # noqa: ARG002
+        pl_module: LightningModule,  # noqa: ARG002
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,  # noqa: ARG002
+        dataloader_idx: int = 0,  # noqa: ARG002
+    ) -> None:
+        self.batches.append(self.read(outputs, batch))
+
+    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        if trainer.world_size > 1:
+            own = [tuple(column.cpu() for column in batch) for batch in self.batches]
+            gathered: list[list[tuple[Tensor, ...]]] = [[]] * trainer.world_size
+            torch.distributed.all_gather_object(gathered, own)
+            self.batches = [batch for batches in gathered for batch in batches]

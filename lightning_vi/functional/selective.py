@@ -1,0 +1,242 @@
+r"""How good an uncertainty is at ranking data: risk and coverage, and the detection of foreign data.
+
+A model that may abstain keeps the data it is most certain of; its risk is the mean loss of those it keeps, its
+coverage their share of all. A detector flags the data whose score is large. Both look at the *order* of the
+scores alone: any increasing function of a score gives the same numbers.
+
+Equal scores cannot be told apart, so the order in which their rows happen to stand must not matter. Here they
+count as the average over all orders.
+
+Half and bfloat16 inputs are computed, and returned, in float32; counts are exact integers. Nothing here looks at
+a tensor's values to decide what to do, so nothing waits for a GPU. NaN in the inputs gives NaN.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "area_under_risk_coverage",
+    "auroc",
+    "excess_area_under_risk_coverage",
+    "false_positive_rate",
+    "risk_coverage_curve",
+]
+
+
+def risk_coverage_curve(uncertainty: Tensor, loss: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Returns the risk of the most certain data at each coverage.
+
+    .. math::
+        c_k = \frac{k}{N}, \qquad r_k = \frac{1}{k} \sum_{i=1}^{k} \ell_{(i)}, \qquad k = 1, \dots, N
+
+    where :math:`\ell_{(i)}` is the loss of the datum with the i-th smallest uncertainty. El-Yaniv and Wiener
+    (2010), "On the Foundations of Noise-free Selective Classification". Each datum of a tie has the mean loss of
+    the tie, which makes :math:`r_k` its expectation over a random order of them.
+
+    Args:
+        uncertainty: larger is less certain, any unit, shape ``[N]``.
+        loss: what each prediction costs, such as 1 for an error and 0 for none, shape ``[N]``.
+
+    Returns:
+        ``(coverage, risk)``, both of shape ``[N]``: 1/N, 2/N, ..., 1, and the mean loss of the data kept, in the
+        loss's unit.
+
+    Raises:
+        ValueError: if the shapes are not ``[N]`` or N is 0.
+
+    Example:
+        >>> coverage, risk = risk_coverage_curve(torch.tensor([0.1, 0.9, 0.5, 0.5]), torch.tensor([0, 1, 1, 0]))
+        >>> coverage
+        tensor([0.2500, 0.5000, 0.7500, 1.0000])
+        >>> risk
+        tensor([0.0000, 0.2500, 0.3333, 0.5000])
+    """
+    _check_vector("uncertainty", uncertainty)
+    if loss.shape != uncertainty.shape:
+        raise ValueError(f"loss must have the shape of uncertainty {list(uncertainty.shape)}, got {list(loss.shape)}")
+    uncertainty, loss = _at_least_float32(uncertainty), _at_least_float32(loss)
+    missing = uncertainty.isnan()
+    ascending, order = torch.where(missing, math.inf, uncertainty).sort()
+    first = torch.searchsorted(ascending, ascending)
+    behind = torch.searchsorted(ascending, ascending, right=True)
+    sum_of_tie = torch.zeros_like(loss).index_add(0, first, loss[order])
+    mean_of_tie = sum_of_tie[first] / (behind - first)
+    kept = torch.arange(1, len(loss) + 1, device=loss.device)
+    risk = mean_of_tie.cumsum(0) / kept
+    return kept.to(loss.dtype) / len(loss), torch.where(missing.any(), math.nan, risk)
+
+
+def area_under_risk_coverage(uncertainty: Tensor, loss: Tensor) -> Tensor:
+    r"""Returns the area under the risk-coverage curve (AURC), the mean of the risks at the N coverages.
+
+    .. math::
+        \mathrm{AURC} = \frac{1}{N} \sum_{k=1}^{N} r_k
+
+    Geifman, Uziel and El-Yaniv (2019), "Bias-Reduced Uncertainty Estimation for Deep Neural Classifiers". Lower
+    is better; a useless uncertainty has the mean loss.
+
+    Args:
+        uncertainty: larger is less certain, any unit, shape ``[N]``.
+        loss: what each prediction costs, shape ``[N]``.
+
+    Returns:
+        The area in the loss's unit, a scalar tensor.
+
+    Raises:
+        ValueError: if the shapes are not ``[N]`` or N is 0.
+
+    Example:
+        >>> area_under_risk_coverage(torch.tensor([0.1, 0.9, 0.5, 0.5]), torch.tensor([0, 1, 1, 0]))
+        tensor(0.2708)
+    """
+    return risk_coverage_curve(uncertainty, loss)[1].mean()
+
+
+def excess_area_under_risk_coverage(uncertainty: Tensor, loss: Tensor) -> Tensor:
+    r"""Returns the excess area under the risk-coverage curve (E-AURC): what the best order would save.
+
+    .. math::
+        \text{E-AURC} = \mathrm{AURC}(u, \ell) - \mathrm{AURC}(\ell, \ell)
+
+    The best order is that of the losses themselves, which no model reaches without luck. The difference makes
+    models of unlike accuracy comparable; Geifman, Uziel and El-Yaniv (2019), see `area_under_risk_coverage`.
+
+    Args:
+        uncertainty: larger is less certain, any unit, shape ``[N]``.
+        loss: what each prediction costs, shape ``[N]``.
+
+    Returns:
+        The difference in the loss's unit, a scalar tensor; never negative, 0 for the best order.
+
+    Raises:
+        ValueError: if the shapes are not ``[N]`` or N is 0.
+
+    Example:
+        >>> excess_area_under_risk_coverage(torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.0, 0.0, 1.0]))
+        tensor(0.)
+    """
+    best = area_under_risk_coverage(loss, loss)
+    return (area_under_risk_coverage(uncertainty, loss) - best).clamp_min(0)
+
+
+def auroc(scores_in: Tensor, scores_out: Tensor) -> Tensor:
+    r"""Returns the area under the ROC curve of a detector of out-of-distribution data.
+
+    .. math::
+        \mathrm{AUROC} = P(s_\mathrm{out} > s_\mathrm{in}) + \tfrac12 P(s_\mathrm{out} = s_\mathrm{in})
+
+    for one datum of each kind, taken at random: the statistic of Mann and Whitney over the number of pairs.
+    Out-of-distribution is the positive class, and a larger score speaks for it. 1 is perfect, 1/2 is chance. The
+    area does not depend on which class is called positive, as long as the scores change their sign with it.
+
+    Time is O(N log N) for N scores in all.
+
+    Args:
+        scores_in: scores of in-distribution data, shape ``[N]``.
+        scores_out: scores of out-of-distribution data, shape ``[M]``.
+
+    Returns:
+        The area between 0 and 1, a scalar tensor.
+
+    Raises:
+        ValueError: if a shape is not ``[N]`` or there are no scores.
+
+    Example:
+        >>> auroc(torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.3, 0.4]))
+        tensor(0.9167)
+    """
+    scores_in, scores_out = _detector_scores(scores_in, scores_out)
+    ascending = scores_in.sort().values
+    below = torch.searchsorted(ascending, scores_out).sum()
+    up_to = torch.searchsorted(ascending, scores_out, right=True).sum()
+    area = _ratio(below + up_to, 2 * len(scores_in) * len(scores_out), scores_in.dtype)
+    return torch.where(scores_in.isnan().any() | scores_out.isnan().any(), math.nan, area)
+
+
+def false_positive_rate(scores_in: Tensor, scores_out: Tensor, true_positive_rate: float = 0.95) -> Tensor:
+    r"""Returns the false positive rate at a given true positive rate; FPR95 at 0.95.
+
+    .. math::
+        \mathrm{FPR} = P(s_\mathrm{in} \ge t), \qquad
+        t = \max \{ t : P(s_\mathrm{out} \ge t) \ge \text{true\_positive\_rate} \}
+
+    Out-of-distribution is the positive class, as in Hendrycks, Mazeika and Dietterich (2019), "Deep Anomaly
+    Detection with Outlier Exposure": the result is the share of in-distribution data that is flagged by the
+    largest threshold which flags 95% of the out-of-distribution data. Scores equal to the threshold are flagged.
+    It is the first point of the ROC curve that reaches the rate, with no interpolation; 0 is perfect.
+
+    Liang, Li and Srikant (2018), "Enhancing The Reliability of Out-of-distribution Image Detection in Neural
+    Networks", call in-distribution positive instead: the share of out-of-distribution data that is accepted where
+    95% of the in-distribution data is. That number is another one, ``false_positive_rate(-scores_out, -scores_in)``.
+
+    Args:
+        scores_in: scores of in-distribution data, larger is more foreign, shape ``[N]``.
+        scores_out: scores of out-of-distribution data, shape ``[M]``.
+        true_positive_rate: the share of out-of-distribution data to flag, above 0 and at most 1.
+
+    Returns:
+        The rate between 0 and 1, a scalar tensor.
+
+    Raises:
+        ValueError: if a shape is not ``[N]``, there are no scores, or ``true_positive_rate`` is outside (0, 1].
+
+    Example:
+        >>> false_positive_rate(torch.tensor([0.1, 0.2, 0.3, 0.4]), torch.tensor([0.4, 0.5]))
+        tensor(0.2500)
+    """
+    scores_in, scores_out = _detector_scores(scores_in, scores_out)
+    num_flagged = count_that_reaches(true_positive_rate, len(scores_out), "true_positive_rate")
+    threshold = scores_out.sort(descending=True).values[num_flagged - 1]
+    rate = _ratio((scores_in >= threshold).sum(), len(scores_in), scores_in.dtype)
+    return torch.where(scores_in.isnan().any() | scores_out.isnan().any(), math.nan, rate)
+
+
+def count_that_reaches(share: float, total: int, name: str = "share") -> int:
+    """Returns the smallest count whose share of a total is at least the share asked for.
+
+    Args:
+        share: above 0 and at most 1.
+        total: how many there are, at least 1.
+        name: what an error calls ``share``.
+
+    Returns:
+        The smallest k with ``k / total >= share``, free of the rounding of ``share * total``.
+
+    Raises:
+        ValueError: if ``share`` is outside (0, 1].
+
+    Example:
+        >>> 0.55 * 100, count_that_reaches(0.55, 100)
+        (55.00000000000001, 55)
+    """
+    if not 0.0 < share <= 1.0:
+        raise ValueError(f"{name} must be above 0 and at most 1, got {share!r}")
+    count = max(1, math.floor(share * total) - 1)
+    while count / total < share:
+        count += 1
+    return count
+
+
+def _detector_scores(scores_in: Tensor, scores_out: Tensor) -> tuple[Tensor, Tensor]:
+    _check_vector("scores_in", scores_in)
+    _check_vector("scores_out", scores_out)
+    dtype = torch.promote_types(scores_in.dtype, scores_out.dtype)
+    dtype = torch.promote_types(dtype, torch.float32)
+    return scores_in.to(dtype), scores_out.to(dtype)
+
+
+def _ratio(count: Tensor, total: int, dtype: torch.dtype) -> Tensor:
+    # Dividing by a Python number multiplies by its rounded inverse on a GPU: then a / a may not be 1.
+    numerator = count.to(dtype)
+    return numerator / numerator.new_full((), total)
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _check_vector(name: str, tensor: Tensor) -> None:
+    if tensor.ndim != 1 or len(tensor) == 0:
+        raise ValueError(f"{name} must have shape [N] with N >= 1, got {list(tensor.shape)}")
