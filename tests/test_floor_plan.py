@@ -29,8 +29,8 @@ ALLOWED: dict[str, set[str]] = {
 }
 TOP_OF_THE_HOUSE = {"__init__", "cli", "demo"}
 FRAME_OF_METHODS = {
-    *("base", "batch", "closed_form", "elbo_method", "epoch_means", "fitted", "laplace_method", "optimizers", "point"),
-    "variational",
+    *("arguments", "base", "batch", "closed_form", "data_order", "elbo_method", "ensemble", "epoch_means", "fitted"),
+    *("laplace_method", "members", "mixtures", "optimizers", "point", "variational"),
 }
 
 

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from lightning_vi.backbones import MLP
-from lightning_vi.sampling import StackedRunner, StackedVectorization, call, stack_networks, stacked_tensors
+from lightning_vi.sampling import (
+    StackedRunner,
+    StackedVectorization,
+    call,
+    stack_networks,
+    stacked_tensors,
+    unstack_network,
+)
 
 S, B = 3, 4
 
@@ -171,3 +178,30 @@ def test_a_stack_shares_nothing_with_its_networks() -> None:
         for parameter in stacked.parameters():
             parameter.add_(1.0)
     assert all(same_state(copy_of_state(a), copy_of_state(b)) for a, b in zip(networks, twins, strict=True))
+
+
+@each_network
+def test_a_network_comes_back_out_of_a_stack(build: Callable[[], nn.Module], make_input: Callable[[], object]) -> None:
+    networks, x = different(build), make_input()
+    stacked = stack_networks(networks)
+    for index, network in enumerate(networks):
+        single = unstack_network(stacked, index)
+        assert same_state(copy_of_state(single), copy_of_state(network))
+        assert_close(call(single, x), call(network, x))  # type: ignore[arg-type]
+        assert len(list(single.parameters())) == len(list(network.parameters()))
+        with torch.no_grad():
+            next(single.parameters()).add_(1.0)
+    assert same_state(copy_of_state(unstack_network(stacked, 0)), copy_of_state(networks[0]))
+
+
+def test_tied_layers_of_a_chain_get_the_weights_under_either_name() -> None:
+    network = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3))
+    network[2].weight = network[0].weight
+    weights = {name: torch.randn(S, *value.shape) for name, value in network.named_parameters()}
+    assert "2.weight" not in weights
+    x = torch.randn(B, 3)
+    for mode in ("auto", "vmap", "loop"):
+        outputs = StackedRunner(network, mode)(weights, x)  # type: ignore[arg-type]
+        for index, output in enumerate(outputs):
+            hidden = torch.tanh(x @ weights["0.weight"][index].T + weights["0.bias"][index])
+            assert_close(output, hidden @ weights["0.weight"][index].T + weights["2.bias"][index])

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_vi.methods import UQMethod
+from lightning_vi.methods.batch import to_device
 from lightning_vi.noise import private_random_state
 from lightning_vi.sampling import evaluating
 
@@ -75,9 +76,7 @@ def check_not_nan(values: Tensor, name: str, dataloader: str) -> None:
 def _predict(method: UQMethod, dataloader: Iterable[Any], read: Reader) -> list[tuple[Tensor, ...]]:
     batches = []
     for index, on_host in enumerate(dataloader):
-        batch = method.on_before_batch_transfer(on_host, 0)
-        batch = method.transfer_batch_to_device(batch, method.device, 0)
-        batch = method.on_after_batch_transfer(batch, 0)
+        batch = to_device(method, on_host)
         batches.append(read(method.predict_step(batch, index), batch))
     return batches
 

@@ -32,15 +32,24 @@ class RunningMoments:
             samples: Shape [S, ...], of the same trailing shape in every call.
         """
         mean = samples.mean(0)
-        sum_of_squares = (samples - mean).square().sum(0)
-        size = samples.shape[0]
+        self.merge(samples.shape[0], mean, (samples - mean).square().mean(0))
+
+    def merge(self, count: int, mean: Tensor, variance: Tensor) -> None:
+        """Adds samples of which only the moments are known.
+
+        Args:
+            count: How many they are.
+            mean: Their mean, the shape of one sample.
+            variance: Their population variance, the shape of one sample.
+        """
+        sum_of_squares = variance * count
         if self.count == 0:
-            self.count, self.mean, self._sum_of_squares = size, mean, sum_of_squares
+            self.count, self.mean, self._sum_of_squares = count, mean, sum_of_squares
             return
-        total = self.count + size
+        total = self.count + count
         shift = mean - self.mean
-        self.mean = self.mean + shift * (size / total)
-        self._sum_of_squares = self._sum_of_squares + sum_of_squares + shift.square() * (self.count * size / total)
+        self.mean = self.mean + shift * (count / total)
+        self._sum_of_squares = self._sum_of_squares + sum_of_squares + shift.square() * (self.count * count / total)
         self.count = total
 
     @property

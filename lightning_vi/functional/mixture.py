@@ -11,7 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-__all__ = ["Mixture", "mixture_crps", "mixture_interval_covers", "mixture_quantile"]
+__all__ = ["Mixture", "join_mixtures", "mixture_crps", "mixture_interval_covers", "mixture_quantile"]
 
 # Elements of the largest temporary of a distribution function: 1 MiB in float32, which stays in a CPU cache.
 _MAX_ELEMENTS = 2**18
@@ -78,6 +78,39 @@ class Mixture:
     def _mean(self, function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
         size = max(1, _MAX_ELEMENTS // max(1, self.means.numel()))
         return torch.cat([function(chunk.unsqueeze(1)).mean(1) for chunk in torch.split(values, size)])
+
+
+def join_mixtures(mixtures: Sequence[Mixture]) -> Mixture:
+    """A mixture of the components of several mixtures, each component with the same weight.
+
+    Args:
+        mixtures: At least one, of the same target; all of counts or none.
+
+    Returns:
+        The mixture.
+
+    Raises:
+        ValueError: If some are of counts and others not.
+
+    Example:
+        >>> normal = torch.distributions.Normal(torch.zeros(2, 1), torch.ones(2, 1))
+        >>> join_mixtures([Mixture(normal.cdf, normal.mean, normal.stddev)] * 3).means.shape
+        torch.Size([6, 1])
+    """
+    if len({mixture.is_count for mixture in mixtures}) > 1:
+        raise ValueError("mixtures of counts and of other numbers cannot be joined")
+    dim = -mixtures[0].means.ndim
+    functions = [mixture.component_pmf for mixture in mixtures if mixture.component_pmf is not None]
+    return Mixture(
+        _side_by_side([mixture.component_cdf for mixture in mixtures], dim),
+        torch.cat([mixture.means for mixture in mixtures]),
+        torch.cat([mixture.stds for mixture in mixtures]),
+        _side_by_side(functions, dim) if functions else None,
+    )
+
+
+def _side_by_side(functions: Sequence[Callable[[Tensor], Tensor]], dim: int) -> Callable[[Tensor], Tensor]:
+    return lambda values: torch.cat([function(values) for function in functions], dim)
 
 
 @torch.no_grad()

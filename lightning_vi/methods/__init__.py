@@ -2,7 +2,9 @@
 
 from lightning_vi.methods.alpha_divergence_vi import AlphaDivergenceVI
 from lightning_vi.methods.base import UQMethod
+from lightning_vi.methods.deep_ensemble import DeepEnsemble
 from lightning_vi.methods.deterministic import Deterministic
+from lightning_vi.methods.ensemble import Ensemble
 from lightning_vi.methods.fitted import NotFittedError
 from lightning_vi.methods.full_rank_vi import FullRankVI
 from lightning_vi.methods.ivon import IVON
@@ -21,7 +23,9 @@ __all__ = [
     "IVON",
     "VBLL",
     "AlphaDivergenceVI",
+    "DeepEnsemble",
     "Deterministic",
+    "Ensemble",
     "FullRankVI",
     "Laplace",
     "LastLayerVI",

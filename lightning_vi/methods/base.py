@@ -14,6 +14,7 @@ from torchmetrics import MetricCollection
 
 from lightning_vi.functional import RunningMoments
 from lightning_vi.likelihoods import Likelihood, Prediction, RegressionLikelihood
+from lightning_vi.methods.arguments import check_at_least, is_plain
 from lightning_vi.methods.batch import split_batch, split_labelled_batch
 from lightning_vi.methods.epoch_means import EpochMeans
 from lightning_vi.methods.optimizers import LRSchedulerFactory, OptimizerFactory, build_optimizer
@@ -264,13 +265,18 @@ class UQMethod(LightningModule, ABC):
                 self.likelihood.check(outputs, target)
                 loss = self.likelihood.point_loss(outputs, target)
                 logged = {"train_loss": loss}
-                if self.trainer.world_size > 1:
-                    loss = loss + 0.0 * sum(p.sum() for p in self.parameters() if p.requires_grad)
+                loss = self._involving_all_parameters(loss)
             else:
                 outputs, terms = self.objective(x, target, num_data=self.num_data, kl_weight=self.effective_kl_weight())
                 loss = terms.loss
                 logged = self._logged_terms(terms)
         self._record(outputs.detach(), target, logged, batch_idx)
+        return loss
+
+    def _involving_all_parameters(self, loss: Tensor) -> Tensor:
+        """The same loss, with a gradient for each parameter where processes have to exchange them."""
+        if self.trainer.world_size > 1:
+            loss = loss + 0.0 * sum(p.sum() for p in self.parameters() if p.requires_grad)
         return loss
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -279,7 +285,10 @@ class UQMethod(LightningModule, ABC):
         interval: int = getattr(self.trainer, "log_every_n_steps", 0)
         if interval and (batch_idx + 1) % interval == 0:
             self.log("train_loss_step", logged["train_loss"], prog_bar=True)
-        self.train_metrics.update(preds=self.likelihood.point_prediction(outputs), target=target)
+        self.train_metrics.update(preds=self._point_prediction(outputs), target=target)
+
+    def _point_prediction(self, outputs: Tensor) -> Tensor:
+        return self.likelihood.point_prediction(outputs)
 
     def _logged_terms(self, terms: ObjectiveTerms) -> dict[str, Tensor]:
         return {"train_loss": terms.loss, "train_nll": terms.nll}
@@ -363,34 +372,3 @@ class UQMethod(LightningModule, ABC):
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _update(metrics: MetricCollection, inputs: Mapping[str, Any]) -> None:
     metrics.update(**inputs)
-
-
-def is_plain(value: Any) -> bool:
-    """Whether a value consists of numbers, strings and containers, which any checkpoint can hold.
-
-    Args:
-        value: A hyperparameter.
-
-    Returns:
-        False for classes, functions and other objects.
-    """
-    if isinstance(value, Mapping):
-        return all(map(is_plain, value.values()))
-    if isinstance(value, list | tuple):
-        return all(map(is_plain, value))
-    return value is None or isinstance(value, str | int | float)
-
-
-def check_at_least(name: str, value: int, minimum: int) -> None:
-    """Refuses a count that is too small.
-
-    Args:
-        name: The argument's name.
-        value: Its value.
-        minimum: The smallest value allowed.
-
-    Raises:
-        ValueError: If `value` is smaller, or no integer.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}")

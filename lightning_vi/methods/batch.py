@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lightning import LightningModule
 from torch import Tensor
 
 from lightning_vi.sampling import NetworkInput
@@ -46,6 +47,20 @@ def split_labelled_batch(batch: Any) -> tuple[NetworkInput, Tensor]:
     if target is None:
         raise TypeError(f"this step needs targets: (x, y) or {{'input': x, 'target': y}}, got {_describe(batch)}")
     return x, target
+
+
+def to_device(module: LightningModule, batch: Any) -> Any:
+    """A batch where a module is, by way of the module's own hooks.
+
+    Args:
+        module: Who will see it.
+        batch: Any batch.
+
+    Returns:
+        The batch as a Trainer would hand it on.
+    """
+    batch = module.on_before_batch_transfer(batch, 0)
+    return module.on_after_batch_transfer(module.transfer_batch_to_device(batch, module.device, 0), 0)
 
 
 def _describe(batch: Any) -> str:

@@ -3,7 +3,8 @@
 from torch import Tensor, nn
 
 from lightning_vi.likelihoods import Likelihood
-from lightning_vi.methods.base import UQMethod, check_at_least
+from lightning_vi.methods.arguments import check_at_least
+from lightning_vi.methods.base import UQMethod
 from lightning_vi.methods.optimizers import LRSchedulerFactory, OptimizerFactory
 from lightning_vi.objectives import ObjectiveTerms
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_vi.likelihoods import Prediction
 from lightning_vi.methods.base import UQMethod
+from lightning_vi.methods.batch import to_device
 from lightning_vi.noise import private_random_state
 from lightning_vi.sampling import NetworkInput
 
@@ -61,7 +62,7 @@ class FittedMethod(UQMethod):
         return super()._predict(x, num_samples, seed, return_samples)
 
     def _metric_inputs(self, x: NetworkInput, target: Tensor) -> dict[str, Any]:
-        if not self.is_fitted and self.trainer.state.fn == TrainerFn.FITTING:
+        if not self.is_fitted and self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             outputs = self.point_outputs(x).unsqueeze(0)
             self.likelihood.check(outputs, target)
             return self.likelihood.metric_inputs(outputs, target)
@@ -93,4 +94,4 @@ class FittedMethod(UQMethod):
         for index, batch in enumerate(loader):
             if index >= limit:
                 return
-            yield self.on_after_batch_transfer(self.transfer_batch_to_device(batch, self.device, 0), 0)
+            yield to_device(self, batch)

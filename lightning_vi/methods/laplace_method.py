@@ -24,7 +24,7 @@ from lightning_vi.curvature import (
 )
 from lightning_vi.functional import RunningMoments, entropy
 from lightning_vi.likelihoods import Likelihood, Prediction
-from lightning_vi.methods.base import is_plain
+from lightning_vi.methods.arguments import is_plain
 from lightning_vi.methods.batch import split_labelled_batch
 from lightning_vi.methods.closed_form import ClosedFormMethod
 from lightning_vi.methods.fitted import FittedMethod

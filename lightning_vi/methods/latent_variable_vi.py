@@ -36,7 +36,7 @@ from lightning_vi.backbones import MLP
 from lightning_vi.conversion import ModuleSelector
 from lightning_vi.functional import gaussian_kl
 from lightning_vi.likelihoods import Likelihood
-from lightning_vi.methods.base import check_at_least
+from lightning_vi.methods.arguments import check_at_least
 from lightning_vi.methods.variational import VariationalArguments, VariationalMethod
 from lightning_vi.noise import mix_seed
 from lightning_vi.objectives import ObjectiveTerms, negative_elbo

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from lightning_vi.conversion import ConversionReport, ModuleSelector, convert_to_rank_one
 from lightning_vi.layers import RankOneModule
 from lightning_vi.likelihoods import Likelihood
-from lightning_vi.methods.base import check_at_least
+from lightning_vi.methods.arguments import check_at_least
 from lightning_vi.methods.variational import VariationalArguments, VariationalMethod, draw_whole_weights
 from lightning_vi.objectives import ObjectiveTerms, negative_elbo
 from lightning_vi.sampling import NetworkInput, map_tensors

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from lightning_vi.conversion import ConversionReport, ModuleSelector, convert
 from lightning_vi.likelihoods import Likelihood
-from lightning_vi.methods.base import UQMethod, check_at_least, is_plain
+from lightning_vi.methods.arguments import check_at_least, is_plain
+from lightning_vi.methods.base import UQMethod
 from lightning_vi.methods.elbo_method import ElboMethod
 from lightning_vi.methods.optimizers import LRSchedulerFactory, OptimizerFactory, default_optimizer
 from lightning_vi.objectives import ObjectiveTerms, negative_elbo

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from lightning_vi.conversion import ModuleSelector, named_layers, reading_parent, select_layers
 from lightning_vi.layers import BayesianLastLayer, DenseLastLayer, DiagonalLastLayer, LowRankLastLayer
 from lightning_vi.likelihoods import Likelihood
-from lightning_vi.methods.base import is_plain
+from lightning_vi.methods.arguments import is_plain
 from lightning_vi.methods.closed_form import ClosedFormMethod
 from lightning_vi.methods.elbo_method import ElboMethod
 from lightning_vi.methods.optimizers import LRSchedulerFactory, OptimizerFactory, default_optimizer

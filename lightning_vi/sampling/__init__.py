@@ -3,7 +3,13 @@
 from lightning_vi.sampling.engine import SamplingEngine
 from lightning_vi.sampling.network import NetworkInput, call, evaluating, map_tensors, tensors
 from lightning_vi.sampling.options import VECTORIZATIONS, Vectorization
-from lightning_vi.sampling.stacked import StackedRunner, StackedVectorization, stack_networks, stacked_tensors
+from lightning_vi.sampling.stacked import (
+    StackedRunner,
+    StackedVectorization,
+    stack_networks,
+    stacked_tensors,
+    unstack_network,
+)
 
 __all__ = [
     "VECTORIZATIONS",
@@ -18,4 +24,5 @@ __all__ = [
     "stack_networks",
     "stacked_tensors",
     "tensors",
+    "unstack_network",
 ]

@@ -2,7 +2,8 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from operator import itemgetter
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +57,7 @@ class StackedRunner:
         names = {id(module): name for name, module in network.named_modules()}
         chain = unroll(network)
         self._chain = [(names[id(part)], part) for part in chain] if all(map(_is_plain, chain)) else []
+        self._first_names = _first_names(network)
         self._vmap_works = not any(isinstance(module, nn.RNNBase) for module in network.modules())
 
     def __call__(self, weights: Mapping[str, Tensor], x: NetworkInput, *, own_inputs: bool = False) -> Tensor:
@@ -113,16 +115,11 @@ class StackedRunner:
         return call_with(self.network, weights, x)
 
     def _loop(self, weights: Mapping[str, Tensor], x: NetworkInput, own_inputs: bool) -> Tensor:
-        num_sets = len(next(iter(weights.values())))
-        return torch.stack(
-            [
-                self._run(
-                    {name: value[index] for name, value in weights.items()},
-                    map_tensors(lambda tensor, index=index: tensor[index], x) if own_inputs else x,  # type: ignore[misc]
-                )
-                for index in range(num_sets)
-            ]
-        )
+        outputs = []
+        for index, values in enumerate(zip(*map(torch.unbind, weights.values()), strict=True)):
+            own = map_tensors(itemgetter(index), x) if own_inputs else x
+            outputs.append(self._run(dict(zip(weights, values, strict=True)), own))
+        return torch.stack(outputs)
 
     def _run_chain(self, weights: Mapping[str, Tensor], x: Tensor, own_inputs: bool) -> Tensor:
         num_sets = len(next(iter(weights.values())))
@@ -131,8 +128,7 @@ class StackedRunner:
             if not isinstance(part, nn.Linear):
                 hidden = part(hidden)
                 continue
-            weight = weights.get(f"{name}.weight" if name else "weight", part.weight)
-            bias = weights.get(f"{name}.bias" if name else "bias", part.bias)
+            weight, bias = (self._find(weights, name, part, parameter) for parameter in ("weight", "bias"))
             rows = hidden.reshape(num_sets, -1, hidden.shape[-1])
             turned = weight.expand(num_sets, *weight.shape[-2:]).mT
             if bias is None:
@@ -141,6 +137,11 @@ class StackedRunner:
                 rows = torch.baddbmm(bias.expand(num_sets, bias.shape[-1]).unsqueeze(1), rows, turned)
             hidden = rows.view(*hidden.shape[:-1], rows.shape[-1])
         return hidden
+
+    def _find(self, weights: Mapping[str, Tensor], name: str, part: nn.Module, parameter: str) -> Any:
+        full_name = f"{name}.{parameter}" if name else parameter
+        first_name = self._first_names.get(full_name, full_name)
+        return weights.get(full_name, weights.get(first_name, getattr(part, parameter)))
 
 
 def stack_networks(networks: Sequence[nn.Module]) -> nn.Module:
@@ -193,6 +194,37 @@ def stacked_tensors(network: nn.Module) -> dict[str, Tensor]:
         Each of shape [M, ...], by name.
     """
     return {**dict(network.named_parameters()), **dict(network.named_buffers())}
+
+
+def unstack_network(stacked: nn.Module, index: int) -> nn.Module:
+    """One of the networks in a stacked network, which shares no memory with it.
+
+    Args:
+        stacked: What `stack_networks` returned.
+        index: Which one.
+
+    Returns:
+        A network that can be called.
+    """
+    network = copy.deepcopy(stacked)
+    known: dict[Tensor, Tensor] = {}
+    for module in network.modules():
+        for slots in (module._parameters, module._buffers):
+            for name, tensor in slots.items():
+                if tensor is None:
+                    continue
+                if tensor not in known:
+                    value = tensor.detach()[index].clone()
+                    is_parameter = isinstance(tensor, nn.Parameter)
+                    known[tensor] = nn.Parameter(value, tensor.requires_grad) if is_parameter else value
+                slots[name] = known[tensor]  # type: ignore[assignment]
+    return network
+
+
+def _first_names(network: nn.Module) -> dict[str, str]:
+    """The name under which a tied parameter is listed, for each of its names."""
+    listed = {parameter: name for name, parameter in network.named_parameters()}
+    return {name: listed[parameter] for name, parameter in network.named_parameters(remove_duplicate=False)}
 
 
 def _is_plain(module: nn.Module) -> bool:

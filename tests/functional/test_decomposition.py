@@ -80,3 +80,13 @@ def test_mutual_information_is_never_negative() -> None:
     parts = decompose_entropy(probs, entropy(probs) + 1e-6)
     assert (parts.mutual_information == 0).all()
     assert torch.equal(parts.predictive_entropy, parts.mutual_information + parts.expected_entropy)
+
+
+def test_moments_of_parts_merge_into_those_of_all_samples() -> None:
+    samples = torch.randn(9, 4, dtype=torch.float64) * 3 + 100
+    moments = RunningMoments()
+    for part in samples.split([2, 1, 6]):
+        moments.merge(len(part), part.mean(0), part.var(0, correction=0))
+    assert moments.count == 9
+    torch.testing.assert_close(moments.mean, samples.mean(0))
+    torch.testing.assert_close(moments.variance, samples.var(0, correction=0))

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from lightning_vi.functional.mixture import Mixture, mixture_crps, mixture_interval_covers, mixture_quantile
+from lightning_vi.functional.mixture import (
+    Mixture,
+    join_mixtures,
+    mixture_crps,
+    mixture_interval_covers,
+    mixture_quantile,
+)
 from lightning_vi.functional.scoring import gaussian_mixture_crps, gaussian_mixture_quantile
 from lightning_vi.functional.special import (
     negative_binomial_cdf,
@@ -137,3 +143,33 @@ def test_an_interval_of_counts_covers_what_its_tails_leave() -> None:
 def test_a_level_outside_the_unit_interval_is_refused() -> None:
     with pytest.raises(ValueError, match="level must lie strictly between 0 and 1, got 1"):
         mixture_quantile(gaussians()[0], [1.0])
+
+
+def test_joined_mixtures_have_all_components() -> None:
+    first = torch.distributions.Normal(torch.randn(3, 4, 1), torch.rand(3, 4, 1) + 0.5)
+    second = torch.distributions.Normal(torch.randn(2, 4, 1), torch.rand(2, 4, 1) + 0.5)
+    joined = join_mixtures([Mixture(part.cdf, part.mean, part.stddev) for part in (first, second)])
+    values = torch.randn(6, 4, 1)
+    expected = torch.cat([part.cdf(values.unsqueeze(1)) for part in (first, second)], 1).mean(1)
+    assert_close(joined.cdf(values), expected)
+    target = torch.randn(4, 1)
+    exact = gaussian_mixture_crps(joined.means, joined.stds, target)
+    assert_close(mixture_crps(joined, target), exact, rtol=1e-3, atol=1e-4)
+
+
+def test_counts_are_joined_with_counts() -> None:
+    rates = torch.tensor([[[0.5]], [[4.0]], [[9.0]]])
+    pmf = lambda count, rate: torch.distributions.Poisson(rate).log_prob(count).exp()  # noqa: E731
+    parts = [
+        Mixture(lambda v, r=rate: poisson_cdf(v, r), rate[None], rate[None].sqrt(), lambda v, r=rate: pmf(v, r))
+        for rate in rates
+    ]
+    joined = join_mixtures(parts)
+    table = joined.table
+    assert joined.is_count
+    assert table is not None
+    counts = torch.arange(len(table)).double()
+    expected = np.mean([scipy.stats.poisson.cdf(counts, rate.item()) for rate in rates], axis=0)
+    close(table[:, 0, 0], expected, 1e-5)
+    with pytest.raises(ValueError, match="of counts and of other numbers cannot be joined"):
+        join_mixtures([parts[0], Mixture(lambda v: v, rates, rates)])

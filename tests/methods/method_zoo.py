@@ -1,5 +1,6 @@
 """Every method and every likelihood, each on a small problem; a new method adds one line to METHODS."""
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from lightning_vi import (
     IVON,
     VBLL,
     AlphaDivergenceVI,
+    DeepEnsemble,
     Deterministic,
     FullRankVI,
     Laplace,
@@ -42,6 +44,7 @@ from lightning_vi.methods import UQMethod
 from lightning_vi.methods.fitted import FittedMethod
 
 TRAIN, TEST = 3, 7  # numbers of samples
+MEMBERS = 4
 ROWS = 12
 
 
@@ -163,6 +166,7 @@ METHODS: dict[str, Callable[..., UQMethod]] = {
     "Laplace, all layers": partial(
         Laplace, structure="diagonal", stochastic_module_names=None, num_mc_samples_test=TEST
     ),
+    "DeepEnsemble": partial(DeepEnsemble, num_members=MEMBERS),
     "LastLayerVI": partial(LastLayerVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
 }
 
@@ -184,13 +188,13 @@ ONLY = {
 POINT = {"Deterministic", "MeanVarianceEstimation"}
 """Methods without epistemic uncertainty."""
 
-NO_KL = POINT | {"Laplace", "Laplace, full", "Laplace, all layers"}
+NO_KL = POINT | {"DeepEnsemble", "Laplace", "Laplace, full", "Laplace, all layers"}
 """Methods without a divergence in their loss."""
 
 EXACT = ("LastLayerVI", "VBLL", "Laplace")
 """Methods with a closed form for Gaussian noise."""
 
-NO_ELBO = {"AlphaDivergenceVI"}
+NO_ELBO = {"AlphaDivergenceVI", "DeepEnsemble"}
 """Methods whose loss is no negative evidence lower bound, and has an oracle of its own."""
 
 PAIRS = [(m, p) for m in METHODS for p in PROBLEMS if p in ONLY.get(m, PROBLEMS)]
@@ -225,8 +229,13 @@ class Case:
         return self.method_name.startswith(EXACT) and self.problem_name.startswith("Gaussian")
 
     @property
+    def num_functions(self) -> float:
+        """How many different networks can be sampled."""
+        return {"DeepEnsemble": MEMBERS}.get(self.method_name, 1 if self.is_point else math.inf)
+
+    @property
     def is_stochastic(self) -> bool:
-        return not (self.is_point or self.is_exact)
+        return self.num_functions == math.inf and not self.is_exact
 
     def backbone(self) -> nn.Module:
         """The problem's network, with a further input where the method needs one."""
