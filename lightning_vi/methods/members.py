@@ -20,21 +20,21 @@ def make_networks(backbone: nn.Module | Callable[[], nn.Module], num_networks: i
         num_networks: M.
 
     Returns:
-        M networks that share nothing with each other or with `backbone`.
+        M networks, the first of which is `backbone` itself where that is a network.
 
     Raises:
         TypeError: If `backbone` is neither a network nor makes networks.
         ValueError: If a module with parameters cannot make new ones.
     """
     if isinstance(backbone, nn.Module):
-        return [copy.deepcopy(backbone), *(reinitialised(backbone) for _ in range(num_networks - 1))]
+        return [backbone, *(reinitialised(backbone) for _ in range(num_networks - 1))]
     if not callable(backbone):
         raise TypeError(f"backbone must be a network or a function that makes one, got a {type(backbone).__name__}")
     networks = [backbone() for _ in range(num_networks)]
     for network in networks:
         if not isinstance(network, nn.Module):
             raise TypeError(f"backbone must make networks, got a {type(network).__name__}")
-    return [copy.deepcopy(network) for network in networks]
+    return networks
 
 
 def reinitialised(network: nn.Module) -> nn.Module:

@@ -126,7 +126,8 @@ def test_an_ensemble_of_one_is_its_member(network: Any, likelihood: Any, target:
     single = Deterministic(backbone, likelihood(), optimizer=adam)
     ensemble = DeepEnsemble(backbone, likelihood(), num_members=1, optimizer=adam)
     logged = fit(single, data, max_epochs=3), fit(ensemble, data, max_epochs=3)
-    assert logged[1]["train_loss"] == pytest.approx(logged[0]["train_loss"], rel=1e-4)
+    for name in logged[0].keys() & {"train_loss", "train_nll", "train_rmse", "train_accuracy"}:
+        assert logged[1][name] == pytest.approx(logged[0][name], rel=1e-4)
     for key, value in single.predict(X).as_dict().items():
         assert_close(ensemble.predict(X).as_dict()[key], value, rtol=1e-4, atol=1e-6)
         assert_close(ensemble.member(0).predict(X).as_dict()[key], value, rtol=1e-4, atol=1e-6)
@@ -226,13 +227,14 @@ def test_batches_that_differ_in_shape() -> None:
 
 
 def test_gradients_are_clipped_member_by_member() -> None:
-    for algorithm in ("norm", "value"):
+    """Also where they are small, and are left alone then."""
+    for algorithm, largest in (("norm", 0.2), ("value", 0.2), ("norm", 2.0)):
         torch.manual_seed(1)
         backbone = MLP(3, [4], 1)
         torch.manual_seed(2)
         ensemble = DeepEnsemble(backbone, Gaussian(), num_members=M, optimizer=partial(torch.optim.SGD, lr=0.5))
         alone = [ensemble.member(index) for index in range(M)]
-        options: dict[str, Any] = {"gradient_clip_val": 0.2, "gradient_clip_algorithm": algorithm, "max_epochs": 2}
+        options: dict[str, Any] = {"gradient_clip_val": largest, "gradient_clip_algorithm": algorithm, "max_epochs": 2}
         fit(ensemble, loader(X, Y), **options)
         for index, single in enumerate(alone):
             fit(single, loader(X, Y), **options)
@@ -333,6 +335,16 @@ def test_diversity_is_what_pairs_of_members_differ_in() -> None:
     assert classifier.diversity(X) > 0
     assert DeepEnsemble(MLP(3, [5], 1), Gaussian(), num_members=1).diversity(X) == 0
     assert DeepEnsemble(MLP(3, [5], 3), Categorical(3), num_members=1).diversity(X) == 0
+
+
+def test_training_metrics_are_those_of_all_members() -> None:
+    data, rate = loader(X, Y, shuffle=True), partial(torch.optim.SGD, lr=0.0)
+    ensemble = DeepEnsemble(MLP(3, [5], 1), StudentT(), num_members=M, optimizer=rate)
+    logged = fit(ensemble, data)
+    errors = torch.stack([ensemble.member(index).predict(X).mean - Y for index in range(M)])
+    assert logged["train_rmse"] == [pytest.approx(errors.square().mean().sqrt().item(), rel=1e-4)]
+    losses = [fit(ensemble.member(index), data)["train_loss"][0] for index in range(M)]
+    assert logged["train_loss"] == [pytest.approx(sum(losses) / M, rel=1e-4)]
 
 
 def test_it_can_be_put_together_from_other_methods(tmp_path: Path) -> None:
