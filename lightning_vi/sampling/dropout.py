@@ -21,7 +21,6 @@ from lightning_vi.sampling.network import (
     call,
     device_of,
     map_tensors,
-    no_fused_attention,
     tensors,
     treats_rows_alike,
     unroll,
@@ -80,7 +79,7 @@ class DropoutSampler:
         if not tail and isinstance(features, Tensor):
             yield features.expand(num_samples, *features.shape)
             return
-        repeats = set(seen.layouts) == {(0, 1)} and isinstance(features, Tensor) and all(map(_is_known, tail))
+        repeats = isinstance(features, Tensor) and all(map(_is_known, tail))
         most_rows = max(1, MAX_ACTIVATIONS_PER_PASS["cpu" if device_of(x).type == "cpu" else "others"] // seen.width)
         num_rows = max(1, batch_size(features))
         chunk = math.ceil(num_samples / math.ceil(num_samples / max(1, most_rows // num_rows)))
@@ -113,7 +112,6 @@ class DropoutSampler:
         first, *rest = parts
         with (
             private_random_state(mix_seed(seed, samples.start), device_of(x)),
-            no_fused_attention(),
             _Masks(seed, samples, seen.layouts),
         ):
             hidden = call(first, map_tensors(copies, x))

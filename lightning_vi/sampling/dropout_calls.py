@@ -47,7 +47,7 @@ _RECURRENT = {torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu}
 class DropoutMode(TorchFunctionMode, ABC):
     """Hands each dropout in its body to `drop`, whether the network is in training mode or not.
 
-    In evaluation mode torch's fused attention has to be switched off, see `no_fused_attention`.
+    torch's attention takes no fused path, which would skip its dropout, while any such mode is in force.
     """
 
     @abstractmethod

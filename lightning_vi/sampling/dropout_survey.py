@@ -13,14 +13,7 @@ from torch.overrides import TorchFunctionMode
 from lightning_vi.noise import private_random_state
 from lightning_vi.sampling.dropout_calls import DROPOUT_FUNCTIONS, DropoutKind, DropoutMode
 from lightning_vi.sampling.dropout_layers import dropout_layers
-from lightning_vi.sampling.network import (
-    NetworkInput,
-    call,
-    device_of,
-    evaluating,
-    map_tensors,
-    no_fused_attention,
-)
+from lightning_vi.sampling.network import NetworkInput, call, device_of, evaluating, map_tensors
 
 Layout = tuple[int, int]
 """The dimension in which a batch of B rows has B k entries, row after row, and k."""
@@ -55,7 +48,7 @@ def survey(parts: Sequence[nn.Module], x: NetworkInput) -> DropoutSurvey:
         What was seen.
     """
     network = nn.ModuleList(parts)
-    with torch.no_grad(), evaluating(network), no_fused_attention(), private_random_state(0, device_of(x)):
+    with torch.no_grad(), evaluating(network), private_random_state(0, device_of(x)):
         two, three = _look(network, x, 2), _look(network, x, 3)
     layouts: Iterator[Layout | None] = (
         _layout(*shapes) if len(two.shapes) == len(three.shapes) else None

@@ -18,10 +18,13 @@ from helpers import copy_of_state, fit, loader, normal, quiet_trainer, same_stat
 from network_zoo import Attending, Recurrent
 from torch import Tensor, nn
 from torch.testing import assert_close
+from torch.utils.hooks import RemovableHandle
 
 from lightning_vi import MCDropout
 from lightning_vi.backbones import MLP
 from lightning_vi.likelihoods import Categorical, Gaussian, HeteroscedasticGaussian
+from lightning_vi.sampling import DropoutSampler, hooks_behind
+from lightning_vi.sampling.engine import MAX_ACTIVATIONS_PER_PASS
 
 X, Y = normal(12, 3), normal(12, 1)
 
@@ -140,27 +143,39 @@ def test_passes_are_bounded(
     make: Callable[[], nn.Module], shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By samples and then by rows, without a change in the numbers."""
-    method, x = MCDropout(make(), Gaussian()).eval(), torch.randn(7, *shape)
-    expected = samples(method, x, 5)
-    sizes: list[int] = []
-    method.backbone[-1].register_forward_hook(lambda _, inputs, output: sizes.append(len(output)))  # type: ignore[index, operator]
-    for limit, chunk in ((10**6, 5), (2000, None), (1, 1)):
-        monkeypatch.setitem(method.sampler.prediction_samples.__globals__["MAX_ACTIVATIONS_PER_PASS"], "cpu", limit)
-        chunks = [len(part) for part in method.sampled_outputs(x, 5, 0)]
-        assert sum(chunks) == 5
-        assert chunk is None or max(chunks) == chunk
-        assert_close(samples(method, x, 5), expected, rtol=1e-4, atol=1e-5)
-    bare = MLP(3, [100], 1, dropout_p=0.5)
-    method = MCDropout(bare, Gaussian())
-    expected = samples(method, X, 4)
-    widest: list[int] = []
-    handle = method.backbone[2].register_forward_pre_hook(lambda _, inputs: widest.append(inputs[0].numel()))  # type: ignore[index, operator]
-    monkeypatch.setitem(method.sampler.prediction_samples.__globals__["MAX_ACTIVATIONS_PER_PASS"], "cpu", 500)
-    samples(method, X[:5], 4)
-    handle.remove()
-    assert max(widest) <= 500
-    widest.clear()
-    assert_close(samples(method, X, 4), expected)
+    method, x = MCDropout(make(), Gaussian()), torch.randn(7, *shape)
+    expected, run, rows = samples(method, x, 5), DropoutSampler._run, []
+
+    def spy(self: Any, parts: Any, x: Tensor, chosen: range, *rest: Any) -> Tensor:
+        rows.append(len(x) * len(chosen))
+        return run(self, parts, x, chosen, *rest)
+
+    monkeypatch.setattr(DropoutSampler, "_run", spy)
+    width = method.sampler._survey[1].width  # type: ignore[index]
+    for most, chunk, largest in ((35, 5, 35), (34, 3, 21), (14, 2, 14), (7, 1, 7), (3, 1, 3), (0, 1, 1)):
+        monkeypatch.setitem(MAX_ACTIVATIONS_PER_PASS, "cpu", most * width + width // 2)
+        rows.clear()
+        chunks = list(method.sampled_outputs(x, 5, 0))
+        assert_close(torch.cat(chunks), expected, rtol=1e-4, atol=1e-5)
+        assert max(map(len, chunks)) == chunk
+        assert max(rows) == largest
+
+
+def test_the_width_is_that_of_what_is_run_for_each_sample() -> None:
+    network = nn.Sequential(nn.Linear(3, 90), nn.Linear(90, 5), nn.Dropout(), nn.Linear(5, 40), nn.Linear(40, 1))
+    method = MCDropout(network, Gaussian())
+    samples(method, X)
+    assert method.sampler._survey[1].width == 40  # type: ignore[index]
+
+
+def test_a_network_that_mixes_rows_keeps_samples_apart() -> None:
+    class Centred(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x - x.mean(0)
+
+    drawn = samples(MCDropout(nn.Sequential(nn.Dropout(), Centred()), Gaussian(num_targets=3)), X)
+    assert_close(drawn.sum(1), torch.zeros(6, 3), rtol=0.0, atol=1e-5)
+    assert drawn.var(0).mean() > 0.01
 
 
 def test_masks_applied_by_hand() -> None:
@@ -339,6 +354,22 @@ def test_packed_sequences_see_the_same_functions_on_every_split() -> None:
     assert_close(plain, drawn)
 
 
+def test_a_packed_sequence_of_full_length_is_as_good_as_a_padded_one() -> None:
+    class Padded(nn.Module):
+        def __init__(self, recurrent: nn.Module) -> None:
+            super().__init__()
+            self.recurrent = recurrent
+
+        def forward(self, x: Tensor) -> Tensor:
+            output: Tensor = self.recurrent(x)[1][-1]
+            return output
+
+    network, x = Packed(), torch.randn(4, 5, 2)
+    padded = MCDropout(Padded(network.recurrent), Gaussian(num_targets=3))
+    packed = MCDropout(network, Gaussian(num_targets=3))
+    assert_close(samples(packed, (x, torch.full((4,), 5))), samples(padded, x))
+
+
 class OwnAttention(nn.Module):
     """A call of its own of scaled dot products, of grouped queries if there are fewer keys than queries."""
 
@@ -400,6 +431,15 @@ def test_dropout_of_a_transformer_layer_is_on_at_prediction() -> None:
     for part in (attention_alone.dropout, attention_alone.dropout1, attention_alone.dropout2):
         part.p = 0.0
     assert MCDropout(attention_alone, Gaussian(num_targets=4)).predict(x).epistemic_var.amin() > 1e-6
+
+
+def test_dropout_of_a_padded_transformer_is_on_at_prediction() -> None:
+    """With a padding mask torch would take nested tensors."""
+    layer = nn.TransformerEncoderLayer(4, 2, dim_feedforward=6, dropout=0.3, batch_first=True)
+    mask = torch.arange(5) >= torch.tensor([[5], [3], [2]])
+    x = {"src": torch.randn(3, 5, 4), "src_key_padding_mask": mask}
+    drawn = samples(MCDropout(nn.TransformerEncoder(layer, 2), Gaussian(num_targets=4)), x)
+    assert drawn.var(0)[~mask].amin() > 1e-6
 
 
 def test_classes() -> None:
@@ -488,6 +528,17 @@ def test_no_warning_where_all_is_well() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         MCDropout(MLP(3, [4], 1, dropout_p=0.1), Gaussian()).predict(X)
+
+
+def test_hooks_of_a_new_process_do_not_take_the_place_of_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = MCDropout(MLP(3, [4], 1), Gaussian(), dropout_p=0.4, dropout_module_names=[0])
+    expected, data = method.predict(X), pickle.dumps(method)
+    monkeypatch.setattr(RemovableHandle, "next_id", 0)
+    twin = pickle.loads(data)
+    for _ in range(max(twin.backbone[0]._forward_hooks) + 2):
+        twin.backbone[0].register_forward_hook(lambda *_: None)
+    assert len(hooks_behind(twin.backbone[0])) == 1
+    assert_close(twin.predict(X).epistemic_var, expected.epistemic_var)
 
 
 def test_copies_do_not_share_hooks() -> None:

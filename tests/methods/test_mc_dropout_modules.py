@@ -59,7 +59,8 @@ def test_dropout_stands_behind_the_named_modules(selectors: Any, names: list[str
     assert behind(method) == names
     assert not any(hooks_behind(module) for module in network.modules())
     assert list(method.backbone.state_dict()) == list(before)
-    assert_close(method.eval()(X), network(X))
+    assert_close(method.eval()(X), network.eval()(X))
+    assert_close(method.backbone(X), network(X))
     assert method.predict(X, num_samples=20).epistemic_var.mean() > 1e-4
     method.backbone.load_state_dict(before)
 
