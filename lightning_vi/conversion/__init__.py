@@ -1,6 +1,7 @@
 """Stochastic layers by module name."""
 
 from lightning_vi.conversion.convert import convert
+from lightning_vi.conversion.dropout import put_dropout_behind
 from lightning_vi.conversion.layers import named_layers, reading_parent
 from lightning_vi.conversion.rank_one import convert_to_rank_one
 from lightning_vi.conversion.report import ConversionReport, ModuleReport
@@ -13,6 +14,7 @@ __all__ = [
     "convert",
     "convert_to_rank_one",
     "named_layers",
+    "put_dropout_behind",
     "reading_parent",
     "select_layers",
 ]

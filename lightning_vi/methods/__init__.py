@@ -12,6 +12,7 @@ from lightning_vi.methods.laplace import Laplace
 from lightning_vi.methods.last_layer_vi import LastLayerVI
 from lightning_vi.methods.latent_variable_vi import LatentVariableVI
 from lightning_vi.methods.low_rank_vi import LowRankVI
+from lightning_vi.methods.mc_dropout import MCDropout
 from lightning_vi.methods.mean_field_vi import MeanFieldVI
 from lightning_vi.methods.mean_variance_estimation import MeanVarianceEstimation
 from lightning_vi.methods.radial_vi import RadialVI
@@ -31,6 +32,7 @@ __all__ = [
     "LastLayerVI",
     "LatentVariableVI",
     "LowRankVI",
+    "MCDropout",
     "MeanFieldVI",
     "MeanVarianceEstimation",
     "NotFittedError",

@@ -1,5 +1,15 @@
 """S forward passes of a network: with stochastic layers, or with weights drawn outside of it."""
 
+from lightning_vi.sampling.dropout import DropoutSampler
+from lightning_vi.sampling.dropout_calls import WithoutDropout
+from lightning_vi.sampling.dropout_layers import (
+    DropoutBehind,
+    dropout_layers,
+    dropout_rate,
+    hooks_behind,
+    set_dropout_rate,
+)
+from lightning_vi.sampling.dropout_survey import watch_functional_dropout
 from lightning_vi.sampling.engine import SamplingEngine
 from lightning_vi.sampling.network import NetworkInput, call, evaluating, map_tensors, tensors
 from lightning_vi.sampling.options import VECTORIZATIONS, Vectorization
@@ -13,16 +23,24 @@ from lightning_vi.sampling.stacked import (
 
 __all__ = [
     "VECTORIZATIONS",
+    "DropoutBehind",
+    "DropoutSampler",
     "NetworkInput",
     "SamplingEngine",
     "StackedRunner",
     "StackedVectorization",
     "Vectorization",
+    "WithoutDropout",
     "call",
+    "dropout_layers",
+    "dropout_rate",
     "evaluating",
+    "hooks_behind",
     "map_tensors",
+    "set_dropout_rate",
     "stack_networks",
     "stacked_tensors",
     "tensors",
     "unstack_network",
+    "watch_functional_dropout",
 ]

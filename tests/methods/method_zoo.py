@@ -24,6 +24,7 @@ from lightning_vi import (
     LastLayerVI,
     LatentVariableVI,
     LowRankVI,
+    MCDropout,
     MeanFieldVI,
     MeanVarianceEstimation,
     RadialVI,
@@ -167,6 +168,7 @@ METHODS: dict[str, Callable[..., UQMethod]] = {
         Laplace, structure="diagonal", stochastic_module_names=None, num_mc_samples_test=TEST
     ),
     "DeepEnsemble": partial(DeepEnsemble, num_members=MEMBERS),
+    "MCDropout": partial(MCDropout, dropout_p=0.3, dropout_module_names=[0], num_mc_samples_test=TEST),
     "LastLayerVI": partial(LastLayerVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
 }
 
@@ -188,7 +190,7 @@ ONLY = {
 POINT = {"Deterministic", "MeanVarianceEstimation"}
 """Methods without epistemic uncertainty."""
 
-NO_KL = POINT | {"DeepEnsemble", "Laplace", "Laplace, full", "Laplace, all layers"}
+NO_KL = POINT | {"DeepEnsemble", "MCDropout", "Laplace", "Laplace, full", "Laplace, all layers"}
 """Methods without a divergence in their loss."""
 
 EXACT = ("LastLayerVI", "VBLL", "Laplace")

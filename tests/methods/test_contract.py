@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 from helpers import copy_of_state, same_state
-from method_zoo import ROWS, TEST, Case, each_case, fail_in_forward, global_states, modes
+from method_zoo import METHODS, ROWS, TEST, Case, each_case, fail_in_forward, global_states, modes
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -174,8 +174,7 @@ def test_elbo_is_per_datum_and_differentiable(case: Case) -> None:
 def test_the_callers_backbone_and_likelihood_stay_untouched(case: Case) -> None:
     backbone, likelihood = case.backbone(), case.problem.likelihood()
     before = copy_of_state(backbone) | copy_of_state(likelihood)
-    make = type(case.build())
-    method = make(backbone, likelihood)
+    method = METHODS[case.method_name](backbone, likelihood)
     x, target = case.problem.data()
     optimizer = torch.optim.SGD(method.parameters(), lr=1.0)
     method.elbo(x, target, num_data=50).loss.backward()
