@@ -2,6 +2,7 @@
 
 from lightning_vi.methods import (
     IVON,
+    SNGP,
     VBLL,
     AlphaDivergenceVI,
     Deterministic,
@@ -19,6 +20,7 @@ from lightning_vi.methods import (
 
 __all__ = [
     "IVON",
+    "SNGP",
     "VBLL",
     "AlphaDivergenceVI",
     "Deterministic",

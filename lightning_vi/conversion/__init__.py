@@ -1,6 +1,7 @@
 """Stochastic layers by module name."""
 
 from lightning_vi.conversion.convert import convert
+from lightning_vi.conversion.last_layer import find_last_layer, replace_layer
 from lightning_vi.conversion.layers import named_layers, reading_parent
 from lightning_vi.conversion.rank_one import convert_to_rank_one
 from lightning_vi.conversion.report import ConversionReport, ModuleReport
@@ -12,7 +13,9 @@ __all__ = [
     "ModuleSelector",
     "convert",
     "convert_to_rank_one",
+    "find_last_layer",
     "named_layers",
     "reading_parent",
+    "replace_layer",
     "select_layers",
 ]

@@ -3,6 +3,7 @@
 from lightning_vi.curvature.base import Linearisation
 from lightning_vi.curvature.blocks import Block, choose_blocks, flat_weights
 from lightning_vi.curvature.evidence import best_prior_precision, log_evidence
+from lightning_vi.curvature.last_layer import is_pointwise
 from lightning_vi.curvature.linearisation import linearise
 from lightning_vi.curvature.structures import (
     Curvature,
@@ -23,6 +24,7 @@ __all__ = [
     "best_prior_precision",
     "choose_blocks",
     "flat_weights",
+    "is_pointwise",
     "linearise",
     "log_evidence",
 ]

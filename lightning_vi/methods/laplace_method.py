@@ -168,6 +168,12 @@ class LaplaceMethod(FittedMethod, ClosedFormMethod, PointMethod):
         reduced: Tensor = self.trainer.strategy.reduce(tensor, reduce_op="sum")
         return reduced
 
+    def undecayed_parameters(self) -> Iterable[nn.Parameter]:
+        """The likelihood's parameters, and the weights with a posterior where a given prior is their decay."""
+        yield from super().undecayed_parameters()
+        if not self._tunes_prior:
+            yield from (self.backbone.get_parameter(name) for block in self._blocks for name in block.names)
+
     def objective(  # noqa: D102
         self, x: NetworkInput, target: Tensor, *, num_data: int | None, kl_weight: float
     ) -> tuple[Tensor, ObjectiveTerms]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lightning_vi import (
     IVON,
+    SNGP,
     VBLL,
     AlphaDivergenceVI,
     Deterministic,
@@ -163,6 +164,7 @@ METHODS: dict[str, Callable[..., UQMethod]] = {
     "Laplace, all layers": partial(
         Laplace, structure="diagonal", stochastic_module_names=None, num_mc_samples_test=TEST
     ),
+    "SNGP": partial(SNGP, num_random_features=16, num_mc_samples_test=TEST),
     "LastLayerVI": partial(LastLayerVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
 }
 
@@ -187,7 +189,10 @@ POINT = {"Deterministic", "MeanVarianceEstimation"}
 NO_KL = POINT | {"Laplace", "Laplace, full", "Laplace, all layers"}
 """Methods without a divergence in their loss."""
 
-EXACT = ("LastLayerVI", "VBLL", "Laplace")
+PENALISED = {"SNGP"}
+"""Methods with a prior's penalty in place of a divergence, which is not logged."""
+
+EXACT = ("LastLayerVI", "VBLL", "Laplace", "SNGP")
 """Methods with a closed form for Gaussian noise."""
 
 NO_ELBO = {"AlphaDivergenceVI"}
@@ -214,6 +219,10 @@ class Case:
     @property
     def has_kl(self) -> bool:
         return self.method_name not in NO_KL
+
+    @property
+    def logs_kl(self) -> bool:
+        return self.has_kl and self.method_name not in PENALISED
 
     @property
     def has_elbo(self) -> bool:
