@@ -91,7 +91,7 @@ class SNGP(LaplaceMethod):
         likelihood: Likelihood,
         *,
         num_random_features: int = 1024,
-        length_scale: float = 1.0,
+        length_scale: float = 0.5,
         normalize_features: bool = False,
         spectral_norm_bound: float | None = 0.95,
         structure: Structure = "per_output",
