@@ -2,6 +2,7 @@
 
 from lightning_vi.methods import (
     IVON,
+    SNGP,
     VBLL,
     AlphaDivergenceVI,
     DeepEnsemble,
@@ -22,6 +23,7 @@ from lightning_vi.methods import (
 
 __all__ = [
     "IVON",
+    "SNGP",
     "VBLL",
     "AlphaDivergenceVI",
     "DeepEnsemble",

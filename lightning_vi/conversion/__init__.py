@@ -2,6 +2,7 @@
 
 from lightning_vi.conversion.convert import convert
 from lightning_vi.conversion.dropout import put_dropout_behind
+from lightning_vi.conversion.last_layer import find_last_layer, replace_layer
 from lightning_vi.conversion.layers import named_layers, reading_parent
 from lightning_vi.conversion.rank_one import convert_to_rank_one
 from lightning_vi.conversion.report import ConversionReport, ModuleReport
@@ -13,8 +14,10 @@ __all__ = [
     "ModuleSelector",
     "convert",
     "convert_to_rank_one",
+    "find_last_layer",
     "named_layers",
     "put_dropout_behind",
     "reading_parent",
+    "replace_layer",
     "select_layers",
 ]

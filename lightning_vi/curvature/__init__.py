@@ -1,9 +1,17 @@
 """The curvature of a likelihood around a trained network."""
 
+from lightning_vi.curvature.base import Linearisation
 from lightning_vi.curvature.blocks import Block, choose_blocks, flat_weights
 from lightning_vi.curvature.evidence import best_prior_precision, log_evidence
-from lightning_vi.curvature.linearisation import Linearisation, linearise
-from lightning_vi.curvature.structures import Curvature, DiagonalCurvature, FullCurvature, KroneckerCurvature
+from lightning_vi.curvature.last_layer import is_pointwise
+from lightning_vi.curvature.linearisation import linearise
+from lightning_vi.curvature.structures import (
+    Curvature,
+    DiagonalCurvature,
+    FullCurvature,
+    KroneckerCurvature,
+    PerOutputCurvature,
+)
 
 __all__ = [
     "Block",
@@ -12,9 +20,11 @@ __all__ = [
     "FullCurvature",
     "KroneckerCurvature",
     "Linearisation",
+    "PerOutputCurvature",
     "best_prior_precision",
     "choose_blocks",
     "flat_weights",
+    "is_pointwise",
     "linearise",
     "log_evidence",
 ]

@@ -1,12 +1,5 @@
-r"""A network as a linear function of its weights, around the present ones.
+"""Any network as a linear function of its weights, by automatic differentiation."""
 
-.. math:: f_{w + \delta}(x) \approx f_w(x) + J(x)\, \delta
-
-E is the number of a datum's outputs, P that of the weights in all blocks; J has the shape [B, E, P] and is never built
-where the only block is the last layer.
-"""
-
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, cast
@@ -16,143 +9,14 @@ from torch import Tensor, nn
 from torch.func import jacrev
 from torch.nn import functional as F
 
+from lightning_vi.curvature.base import Linearisation
 from lightning_vi.curvature.blocks import Block
+from lightning_vi.curvature.last_layer import LastLayerLinearisation, is_pointwise
 from lightning_vi.sampling import NetworkInput, call, map_tensors, tensors
 from lightning_vi.sampling.network import call_with, no_fused_attention
 
 MAX_JACOBIAN = 2**24
 """Numbers in a Jacobian that is held at once."""
-
-
-class Linearisation(ABC):
-    """A linearised network on one batch.
-
-    Attributes:
-        outputs: The network's outputs [B, ...].
-    """
-
-    outputs: Tensor
-
-    @abstractmethod
-    def outer_products(self, factor: Tensor) -> Tensor:
-        r"""The generalised Gauss-Newton matrix :math:`\sum_n J_n^\top L_n L_n^\top J_n`.
-
-        Args:
-            factor: L, shape [B, E, R].
-
-        Returns:
-            Shape [P, P].
-        """
-
-    @abstractmethod
-    def squares(self, factor: Tensor) -> Tensor:
-        """Its diagonal.
-
-        Args:
-            factor: L, shape [B, E, R].
-
-        Returns:
-            Shape [P].
-        """
-
-    @abstractmethod
-    def kronecker_factors(self, factor: Tensor) -> list[tuple[Tensor, Tensor, int]]:
-        r"""Second moments of each block's inputs, and of the gradients of its outputs.
-
-        Args:
-            factor: L, shape [B, E, R].
-
-        Returns:
-            For each block the sums :math:`\sum a a^\top` and :math:`\sum b b^\top` over data and positions, of shapes
-            [inputs, inputs] and [outputs, outputs], and how many inputs a were summed.
-        """
-
-    @abstractmethod
-    def squared_norms(self, basis: Tensor | None, weights: Tensor) -> Tensor:
-        r"""Variances of the outputs, :math:`\sum_p (J Q)_{ep}^2 v_p`.
-
-        Args:
-            basis: Q, shape [P, P], None for the identity.
-            weights: v, shape [P].
-
-        Returns:
-            Shape [B, E].
-        """
-
-    @abstractmethod
-    def kronecker_norms(self, bases: Sequence[tuple[Tensor, Tensor]], weights: Sequence[Tensor]) -> Tensor:
-        """Variances of the outputs where the basis of each block is a Kronecker product.
-
-        Args:
-            bases: For each block orthogonal matrices of its outputs [outputs, outputs] and inputs [inputs, inputs].
-            weights: For each block, shape [outputs, inputs].
-
-        Returns:
-            Shape [B, E].
-        """
-
-    @abstractmethod
-    def changes(self, deltas: Tensor) -> Tensor:
-        r"""What changes of the weights change, :math:`J \delta`.
-
-        Args:
-            deltas: Shape [S, P].
-
-        Returns:
-            Shape [S, *shape of `outputs`].
-        """
-
-
-class LastLayerLinearisation(Linearisation):
-    """A linear last layer on features [B, T, F], one feature being 1 for the bias; E counts T times its outputs."""
-
-    def __init__(self, features: Tensor, outputs: Tensor, has_bias: bool) -> None:
-        rows = features.reshape(len(features), -1, features.shape[-1])
-        self.features = F.pad(rows, (0, 1), value=1.0) if has_bias else rows
-        self.outputs = outputs
-        self.width = outputs.shape[-1]
-
-    def _per_position(self, factor: Tensor) -> Tensor:
-        return factor.view(len(factor), -1, self.width, factor.shape[-1])
-
-    def outer_products(self, factor: Tensor) -> Tensor:  # noqa: D102
-        num_weights = self.width * self.features.shape[-1]
-        if self.features.shape[1] > 1:
-            gradients = torch.einsum("btkr,btf->brkf", self._per_position(factor), self.features).flatten(0, 1)
-            return gradients.flatten(1).mT @ gradients.flatten(1)
-        features = self.features[:, 0]
-        information = (factor @ factor.mT).flatten(1)
-        products = torch.einsum("bf,bg->bfg", features, features).flatten(1)
-        width, num_features = self.width, features.shape[-1]
-        gram = (information.mT @ products).view(width, width, num_features, num_features)
-        return gram.transpose(1, 2).reshape(num_weights, num_weights)
-
-    def squares(self, factor: Tensor) -> Tensor:  # noqa: D102
-        if self.features.shape[1] == 1:
-            return (factor.square().sum(-1).mT @ self.features[:, 0].square()).flatten()
-        gradients = torch.einsum("btkr,btf->brkf", self._per_position(factor), self.features)
-        return gradients.square().sum((0, 1)).flatten()
-
-    def kronecker_factors(self, factor: Tensor) -> list[tuple[Tensor, Tensor, int]]:  # noqa: D102
-        inputs = self.features.flatten(0, 1)
-        gradients = self._per_position(factor).movedim(2, -1).reshape(-1, self.width)
-        return [(inputs.mT @ inputs, gradients.mT @ gradients, len(inputs))]
-
-    def squared_norms(self, basis: Tensor | None, weights: Tensor) -> Tensor:  # noqa: D102
-        num_features = self.features.shape[-1]
-        if basis is None:
-            return (self.features.square() @ weights.view(self.width, num_features).mT).flatten(1)
-        by_output = basis.view(self.width, num_features, -1)
-        covariances = torch.einsum("kfp,p,kgp->kfg", by_output, weights, by_output)
-        return torch.einsum("btf,kfg,btg->btk", self.features, covariances, self.features).flatten(1)
-
-    def kronecker_norms(self, bases: Sequence[tuple[Tensor, Tensor]], weights: Sequence[Tensor]) -> Tensor:  # noqa: D102
-        (of_outputs, of_inputs), (values,) = bases[0], weights
-        return ((self.features @ of_inputs).square() @ (of_outputs.square() @ values).mT).flatten(1)
-
-    def changes(self, deltas: Tensor) -> Tensor:  # noqa: D102
-        weights = deltas.view(len(deltas), self.width, -1)
-        return torch.einsum("btf,skf->sbtk", self.features, weights).view(len(deltas), *self.outputs.shape)
 
 
 class NetworkLinearisation(Linearisation):
@@ -213,6 +77,19 @@ class NetworkLinearisation(Linearisation):
         parts = ((factor[rows].mT @ jacobian).square().sum((0, 1)) for rows, jacobian in self._parts())
         return torch.stack(list(parts)).sum(0)
 
+    def _per_block(self, jacobian: Tensor) -> list[Tensor]:
+        """A Jacobian's columns by block and output, each of shape [..., outputs, inputs]."""
+        parts = jacobian.split_with_sizes([block.size for block in self.blocks], -1)
+        return [part.reshape(*part.shape[:-1], *block.shape) for part, block in zip(parts, self.blocks, strict=True)]
+
+    def per_output_products(self, factor: Tensor) -> list[Tensor]:  # noqa: D102
+        totals = [factor.new_zeros(block.shape[0], block.shape[1], block.shape[1]) for block in self.blocks]
+        for rows, jacobian in self._parts():
+            gradients = (factor[rows].mT @ jacobian).flatten(0, 1)
+            for total, part in zip(totals, self._per_block(gradients), strict=True):
+                total += part.movedim(0, -1) @ part.transpose(0, 1)
+        return totals
+
     def kronecker_factors(self, factor: Tensor) -> list[tuple[Tensor, Tensor, int]]:  # noqa: D102
         layers = [self.network.get_submodule(block.module_name) for block in self.blocks]
         outputs, calls = self._watched(layers)
@@ -257,17 +134,22 @@ class NetworkLinearisation(Linearisation):
         parts = ((jacobian if basis is None else jacobian @ basis) for _, jacobian in self._parts())
         return torch.cat([part.square() @ weights for part in parts])
 
-    def kronecker_norms(self, bases: Sequence[tuple[Tensor, Tensor]], weights: Sequence[Tensor]) -> Tensor:  # noqa: D102
-        sizes, variances = [block.size for block in self.blocks], []
+    def per_output_norms(self, bases: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:  # noqa: D102
+        variances = []
         for _, jacobian in self._parts():
             terms = [
-                (of_outputs.mT @ part.reshape(*part.shape[:-1], *block.shape) @ of_inputs)
-                .square()
-                .mul(values)
-                .sum((-2, -1))
-                for block, part, (of_outputs, of_inputs), values in zip(
-                    self.blocks, jacobian.split_with_sizes(sizes, -1), bases, weights, strict=True
-                )
+                torch.einsum("bekf,kfp->bekp", part, basis).square().mul(values).sum((-2, -1))
+                for part, basis, values in zip(self._per_block(jacobian), bases, weights, strict=True)
+            ]
+            variances.append(torch.stack(terms).sum(0))
+        return torch.cat(variances)
+
+    def kronecker_norms(self, bases: Sequence[tuple[Tensor, Tensor]], weights: Sequence[Tensor]) -> Tensor:  # noqa: D102
+        variances = []
+        for _, jacobian in self._parts():
+            terms = [
+                (of_outputs.mT @ part @ of_inputs).square().mul(values).sum((-2, -1))
+                for part, (of_outputs, of_inputs), values in zip(self._per_block(jacobian), bases, weights, strict=True)
             ]
             variances.append(torch.stack(terms).sum(0))
         return torch.cat(variances)
@@ -314,11 +196,11 @@ def linearise(network: nn.Module, blocks: Sequence[Block], x: NetworkInput) -> L
         x: Input, each tensor of shape [B, ...].
 
     Returns:
-        A cheap one where the only block is a linear layer whose output is the network's.
+        A cheap one where the only block is a linear layer, or a convolution of width 1, whose output is the network's.
     """
     if len(blocks) == 1 and blocks[0].is_matrix:
         layer = network.get_submodule(blocks[0].module_name)
-        if isinstance(layer, nn.Linear):
+        if is_pointwise(layer):
             calls: list[tuple[Tensor, Tensor]] = []
             handle = layer.register_forward_hook(partial(_remember, calls))
             try:
@@ -326,5 +208,5 @@ def linearise(network: nn.Module, blocks: Sequence[Block], x: NetworkInput) -> L
             finally:
                 handle.remove()
             if len(calls) == 1 and calls[0][1] is outputs:
-                return LastLayerLinearisation(calls[0][0], outputs.detach(), layer.bias is not None)
+                return LastLayerLinearisation(layer, calls[0][0], outputs.detach())
     return NetworkLinearisation(network, blocks, x)

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from lightning_vi.curvature.base import Linearisation
 from lightning_vi.curvature.blocks import Block
-from lightning_vi.curvature.linearisation import Linearisation
 
 Terms = Iterable[tuple[Linearisation, Tensor]]
 """Linearised batches with the factors L [B, E, R] of their outputs' information."""
@@ -110,12 +110,7 @@ class FullCurvature(Curvature):
 
     def __init__(self, blocks: Sequence[Block], max_mebibytes: float = 256.0) -> None:
         super().__init__(blocks)
-        mebibytes = 4 * self.num_weights**2 / 2**20
-        if mebibytes > max_mebibytes:
-            raise ValueError(
-                f"structure='full' needs {mebibytes:.0f} MiB for {self.num_weights} weights, more than "
-                f"max_mebibytes={max_mebibytes:g}: use 'kronecker' or 'diagonal', or choose fewer modules"
-            )
+        _check_size("full", self.num_weights**2, self.num_weights, max_mebibytes)
         self.register_buffer("basis", torch.eye(self.num_weights))
         self.register_buffer("values", torch.zeros(self.num_weights))
 
@@ -133,6 +128,57 @@ class FullCurvature(Curvature):
 
     def draw(self, noise: Tensor, prior_precision: Tensor) -> Tensor:  # noqa: D102
         return (noise / (self.values + prior_precision).sqrt()) @ self.basis.mT
+
+
+class PerOutputCurvature(Curvature):
+    """The blocks of the matrix that belong to the weights behind one output of a layer each.
+
+    In a last layer nothing is left out where the likelihood's information of the outputs is diagonal.
+
+    Args:
+        blocks: The weights.
+        max_mebibytes: The largest size of all blocks together.
+
+    Raises:
+        ValueError: If they would be larger.
+    """
+
+    def __init__(self, blocks: Sequence[Block], max_mebibytes: float = 256.0) -> None:
+        super().__init__(blocks)
+        numbers = sum(block.size * block.shape[1] for block in blocks)
+        _check_size("per_output", numbers, self.num_weights, max_mebibytes)
+        for index, block in enumerate(self.blocks):
+            outputs, inputs = block.shape
+            self.register_buffer(f"basis_{index}", torch.eye(inputs).repeat(outputs, 1, 1))
+            self.register_buffer(f"values_{index}", torch.zeros(outputs, inputs))
+
+    def _of_blocks(self, kind: str) -> list[Tensor]:
+        return [self.get_buffer(f"{kind}_{index}") for index in range(len(self.blocks))]
+
+    def fit(self, terms: Terms, reduction: Reduction) -> None:  # noqa: D102
+        totals: list[Tensor] = []
+        for linearisation, factor in terms:
+            products = linearisation.per_output_products(factor)
+            totals = [total.add_(more) for total, more in zip(totals, products, strict=True)] if totals else products
+        for total, basis, values in zip(totals, self._of_blocks("basis"), self._of_blocks("values"), strict=True):
+            eigenvalues, eigenvectors = symmetric_eigen(reduction(total))
+            values.copy_(eigenvalues)
+            basis.copy_(eigenvectors)
+
+    def eigenvalues(self) -> Tensor:  # noqa: D102
+        return torch.cat([values.flatten() for values in self._of_blocks("values")])
+
+    def variances(self, linearisation: Linearisation, prior_precision: Tensor) -> Tensor:  # noqa: D102
+        weights = [1 / (values + prior_precision) for values in self._of_blocks("values")]
+        return linearisation.per_output_norms(self._of_blocks("basis"), weights)
+
+    def draw(self, noise: Tensor, prior_precision: Tensor) -> Tensor:  # noqa: D102
+        parts = noise.split_with_sizes([block.size for block in self.blocks], -1)
+        drawn = []
+        for part, values, basis in zip(parts, self._of_blocks("values"), self._of_blocks("basis"), strict=True):
+            scaled = part.view(-1, *values.shape) / (values + prior_precision).sqrt()
+            drawn.append((scaled.transpose(0, 1) @ basis.mT).transpose(0, 1).flatten(1))
+        return torch.cat(drawn, -1)
 
 
 class KroneckerCurvature(Curvature):
@@ -194,14 +240,23 @@ class KroneckerCurvature(Curvature):
         return torch.cat(drawn, -1)
 
 
+def _check_size(structure: str, numbers: int, num_weights: int, max_mebibytes: float) -> None:
+    mebibytes = 4 * numbers / 2**20
+    if mebibytes > max_mebibytes:
+        raise ValueError(
+            f"structure={structure!r} needs {mebibytes:.0f} MiB for {num_weights} weights, more than "
+            f"max_mebibytes={max_mebibytes:g}: use 'kronecker' or 'diagonal', or choose fewer modules"
+        )
+
+
 def symmetric_eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues and eigenvectors of a positive semidefinite matrix, in float64 where the device has it.
+    """Eigenvalues and eigenvectors of positive semidefinite matrices, in float64 where the device has it.
 
     Args:
-        matrix: Shape [n, n].
+        matrix: Shape [..., n, n].
 
     Returns:
-        Eigenvalues [n], negative ones set to zero, and eigenvectors as columns [n, n], of the matrix's type.
+        Eigenvalues [..., n], negative ones set to zero, and eigenvectors as columns [..., n, n], of the matrix's type.
     """
     precise = matrix if matrix.device.type == "mps" else matrix.double()
     values, vectors = torch.linalg.eigh((precise + precise.mT) / 2)

@@ -26,7 +26,9 @@ from lightning_vi.layers.estimators import (
 from lightning_vi.layers.linear import VariationalLinear
 from lightning_vi.layers.module import VariationalModule, make_variational, num_inputs_of
 from lightning_vi.layers.parameters import SharedParameters, StochasticParameters, stochastic_parameters
+from lightning_vi.layers.random_features import RandomFourierFeatures
 from lightning_vi.layers.rank_one import SCALES, RankOneModule, make_rank_one
+from lightning_vi.layers.spectral_norm import BoundedModule, bound_spectral_norm, can_be_bounded
 
 VARIATIONAL_COUNTERPART: dict[type[nn.Module], type[VariationalLayer]] = {
     layer.torch_parent: layer
@@ -48,9 +50,11 @@ __all__ = [
     "SCALES",
     "VARIATIONAL_COUNTERPART",
     "BayesianLastLayer",
+    "BoundedModule",
     "DenseLastLayer",
     "DiagonalLastLayer",
     "LowRankLastLayer",
+    "RandomFourierFeatures",
     "RankOneModule",
     "SharedParameters",
     "StochasticParameters",
@@ -64,6 +68,8 @@ __all__ = [
     "VariationalLinear",
     "VariationalModule",
     "activation_moments",
+    "bound_spectral_norm",
+    "can_be_bounded",
     "check_estimator",
     "make_rank_one",
     "make_variational",

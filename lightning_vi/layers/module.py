@@ -5,12 +5,13 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from lightning_vi.layers.mixin import ModuleMixin, mixed_class
 from lightning_vi.layers.parameters import SharedParameters, StochasticParameters
 from lightning_vi.posteriors import InitialStd
 from lightning_vi.priors import GaussianPrior, Prior
 
 
-class VariationalModule(nn.Module):
+class VariationalModule(ModuleMixin):
     """Mixin for a module some of whose parameters have posteriors; all that it knows of them is in `_stochastic`.
 
     The module computes what it always did, with the weights that stand in its slots: drawn ones within a sampled
@@ -28,44 +29,10 @@ class VariationalModule(nn.Module):
                 return stochastic.mu(name)
         return value
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        """Pickles a class made by `variational_class` as the two classes that it was made of."""
-        cls, reduced = type(self), super().__reduce_ex__(protocol)
-        parts = cls.__dict__.get("_made_of")
-        return reduced if parts is None else (_new, parts, *reduced[2:])
-
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any, **kwargs: Any) -> None:
         if "_stochastic" in self.__dict__:
             self._stochastic.prepare_for(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-
-def variational_class(mixin: type[VariationalModule], original: type[nn.Module]) -> type[VariationalModule]:
-    """A class that adds a mixin to the class of a module.
-
-    Args:
-        mixin: `VariationalModule` or a subclass.
-        original: The module's class.
-
-    Returns:
-        A subclass of both, the same one in every call.
-    """
-    if issubclass(original, mixin):
-        return original
-    if getattr(mixin, "torch_parent", None) is original:
-        return mixin
-    parts = (mixin, original)
-    if parts not in _CLASSES:
-        _CLASSES[parts] = type(f"{mixin.class_prefix}{original.__name__}", parts, {"_made_of": parts})
-    return _CLASSES[parts]
-
-
-_CLASSES: dict[tuple[type[VariationalModule], type[nn.Module]], type[VariationalModule]] = {}
-
-
-def _new(mixin: type[VariationalModule], original: type[nn.Module]) -> VariationalModule:
-    cls = variational_class(mixin, original)
-    return cls.__new__(cls)
 
 
 def make_variational(
@@ -102,7 +69,7 @@ def make_variational(
     """
     given = prior if isinstance(prior, Mapping) else dict.fromkeys(names, GaussianPrior() if prior is None else prior)
     priors = {name: given[name].for_parameter(name, module.get_parameter(name), num_inputs[name]) for name in names}
-    cls = variational_class(mixin, type(module))
+    cls = mixed_class(mixin, type(module))
     stochastic = StochasticParameters(module, priors, estimator, init_std, shared)
     if type(module) is not cls:
         object.__setattr__(module, "__class__", cls)

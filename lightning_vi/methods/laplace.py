@@ -15,7 +15,8 @@ weights w with a posterior `stochastic_module_names`; the rest are points
 :math:`w^*`                the trained weights
 :math:`J`                  Jacobian of the network's outputs
 :math:`\Lambda_n`          Fisher information of the likelihood at the outputs of n
-:math:`\sum_n`             `structure`: whole, a Kronecker product a layer, diagonal
+:math:`\sum_n`             `structure`: whole, a block an output, a Kronecker product
+                           a layer, diagonal
 :math:`s`                  `prior_std`
 =========================  ==========================================================
 """
@@ -46,12 +47,14 @@ class Laplace(LaplaceMethod):
         likelihood: The observation model; it is copied.
         stochastic_module_names: Modules with a posterior, by name, glob, index, class or predicate: the last layer by
             default, None for all. Frozen weights have none.
-        structure: ``"full"``, ``"kronecker"`` (linear layers and convolutions) or ``"diagonal"``.
+        structure: ``"full"``; ``"per_output"``, one block for the weights behind each output of a layer, which in a
+            last layer leaves nothing out for `Gaussian` and `HeteroscedasticGaussian`; ``"kronecker"``, for linear
+            layers and convolutions; or ``"diagonal"``.
         prior_std: Prior standard deviation s of each weight with a posterior. A number belongs to the training too, as
             the penalty :math:`\lVert w \rVert^2 / 2 s^2 N`. With ``"marginal_likelihood"`` training goes without it,
             and s is chosen at the end, so that the evidence is largest.
         predictive: ``"probit"`` or ``"sampling"``, for classification.
-        max_mebibytes: The largest full matrix allowed.
+        max_mebibytes: The largest size of the matrices of the first two structures.
         num_mc_samples_test: Samples for prediction where it has no closed form.
         burnin_epochs: Epochs on the likelihood's point loss.
         optimizer: Makes the optimizer from an iterable of parameters.

@@ -16,6 +16,7 @@ from lightning_vi.curvature import (
     FullCurvature,
     KroneckerCurvature,
     Linearisation,
+    PerOutputCurvature,
     best_prior_precision,
     choose_blocks,
     flat_weights,
@@ -34,7 +35,7 @@ from lightning_vi.noise import sample_noise
 from lightning_vi.objectives import ObjectiveTerms
 from lightning_vi.sampling import NetworkInput, evaluating, map_tensors
 
-Structure = Literal["full", "kronecker", "diagonal"]
+Structure = Literal["full", "per_output", "kronecker", "diagonal"]
 Predictive = Literal["probit", "sampling"]
 PriorStd = float | Literal["marginal_likelihood"]
 
@@ -49,10 +50,10 @@ class LaplaceMethod(FittedMethod, ClosedFormMethod, PointMethod):
         backbone: Any network; it is copied.
         likelihood: The observation model; it is copied.
         stochastic_module_names: Modules with a posterior, by name, glob, index, class or predicate; None for all.
-        structure: ``"full"``, ``"kronecker"`` or ``"diagonal"``.
+        structure: ``"full"``, ``"per_output"``, ``"kronecker"`` or ``"diagonal"``.
         prior_std: Prior standard deviation of each weight, or ``"marginal_likelihood"``.
         predictive: How classes are predicted: ``"probit"`` or ``"sampling"``.
-        max_mebibytes: The largest full matrix allowed.
+        max_mebibytes: The largest size of the matrices of the first two structures.
         num_mc_samples_test: Samples for prediction where it has no closed form.
         burnin_epochs: Epochs on the likelihood's point loss.
         optimizer: Makes the optimizer from an iterable of parameters.
@@ -82,6 +83,7 @@ class LaplaceMethod(FittedMethod, ClosedFormMethod, PointMethod):
     ) -> None:
         makers: dict[str, Callable[[Sequence[Block]], Curvature]] = {
             "full": partial(FullCurvature, max_mebibytes=max_mebibytes),
+            "per_output": partial(PerOutputCurvature, max_mebibytes=max_mebibytes),
             "kronecker": KroneckerCurvature,
             "diagonal": DiagonalCurvature,
         }
@@ -165,6 +167,12 @@ class LaplaceMethod(FittedMethod, ClosedFormMethod, PointMethod):
             return tensor
         reduced: Tensor = self.trainer.strategy.reduce(tensor, reduce_op="sum")
         return reduced
+
+    def undecayed_parameters(self) -> Iterable[nn.Parameter]:
+        """The likelihood's parameters, and the weights with a posterior where a given prior is their decay."""
+        yield from super().undecayed_parameters()
+        if not self._tunes_prior:
+            yield from (self.backbone.get_parameter(name) for block in self._blocks for name in block.names)
 
     def objective(  # noqa: D102
         self, x: NetworkInput, target: Tensor, *, num_data: int | None, kl_weight: float

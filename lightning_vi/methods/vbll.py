@@ -26,7 +26,7 @@ from typing import Literal, cast
 
 from torch import Tensor, nn
 
-from lightning_vi.conversion import ModuleSelector, named_layers, reading_parent, select_layers
+from lightning_vi.conversion import ModuleSelector, find_last_layer, named_layers, replace_layer
 from lightning_vi.layers import BayesianLastLayer, DenseLastLayer, DiagonalLastLayer, LowRankLastLayer
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.methods.arguments import is_plain
@@ -114,7 +114,7 @@ class VBLL(ClosedFormMethod, ElboMethod):
         if parameterization not in makers:
             raise ValueError(f"parameterization must be one of {list(makers)}, got {parameterization!r}")
         head = makers[parameterization](cast(nn.Linear, layers[name]), prior_std=prior_std, init_std=init_std)
-        network = _replaced(network, layers[name], head)
+        network = replace_layer(network, layers[name], head)
         if freeze_backbone:
             own = {id(parameter) for parameter in head.parameters()}
             for parameter in network.parameters():
@@ -200,34 +200,10 @@ class VBLL(ClosedFormMethod, ElboMethod):
 
 def _last_layer(network: nn.Module, layers: Mapping[str, nn.Module], names: Sequence[ModuleSelector]) -> str:
     """The name of the layer to replace."""
-    chosen = sorted({name for _, found in select_layers(network, layers, names) for name in found})
-    if len(chosen) != 1:
-        raise ValueError(f"stochastic_module_names={names!r} must select one layer, the last, but selects {chosen}")
-    (name,) = chosen
+    name = find_last_layer(network, layers, names)
     layer, label = layers[name], repr(name) if name else "the root"
     if not isinstance(layer, nn.Linear) or type(layer).forward is not nn.Linear.forward:
         raise ValueError(
             f"stochastic_module_names={names!r} must select a linear layer, but {label} is a {type(layer).__name__}"
         )
-    reader = reading_parent(network, name)
-    if reader is not None:
-        raise ValueError(f"the last layer must be called, but {label} is not: its parent {reader} reads its weight")
-    own = {id(parameter) for parameter in layer.parameters()}
-    tied = [
-        other
-        for other, module in layers.items()
-        if module is not layer and any(id(parameter) in own for parameter in module.parameters(recurse=False))
-    ]
-    if tied:
-        raise ValueError(f"the last layer must have weights of its own, but {label} shares them with {tied}")
     return name
-
-
-def _replaced(network: nn.Module, layer: nn.Module, head: nn.Module) -> nn.Module:
-    """The network with the head in each place of the layer."""
-    if network is layer:
-        return head
-    places = [(parent, label) for parent in network.modules() for label, m in parent._modules.items() if m is layer]
-    for parent, label in places:
-        setattr(parent, label, head)
-    return network

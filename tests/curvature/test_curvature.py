@@ -13,6 +13,7 @@ from lightning_vi.curvature import (
     DiagonalCurvature,
     FullCurvature,
     KroneckerCurvature,
+    PerOutputCurvature,
     best_prior_precision,
     choose_blocks,
     flat_weights,
@@ -66,6 +67,10 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Likelihood, tuple[int, ...], lis
     "one-dimensional convolution": (
         lambda: nn.Sequential(nn.Conv1d(2, 2, 3, dilation=2), nn.Flatten(), nn.Linear(4, 1)),
         Bernoulli(), (B, 2, 6), None,
+    ),
+    "last convolution of width 1": (
+        lambda: nn.Sequential(nn.Conv1d(2, 3, 2), nn.Tanh(), nn.Conv1d(3, 2, 1, bias=False)),
+        Categorical(2), (B, 2, 4), [-1],
     ),
     "spatial classes": (lambda: nn.Sequential(nn.Conv2d(2, 3, 1)), Categorical(3), (B, 2, 2, 2), None),
 }  # fmt: skip
@@ -174,14 +179,22 @@ def dense_matrices(
     network: nn.Module, blocks: list[object], linearised: object, factor: Tensor, x: Tensor
 ) -> dict[type[Curvature], Tensor]:
     full = linearised.outer_products(factor)  # type: ignore[attr-defined]
-    kronecker = torch.zeros_like(full)
+    kronecker, per_output = torch.zeros_like(full), torch.zeros_like(full)
     start = 0
     for block in blocks:
         a, b = kronecker_by_hand(network, block, factor, x)  # type: ignore[arg-type]
         stop = start + block.size  # type: ignore[attr-defined]
         kronecker[start:stop, start:stop] = torch.kron(b, a)
+        for first in range(start, stop, len(a)):
+            own = slice(first, first + len(a))
+            per_output[own, own] = full[own, own]
         start = stop
-    return {FullCurvature: full, DiagonalCurvature: full.diagonal().diag(), KroneckerCurvature: kronecker}
+    return {
+        FullCurvature: full,
+        PerOutputCurvature: per_output,
+        DiagonalCurvature: full.diagonal().diag(),
+        KroneckerCurvature: kronecker,
+    }
 
 
 def kronecker_by_hand(network: nn.Module, block: object, factor: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -259,6 +272,12 @@ def test_rows_in_parts_and_networks_beyond_vmap(monkeypatch: pytest.MonkeyPatch)
     dense = torch.einsum("bep,bef,bfq->pq", jacobian, factor @ factor.mT, jacobian)
     assert_close(linearised.outer_products(factor), dense, rtol=1e-4, atol=1e-4)
     assert_close(linearised.squares(factor), dense.diagonal(), rtol=1e-4, atol=1e-4)
+    for block, products in zip(blocks, linearised.per_output_products(factor), strict=True):
+        assert products.shape == (block.shape[0], block.shape[1], block.shape[1])
+    found = torch.cat(
+        [products.diagonal(dim1=1, dim2=2).flatten() for products in linearised.per_output_products(factor)]
+    )
+    assert_close(found, dense.diagonal(), rtol=1e-4, atol=1e-4)
     weights = torch.rand(jacobian.shape[-1])
     assert_close(linearised.squared_norms(None, weights), (jacobian.square() * weights).sum(-1))
 
@@ -293,6 +312,9 @@ def test_the_evidence_is_largest_at_the_best_precision() -> None:
     assert_close(best, grid[values.argmax()], rtol=3e-3, atol=0.0)
 
 
-def test_a_full_matrix_that_is_too_large() -> None:
-    with pytest.raises(ValueError, match=r"needs \d+ MiB for \d+ weights, more than max_mebibytes=1: use 'kronecker'"):
-        FullCurvature(choose_blocks(MLP(3, [100, 100], 1), None), max_mebibytes=1)
+@pytest.mark.parametrize(("kind", "name"), [(FullCurvature, "full"), (PerOutputCurvature, "per_output")])
+def test_matrices_that_are_too_large(kind: Callable[..., Curvature], name: str) -> None:
+    blocks = choose_blocks(MLP(3, [100, 100], 1), None)
+    message = rf"structure='{name}' needs \d+ MiB for 10601 weights, more than max_mebibytes=1: use 'kronecker'"
+    with pytest.raises(ValueError, match=message):
+        kind(blocks, max_mebibytes=1)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lightning_vi import (
     IVON,
+    SNGP,
     VBLL,
     AlphaDivergenceVI,
     DeepEnsemble,
@@ -169,6 +170,7 @@ METHODS: dict[str, Callable[..., UQMethod]] = {
     ),
     "DeepEnsemble": partial(DeepEnsemble, num_members=MEMBERS),
     "MCDropout": partial(MCDropout, dropout_p=0.3, dropout_module_names=[0], num_mc_samples_test=TEST),
+    "SNGP": partial(SNGP, num_random_features=16, num_mc_samples_test=TEST),
     "LastLayerVI": partial(LastLayerVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
 }
 
@@ -193,7 +195,10 @@ POINT = {"Deterministic", "MeanVarianceEstimation"}
 NO_KL = POINT | {"DeepEnsemble", "MCDropout", "Laplace", "Laplace, full", "Laplace, all layers"}
 """Methods without a divergence in their loss."""
 
-EXACT = ("LastLayerVI", "VBLL", "Laplace")
+PENALISED = {"SNGP"}
+"""Methods with a prior's penalty in place of a divergence, which is not logged."""
+
+EXACT = ("LastLayerVI", "VBLL", "Laplace", "SNGP")
 """Methods with a closed form for Gaussian noise."""
 
 NO_ELBO = {"AlphaDivergenceVI", "DeepEnsemble"}
@@ -220,6 +225,10 @@ class Case:
     @property
     def has_kl(self) -> bool:
         return self.method_name not in NO_KL
+
+    @property
+    def logs_kl(self) -> bool:
+        return self.has_kl and self.method_name not in PENALISED
 
     @property
     def has_elbo(self) -> bool:

@@ -49,7 +49,7 @@ def at_the_mode(structure: Structure = "full", prior_std: Any = PRIOR, **options
     return method
 
 
-@pytest.mark.parametrize("structure", ["full", "kronecker"])
+@pytest.mark.parametrize("structure", ["full", "per_output", "kronecker"])
 def test_a_linear_gaussian_model_has_the_exact_posterior_and_evidence(structure: Structure) -> None:
     """A Kronecker product is exact too where there is one output."""
     method, new = at_the_mode(structure), normal(6, 3)
@@ -91,7 +91,7 @@ def test_samples_have_the_moments_of_the_closed_form() -> None:
     assert_close(sampled.epistemic_var, exact.epistemic_var, rtol=4.5 * math.sqrt(2 / size), atol=0.0)
 
 
-@pytest.mark.parametrize("structure", ["full", "kronecker", "diagonal"])
+@pytest.mark.parametrize("structure", ["full", "per_output", "kronecker", "diagonal"])
 def test_the_prior_of_the_largest_evidence(structure: Structure) -> None:
     tuned = at_the_mode(structure, "marginal_likelihood")
     best = tuned.log_marginal_likelihood()
@@ -101,7 +101,7 @@ def test_the_prior_of_the_largest_evidence(structure: Structure) -> None:
         tuned.prior_precision.div_(factor)
 
 
-@pytest.mark.parametrize("structure", ["full", "kronecker", "diagonal"])
+@pytest.mark.parametrize("structure", ["full", "per_output", "kronecker", "diagonal"])
 @pytest.mark.parametrize("names", [(-1,), None])
 def test_the_posterior_contracts_as_data_grow(structure: Structure, names: Any) -> None:
     torch.manual_seed(0)
@@ -250,7 +250,10 @@ def test_a_fresh_process_predicts_the_same_from_a_checkpoint(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"structure": "block"}, r"structure must be one of \['full', 'kronecker', 'diagonal'\], got 'block'"),
+        (
+            {"structure": "block"},
+            r"structure must be one of \['full', 'per_output', 'kronecker', 'diagonal'\], got 'block'",
+        ),
         ({"predictive": "bridge"}, "predictive must be 'probit' or 'sampling', got 'bridge'"),
         ({"prior_std": 0.0}, "prior_std must be a positive, finite number or 'marginal_likelihood', got 0.0"),
         ({"prior_std": "evidence"}, "prior_std must be .* got 'evidence'"),

@@ -35,7 +35,7 @@ def test_fit_validate_test_and_predict_on_the_same_dataloader(case: Case) -> Non
     assert all(not torch.equal(old, new) for old, new in zip(before, method.parameters(), strict=True))
     wanted = REGRESSION if case.problem.is_regression else CLASSIFICATION
     logged = {"train_loss", "train_nll", "train_rmse" if case.problem.is_regression else "train_accuracy"}
-    logged |= {f"val_{name}" for name in wanted} | ({"train_kl", "train_elbo"} if case.has_kl else set())
+    logged |= {f"val_{name}" for name in wanted} | ({"train_kl", "train_elbo"} if case.logs_kl else set())
     assert logged <= set(history.values)
     assert all(len(history.values[name]) == 2 for name in logged)
     (validated,) = trainer.validate(method, data, verbose=False)
