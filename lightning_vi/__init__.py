@@ -2,6 +2,8 @@
 
 from lightning_vi.methods import (
     IVON,
+    SWA,
+    SWAG,
     VBLL,
     AlphaDivergenceVI,
     Deterministic,
@@ -19,6 +21,8 @@ from lightning_vi.methods import (
 
 __all__ = [
     "IVON",
+    "SWA",
+    "SWAG",
     "VBLL",
     "AlphaDivergenceVI",
     "Deterministic",

@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
 TOP_OF_THE_HOUSE = {"__init__", "cli", "demo"}
 FRAME_OF_METHODS = {
     *("base", "batch", "closed_form", "elbo_method", "epoch_means", "fitted", "laplace_method", "optimizers", "point"),
-    "variational",
+    *("averaging_schedule", "batch_norm", "variational", "weight_averaging"),
 }
 
 

@@ -14,11 +14,15 @@ from lightning_vi.methods.mean_field_vi import MeanFieldVI
 from lightning_vi.methods.mean_variance_estimation import MeanVarianceEstimation
 from lightning_vi.methods.radial_vi import RadialVI
 from lightning_vi.methods.rank_one_vi import RankOneVI
+from lightning_vi.methods.swa import SWA
+from lightning_vi.methods.swag import SWAG
 from lightning_vi.methods.variational import VariationalMethod
 from lightning_vi.methods.vbll import VBLL
 
 __all__ = [
     "IVON",
+    "SWA",
+    "SWAG",
     "VBLL",
     "AlphaDivergenceVI",
     "Deterministic",

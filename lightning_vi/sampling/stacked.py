@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,10 @@ class StackedRunner:
         self.vectorization: StackedVectorization = vectorization
         names = {id(module): name for name, module in network.named_modules()}
         chain = unroll(network)
+        first_names = {parameter: name for name, parameter in network.named_parameters()}
+        self._first_names = {
+            name: first_names[parameter] for name, parameter in network.named_parameters(remove_duplicate=False)
+        }
         self._chain = [(names[id(part)], part) for part in chain] if all(map(_is_plain, chain)) else []
         self._vmap_works = not any(isinstance(module, nn.RNNBase) for module in network.modules())
 
@@ -124,6 +128,11 @@ class StackedRunner:
             ]
         )
 
+    def _given(self, weights: Mapping[str, Tensor], name: str, kind: str, part: nn.Linear) -> Any:
+        """A layer's weight or bias, tied ones by the first of their names as in `functional_call`."""
+        own = f"{name}.{kind}".removeprefix(".")
+        return weights.get(own, weights.get(self._first_names.get(own, own), getattr(part, kind)))
+
     def _run_chain(self, weights: Mapping[str, Tensor], x: Tensor, own_inputs: bool) -> Tensor:
         num_sets = len(next(iter(weights.values())))
         hidden = x if own_inputs else x.expand(num_sets, *x.shape)
@@ -131,8 +140,7 @@ class StackedRunner:
             if not isinstance(part, nn.Linear):
                 hidden = part(hidden)
                 continue
-            weight = weights.get(f"{name}.weight" if name else "weight", part.weight)
-            bias = weights.get(f"{name}.bias" if name else "bias", part.bias)
+            weight, bias = self._given(weights, name, "weight", part), self._given(weights, name, "bias", part)
             rows = hidden.reshape(num_sets, -1, hidden.shape[-1])
             turned = weight.expand(num_sets, *weight.shape[-2:]).mT
             if bias is None:
