@@ -3,6 +3,8 @@
 from lightning_vi.methods import (
     IVON,
     SNGP,
+    SWA,
+    SWAG,
     VBLL,
     AlphaDivergenceVI,
     DeepEnsemble,
@@ -24,6 +26,8 @@ from lightning_vi.methods import (
 __all__ = [
     "IVON",
     "SNGP",
+    "SWA",
+    "SWAG",
     "VBLL",
     "AlphaDivergenceVI",
     "DeepEnsemble",

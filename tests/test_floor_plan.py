@@ -29,8 +29,9 @@ ALLOWED: dict[str, set[str]] = {
 }
 TOP_OF_THE_HOUSE = {"__init__", "cli", "demo"}
 FRAME_OF_METHODS = {
-    *("arguments", "base", "batch", "closed_form", "data_order", "elbo_method", "ensemble", "epoch_means", "fitted"),
-    *("laplace_method", "members", "mixtures", "optimizers", "point", "variational"),
+    *("arguments", "averaging_schedule", "base", "batch", "batch_norm", "closed_form", "data_order", "elbo_method"),
+    *("ensemble", "epoch_means", "fitted", "laplace_method", "members", "mixtures", "optimizers", "point"),
+    *("variational", "weight_averaging"),
 }
 
 

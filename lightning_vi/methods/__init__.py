@@ -18,12 +18,16 @@ from lightning_vi.methods.mean_variance_estimation import MeanVarianceEstimation
 from lightning_vi.methods.radial_vi import RadialVI
 from lightning_vi.methods.rank_one_vi import RankOneVI
 from lightning_vi.methods.sngp import SNGP
+from lightning_vi.methods.swa import SWA
+from lightning_vi.methods.swag import SWAG
 from lightning_vi.methods.variational import VariationalMethod
 from lightning_vi.methods.vbll import VBLL
 
 __all__ = [
     "IVON",
     "SNGP",
+    "SWA",
+    "SWAG",
     "VBLL",
     "AlphaDivergenceVI",
     "DeepEnsemble",

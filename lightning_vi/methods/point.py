@@ -46,6 +46,17 @@ class PointMethod(UQMethod):
     def point_outputs(self, x: NetworkInput) -> Tensor:  # noqa: D102
         return call(self.backbone, x)
 
+    def training_outputs(self, x: NetworkInput) -> Tensor:
+        """Network outputs that the loss is computed from; `point_outputs` by default.
+
+        Args:
+            x: Input, each tensor of shape [B, ...].
+
+        Returns:
+            Shape [B, ...].
+        """
+        return self.point_outputs(x)
+
     def sampled_outputs(self, x: NetworkInput, num_samples: int, seed: int) -> Iterator[Tensor]:  # noqa: ARG002, D102
         yield self.point_outputs(x).unsqueeze(0)
 
@@ -57,7 +68,7 @@ class PointMethod(UQMethod):
         num_data: int | None,  # noqa: ARG002
         kl_weight: float,  # noqa: ARG002
     ) -> tuple[Tensor, ObjectiveTerms]:
-        outputs = self.point_outputs(x).unsqueeze(0)
+        outputs = self.training_outputs(x).unsqueeze(0)
         self.likelihood.check(outputs, target)
         log_prob = self.likelihood.elementwise_log_prob(outputs, target)
         nll = -log_prob.sum() / target.shape[0]

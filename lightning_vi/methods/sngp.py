@@ -32,7 +32,7 @@ from lightning_vi.conversion import find_last_layer, named_layers, replace_layer
 from lightning_vi.curvature import is_pointwise
 from lightning_vi.layers import RandomFourierFeatures, bound_spectral_norm, can_be_bounded
 from lightning_vi.likelihoods import Likelihood
-from lightning_vi.methods.base import check_at_least
+from lightning_vi.methods.arguments import check_at_least
 from lightning_vi.methods.laplace_method import LaplaceMethod, Predictive, PriorStd, Structure
 from lightning_vi.methods.optimizers import LRSchedulerFactory, OptimizerFactory, default_optimizer
 

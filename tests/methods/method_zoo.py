@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from lightning_vi import (
     IVON,
     SNGP,
+    SWA,
+    SWAG,
     VBLL,
     AlphaDivergenceVI,
     DeepEnsemble,
@@ -44,6 +46,7 @@ from lightning_vi.likelihoods import (
 )
 from lightning_vi.methods import UQMethod
 from lightning_vi.methods.fitted import FittedMethod
+from lightning_vi.methods.weight_averaging import WeightAveragingMethod
 
 TRAIN, TEST = 3, 7  # numbers of samples
 MEMBERS = 4
@@ -171,6 +174,9 @@ METHODS: dict[str, Callable[..., UQMethod]] = {
     "DeepEnsemble": partial(DeepEnsemble, num_members=MEMBERS),
     "MCDropout": partial(MCDropout, dropout_p=0.3, dropout_module_names=[0], num_mc_samples_test=TEST),
     "SNGP": partial(SNGP, num_random_features=16, num_mc_samples_test=TEST),
+    "SWA": SWA,
+    "SWAG": partial(SWAG, num_mc_samples_test=TEST),
+    "SWAG, diagonal": partial(SWAG, max_rank=0, num_mc_samples_test=TEST),
     "LastLayerVI": partial(LastLayerVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
 }
 
@@ -189,10 +195,12 @@ ONLY = {
 }
 """The problems of a method that does not take every likelihood."""
 
-POINT = {"Deterministic", "MeanVarianceEstimation"}
+POINT = {"Deterministic", "MeanVarianceEstimation", "SWA"}
 """Methods without epistemic uncertainty."""
 
-NO_KL = POINT | {"DeepEnsemble", "MCDropout", "Laplace", "Laplace, full", "Laplace, all layers"}
+NO_KL = POINT | {
+    *("DeepEnsemble", "MCDropout", "Laplace", "Laplace, full", "Laplace, all layers", "SWAG", "SWAG, diagonal"),
+}
 """Methods without a divergence in their loss."""
 
 PENALISED = {"SNGP"}
@@ -260,12 +268,29 @@ class Case:
         """The method with posteriors wide enough to see, fitted where it has to be, in training mode."""
         method = METHODS[self.method_name](self.backbone(), self.problem.likelihood(), **options).to(dtype)
         randomise_posteriors(method.backbone)
+        if isinstance(method, WeightAveragingMethod):
+            collect_snapshots(method)
         if isinstance(method, FittedMethod):
             method.fit_posterior([self.problem.data(dtype)])
         return method.train()
 
 
 each_case = pytest.mark.parametrize("case", [Case(*pair) for pair in PAIRS], ids=["-".join(pair) for pair in PAIRS])
+
+
+def collect_snapshots(method: WeightAveragingMethod) -> None:
+    """Three of them, around where the weights are."""
+    for _ in range(3):
+        with torch.no_grad():
+            for parameter in method.backbone.parameters():
+                parameter.add_(0.3 * torch.randn_like(parameter))
+        method.collect()
+
+
+def weights_of_predictions(method: UQMethod) -> list[Tensor]:
+    """What the network predicts with, or the middle of it."""
+    averaged = [method.weight_mean] if isinstance(method, WeightAveragingMethod) else []
+    return [*averaged, *method.backbone.parameters()]
 
 
 def global_states() -> list[Any]:

@@ -6,7 +6,17 @@ import pickle
 import pytest
 import torch
 from helpers import copy_of_state, same_state
-from method_zoo import METHODS, ROWS, TEST, Case, each_case, fail_in_forward, global_states, modes
+from method_zoo import (
+    METHODS,
+    ROWS,
+    TEST,
+    Case,
+    each_case,
+    fail_in_forward,
+    global_states,
+    modes,
+    weights_of_predictions,
+)
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -191,8 +201,8 @@ def test_a_method_can_be_copied_and_pickled(case: Case) -> None:
         assert_close(twin.predict(x).mean, expected.mean)
         assert_close(twin.predict(x).total_var, expected.total_var)
         with torch.no_grad():
-            for parameter in twin.backbone.parameters():
-                parameter.add_(0.5)
+            for weight in weights_of_predictions(twin):
+                weight.add_(0.5)
         assert not torch.allclose(twin.predict(x).mean, expected.mean)
         twin.elbo(x, target, num_data=50).loss.backward()
     assert_close(method.predict(x).mean, expected.mean)
