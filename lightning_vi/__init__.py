@@ -3,7 +3,9 @@
 from lightning_vi.methods import (
     IVON,
     VBLL,
+    AdaptivePredictionSets,
     AlphaDivergenceVI,
+    ConformalQuantileRegression,
     Deterministic,
     FullRankVI,
     Laplace,
@@ -13,14 +15,20 @@ from lightning_vi.methods import (
     MeanFieldVI,
     MeanVarianceEstimation,
     NotFittedError,
+    QuantileRegression,
     RadialVI,
     RankOneVI,
+    SplitConformal,
+    TemperatureScaling,
+    VarianceScaling,
 )
 
 __all__ = [
     "IVON",
     "VBLL",
+    "AdaptivePredictionSets",
     "AlphaDivergenceVI",
+    "ConformalQuantileRegression",
     "Deterministic",
     "FullRankVI",
     "Laplace",
@@ -30,6 +38,10 @@ __all__ = [
     "MeanFieldVI",
     "MeanVarianceEstimation",
     "NotFittedError",
+    "QuantileRegression",
     "RadialVI",
     "RankOneVI",
+    "SplitConformal",
+    "TemperatureScaling",
+    "VarianceScaling",
 ]

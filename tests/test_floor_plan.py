@@ -29,8 +29,8 @@ ALLOWED: dict[str, set[str]] = {
 }
 TOP_OF_THE_HOUSE = {"__init__", "cli", "demo"}
 FRAME_OF_METHODS = {
-    *("base", "batch", "closed_form", "elbo_method", "epoch_means", "fitted", "laplace_method", "optimizers", "point"),
-    "variational",
+    *("base", "batch", "calibrated", "closed_form", "conformal", "elbo_method", "epoch_means", "fitted"),
+    *("laplace_method", "optimizers", "point", "variational"),
 }
 
 
