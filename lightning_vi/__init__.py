@@ -6,7 +6,9 @@ from lightning_vi.methods import (
     SWA,
     SWAG,
     VBLL,
+    AdaptivePredictionSets,
     AlphaDivergenceVI,
+    ConformalQuantileRegression,
     DeepEnsemble,
     Deterministic,
     Ensemble,
@@ -19,8 +21,12 @@ from lightning_vi.methods import (
     MeanFieldVI,
     MeanVarianceEstimation,
     NotFittedError,
+    QuantileRegression,
     RadialVI,
     RankOneVI,
+    SplitConformal,
+    TemperatureScaling,
+    VarianceScaling,
 )
 
 __all__ = [
@@ -29,7 +35,9 @@ __all__ = [
     "SWA",
     "SWAG",
     "VBLL",
+    "AdaptivePredictionSets",
     "AlphaDivergenceVI",
+    "ConformalQuantileRegression",
     "DeepEnsemble",
     "Deterministic",
     "Ensemble",
@@ -42,6 +50,10 @@ __all__ = [
     "MeanFieldVI",
     "MeanVarianceEstimation",
     "NotFittedError",
+    "QuantileRegression",
     "RadialVI",
     "RankOneVI",
+    "SplitConformal",
+    "TemperatureScaling",
+    "VarianceScaling",
 ]

@@ -29,9 +29,9 @@ ALLOWED: dict[str, set[str]] = {
 }
 TOP_OF_THE_HOUSE = {"__init__", "cli", "demo"}
 FRAME_OF_METHODS = {
-    *("arguments", "averaging_schedule", "base", "batch", "batch_norm", "closed_form", "data_order", "elbo_method"),
-    *("ensemble", "epoch_means", "fitted", "laplace_method", "members", "mixtures", "optimizers", "point"),
-    *("variational", "weight_averaging"),
+    *("arguments", "averaging_schedule", "base", "batch", "batch_norm", "calibrated", "closed_form", "conformal"),
+    *("data_order", "elbo_method", "ensemble", "epoch_means", "fitted", "laplace_method", "members", "mixtures"),
+    *("optimizers", "point", "variational", "weight_averaging"),
 }
 
 

@@ -7,6 +7,7 @@ share.
 
 from lightning_vi.datamodules.base import ArrayDataModule, LoaderOptions
 from lightning_vi.datamodules.bundled import DiabetesDataModule, DigitsDataModule
+from lightning_vi.datamodules.calibration import CalibrationDataModule
 from lightning_vi.datamodules.mnist import MNISTDataModule
 from lightning_vi.datamodules.tabular import TabularDataModule
 from lightning_vi.datamodules.toy import ToyHeteroscedasticDataModule, TwoMoonsDataModule
@@ -14,6 +15,7 @@ from lightning_vi.datamodules.uci import UCIDataModule
 
 __all__ = [
     "ArrayDataModule",
+    "CalibrationDataModule",
     "DiabetesDataModule",
     "DigitsDataModule",
     "LoaderOptions",

@@ -6,6 +6,7 @@ from lightning_vi.likelihoods.counts import NegativeBinomial, Poisson
 from lightning_vi.likelihoods.gaussian import Gaussian
 from lightning_vi.likelihoods.heteroscedastic import HeteroscedasticGaussian
 from lightning_vi.likelihoods.prediction import Prediction
+from lightning_vi.likelihoods.quantiles import Quantiles
 from lightning_vi.likelihoods.regression import RegressionLikelihood
 from lightning_vi.likelihoods.student_t import StudentT
 
@@ -18,6 +19,7 @@ __all__ = [
     "NegativeBinomial",
     "Poisson",
     "Prediction",
+    "Quantiles",
     "RegressionLikelihood",
     "StudentT",
     "Task",

@@ -8,6 +8,12 @@ only: nothing waits for a GPU.
 
 from lightning_vi.metrics.base import MeanScore
 from lightning_vi.metrics.classification import Accuracy, BrierScore, ExpectedCalibrationError
+from lightning_vi.metrics.conformal import (
+    PredictionIntervalCoverage,
+    PredictionIntervalWidth,
+    PredictionSetCoverage,
+    PredictionSetSize,
+)
 from lightning_vi.metrics.defaults import (
     classification_metrics,
     default_metrics,
@@ -35,6 +41,10 @@ __all__ = [
     "MixtureCRPS",
     "NegativeLogLikelihood",
     "OODFalsePositiveRate",
+    "PredictionIntervalCoverage",
+    "PredictionIntervalWidth",
+    "PredictionSetCoverage",
+    "PredictionSetSize",
     "R2Score",
     "RootMeanSquaredError",
     "classification_metrics",

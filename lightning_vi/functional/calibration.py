@@ -1,0 +1,159 @@
+r"""What calibration after training computes: a temperature, quantiles of scores, and sets of classes."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightning_vi.functional.selective import count_that_reaches
+
+__all__ = [
+    "MAX_TEMPERATURE",
+    "MIN_TEMPERATURE",
+    "adaptive_set_scores",
+    "best_temperature",
+    "conformal_quantile",
+    "log_odds_against",
+    "temper",
+]
+
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
+_NUM_STEPS = 100
+
+
+def temper(probs: Tensor, temperature: Tensor | float, dim: int = 1) -> Tensor:
+    r"""Class probabilities at another temperature, :math:`p_c^{1 / T} / \sum_k p_k^{1 / T}`.
+
+    Args:
+        probs: Class probabilities that sum to one along `dim`; what is smaller than the smallest normal number of their
+            type counts as that.
+        temperature: T, positive; larger is less certain.
+        dim: The class dimension.
+
+    Returns:
+        Probabilities, the shape of `probs`.
+
+    Example:
+        >>> temper(torch.tensor([[0.2, 0.8]]), 0.5)
+        tensor([[0.0588, 0.9412]])
+    """
+    return F.softmax(_log(probs) / temperature, dim)
+
+
+def log_odds_against(probs: Tensor, target: Tensor) -> Tensor:
+    r"""What a temperature is fitted to, :math:`\ln p_c - \ln p_y` for each class c.
+
+    Args:
+        probs: Class probabilities, shape [B, C, ...].
+        target: Labels y, shape [B, ...].
+
+    Returns:
+        Nats, shape [B, C, ...]; zero for the label's own class.
+
+    Example:
+        >>> log_odds_against(torch.tensor([[0.2, 0.8]]), torch.tensor([0]))
+        tensor([[0.0000, 1.3863]])
+    """
+    logs = _log(probs)
+    return logs - logs.gather(1, target.long().unsqueeze(1))
+
+
+def best_temperature(log_odds: Tensor) -> Tensor:
+    r"""The temperature of the largest likelihood (Guo et al., "On calibration of modern neural networks", 2017).
+
+    .. math:: T^* = \arg\min_T \sum_n -\ln \frac{p_{n y_n}^{1 / T}}{\sum_c p_{nc}^{1 / T}}
+
+    The negative log-likelihood is convex in 1/T. Its derivative is brought to zero by Newton's method, which is kept in
+    a bracket that shrinks in every step, in float64 where the device has it. The search ends at the bounds 0.01 and
+    100: at the lower one where all labels are those of the most probable class, at the upper one where the order of the
+    probabilities is worth nothing.
+
+    Args:
+        log_odds: What `log_odds_against` returns, shape [N, C, ...].
+
+    Returns:
+        T, a scalar tensor of the type of `log_odds`.
+
+    Example:
+        >>> probs = torch.tensor([[0.2, 0.8]])
+        >>> best_temperature(log_odds_against(probs.expand(10, 2), torch.tensor([0] * 4 + [1] * 6)))
+        tensor(3.4190)
+    """
+    rows = log_odds.movedim(1, -1).flatten(0, -2)
+    rows = rows if rows.device.type == "mps" else rows.double()
+    low, high = (rows.new_tensor(bound) for bound in (1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE))
+    inverse = rows.new_tensor(1.0)
+    for _ in range(_NUM_STEPS):
+        probs = F.softmax(inverse * rows, -1)
+        mean = (probs * rows).sum(-1)
+        slope = mean.mean()
+        curvature = ((probs * rows.square()).sum(-1) - mean.square()).mean()
+        low, high = torch.where(slope < 0, inverse, low), torch.where(slope > 0, inverse, high)
+        newton, middle = inverse - slope / curvature, (low * high).sqrt()
+        step = torch.where((newton > low) & (newton < high), newton, middle)
+        if (step - inverse).abs() <= 4 * torch.finfo(rows.dtype).eps * inverse:
+            break
+        inverse = step
+    return inverse.reciprocal().to(log_odds.dtype)
+
+
+def conformal_quantile(scores: Tensor, coverage: float) -> Tensor:
+    r"""The :math:`\lceil (n + 1)\, \text{coverage} \rceil`-th smallest of n scores.
+
+    The score of one more datum, exchangeable with these, is at most that large with a probability of at least
+    `coverage`, and of at most `coverage` + 1 / (n + 1) if there are no ties (Vovk, Gammerman and Shafer, "Algorithmic
+    learning in a random world", 2005; Lei et al., 2018).
+
+    Args:
+        scores: Shape [n, ...].
+        coverage: Strictly between 0 and 1.
+
+    Returns:
+        Quantiles, the shape of `scores` without its first dimension; infinite where n is too small for a finite one.
+
+    Raises:
+        ValueError: If `coverage` lies outside (0, 1].
+
+    Example:
+        >>> scores = torch.arange(1.0, 10.0)
+        >>> conformal_quantile(scores, 0.5), conformal_quantile(scores, 0.9), conformal_quantile(scores, 0.95)
+        (tensor(5.), tensor(9.), tensor(inf))
+    """
+    rank = count_that_reaches(coverage, len(scores) + 1, "coverage")
+    if rank > len(scores):
+        return scores.new_full(scores.shape[1:], math.inf)
+    return scores.sort(dim=0).values[rank - 1]
+
+
+def adaptive_set_scores(probs: Tensor, penalty: float = 0.0, allowed_size: int = 1) -> Tensor:
+    r"""How far down the list of classes each class is, by the probability that the list holds up to there.
+
+    .. math:: s(x, c) = \sum_{k:\, r(k) \le r(c)} p_k(x) + \lambda \max(0, r(c) - k_{\mathrm{reg}})
+
+    r is the rank of a class, 1 for the most probable one. Without a penalty these are the scores of adaptive prediction
+    sets (APS; Romano, Sesia and Candes, "Classification with valid and adaptive coverage", 2020) without their
+    randomisation, with one those of their regularised form (RAPS; Angelopoulos et al., "Uncertainty sets for image
+    classifiers using conformal prediction", 2021). Of equally probable classes the one of the smaller index is first.
+
+    Args:
+        probs: Class probabilities, shape [B, C, ...].
+        penalty: :math:`\lambda`, not negative.
+        allowed_size: :math:`k_{\mathrm{reg}}`, the rank beyond which classes are penalised.
+
+    Returns:
+        The score of each class, shape [B, C, ...].
+
+    Example:
+        >>> adaptive_set_scores(torch.tensor([[0.2, 0.5, 0.3]]), penalty=1.0, allowed_size=2)
+        tensor([[2.0000, 0.5000, 0.8000]])
+    """
+    ordered, order = probs.sort(dim=1, descending=True, stable=True)
+    ranks = torch.arange(1, probs.shape[1] + 1, device=probs.device, dtype=ordered.dtype)
+    penalties = penalty * (ranks - allowed_size).clamp_min(0)
+    scores = ordered.cumsum(1) + penalties.view(-1, *[1] * (probs.dim() - 2))
+    return torch.empty_like(scores).scatter_(1, order, scores)
+
+
+def _log(probs: Tensor) -> Tensor:
+    return probs.clamp_min(torch.finfo(probs.dtype).tiny).log()
