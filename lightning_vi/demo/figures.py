@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_vi.datamodules import ArrayDataModule, ToyHeteroscedasticDataModule
-from lightning_vi.methods import UQMethod
+from lightning_vi.methods import CalibratedMethod, UQMethod
 from lightning_vi.plots import (
     plot_calibration,
     plot_objective,
@@ -38,12 +38,19 @@ class FittedMethod:
 
     @property
     def name(self) -> str:
-        """The method's name."""
+        """The method's name, with that of the method that it calibrates."""
+        if isinstance(self.method, CalibratedMethod):
+            return f"{type(self.method.method).__name__} + {type(self.method).__name__}"
         return type(self.method).__name__
+
+    @property
+    def label(self) -> str:
+        """The name in a table, where what calibrates a method stands right below it."""
+        return f"+ {type(self.method).__name__}" if isinstance(self.method, CalibratedMethod) else self.name
 
 
 def regression_figures(fitted: FittedMethod, *, ylabel: str = "y", x: Tensor | None = None) -> dict[str, Figure]:
-    """Calibration on the test data and the objective over the epochs.
+    """Calibration on the test data, and the objective over the epochs of training.
 
     Args:
         fitted: The method.
@@ -58,7 +65,7 @@ def regression_figures(fitted: FittedMethod, *, ylabel: str = "y", x: Tensor | N
         "calibration": plot_calibration(
             prediction["pred"], prediction["pred_uct"], fitted.data.Y_test, x, title=fitted.name, ylabel=ylabel
         ),
-        "objective": plot_objective(fitted.folder, title=fitted.name),
+        **_objective(fitted),
     }
 
 
@@ -93,7 +100,7 @@ def curve_figures(fitted: FittedMethod) -> dict[str, Figure]:
 
 
 def classifier_figures(fitted: FittedMethod) -> dict[str, Figure]:
-    """The reliability diagram on the test data and the objective over the epochs.
+    """The reliability diagram on the test data, and the objective over the epochs of training.
 
     Args:
         fitted: The method.
@@ -103,5 +110,12 @@ def classifier_figures(fitted: FittedMethod) -> dict[str, Figure]:
     """
     return {
         "reliability": plot_reliability_diagram(fitted.prediction["pred"], fitted.data.Y_test, title=fitted.name),
-        "objective": plot_objective(fitted.folder, title=fitted.name),
+        **_objective(fitted),
     }
+
+
+def _objective(fitted: FittedMethod) -> dict[str, Figure]:
+    """Nothing for what was calibrated and not trained."""
+    if isinstance(fitted.method, CalibratedMethod):
+        return {}
+    return {"objective": plot_objective(fitted.folder, title=fitted.name)}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
@@ -18,7 +19,7 @@ from lightning_vi.callbacks import PredictionWriter
 from lightning_vi.datamodules import ArrayDataModule
 from lightning_vi.demo.figures import FittedMethod
 from lightning_vi.demo.problems import Fit, Problem
-from lightning_vi.methods import UQMethod
+from lightning_vi.methods import IVON, CalibratedMethod, UQMethod
 
 SEED = 0
 EPOCHS_PER_VALIDATION = 5
@@ -53,10 +54,13 @@ def build_method(problem: Problem, fit: Fit, data: ArrayDataModule) -> UQMethod:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         likelihood = fit.likelihood()
+        adam: dict[str, Any] = (
+            {} if fit.method is IVON else {"optimizer": partial(torch.optim.Adam, lr=problem.learning_rate)}
+        )
         return fit.method(
-            MLP(data.n_inputs, problem.n_hidden, likelihood.num_outputs),
+            MLP(data.n_inputs + fit.extra_inputs, problem.n_hidden, likelihood.num_outputs),
             likelihood,
-            optimizer=partial(torch.optim.Adam, lr=problem.learning_rate),
+            **adam,
             **fit.options,
         )
 
@@ -77,20 +81,45 @@ def fit_method(
         What came of it.
     """
     method = build_method(problem, fit, data)
-    trainer = Trainer(
-        max_epochs=problem.epochs,
+    trainer = _trainer(folder, problem.epochs, EpochCounter(report_epoch))
+    start = time.perf_counter()
+    trainer.fit(method, data)
+    return _evaluated(method, data, trainer, time.perf_counter() - start, folder)
+
+
+def calibrate_method(fitted: FittedMethod, calibration: type[CalibratedMethod], folder: Path) -> FittedMethod:
+    """Calibrates a fitted method on the calibration data.
+
+    Args:
+        fitted: The method.
+        calibration: What calibrates it.
+        folder: Where the log and the predictions go.
+
+    Returns:
+        What came of it.
+    """
+    method = calibration(fitted.method)
+    trainer = _trainer(folder, 1)
+    start = time.perf_counter()
+    trainer.fit(method, fitted.data.calibration_dataloader())
+    return _evaluated(method, fitted.data, trainer, time.perf_counter() - start, folder)
+
+
+def _trainer(folder: Path, epochs: int, *callbacks: Callback) -> Trainer:
+    return Trainer(
+        max_epochs=epochs,
         accelerator="cpu",
         logger=CSVLogger(folder, name="", version=""),
-        callbacks=[EpochCounter(report_epoch), PredictionWriter(folder)],
-        check_val_every_n_epoch=min(EPOCHS_PER_VALIDATION, problem.epochs),
+        callbacks=[*callbacks, PredictionWriter(folder)],
+        check_val_every_n_epoch=min(EPOCHS_PER_VALIDATION, epochs),
         num_sanity_val_steps=0,
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=False,
     )
-    start = time.perf_counter()
-    trainer.fit(method, data)
-    seconds = time.perf_counter() - start
+
+
+def _evaluated(method: UQMethod, data: ArrayDataModule, trainer: Trainer, seconds: float, folder: Path) -> FittedMethod:
     (scores,) = trainer.test(method, data, verbose=False)
     batches = trainer.predict(method, data) or []
     return FittedMethod(

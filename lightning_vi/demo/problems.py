@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+import torch
 from matplotlib.figure import Figure
 
 from lightning_vi.datamodules import (
@@ -18,8 +19,32 @@ from lightning_vi.datamodules import (
     ToyHeteroscedasticDataModule,
 )
 from lightning_vi.demo.figures import FittedMethod, classifier_figures, curve_figures, regression_figures
-from lightning_vi.likelihoods import Categorical, Gaussian, HeteroscedasticGaussian, Likelihood
-from lightning_vi.methods import Deterministic, LastLayerVI, MeanFieldVI, MeanVarianceEstimation, UQMethod
+from lightning_vi.likelihoods import Categorical, Gaussian, HeteroscedasticGaussian, Likelihood, Quantiles
+from lightning_vi.methods import (
+    IVON,
+    SNGP,
+    SWA,
+    SWAG,
+    VBLL,
+    AlphaDivergenceVI,
+    CalibratedMethod,
+    DeepEnsemble,
+    Deterministic,
+    FullRankVI,
+    Laplace,
+    LastLayerVI,
+    LatentVariableVI,
+    LowRankVI,
+    MCDropout,
+    MeanFieldVI,
+    MeanVarianceEstimation,
+    QuantileRegression,
+    RadialVI,
+    RankOneVI,
+    TemperatureScaling,
+    UQMethod,
+    VarianceScaling,
+)
 
 
 @dataclass(frozen=True)
@@ -30,11 +55,15 @@ class Fit:
         method: The method's class.
         likelihood: Makes the likelihood.
         options: The method's own arguments.
+        extra_inputs: How many inputs the network has beyond those of the data.
+        calibrations: What is fitted to the calibration data afterwards, each for a row of its own.
     """
 
     method: type[UQMethod]
     likelihood: Callable[[], Likelihood]
     options: Mapping[str, Any] = field(default_factory=dict)
+    extra_inputs: int = 0
+    calibrations: tuple[type[CalibratedMethod], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,9 +113,66 @@ class Problem:
 REGRESSION_SCORES = {"rmse": "RMSE", "nll": "NLL", "crps": "CRPS", "coverage": "Coverage (95%)"}
 CLASSIFICATION_SCORES = {"accuracy": "Accuracy", "nll": "NLL", "brier": "Brier", "ece": "ECE"}
 
-TOY_VI = {"num_mc_samples_train": 10, "num_mc_samples_test": 25, "burnin_epochs": 20}
-DIABETES_VI = {"num_mc_samples_train": 10, "num_mc_samples_test": 50, "burnin_epochs": 10}
-DIGITS_VI = {"num_mc_samples_train": 4, "num_mc_samples_test": 50, "burnin_epochs": 10}
+DROPOUT = {"dropout_p": 0.05, "dropout_module_names": [torch.nn.ReLU]}
+SMALL_DATA_IVON = {"lr": 1.0, "hess_init": 0.3, "betas": (0.9, 0.999), "weight_decay": 1e-3}
+"""Its defaults are for far more steps than there are here."""
+
+
+def variational(
+    likelihood: Callable[[], Likelihood], samples_train: int, samples_test: int, burnin_epochs: int
+) -> tuple[Fit, ...]:
+    """All variants of variational inference.
+
+    Args:
+        likelihood: Makes the likelihood.
+        samples_train: Samples in each training step of those that draw several.
+        samples_test: Samples for prediction.
+        burnin_epochs: Epochs on the likelihood's point loss.
+
+    Returns:
+        One fit for each.
+    """
+    base: dict[str, Any] = {"num_mc_samples_test": samples_test, "burnin_epochs": burnin_epochs}
+    sampled = base | {"num_mc_samples_train": samples_train}
+    return (
+        Fit(LastLayerVI, likelihood, sampled),
+        Fit(VBLL, likelihood, base),
+        Fit(RankOneVI, likelihood, sampled),
+        Fit(MeanFieldVI, likelihood, sampled),
+        Fit(LowRankVI, likelihood, sampled),
+        Fit(FullRankVI, likelihood, sampled | {"stochastic_module_names": [-1]}),
+        Fit(RadialVI, likelihood, sampled),
+        Fit(AlphaDivergenceVI, likelihood, sampled),
+        Fit(LatentVariableVI, likelihood, sampled, extra_inputs=1),
+        Fit(IVON, likelihood, base | SMALL_DATA_IVON),
+    )
+
+
+def baselines(likelihood: Callable[[], Likelihood], samples_test: int, burnin_epochs: int) -> tuple[Fit, ...]:
+    """The baselines for any likelihood, but for a plain network.
+
+    Args:
+        likelihood: Makes the likelihood.
+        samples_test: Samples for prediction.
+        burnin_epochs: Epochs on the likelihood's point loss.
+
+    Returns:
+        One fit for each.
+    """
+    base: dict[str, Any] = {"burnin_epochs": burnin_epochs}
+    sampled = base | {"num_mc_samples_test": samples_test}
+    return (
+        Fit(DeepEnsemble, likelihood, base | {"num_members": 5}),
+        Fit(MCDropout, likelihood, sampled | DROPOUT),
+        Fit(SWA, likelihood, base),
+        Fit(SWAG, likelihood, sampled),
+        Fit(Laplace, likelihood, sampled),
+        Fit(SNGP, likelihood, sampled),
+    )
+
+
+mean_variance = partial(Fit, MeanVarianceEstimation, HeteroscedasticGaussian, calibrations=(VarianceScaling,))
+categorical = partial(Categorical, num_classes=10)
 
 PROBLEMS = (
     Problem(
@@ -97,14 +183,16 @@ PROBLEMS = (
         learning_rate=3e-3,
         epochs=150,
         fits=(
-            Fit(LastLayerVI, HeteroscedasticGaussian, TOY_VI),
-            Fit(MeanFieldVI, HeteroscedasticGaussian, TOY_VI),
+            *variational(HeteroscedasticGaussian, samples_train=10, samples_test=25, burnin_epochs=20),
             Fit(Deterministic, Gaussian),
-            Fit(MeanVarianceEstimation, HeteroscedasticGaussian, {"burnin_epochs": 20}),
+            mean_variance({"burnin_epochs": 20}),
+            *baselines(HeteroscedasticGaussian, samples_test=25, burnin_epochs=20),
+            Fit(QuantileRegression, Quantiles),
         ),
         scores=REGRESSION_SCORES,
         figures=curve_figures,
-        note="Deterministic learns one noise level, the others predict one for each input.",
+        note="Deterministic learns one noise level, the others predict one for each input. FullRankVI has a posterior "
+        "of the last layer alone.",
     ),
     Problem(
         name="diabetes",
@@ -114,14 +202,16 @@ PROBLEMS = (
         learning_rate=2e-3,
         epochs=100,
         fits=(
-            Fit(LastLayerVI, Gaussian, DIABETES_VI),
-            Fit(MeanFieldVI, Gaussian, DIABETES_VI),
+            *variational(Gaussian, samples_train=10, samples_test=50, burnin_epochs=10),
             Fit(Deterministic, Gaussian),
-            Fit(MeanVarianceEstimation, HeteroscedasticGaussian, {"burnin_epochs": 10}),
+            mean_variance({"burnin_epochs": 10}),
+            *baselines(Gaussian, samples_test=50, burnin_epochs=10),
+            Fit(QuantileRegression, Quantiles),
         ),
         scores=REGRESSION_SCORES,
         figures=partial(regression_figures, ylabel="progression score"),
-        note="MeanVarianceEstimation predicts a noise level for each input, the others learn one.",
+        note="MeanVarianceEstimation and QuantileRegression predict a noise level for each input, the others learn "
+        "one. FullRankVI has a posterior of the last layer alone.",
     ),
     Problem(
         name="digits",
@@ -131,11 +221,12 @@ PROBLEMS = (
         learning_rate=1e-2,
         epochs=100,
         fits=(
-            Fit(LastLayerVI, partial(Categorical, num_classes=10), DIGITS_VI),
-            Fit(MeanFieldVI, partial(Categorical, num_classes=10), DIGITS_VI),
-            Fit(Deterministic, partial(Categorical, num_classes=10)),
+            *variational(categorical, samples_train=4, samples_test=50, burnin_epochs=10),
+            Fit(Deterministic, categorical, calibrations=(TemperatureScaling,)),
+            *baselines(categorical, samples_test=50, burnin_epochs=0),
         ),
         scores=CLASSIFICATION_SCORES,
         figures=classifier_figures,
+        note="FullRankVI has a posterior of the last layer alone.",
     ),
 )

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from lightning_vi.demo.figures import FittedMethod
-from lightning_vi.demo.fitting import fit_method, one_thread, quiet
+from lightning_vi.demo.fitting import calibrate_method, fit_method, one_thread, quiet
 from lightning_vi.demo.problems import PROBLEMS, Problem
 
 QUICK_EPOCHS = 2
@@ -53,11 +53,18 @@ def _run(problem: Problem, folder: Path, console: Console) -> list[FittedMethod]
             name = fit.method.__name__
             task = progress.add_task(f"{problem.name}: {name}", total=problem.epochs)
             result = fit_method(problem, fit, data, folder / _snake_case(name), partial(progress.advance, task))
-            for title, figure in problem.figures(result).items():
-                figure.savefig(result.folder / f"{title}.png", dpi=150)
-            fitted.append(result)
+            fitted.append(_drawn(problem, result))
+            for calibration in fit.calibrations:
+                own_folder = folder / f"{_snake_case(name)}_{_snake_case(calibration.__name__)}"
+                fitted.append(_drawn(problem, calibrate_method(result, calibration, own_folder)))
     _write_scores(folder / "scores.csv", fitted)
     return fitted
+
+
+def _drawn(problem: Problem, result: FittedMethod) -> FittedMethod:
+    for title, figure in problem.figures(result).items():
+        figure.savefig(result.folder / f"{title}.png", dpi=150)
+    return result
 
 
 def _table(problem: Problem, fitted: Sequence[FittedMethod]) -> Table:
@@ -67,7 +74,7 @@ def _table(problem: Problem, fitted: Sequence[FittedMethod]) -> Table:
         table.add_column(heading, justify="right")
     for result in fitted:
         scores = (f"{result.scores[key]:.3f}" for key in problem.scores)
-        table.add_row(result.name, *scores, f"{result.seconds:.1f}")
+        table.add_row(result.label, *scores, f"{result.seconds:.1f}")
     return table
 
 
@@ -79,4 +86,4 @@ def _write_scores(path: Path, fitted: Sequence[FittedMethod]) -> None:
 
 
 def _snake_case(name: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
