@@ -30,11 +30,11 @@ from lightning_vi.methods.point import PointMethod
 from lightning_vi.sampling import (
     DropoutSampler,
     NetworkInput,
-    WithoutDropout,
     dropout_layers,
     dropout_rate,
     set_dropout_rate,
     watch_functional_dropout,
+    without_dropout,
 )
 
 
@@ -125,7 +125,7 @@ class MCDropout(PointMethod):
         if torch.compiler.is_compiling():
             return super().point_outputs(x)
         if not self.training:
-            with WithoutDropout():
+            with without_dropout(self.backbone):
                 return super().point_outputs(x)
         if self._seen_in_training is not None:
             return super().point_outputs(x)

@@ -1,7 +1,7 @@
 """S forward passes of a network: with stochastic layers, or with weights drawn outside of it."""
 
 from lightning_vi.sampling.dropout import DropoutSampler
-from lightning_vi.sampling.dropout_calls import WithoutDropout
+from lightning_vi.sampling.dropout_calls import without_dropout
 from lightning_vi.sampling.dropout_layers import (
     DropoutBehind,
     dropout_layers,
@@ -30,7 +30,6 @@ __all__ = [
     "StackedRunner",
     "StackedVectorization",
     "Vectorization",
-    "WithoutDropout",
     "call",
     "dropout_layers",
     "dropout_rate",
@@ -43,4 +42,5 @@ __all__ = [
     "tensors",
     "unstack_network",
     "watch_functional_dropout",
+    "without_dropout",
 ]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_vi.noise import mix_seed, private_random_state
-from lightning_vi.sampling.dropout_calls import DropoutKind, DropoutMode
+from lightning_vi.sampling.dropout_calls import DropoutKind, DropoutMode, as_written
 from lightning_vi.sampling.dropout_layers import DropoutBehind
 from lightning_vi.sampling.dropout_survey import DropoutSurvey, Layout, survey
 from lightning_vi.sampling.engine import MAX_ACTIVATIONS_PER_PASS
@@ -112,6 +112,7 @@ class DropoutSampler:
         first, *rest = parts
         with (
             private_random_state(mix_seed(seed, samples.start), device_of(x)),
+            as_written(self.network),
             _Masks(seed, samples, seen.layouts),
         ):
             hidden = call(first, map_tensors(copies, x))

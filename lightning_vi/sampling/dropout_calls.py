@@ -2,13 +2,14 @@
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -155,8 +156,29 @@ class DropoutMode(TorchFunctionMode, ABC):
         return data * factors[0].repeat_interleave(batch_sizes.to(data.device), 0)
 
 
-class WithoutDropout(DropoutMode):
-    """Switches off each dropout in its body, functional dropout too."""
+@contextmanager
+def as_written(network: nn.Module) -> Iterator[None]:
+    """Runs the compiled parts of a network as their Python code, the only form that a mode can see.
 
-    def drop(self, x: Tensor, p: float, kind: DropoutKind) -> Tensor:  # noqa: ARG002, D102
+    Args:
+        network: Any network.
+    """
+    is_compiled = any(hasattr(module, "_orig_mod") or module._compiled_call_impl for module in network.modules())
+    with torch.compiler.set_stance("force_eager") if is_compiled else nullcontext():
+        yield
+
+
+@contextmanager
+def without_dropout(network: nn.Module) -> Iterator[None]:
+    """Switches off each dropout of a network in its body, functional dropout too.
+
+    Args:
+        network: Any network.
+    """
+    with as_written(network), _WithoutDropout():
+        yield
+
+
+class _WithoutDropout(DropoutMode):
+    def drop(self, x: Tensor, p: float, kind: DropoutKind) -> Tensor:  # noqa: ARG002
         return x

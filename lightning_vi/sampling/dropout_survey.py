@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from lightning_vi.noise import private_random_state
-from lightning_vi.sampling.dropout_calls import DROPOUT_FUNCTIONS, DropoutKind, DropoutMode
+from lightning_vi.sampling.dropout_calls import DROPOUT_FUNCTIONS, DropoutKind, DropoutMode, as_written
 from lightning_vi.sampling.dropout_layers import dropout_layers
-from lightning_vi.sampling.network import NetworkInput, call, device_of, evaluating, map_tensors
+from lightning_vi.sampling.network import NetworkInput, call, device_of, map_tensors
 
 Layout = tuple[int, int]
 """The dimension in which a batch of B rows has B k entries, row after row, and k."""
@@ -41,14 +41,14 @@ def survey(parts: Sequence[nn.Module], x: NetworkInput) -> DropoutSurvey:
     """Runs copies of one row through a network, on a random state of its own; nothing is changed or dropped.
 
     Args:
-        parts: Modules that make up the network when one is called on the output of the one before.
+        parts: Modules that make up the network when one is called on the output of the one before, in evaluation mode.
         x: Its input, each tensor of shape [B, ...].
 
     Returns:
         What was seen.
     """
     network = nn.ModuleList(parts)
-    with torch.no_grad(), evaluating(network), private_random_state(0, device_of(x)):
+    with torch.no_grad(), private_random_state(0, device_of(x)), as_written(network):
         two, three = _look(network, x, 2), _look(network, x, 3)
     layouts: Iterator[Layout | None] = (
         _layout(*shapes) if len(two.shapes) == len(three.shapes) else None
@@ -73,7 +73,7 @@ def watch_functional_dropout(network: nn.Module) -> Iterator[set[str]]:
     Yields:
         What has been seen so far, in words, as in `DropoutSurvey.functional`.
     """
-    with _running(network) as stack, _Watch(stack) as watch:
+    with as_written(network), _running(network) as stack, _Watch(stack) as watch:
         yield watch.functional
 
 

@@ -275,6 +275,23 @@ class TimeMajor(nn.Module):
         return output
 
 
+def test_flattened_rows_have_a_mask_for_each_step() -> None:
+    class Flattening(nn.Module):
+        def __init__(self, flattens: bool) -> None:
+            super().__init__()
+            self.drop, self.flattens = nn.Dropout(0.4), flattens
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden: Tensor = self.drop(x.flatten(0, 1)).view_as(x) if self.flattens else self.drop(x)
+            return hidden
+
+    flat, whole = (
+        samples(MCDropout(Flattening(f), Gaussian(num_targets=3)), torch.ones(4, 5, 3)) for f in (True, False)
+    )
+    assert_close(flat, whole)
+    assert flat.var(2).amax() > 0
+
+
 SEQUENCES: dict[str, Callable[[], nn.Module]] = {
     "encoder": lambda: Attending(dropout=0.3),
     "time-major": TimeMajor,

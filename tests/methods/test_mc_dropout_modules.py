@@ -241,3 +241,19 @@ def test_other_random_numbers_of_a_network_leave_the_global_state_alone() -> Non
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(3)
     assert torch.equal(method.predict(X).mean, first.mean)
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_compiled_backbone_is_sampled_as_it_is_written(in_place: bool) -> None:
+    plain = MLP(3, [5], 1, dropout_p=0.3)
+    network: Any = copy.deepcopy(plain)
+    if in_place:
+        network.compile(backend="eager")
+    else:
+        network = torch.compile(network, backend="eager")
+    method = MCDropout(network, Gaussian(0.5))
+    expected = MCDropout(plain, Gaussian(0.5))
+    assert_close(method.predict(X, seed=1).epistemic_var, expected.predict(X, seed=1).epistemic_var)
+    assert_close(method.eval()(X), expected.eval()(X))
+    method.train().elbo(X, Y).loss.backward()
