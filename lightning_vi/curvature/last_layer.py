@@ -65,11 +65,10 @@ class LastLayerLinearisation(Linearisation):
             gradients = self._gradients(factor).flatten(0, 1).flatten(1)
             return gradients.mT @ gradients
         features, factor = self.features[:, 0], self._per_place(factor)[:, 0]
-        information = (factor @ factor.mT).flatten(1)
-        products = torch.einsum("bf,bg->bfg", features, features).flatten(1)
-        width, num_features = self.width, features.shape[-1]
-        gram = (information.mT @ products).view(width, width, num_features, num_features)
-        return gram.transpose(1, 2).reshape(width * num_features, width * num_features)
+        information, width, num_features = factor @ factor.mT, self.width, features.shape[-1]
+        rows = [(each.unsqueeze(-1) * features.unsqueeze(1)).flatten(1).mT @ features for each in information.unbind(1)]
+        products = torch.stack(rows).view(width, width, num_features, num_features)
+        return products.transpose(1, 2).reshape(width * num_features, width * num_features)
 
     def squares(self, factor: Tensor) -> Tensor:  # noqa: D102
         if self._has_one_place:

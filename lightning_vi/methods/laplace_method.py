@@ -27,7 +27,7 @@ from lightning_vi.functional import RunningMoments, entropy
 from lightning_vi.likelihoods import Likelihood, Prediction
 from lightning_vi.likelihoods.classification import ClassificationLikelihood
 from lightning_vi.methods.base import is_plain
-from lightning_vi.methods.batch import split_labelled_batch
+from lightning_vi.methods.batch import joined_batches, split_labelled_batch
 from lightning_vi.methods.closed_form import ClosedFormMethod
 from lightning_vi.methods.fitted import FittedMethod
 from lightning_vi.methods.optimizers import LRSchedulerFactory, OptimizerFactory
@@ -143,8 +143,7 @@ class LaplaceMethod(FittedMethod, ClosedFormMethod, PointMethod):
 
         def terms() -> Iterator[tuple[Linearisation, Tensor]]:
             nonlocal num_rows, log_likelihood
-            for batch in data:
-                inputs, target = split_labelled_batch(batch)
+            for inputs, target in joined_batches(map(split_labelled_batch, data)):
                 x, target = map_tensors(lambda tensor: tensor.to(self.device), inputs), target.to(self.device)
                 linearisation = linearise(self.backbone, self._blocks, x)
                 outputs = linearisation.outputs.unsqueeze(0)
