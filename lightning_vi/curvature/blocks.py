@@ -1,7 +1,7 @@
 """Which weights a Gaussian around a trained network covers, and in which order."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,18 @@ class Block:
     def size(self) -> int:
         """Number of weights."""
         return self.shape[0] * self.shape[1]
+
+    def within(self, parent: str) -> "Block":
+        """The same weights in a network of which this one is a part.
+
+        Args:
+            parent: The part's name.
+
+        Returns:
+            With longer names.
+        """
+        module_name = f"{parent}.{self.module_name}".rstrip(".")
+        return replace(self, module_name=module_name, names=tuple(f"{parent}.{name}" for name in self.names))
 
     def join(self, tensors: Mapping[str, Tensor], num_leading: int = 0) -> Tensor:
         """Tensors of the parameters' shapes as one.

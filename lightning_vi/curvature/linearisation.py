@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from lightning_vi.curvature.base import Linearisation
 from lightning_vi.curvature.blocks import Block
-from lightning_vi.curvature.last_layer import LastLayerLinearisation, is_pointwise
+from lightning_vi.curvature.last_layer import LastLayerLinearisation, is_pointwise, output_dim
 from lightning_vi.sampling import NetworkInput, call, map_tensors, tensors
 from lightning_vi.sampling.network import call_with, no_fused_attention
 
@@ -187,13 +187,28 @@ def _patches(layer: nn.Conv1d | nn.Conv2d, x: Tensor) -> Tensor:
     return columns.mT.flatten(0, 1)
 
 
-def linearise(network: nn.Module, blocks: Sequence[Block], x: NetworkInput) -> Linearisation:
+class _Centred(nn.Module):
+    """A network without the mean of its outputs over one dimension."""
+
+    def __init__(self, network: nn.Module, dim: int) -> None:
+        super().__init__()
+        self.network, self.dim = network, dim
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        outputs = call(self.network, kwargs or (args[0] if len(args) == 1 else args))
+        return outputs - outputs.mean(self.dim, keepdim=True)
+
+
+def linearise(
+    network: nn.Module, blocks: Sequence[Block], x: NetworkInput, centred_dim: int | None = None
+) -> Linearisation:
     """The linearised network on a batch.
 
     Args:
         network: Any network, in evaluation mode.
         blocks: The weights in which it is linear.
         x: Input, each tensor of shape [B, ...].
+        centred_dim: A dimension of the output over which its mean is taken away.
 
     Returns:
         A cheap one where the only block is a linear layer, or a convolution of width 1, whose output is the network's.
@@ -207,6 +222,9 @@ def linearise(network: nn.Module, blocks: Sequence[Block], x: NetworkInput) -> L
                 outputs = call(network, x)
             finally:
                 handle.remove()
-            if len(calls) == 1 and calls[0][1] is outputs:
-                return LastLayerLinearisation(layer, calls[0][0], outputs.detach())
-    return NetworkLinearisation(network, blocks, x)
+            is_head = len(calls) == 1 and calls[0][1] is outputs
+            if is_head and (centred_dim is None or (centred_dim - output_dim(layer)) % outputs.dim() == 0):
+                return LastLayerLinearisation(layer, calls[0][0], outputs.detach(), centred_dim is not None)
+    if centred_dim is None:
+        return NetworkLinearisation(network, blocks, x)
+    return NetworkLinearisation(_Centred(network, centred_dim), [block.within("network") for block in blocks], x)

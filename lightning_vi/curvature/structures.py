@@ -81,8 +81,8 @@ class DiagonalCurvature(Curvature):
         self.register_buffer("diagonal", torch.zeros(self.num_weights))
 
     def fit(self, terms: Terms, reduction: Reduction) -> None:  # noqa: D102
-        total = sum(linearisation.squares(factor) for linearisation, factor in terms)
-        self.diagonal.copy_(reduction(torch.as_tensor(total)))
+        (total,) = add_up([linearisation.squares(factor)] for linearisation, factor in terms)
+        self.diagonal.copy_(reduction(total))
 
     def eigenvalues(self) -> Tensor:  # noqa: D102
         return self.diagonal
@@ -115,8 +115,8 @@ class FullCurvature(Curvature):
         self.register_buffer("values", torch.zeros(self.num_weights))
 
     def fit(self, terms: Terms, reduction: Reduction) -> None:  # noqa: D102
-        total = sum(linearisation.outer_products(factor) for linearisation, factor in terms)
-        values, basis = symmetric_eigen(reduction(torch.as_tensor(total)))
+        (total,) = add_up([linearisation.outer_products(factor)] for linearisation, factor in terms)
+        values, basis = symmetric_eigen(reduction(total))
         self.values.copy_(values)
         self.basis.copy_(basis)
 
@@ -156,10 +156,7 @@ class PerOutputCurvature(Curvature):
         return [self.get_buffer(f"{kind}_{index}") for index in range(len(self.blocks))]
 
     def fit(self, terms: Terms, reduction: Reduction) -> None:  # noqa: D102
-        totals: list[Tensor] = []
-        for linearisation, factor in terms:
-            products = linearisation.per_output_products(factor)
-            totals = [total.add_(more) for total, more in zip(totals, products, strict=True)] if totals else products
+        totals = add_up(linearisation.per_output_products(factor) for linearisation, factor in terms)
         for total, basis, values in zip(totals, self._of_blocks("basis"), self._of_blocks("values"), strict=True):
             eigenvalues, eigenvectors = symmetric_eigen(reduction(total))
             values.copy_(eigenvalues)
@@ -202,18 +199,13 @@ class KroneckerCurvature(Curvature):
         ]
 
     def fit(self, terms: Terms, reduction: Reduction) -> None:  # noqa: D102
-        sums: list[list[Tensor]] = []
-        for linearisation, factor in terms:
-            found = [[a, b, a.new_tensor(float(count))] for a, b, count in linearisation.kronecker_factors(factor)]
-            if not sums:
-                sums = found
-                continue
-            for total, more in zip(sums, found, strict=True):
-                total[:] = [first + second for first, second in zip(total, more, strict=True)]
+        sums = add_up(
+            [part for a, b, count in linearisation.kronecker_factors(factor) for part in (a, b, a.new_tensor(count))]
+            for linearisation, factor in terms
+        )
+        sums = [reduction(tensor) for tensor in sums]
         bases, values = self._of_blocks("basis"), self._of_blocks("values")
-        for (inputs, outputs, count), basis, value in zip(
-            [[reduction(tensor) for tensor in block] for block in sums], bases, values, strict=True
-        ):
+        for inputs, outputs, count, basis, value in zip(sums[::3], sums[1::3], sums[2::3], bases, values, strict=True):
             for role, matrix in enumerate((outputs, inputs / count)):
                 eigenvalues, eigenvectors = symmetric_eigen(matrix)
                 value[role].copy_(eigenvalues)
@@ -238,6 +230,23 @@ class KroneckerCurvature(Curvature):
             scaled = part.reshape(*part.shape[:-1], *block.shape) / (values + prior_precision).sqrt()
             drawn.append((of_outputs @ scaled @ of_inputs.mT).flatten(1))
         return torch.cat(drawn, -1)
+
+
+def add_up(terms: Iterable[list[Tensor]]) -> list[Tensor]:
+    """Sums of several tensors over several terms.
+
+    Args:
+        terms: At least one, each a list of as many new tensors; the first is used up.
+
+    Returns:
+        One sum for each tensor.
+    """
+    rest = iter(terms)
+    totals = next(rest)
+    for term in rest:
+        for total, more in zip(totals, term, strict=True):
+            total.add_(more)
+    return totals
 
 
 def _check_size(structure: str, numbers: int, num_weights: int, max_mebibytes: float) -> None:

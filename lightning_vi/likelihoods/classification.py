@@ -31,6 +31,11 @@ class ClassificationLikelihood(Likelihood):
             raise ValueError("class_dim must not be 0, the batch")
         self.class_dim = class_dim
 
+    @property
+    def shift_dim(self) -> int | None:
+        """The dimension of the network's output in which a shift changes nothing, None if there is none."""
+        return None
+
     @abstractmethod
     def class_log_probs(self, logits: Tensor) -> Tensor:
         """Normalised log probabilities.
@@ -167,6 +172,11 @@ class Categorical(ClassificationLikelihood):
     @property
     def num_predictions(self) -> int:  # noqa: D102
         return self.num_classes
+
+    @property
+    def shift_dim(self) -> int:
+        """`class_dim`."""
+        return self.class_dim
 
     def class_log_probs(self, logits: Tensor) -> Tensor:  # noqa: D102
         return F.log_softmax(logits, dim=-1)

@@ -38,9 +38,8 @@ class Laplace(LaplaceMethod):
     network that is trained already, call `fit_posterior` with a dataloader.
 
     With `Gaussian` noise the predictive is closed form. Classes are predicted by the probit approximation, logits
-    divided by :math:`\sqrt{1 + \pi v / 8}`; samples of the linearised network say which share of
-    their entropy is epistemic. Everything else is a
-    mixture over samples of the linearised network.
+    divided by :math:`\sqrt{1 + \pi v / 8}`, both without what all logits share; samples of the linearised network say
+    which share of their entropy is epistemic. Everything else is a mixture over samples of the linearised network.
 
     Args:
         backbone: Any network; it is copied.

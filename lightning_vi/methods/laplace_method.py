@@ -25,8 +25,9 @@ from lightning_vi.curvature import (
 )
 from lightning_vi.functional import RunningMoments, entropy
 from lightning_vi.likelihoods import Likelihood, Prediction
+from lightning_vi.likelihoods.classification import ClassificationLikelihood
 from lightning_vi.methods.arguments import is_plain
-from lightning_vi.methods.batch import split_labelled_batch
+from lightning_vi.methods.batch import joined_batches, split_labelled_batch
 from lightning_vi.methods.closed_form import ClosedFormMethod
 from lightning_vi.methods.fitted import FittedMethod
 from lightning_vi.methods.optimizers import LRSchedulerFactory, OptimizerFactory
@@ -142,8 +143,7 @@ class LaplaceMethod(FittedMethod, ClosedFormMethod, PointMethod):
 
         def terms() -> Iterator[tuple[Linearisation, Tensor]]:
             nonlocal num_rows, log_likelihood
-            for batch in data:
-                inputs, target = split_labelled_batch(batch)
+            for inputs, target in joined_batches(map(split_labelled_batch, data)):
                 x, target = map_tensors(lambda tensor: tensor.to(self.device), inputs), target.to(self.device)
                 linearisation = linearise(self.backbone, self._blocks, x)
                 outputs = linearisation.outputs.unsqueeze(0)
@@ -207,7 +207,7 @@ class LaplaceMethod(FittedMethod, ClosedFormMethod, PointMethod):
         self.require_fitted()
         if not self._is_probit or return_samples:
             return super()._predict(x, num_samples, seed, return_samples)
-        linearisation = linearise(self.backbone, self._blocks, x)
+        linearisation = self._linearise_logits(x)
         probs = self._probit(linearisation)
         moments, spreads = RunningMoments(), RunningMoments()
         for outputs in self._samples(linearisation, num_samples, seed):
@@ -222,7 +222,7 @@ class LaplaceMethod(FittedMethod, ClosedFormMethod, PointMethod):
     def _metric_inputs(self, x: NetworkInput, target: Tensor) -> dict[str, Any]:
         if not self._is_probit or not self.is_fitted:
             return super()._metric_inputs(x, target)
-        linearisation = linearise(self.backbone, self._blocks, x)
+        linearisation = self._linearise_logits(x)
         self.likelihood.check(linearisation.outputs.unsqueeze(0), target)
         probs = self._probit(linearisation)
         chosen = probs.gather(1, target.long().unsqueeze(1)).squeeze(1)
@@ -233,10 +233,22 @@ class LaplaceMethod(FittedMethod, ClosedFormMethod, PointMethod):
     def _is_probit(self) -> bool:
         return self.likelihood.task == "classification" and self.predictive == "probit"
 
+    def _linearise_logits(self, x: NetworkInput) -> Linearisation:
+        """Without what all logits share where it does not matter."""
+        dim = self.likelihood.shift_dim if isinstance(self.likelihood, ClassificationLikelihood) else None
+        return linearise(self.backbone, self._blocks, x, centred_dim=dim)
+
     def _probit(self, linearisation: Linearisation) -> Tensor:
-        r"""Probabilities [B, C, ...] of logits divided by :math:`\sqrt{1 + \pi v / 8}` (MacKay, 1992)."""
+        r"""Probabilities [B, C, ...] of logits divided by :math:`\sqrt{1 + \pi v / 8}` (MacKay, 1992).
+
+        A softmax does not depend on what all logits share, so their mean is taken away first, and v is
+        :math:`C / (C - 1)` times the variance of what is left: the variance itself for independent logits of equal
+        variance.
+        """
         logits, std = self._moments(linearisation)
-        return self.likelihood.point_prediction((logits / (1 + math.pi / 8 * std.square()).sqrt()).unsqueeze(0))
+        num_logits = self.likelihood.num_outputs
+        scale = num_logits / (num_logits - 1) if num_logits > 1 else 1.0
+        return self.likelihood.point_prediction((logits / (1 + math.pi / 8 * scale * std.square()).sqrt()).unsqueeze(0))
 
 
 def _precision_of(prior_std: PriorStd) -> float | None:

@@ -42,9 +42,9 @@ class SNGP(LaplaceMethod):
 
     Training is that of `Deterministic`, with the penalty :math:`\lVert \beta \rVert^2 / 2 s^2 N`; one more pass over
     the training data at the end measures the covariance. With `Gaussian` noise the predictive is closed form. Classes
-    are predicted by the probit approximation, logits divided by :math:`\sqrt{1 + \pi v / 8}`; samples of
-    :math:`\beta` say which share of their entropy is epistemic. Everything else is a mixture over samples of
-    :math:`\beta`.
+    are predicted by the probit approximation, logits divided by :math:`\sqrt{1 + \pi v / 8}`, both without what
+    all logits share; samples of :math:`\beta` say which share of their entropy is epistemic. Everything else is a
+    mixture over samples of :math:`\beta`.
 
     Every linear layer and convolution in front of the head gets the bound, with the kernel of a convolution as a
     matrix, in each place where it is read; layers whose weight is no parameter of their own stay as they are. The head

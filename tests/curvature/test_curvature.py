@@ -169,10 +169,63 @@ def test_predictive_variances_of_each_structure(
         expected = torch.einsum("bep,pq,beq->be", jacobian, covariance, jacobian)
         found = structure.variances(linearise(network, blocks, new), precision)
         assert_close(found, expected, rtol=1e-3, atol=1e-5)
+        for dim in range(1, linearised.outputs.dim()):
+            by_dim = jacobian.view(*linearised.outputs.shape, -1)
+            centred = (by_dim - by_dim.mean(dim, keepdim=True)).flatten(1, -2)
+            expected = torch.einsum("bep,pq,beq->be", centred, covariance, centred)
+            found = structure.variances(linearise(network, blocks, new, centred_dim=dim), precision)
+            assert_close(found, expected, rtol=1e-3, atol=1e-5)
         eigenvalues = torch.linalg.eigvalsh(dense.double()).clamp_min(0).float()
         assert_close(structure.eigenvalues().sort().values, eigenvalues, rtol=1e-3, atol=1e-4)
         root = structure.draw(torch.eye(len(dense)), precision)
         assert_close(root.mT @ root, covariance, rtol=1e-3, atol=1e-4)
+
+
+@each_case
+def test_a_centred_network_is_a_network_of_its_own(
+    build: Callable[[], nn.Module], likelihood: Likelihood, shape: tuple[int, ...], names: list[str | int] | None
+) -> None:
+    torch.manual_seed(2)
+    network, x = build().eval(), torch.randn(shape)
+    blocks = choose_blocks(network, names)
+    with torch.no_grad():
+        outputs = network(x)
+    whole = linearise(network, blocks, x)
+    factor, deltas = torch.randn(B, outputs[0].numel(), 2), torch.randn(3, sum(block.size for block in blocks))
+    for dim in range(-1, outputs.dim()):
+        if dim == 0:
+            continue
+        centred = linearise(network, blocks, x, centred_dim=dim)
+        assert_close(centred.outputs, outputs - outputs.mean(dim, keepdim=True))
+        changes = whole.changes(deltas)
+        axis = dim if dim < 0 else dim + 1
+        assert_close(centred.changes(deltas), changes - changes.mean(axis, keepdim=True), rtol=1e-4, atol=1e-5)
+        by_dim = factor.view(*outputs.shape, 2)
+        centred_factor = (by_dim - by_dim.mean(dim if dim > 0 else dim - 1, keepdim=True)).view_as(factor)
+        for name in ("outer_products", "squares"):
+            expected = getattr(whole, name)(centred_factor)
+            assert_close(getattr(centred, name)(factor), expected, rtol=1e-4, atol=1e-4)
+        for found, product in zip(
+            centred.per_output_products(factor), whole.per_output_products(centred_factor), strict=True
+        ):
+            assert_close(found, product, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("x", [(torch.ones(2, 3), torch.ones(2, 3)), {"a": torch.ones(2, 3), "b": torch.ones(2, 3)}])
+def test_a_centred_network_takes_every_input(x: object) -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 2)
+
+        def forward(self, a: Tensor, b: Tensor) -> Tensor:
+            output: Tensor = 2 * self.layer(a + b)
+            return output
+
+    network = Two()
+    blocks = choose_blocks(network, None)
+    change = linearise(network, blocks, x, centred_dim=1).changes(torch.ones(1, 8))  # type: ignore[arg-type]
+    assert_close(change, torch.zeros(1, 2, 2))
 
 
 def dense_matrices(

@@ -134,15 +134,45 @@ def test_the_probit_approximation_is_near_the_integral() -> None:
     assert_close(probit.mean[:, 1:], (logits / (1 + math.pi / 8 * std**2).sqrt()).sigmoid())
 
 
-def test_the_probit_approximation_of_several_classes() -> None:
+@pytest.mark.parametrize("structure", ["full", "per_output", "kronecker", "diagonal"])
+def test_the_probit_approximation_of_several_classes(structure: Structure) -> None:
+    """What all logits share plays no part, in the mean and in the variance."""
     torch.manual_seed(0)
-    method = Laplace(MLP(3, [4], 3), Categorical(3))
+    method = Laplace(MLP(3, [4], 3), Categorical(3), structure=structure)
     method.fit_posterior([(X, torch.arange(N) % 3)])
-    logits, std = method.output_moments(X)
-    assert_close(method.predict(X).mean, (logits / (1 + math.pi / 8 * std**2).sqrt()).softmax(1))
-    by_sampling = Laplace(MLP(3, [4], 3), Categorical(3), predictive="sampling")
+    samples = torch.cat(list(method.sampled_outputs(X, 40_000, 1))).detach()
+    centred = samples - samples.mean(2, keepdim=True)
+    variance = centred.var(0) * 3 / 2
+    logits = method(X).detach()
+    expected = ((logits - logits.mean(1, keepdim=True)) / (1 + math.pi / 8 * variance).sqrt()).softmax(1)
+    assert_close(method.predict(X).mean, expected, rtol=0.0, atol=2e-3)
+    (scored,) = quiet_trainer().test(method, loader(X, torch.arange(N) % 3), verbose=False)
+    chosen = method.predict(X).mean.gather(1, (torch.arange(N) % 3).unsqueeze(1))
+    assert scored["test_nll"] == pytest.approx(-chosen.log().mean().item(), rel=1e-5)
+    by_sampling = Laplace(MLP(3, [4], 3), Categorical(3), structure=structure, predictive="sampling")
     by_sampling.load_state_dict(method.state_dict())
     assert_close(by_sampling.predict(X).mean, method.predict(X, return_samples=True).mean)
+
+
+def test_the_probit_approximation_of_independent_logits_is_mackays() -> None:
+    torch.manual_seed(0)
+    method = Laplace(nn.Linear(3, 4, bias=False), Categorical(4), structure="diagonal", prior_std=2.0)
+    method.fit_posterior([(0 * X, torch.arange(N) % 4)])  # leaves the prior
+    logits, std = method.output_moments(X)
+    assert_close(std, 2.0 * X.norm(dim=1, keepdim=True).expand(N, 4))
+    assert_close(method.predict(X).mean, (logits / (1 + math.pi / 8 * std**2).sqrt()).softmax(1))
+
+
+def test_a_shift_of_all_logits_changes_no_probability() -> None:
+    """However uncertain it is."""
+    torch.manual_seed(0)
+    network = nn.Linear(3, 3)
+    method = Laplace(network, Categorical(3), structure="full", prior_std=1.0)
+    method.fit_posterior([(X, torch.arange(N) % 3)] * 1000)
+    with torch.no_grad():
+        plain = network(X).softmax(1)
+    assert_close(method.predict(X).mean, plain, rtol=0.0, atol=1e-3)
+    assert method.output_moments(X)[1].min() > 0.3  # the variance of what they share is the prior's, over 3
 
 
 def test_before_and_after_fitting() -> None:
