@@ -1,12 +1,13 @@
 """Random numbers that belong to a method and leave the global random state alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 _MASK = 2**64 - 1
+_GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # as a signed number
 
 
 def mix_seed(*parts: int) -> int:
@@ -78,6 +79,48 @@ def sample_noise(seed: int, first: int, stop: int, size: int, *, antithetic: boo
         generator.manual_seed(mix_seed(seed, index))
         noise[row].normal_(generator=generator)
     return noise
+
+
+def row_uniforms(rows: Sequence[Tensor], num_places: int = 1) -> Tensor:
+    """Numbers spread uniformly over [0, 1) that depend on the values of a row alone.
+
+    Equal rows have equal numbers, in every batch and on every device. Floating-point values are taken in float32 and
+    hashed bit by bit with the finaliser of SplitMix64 (Steele et al., 2014).
+
+    Args:
+        rows: Tensors of shape [B, ...], which make up the rows together.
+        num_places: P, how many numbers each row has.
+
+    Returns:
+        Shape [B, P], float32.
+
+    Example:
+        >>> x = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 2.0]])
+        >>> first, second, third = row_uniforms([x]).flatten().tolist()
+        >>> first == third, first == second
+        (True, False)
+    """
+    columns = torch.cat([_bits(tensor).reshape(len(tensor), -1) for tensor in rows], dim=1)
+    digest = _finalise(columns + _GOLDEN * _counted(columns)).sum(1, keepdim=True)
+    places = digest.new_zeros(1, num_places)
+    numbers = _finalise(digest + _GOLDEN * _counted(places))
+    return ((numbers >> 40) & (2**24 - 1)).to(torch.float32) / 2**24
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor.long()
+    return (tensor.float() + 0.0).view(torch.int32).long()  # there is but one zero
+
+
+def _counted(columns: Tensor) -> Tensor:
+    return torch.arange(1, columns.shape[1] + 1, device=columns.device)
+
+
+def _finalise(state: Tensor) -> Tensor:
+    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
+        state = (state ^ ((state >> shift) & (2 ** (64 - shift) - 1))) * factor
+    return state ^ ((state >> 31) & (2**33 - 1))
 
 
 @contextmanager

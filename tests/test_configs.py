@@ -17,6 +17,7 @@ def load(path: Path) -> dict[str, Any]:
     return config
 
 
+@pytest.mark.filterwarnings("ignore:.*is calibrated, but it has not been trained")
 @each_config
 def test_fits_two_steps(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)

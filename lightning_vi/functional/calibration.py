@@ -20,6 +20,7 @@ __all__ = [
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
 _NUM_STEPS = 100
+_GRID = 2**20
 
 
 def temper(probs: Tensor, temperature: Tensor | float, dim: int = 1) -> Tensor:
@@ -126,20 +127,24 @@ def conformal_quantile(scores: Tensor, coverage: float) -> Tensor:
     return scores.sort(dim=0).values[rank - 1]
 
 
-def adaptive_set_scores(probs: Tensor, penalty: float = 0.0, allowed_size: int = 1) -> Tensor:
-    r"""How far down the list of classes each class is, by the probability that the list holds up to there.
+def adaptive_set_scores(
+    probs: Tensor, penalty: float = 0.0, allowed_size: int = 1, uniforms: Tensor | float = 1.0
+) -> Tensor:
+    r"""How far down the list of classes each class is, by the probability of the list up to there.
 
-    .. math:: s(x, c) = \sum_{k:\, r(k) \le r(c)} p_k(x) + \lambda \max(0, r(c) - k_{\mathrm{reg}})
+    .. math:: s(x, c) = \sum_{k:\, r(k) < r(c)} p_k(x) + u\, p_c(x) + \lambda \max(0, r(c) - k_{\mathrm{reg}})
 
     r is the rank of a class, 1 for the most probable one. Without a penalty these are the scores of adaptive prediction
-    sets (APS; Romano, Sesia and Candes, "Classification with valid and adaptive coverage", 2020) without their
-    randomisation, with one those of their regularised form (RAPS; Angelopoulos et al., "Uncertainty sets for image
-    classifiers using conformal prediction", 2021). Of equally probable classes the one of the smaller index is first.
+    sets (APS; Romano, Sesia and Candes, "Classification with valid and adaptive coverage", 2020), with one those of
+    their regularised form (RAPS; Angelopoulos et al., "Uncertainty sets for image classifiers using conformal
+    prediction", 2021). Of equally probable classes the one of the smaller index is first. Scores are multiples of
+    2**-20, so that rounding does not part those that are equal.
 
     Args:
         probs: Class probabilities, shape [B, C, ...].
         penalty: :math:`\lambda`, not negative.
         allowed_size: :math:`k_{\mathrm{reg}}`, the rank beyond which classes are penalised.
+        uniforms: u between 0 and 1 for each datum, shape [B, 1, ...], or one number for all.
 
     Returns:
         The score of each class, shape [B, C, ...].
@@ -151,8 +156,8 @@ def adaptive_set_scores(probs: Tensor, penalty: float = 0.0, allowed_size: int =
     ordered, order = probs.sort(dim=1, descending=True, stable=True)
     ranks = torch.arange(1, probs.shape[1] + 1, device=probs.device, dtype=ordered.dtype)
     penalties = penalty * (ranks - allowed_size).clamp_min(0)
-    scores = ordered.cumsum(1) + penalties.view(-1, *[1] * (probs.dim() - 2))
-    return torch.empty_like(scores).scatter_(1, order, scores)
+    scores = ordered.cumsum(1) - (1 - uniforms) * ordered + penalties.view(-1, *[1] * (probs.dim() - 2))
+    return torch.empty_like(scores).scatter_(1, order, (scores * _GRID).round() / _GRID)
 
 
 def _log(probs: Tensor) -> Tensor:

@@ -88,10 +88,11 @@ class CalibratedMethod(UQMethod):
             )
 
     @abstractmethod
-    def scores(self, prediction: Prediction, target: Tensor) -> Tensor:
+    def scores(self, x: NetworkInput, prediction: Prediction, target: Tensor) -> Tensor:
         """What calibration needs to know of a batch.
 
         Args:
+            x: Input, each tensor of shape [B, ...].
             prediction: The method's own prediction.
             target: Targets, shape [B, ...].
 
@@ -108,10 +109,11 @@ class CalibratedMethod(UQMethod):
         """
 
     @abstractmethod
-    def calibrated(self, prediction: Prediction) -> Prediction:
+    def calibrated(self, x: NetworkInput, prediction: Prediction) -> Prediction:
         """The calibrated prediction.
 
         Args:
+            x: Input, each tensor of shape [B, ...].
             prediction: The method's own prediction.
 
         Returns:
@@ -184,7 +186,7 @@ class CalibratedMethod(UQMethod):
         prediction = self.method.predict(x)
         check_target(prediction, target)
         self.likelihood.check_values(target)
-        scores = self.scores(prediction, target)
+        scores = self.scores(x, prediction, target)
         return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
     def _finish(self, batches: list[Tensor]) -> None:
@@ -216,7 +218,7 @@ class CalibratedMethod(UQMethod):
 
     def _predict(self, x: NetworkInput, num_samples: int, seed: int, return_samples: bool) -> Prediction:
         self.require_calibrated()
-        prediction = self.calibrated(self.method.predict(x, num_samples, seed, return_samples))
+        prediction = self.calibrated(x, self.method.predict(x, num_samples, seed, return_samples))
         return replace(prediction, metadata=prediction.metadata | {"method": type(self).__name__})
 
     def _metric_inputs(self, x: NetworkInput, target: Tensor) -> dict[str, Any]:
@@ -322,8 +324,10 @@ def _load_weights(method: UQMethod, path: Path) -> None:
         raise FileNotFoundError(f"method_checkpoint must be the file of a Lightning checkpoint, got {str(path)!r}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise ValueError(f"method_checkpoint={str(path)!r} cannot be read as a checkpoint: {error}") from None
+    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError):
+        raise ValueError(
+            f"method_checkpoint={str(path)!r} is no checkpoint that torch.load(..., weights_only=True) can read"
+        ) from None
     if not isinstance(checkpoint, Mapping) or "state_dict" not in checkpoint:
         raise ValueError(f"method_checkpoint={str(path)!r} is no Lightning checkpoint: it has no 'state_dict'")
     try:

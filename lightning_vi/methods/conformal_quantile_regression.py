@@ -24,6 +24,7 @@ from torch import Tensor
 from lightning_vi.likelihoods import Prediction
 from lightning_vi.methods.base import UQMethod
 from lightning_vi.methods.conformal import ConformalInterval
+from lightning_vi.sampling import NetworkInput
 
 
 class ConformalQuantileRegression(ConformalInterval):
@@ -59,11 +60,11 @@ class ConformalQuantileRegression(ConformalInterval):
     def __init__(self, method: UQMethod, *, coverage: float = 0.9, method_checkpoint: str | None = None) -> None:
         super().__init__(method, coverage=coverage, method_checkpoint=method_checkpoint)
 
-    def scores(self, prediction: Prediction, target: Tensor) -> Tensor:  # noqa: D102
+    def scores(self, x: NetworkInput, prediction: Prediction, target: Tensor) -> Tensor:  # noqa: ARG002, D102
         lower, upper = self._interval(prediction)
         return torch.maximum(lower - target, target - upper)
 
-    def calibrated(self, prediction: Prediction) -> Prediction:  # noqa: D102
+    def calibrated(self, x: NetworkInput, prediction: Prediction) -> Prediction:  # noqa: ARG002, D102
         lower, upper = self._interval(prediction)
         distance = self.quantile.to(lower.dtype)
         middle = (lower + upper) / 2

@@ -25,6 +25,7 @@ from torch import Tensor
 from lightning_vi.likelihoods import Prediction
 from lightning_vi.methods.base import UQMethod
 from lightning_vi.methods.conformal import ConformalInterval
+from lightning_vi.sampling import NetworkInput
 
 
 class SplitConformal(ConformalInterval):
@@ -68,10 +69,10 @@ class SplitConformal(ConformalInterval):
         super().__init__(method, coverage=coverage, method_checkpoint=method_checkpoint)
         self.normalised = normalised
 
-    def scores(self, prediction: Prediction, target: Tensor) -> Tensor:  # noqa: D102
+    def scores(self, x: NetworkInput, prediction: Prediction, target: Tensor) -> Tensor:  # noqa: ARG002, D102
         return (target - prediction.mean).abs() / self._scale(prediction)
 
-    def calibrated(self, prediction: Prediction) -> Prediction:  # noqa: D102
+    def calibrated(self, x: NetworkInput, prediction: Prediction) -> Prediction:  # noqa: ARG002, D102
         half_width = self.quantile.to(prediction.mean.dtype) * self._scale(prediction)
         return replace(prediction, lower=prediction.mean - half_width, upper=prediction.mean + half_width)
 

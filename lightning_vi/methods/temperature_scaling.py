@@ -71,13 +71,13 @@ class TemperatureScaling(CalibratedMethod):
         super().__init__(method, method_checkpoint=method_checkpoint)
         self.register_buffer("temperature", torch.tensor(1.0))
 
-    def scores(self, prediction: Prediction, target: Tensor) -> Tensor:  # noqa: D102
+    def scores(self, x: NetworkInput, prediction: Prediction, target: Tensor) -> Tensor:  # noqa: ARG002, D102
         return log_odds_against(prediction.mean, target)
 
     def use_scores(self, scores: Tensor) -> None:  # noqa: D102
         self.temperature.copy_(best_temperature(scores))
 
-    def calibrated(self, prediction: Prediction) -> Prediction:  # noqa: D102
+    def calibrated(self, x: NetworkInput, prediction: Prediction) -> Prediction:  # noqa: ARG002, D102
         probs = temper(prediction.mean, self.temperature.to(prediction.mean.dtype))
         variance, uncertainty = probs * (1 - probs), entropy(probs, dim=1)
         epistemic_var = variance * share(prediction.epistemic_var, prediction.total_var)

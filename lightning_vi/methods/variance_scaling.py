@@ -74,10 +74,11 @@ class VarianceScaling(CalibratedMethod):
         if isinstance(likelihood, CountLikelihood):
             raise TypeError(f"VarianceScaling is for real numbers, but {type(likelihood).__name__} is for counts")
 
-    def scores(self, prediction: Prediction, target: Tensor) -> Tensor:
+    def scores(self, x: NetworkInput, prediction: Prediction, target: Tensor) -> Tensor:  # noqa: ARG002
         """Squared standardised residuals.
 
         Args:
+            x: Input, each tensor of shape [B, ...].
             prediction: The method's own prediction.
             target: Targets, shape [B, ..., D].
 
@@ -89,7 +90,7 @@ class VarianceScaling(CalibratedMethod):
     def use_scores(self, scores: Tensor) -> None:  # noqa: D102
         self.std_factor.copy_(scores.flatten(0, -2).mean(0).sqrt().clamp_min(MIN_FACTOR))
 
-    def calibrated(self, prediction: Prediction) -> Prediction:  # noqa: D102
+    def calibrated(self, x: NetworkInput, prediction: Prediction) -> Prediction:  # noqa: ARG002, D102
         factor = self.std_factor.to(prediction.mean.dtype)
         square, samples = factor.square(), prediction.samples
         return replace(

@@ -30,6 +30,7 @@ from lightning_vi import (
     MCDropout,
     MeanFieldVI,
     MeanVarianceEstimation,
+    QuantileRegression,
     RadialVI,
     RankOneVI,
 )
@@ -42,6 +43,7 @@ from lightning_vi.likelihoods import (
     Likelihood,
     NegativeBinomial,
     Poisson,
+    Quantiles,
     StudentT,
 )
 from lightning_vi.methods import UQMethod
@@ -126,6 +128,13 @@ PROBLEMS = {
         (ROWS, 4, 3),
         lambda: torch.randint(0, 9, (ROWS, 4, 2)).float(),
     ),
+    "quantiles": Problem(partial(MLP, 3, [5], 3), Quantiles, (ROWS, 3), lambda: torch.randn(ROWS, 1)),
+    "quantiles, [B, 4, D]": Problem(
+        partial(MLP, 3, [5], 8),
+        partial(Quantiles, (0.1, 0.3, 0.5, 0.8), 2),
+        (ROWS, 4, 3),
+        lambda: torch.randn(ROWS, 4, 2),
+    ),
     "categorical": Problem(
         partial(MLP, 3, [5], 3), partial(Categorical, 3), (ROWS, 3), lambda: torch.randint(0, 3, (ROWS,))
     ),
@@ -141,6 +150,7 @@ PROBLEMS = {
 METHODS: dict[str, Callable[..., UQMethod]] = {
     "Deterministic": Deterministic,
     "MeanVarianceEstimation": MeanVarianceEstimation,
+    "QuantileRegression": QuantileRegression,
     "MeanFieldVI": partial(MeanFieldVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
     "MeanFieldVI, reparameterization": partial(
         MeanFieldVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST, estimator="reparameterization"
@@ -184,8 +194,10 @@ WITH_EXPECTATION = {
     *("Gaussian, learned", "Gaussian, given, 2 targets", "Gaussian, [B, 4, D]", "heteroscedastic"),
     *("heteroscedastic, [B, 4, D]", "categorical", "Bernoulli", "categorical, [B, H, W, F]"),
 }
+QUANTILES = {"quantiles", "quantiles, [B, 4, D]"}
 ONLY = {
     "MeanVarianceEstimation": {"heteroscedastic", "heteroscedastic, [B, 4, D]"},
+    "QuantileRegression": QUANTILES,
     "VBLL": WITH_EXPECTATION,
     "VBLL, low rank": WITH_EXPECTATION,
     "LatentVariableVI": {
@@ -195,7 +207,7 @@ ONLY = {
 }
 """The problems of a method that does not take every likelihood."""
 
-POINT = {"Deterministic", "MeanVarianceEstimation", "SWA"}
+POINT = {"Deterministic", "MeanVarianceEstimation", "QuantileRegression", "SWA"}
 """Methods without epistemic uncertainty."""
 
 NO_KL = POINT | {
@@ -209,10 +221,13 @@ PENALISED = {"SNGP"}
 EXACT = ("LastLayerVI", "VBLL", "Laplace", "SNGP")
 """Methods with a closed form for Gaussian noise."""
 
-NO_ELBO = {"AlphaDivergenceVI", "DeepEnsemble"}
+NO_ELBO = {"AlphaDivergenceVI", "DeepEnsemble", "QuantileRegression"}
 """Methods whose loss is no negative evidence lower bound, and has an oracle of its own."""
 
-PAIRS = [(m, p) for m in METHODS for p in PROBLEMS if p in ONLY.get(m, PROBLEMS)]
+WITH_INTERVALS = {"QuantileRegression"}
+"""Methods whose predictions have ends of an interval."""
+
+PAIRS = [(m, p) for m in METHODS for p in PROBLEMS if p in ONLY.get(m, PROBLEMS.keys() - QUANTILES)]
 
 
 @dataclass(frozen=True)
@@ -229,6 +244,11 @@ class Case:
     @property
     def is_point(self) -> bool:
         return self.method_name in POINT
+
+    @property
+    def additions(self) -> set[str]:
+        """Keys of a prediction beside those that all methods have."""
+        return {"lower", "upper"} if self.method_name in WITH_INTERVALS else set()
 
     @property
     def has_kl(self) -> bool:

@@ -26,7 +26,8 @@ REGRESSION = {"pred", "pred_uct", "epistemic_uct", "aleatoric_uct"}
 def identities(case: Case, result: dict[str, Tensor], tolerance: float = 1e-6) -> None:
     """Keys, shapes and the sums of section 3 of the contract."""
     _, target = case.problem.data()
-    assert set(result) == (REGRESSION if case.problem.is_regression else REGRESSION | {"probs_var"})
+    keys = REGRESSION if case.problem.is_regression else REGRESSION | {"probs_var"}
+    assert set(result) == keys | case.additions
     assert all(value.isfinite().all() for value in result.values())
     pred, total, epistemic, aleatoric = (result[k] for k in ("pred", "pred_uct", "epistemic_uct", "aleatoric_uct"))
     assert total.shape == epistemic.shape == aleatoric.shape == target.shape
