@@ -57,7 +57,7 @@ class SWA(WeightAveragingMethod):
         backbone: nn.Module,
         likelihood: Likelihood,
         *,
-        start_epoch: int | float = 0.75,
+        start_epoch: int | float = 0.5,
         snapshot_every: int = 1,
         averaging_lr: AveragingRate = None,
         batch_norm_rows: int = 1024,

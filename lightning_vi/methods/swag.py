@@ -93,7 +93,7 @@ class SWAG(WeightAveragingMethod):
         backbone: nn.Module,
         likelihood: Likelihood,
         *,
-        start_epoch: int | float = 0.75,
+        start_epoch: int | float = 0.5,
         snapshot_every: int = 1,
         averaging_lr: AveragingRate = None,
         max_rank: int = 20,
