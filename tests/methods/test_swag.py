@@ -178,10 +178,11 @@ class Report(Callback):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:It is recommended to use `self.log")
 def test_all_ranks_keep_the_same_rows_and_predict_the_same(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 1))
     method = SWAG(network, Gaussian(), start_epoch=1, batch_norm_rows=7, num_mc_samples_test=5)
-    trainer = quiet_trainer(devices=2, strategy="ddp_spawn", max_epochs=3, callbacks=[Report(tmp_path)])
+    trainer = quiet_trainer(devices=2, strategy="ddp_fork", max_epochs=3, callbacks=[Report(tmp_path)])
     trainer.fit(method, loader(X, Y, batch_size=4, shuffle=True))
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert first["rows"].shape == (7, 3)
