@@ -22,6 +22,8 @@ from tqdm import tqdm
 
 from lightning_vi import (
     IVON,
+    SWA,
+    SWAG,
     VBLL,
     AlphaDivergenceVI,
     Deterministic,
@@ -52,6 +54,8 @@ METHODS: dict[str, Callable[..., UQMethod]] = {
     "AlphaDivergenceVI": partial(AlphaDivergenceVI, **VARIATIONAL),
     "LatentVariableVI": partial(LatentVariableVI, **VARIATIONAL),
     "IVON": partial(IVON, num_mc_samples_test=25, burnin_epochs=20),
+    "SWAG": partial(SWAG, num_mc_samples_test=25),
+    "SWA": SWA,
     "Deterministic": Deterministic,
     "MeanVarianceEstimation": partial(MeanVarianceEstimation, burnin_epochs=20),
 }

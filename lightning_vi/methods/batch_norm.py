@@ -154,8 +154,7 @@ class KeptRows(nn.Module):
         """
         if self.rows is None:
             raise ValueError("there are no rows to estimate the statistics of batch normalisation on")
-        self.rows = map_tensors(lambda tensor: tensor.to(device), self.rows)
-        return self.rows
+        return map_tensors(lambda tensor: tensor.to(device), self.rows)
 
     def get_extra_state(self) -> dict[str, Any]:  # noqa: D102
         return {"rows": self.rows}

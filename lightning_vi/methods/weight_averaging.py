@@ -76,8 +76,8 @@ class WeightAveragingMethod(FittedMethod, PointMethod):
     From `start_epoch` on, a snapshot of the weights is taken at the end of each cycle of `snapshot_every` epochs,
     before the epoch's validation. Learned parameters of the likelihood are averaged too. Until the fit is over, the
     network is the trained one; then `forward` and predictions use the mean of the snapshots, and the trained weights
-    stay where they are, so that a fit can go on. A new fit starts from no snapshots; one that is resumed keeps those
-    that it has.
+    stay where they are, so that a fit can go on. A new fit starts from no snapshots; one that is resumed within the
+    phase of averaging keeps those that it has.
 
     The mean's statistics of batch normalisation are estimated at the end, on the first training inputs. These are kept
     and become part of checkpoints.
@@ -222,10 +222,10 @@ class WeightAveragingMethod(FittedMethod, PointMethod):
         """Parameters and statistics of batch normalisation of the averaged network.
 
         Returns:
-            Views by their names in the backbone.
+            By their names in the backbone; the statistics are copies, which a pass in training mode may change.
         """
         own = running_statistics(self.backbone)
-        statistics = torch.split(self.norm_statistics, [value.numel() for value in own.values()]) if own else ()
+        statistics = torch.split(self.norm_statistics.clone(), [value.numel() for value in own.values()]) if own else ()
         return self._weights.split(self.weight_mean) | dict(zip(own, statistics, strict=True))
 
     def point_outputs(self, x: NetworkInput) -> Tensor:  # noqa: D102

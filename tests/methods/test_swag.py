@@ -178,6 +178,7 @@ class Report(Callback):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:It is recommended to use `self.log")
 def test_all_ranks_keep_the_same_rows_and_predict_the_same(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 1))
     method = SWAG(network, Gaussian(), start_epoch=1, batch_norm_rows=7, num_mc_samples_test=5)

@@ -148,6 +148,9 @@ def test_batch_normalisation_is_estimated_for_every_network(chunks: bool, monkey
     assert_close(method.eval()(X), mean(X))
     assert not torch.allclose(method(X), method.backbone(X))
     assert same_state(copy_of_state(method.backbone), own)
+    statistics = method.norm_statistics.clone()
+    method.train()(X)
+    assert torch.equal(method.norm_statistics, statistics)
     norms = [module for module in method.backbone.modules() if isinstance(module, _BatchNorm)]
     assert [norm.momentum for norm in norms] == [0.1, 0.3]
 
@@ -251,6 +254,22 @@ def test_a_second_fit_starts_from_no_snapshots() -> None:
     assert (method.deviations[3] == 0).all()
 
 
+def test_a_plan_for_more_epochs_forgets_snapshots_from_before_its_start(tmp_path: Path) -> None:
+    """Half of 4 epochs comes before half of 12."""
+
+    def make() -> SWAG:
+        torch.manual_seed(7)
+        return SWAG(MLP(3, [4], 1), Gaussian(), start_epoch=0.5)
+
+    shorter, unbroken, resumed = quiet_trainer(max_epochs=4), make(), make()
+    shorter.fit(make(), loader(X, Y))
+    shorter.save_checkpoint(tmp_path / "short.ckpt")
+    fit(unbroken, loader(X, Y), max_epochs=12)
+    fit(resumed, loader(X, Y), max_epochs=12, ckpt_path=tmp_path / "short.ckpt")
+    assert resumed.num_snapshots == 6
+    assert same_state(copy_of_state(resumed), copy_of_state(unbroken))
+
+
 def test_a_fit_that_goes_on_in_the_same_trainer_keeps_its_snapshots() -> None:
     method, trainer = SWA(MLP(3, [4], 1), Gaussian(), start_epoch=1), quiet_trainer(max_epochs=3)
     trainer.fit(method, loader(X, Y))
@@ -331,12 +350,12 @@ def test_snapshots_of_a_loop_of_ones_own() -> None:
         method.sample_parameters(2)
     seen = []
     for _ in range(5):
-        before = method.elbo(X, Y).loss
-        before.backward()  # type: ignore[no-untyped-call]
+        method.elbo(X, Y).loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
-        assert method.elbo(X, Y).loss < before  # the trained weights, not their mean
         method.collect()
+        log_prob = method.likelihood.log_prob(method.backbone(X).unsqueeze(0), Y)
+        assert_close(method.elbo(X, Y).nll, -log_prob.mean())  # of the trained weights, not of their mean
         seen.append(FlatParameters(method.backbone).join(method.backbone))
         assert method.predict(X).mean.isfinite().all()
     assert_close(method.weight_mean, torch.stack(seen).mean(0))
