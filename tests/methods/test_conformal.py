@@ -21,7 +21,6 @@ from lightning_vi import (
     AdaptivePredictionSets,
     ConformalQuantileRegression,
     Deterministic,
-    LastLayerVI,
     MeanFieldVI,
     MeanVarianceEstimation,
     QuantileRegression,
@@ -317,17 +316,19 @@ def test_the_numbers_of_rows_are_uniform_and_belong_to_them() -> None:
 
 SCRIPT = """
 import sys, torch
-from lightning_vi import LastLayerVI, SplitConformal
+from lightning_vi import ConformalQuantileRegression, QuantileRegression
 from lightning_vi.backbones import MLP
-from lightning_vi.likelihoods import Gaussian
-method = LastLayerVI(MLP(3, [4], 2), Gaussian(num_targets=2))
-calibrated = SplitConformal.load_from_checkpoint(sys.argv[1], method=method, weights_only=True)
+from lightning_vi.likelihoods import Quantiles
+method = QuantileRegression(MLP(3, [4], 6), Quantiles((0.1, 0.5, 0.9), num_targets=2))
+calibrated = ConformalQuantileRegression.load_from_checkpoint(sys.argv[1], method=method, weights_only=True)
 torch.save(calibrated.predict_step(torch.load(sys.argv[2], weights_only=True)), sys.argv[3])
 """
 
 
 def test_a_fresh_process_predicts_the_same_from_a_checkpoint(tmp_path: Path) -> None:
-    calibrated = SplitConformal(LastLayerVI(MLP(3, [4], 2), Gaussian(num_targets=2)), coverage=0.7)
+    method = QuantileRegression(MLP(3, [4], 6), Quantiles((0.1, 0.5, 0.9), num_targets=2))
+    method.likelihood.set_target_scaling(torch.tensor([50.0, -3.0]), torch.tensor([4.0, 0.2]))
+    calibrated = ConformalQuantileRegression(method, coverage=0.7)
     trainer = quiet_trainer()
     trainer.fit(calibrated, loader(X, Y))
     trainer.save_checkpoint(tmp_path / "conformal.ckpt")
@@ -335,6 +336,7 @@ def test_a_fresh_process_predicts_the_same_from_a_checkpoint(tmp_path: Path) -> 
     paths = [str(tmp_path / name) for name in ("conformal.ckpt", "x.pt", "out.pt")]
     subprocess.run([sys.executable, "-c", SCRIPT, *paths], check=True)
     expected = calibrated.predict_step(X)
+    assert expected["pred"][:, 0].mean() > 20
     for key, value in torch.load(tmp_path / "out.pt", weights_only=True).items():
         assert_close(value, expected[key])
 

@@ -9,7 +9,7 @@ from helpers import loader, quiet_trainer
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lightning_vi import MeanFieldVI
+from lightning_vi import MeanFieldVI, VarianceScaling
 from lightning_vi.backbones import MLP
 from lightning_vi.likelihoods import Gaussian
 
@@ -71,3 +71,31 @@ def test_two_ranks_train_one_posterior_with_noise_of_their_own(tmp_path: Path) -
     assert torch.equal(first["pred"], second["pred"])
     assert first["logged"] == pytest.approx(second["logged"])
     assert {"train_loss", "train_elbo", "train_rmse", "val_nll"} <= set(first["logged"])
+
+
+class ReportCalibration(Callback):
+    """Writes each rank's calibration to a file, and what it logged."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_end(self, trainer: Trainer, module: Any) -> None:
+        logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        report = {"std_factor": module.std_factor, "is_calibrated": module.is_calibrated, "logged": logged}
+        torch.save(report, self.folder / f"{trainer.global_rank}.pt")
+
+
+@pytest.mark.slow
+def test_two_ranks_calibrate_on_all_data_each_once(tmp_path: Path) -> None:
+    """Of an odd number, one is dealt out twice for both to get as many."""
+    x, y = (part[:-1] for part in data())
+    alone, shared = (VarianceScaling(method()) for _ in range(2))
+    alone.calibrate([(x, y)])
+    trainer = quiet_trainer(devices=2, strategy="ddp_spawn", max_epochs=2, callbacks=[ReportCalibration(tmp_path)])
+    trainer.fit(shared, loader(x, y, batch_size=6, shuffle=True), loader(x, y, batch_size=6))
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    assert first["is_calibrated"]
+    assert torch.equal(first["std_factor"], second["std_factor"])
+    torch.testing.assert_close(first["std_factor"], alone.std_factor, rtol=1e-5, atol=0.0)
+    assert first["logged"] == pytest.approx(second["logged"])
+    assert {"val_nll", "calibration_std_factor_0"} <= set(first["logged"])
