@@ -89,7 +89,9 @@ class ClassificationLikelihood(Likelihood):
     def information_factor(self, outputs: Tensor) -> Tensor:  # noqa: D102
         factors = self.class_information_factor(self._classes_last(outputs.unsqueeze(0)).squeeze(0))
         places, width = factors.shape[1:-2], factors.shape[-1]
-        flat = factors.flatten(1, -3) if places else factors.unsqueeze(1)
+        if not places:
+            return factors
+        flat = factors.flatten(1, -3)
         apart = torch.eye(flat.shape[1], dtype=flat.dtype, device=flat.device)
         spread = torch.einsum("bncr,nm->bncmr", flat, apart).reshape(len(flat), *places, width, -1)
         axis = self.class_dim if self.class_dim > 0 else outputs.dim() + self.class_dim

@@ -8,17 +8,17 @@ predictions of Bayesian neural nets via local linearization", AISTATS 2021; Daxb
 .. math:: q(w) = \mathcal{N}\Big(w^*, \Big(\sum_n J_n^\top \Lambda_n J_n + s^{-2} I\Big)^{-1}\Big), \qquad
     f(x) \sim \mathcal{N}\big(f_{w^*}(x), J(x) \Sigma J(x)^\top\big)
 
-=========================  ==========================================================
-symbol                     argument
-=========================  ==========================================================
-weights w with a posterior `stochastic_module_names`; the rest are points
-:math:`w^*`                the trained weights
-:math:`J`                  Jacobian of the network's outputs
-:math:`\Lambda_n`          Fisher information of the likelihood at the outputs of n
-:math:`\sum_n`             `structure`: whole, a block an output, a Kronecker product
-                           a layer, diagonal
-:math:`s`                  `prior_std`
-=========================  ==========================================================
+=================== ============================================================
+symbol              argument
+=================== ============================================================
+:math:`w`           weights of `stochastic_module_names`; the rest are points
+:math:`w^*`         the trained weights
+:math:`J`           Jacobian of the network's outputs
+:math:`\Lambda_n`   Fisher information of the likelihood at the outputs of n
+:math:`\sum_n`      `structure`: whole, a block for each output, a Kronecker
+                    product for each layer, or diagonal
+:math:`s`           `prior_std`
+=================== ============================================================
 """
 
 from collections.abc import Sequence

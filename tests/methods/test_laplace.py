@@ -19,6 +19,7 @@ from torch.testing import assert_close
 from lightning_vi import Laplace, NotFittedError
 from lightning_vi.backbones import MLP
 from lightning_vi.likelihoods import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
+from lightning_vi.methods.batch import joined_batches
 from lightning_vi.methods.laplace_method import Structure
 
 NOISE, PRIOR = 0.4, 0.8
@@ -63,6 +64,81 @@ def test_a_linear_gaussian_model_has_the_exact_posterior_and_evidence(structure:
         torch.zeros(N).double(), PRIOR**2 * design(X) @ design(X).T + NOISE**2 * torch.eye(N).double()
     ).log_prob(Y.double()[:, 0])
     assert_close(method.log_marginal_likelihood().double(), evidence, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("structure", ["full", "per_output"])
+def test_two_targets_with_noise_of_their_own_are_two_exact_regressions(structure: Structure) -> None:
+    """Which one Kronecker product is not: it scales one covariance."""
+    noise_std, targets = [0.3, 1.7], torch.cat([Y, 2 - Y], 1)
+    network, new = nn.Linear(3, 2), normal(6, 3)
+    expected, evidence = [], 0.0
+    for output, std in enumerate(noise_std):
+        precision = design(X).T @ design(X) / std**2 + torch.eye(4).double() / PRIOR**2
+        mean = torch.linalg.solve(precision, design(X).T @ targets.double()[:, output] / std**2)
+        with torch.no_grad():
+            network.weight[output].copy_(mean[:3])
+            network.bias[output].copy_(mean[3])
+        expected.append(torch.einsum("bi,ij,bj->b", design(new), torch.linalg.inv(precision), design(new)))
+        covariance = PRIOR**2 * design(X) @ design(X).T + std**2 * torch.eye(N).double()
+        evidence += MultivariateNormal(torch.zeros(N).double(), covariance).log_prob(targets.double()[:, output]).item()
+    method = Laplace(network, Gaussian(noise_std, 2), structure=structure, prior_std=PRIOR)
+    method.fit_posterior(loader(X, targets))
+    found = method.predict(new).epistemic_var.double()
+    assert_close(found, torch.stack(expected, 1), rtol=1e-4, atol=1e-6)
+    assert method.log_marginal_likelihood().item() == pytest.approx(evidence, rel=1e-5)
+
+
+@pytest.mark.parametrize("structure", ["full", "per_output", "kronecker", "diagonal"])
+def test_frozen_weights_have_no_noise_and_no_place_in_the_prior(structure: Structure) -> None:
+    torch.manual_seed(0)
+    network, new = MLP(3, [4], 2, activation_fn=nn.Tanh()), normal(6, 3)
+    network[0].requires_grad_(False)
+    options: dict[str, Any] = {"structure": structure, "prior_std": PRIOR}
+    whole = Laplace(network, HeteroscedasticGaussian(), stochastic_module_names=None, **options)
+    last = Laplace(network, HeteroscedasticGaussian(), **options)
+    for method in (whole, last):
+        method.fit_posterior(loader(X, Y))
+    assert_close(whole.output_moments(new)[1], last.output_moments(new)[1])
+    assert_close(whole.log_marginal_likelihood(), last.log_marginal_likelihood())
+    assert_close(whole.elbo(X, Y, num_data=N).kl, last.elbo(X, Y, num_data=N).kl)
+    assert all(not parameter.requires_grad for parameter in whole.backbone[0].parameters())  # type: ignore[index]
+
+
+@pytest.mark.parametrize("names", [(-1,), None])
+@pytest.mark.parametrize("structure", ["full", "per_output", "kronecker", "diagonal"])
+def test_the_fit_does_not_depend_on_how_the_batches_are_cut(structure: Structure, names: Any) -> None:
+    torch.manual_seed(0)
+    network, new = MLP(3, [4], 2, activation_fn=nn.Tanh()), normal(6, 3)
+    results = []
+    for size in (1, 7, N):
+        method = Laplace(network, HeteroscedasticGaussian(), structure=structure, stochastic_module_names=names)
+        method.fit_posterior(loader(X, Y, batch_size=size))
+        results.append([method.output_moments(new)[1], method.log_marginal_likelihood(), method.prior_std])
+    for result in results[1:]:
+        assert_close(result, results[0], rtol=1e-3, atol=1e-4)
+
+
+def test_joined_batches() -> None:
+    x, y = torch.arange(60.0).view(20, 3), torch.arange(20)
+    pairs = list(zip(x.split(4), y.split(4), strict=True))
+    assert [len(target) for _, target in joined_batches(pairs)] == [20]
+    assert [len(target) for _, target in joined_batches(pairs, max_rows=9)] == [8, 8, 4]
+    assert [len(target) for _, target in joined_batches(pairs, max_numbers=36)] == [12, 8]
+    assert [len(target) for _, target in joined_batches(pairs, max_rows=2)] == [4] * 5
+    for limits in ({}, {"max_rows": 9}, {"max_rows": 1}):
+        inputs, targets = zip(*joined_batches(pairs, **limits), strict=True)
+        assert torch.equal(torch.cat(inputs), x)
+        assert torch.equal(torch.cat(targets), y)
+    mixed: list[Any] = [
+        pairs[0],
+        ({"x": x[4:8]}, y[4:8]),
+        pairs[2],
+        pairs[3],
+        (x[16:, :2], y[16:]),
+        (x[:1].double(), y[:1]),
+    ]
+    assert [len(target) for _, target in joined_batches(mixed)] == [4, 4, 8, 4, 1]
+    assert list(joined_batches([])) == []
 
 
 def test_training_with_a_given_prior_ends_at_the_mode() -> None:
