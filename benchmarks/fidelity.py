@@ -7,7 +7,8 @@ N(0, 1), 350 training points. `data/nuts_toy_predictions.npz` holds the predicti
 of 2000 draws after 1500, largest R-hat 1.0006). Every method has these priors where it has priors of weights, the same
 number of epochs with a cosine schedule, and kl_weight 1. Distances are root mean squares over the grid, inside the
 range of the training inputs and outside of it; "ratio" is the geometric mean of a method's epistemic std over that of
-the sampler. `VBLL`, whose expectations are written out for it, has a softplus in place of the log variance.
+the sampler. `VBLL`, `Laplace` and `SNGP`, whose expectations are written out for it, have a softplus in place of the log
+variance.
 """
 
 import argparse
@@ -29,7 +30,8 @@ from lightning_vi.priors import GaussianPrior
 
 Array = NDArray[np.float64]
 REFERENCE = Path(__file__).parent / "data" / "nuts_toy_predictions.npz"
-NO_WEIGHT_PRIOR = {"Deterministic", "MeanVarianceEstimation", "RankOneVI", "VBLL", "LatentVariableVI", "IVON"}
+WITH_WEIGHT_PRIOR = {"LastLayerVI", "MeanFieldVI", "LowRankVI", "FullRankVI", "RadialVI", "AlphaDivergenceVI"}
+WITH_SOFTPLUS = {"VBLL", "Laplace", "SNGP"}
 
 
 class LogVarianceGaussian(HeteroscedasticGaussian):
@@ -42,9 +44,9 @@ class LogVarianceGaussian(HeteroscedasticGaussian):
 
 def predictions(name: str, seed: int, epochs: int) -> tuple[dict[str, Array], Array]:
     """Mean, epistemic and aleatoric std on the grid, and the training inputs."""
-    options: dict[str, Any] = {} if name in NO_WEIGHT_PRIOR else {"prior": GaussianPrior(std="fan_in")}
+    options: dict[str, Any] = {"prior": GaussianPrior(std="fan_in")} if name in WITH_WEIGHT_PRIOR else {}
     schedule = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=epochs)
-    likelihood = HeteroscedasticGaussian() if name == "VBLL" else LogVarianceGaussian()
+    likelihood = HeteroscedasticGaussian() if name in WITH_SOFTPLUS else LogVarianceGaussian()
     method, datamodule, _ = fit(name, seed, epochs, likelihood=likelihood, lr_scheduler=schedule, **options)
     result = method.predict(datamodule.X_gtext, num_samples=1000).as_dict()
     keys = {"mean": "pred", "epistemic_std": "epistemic_uct", "aleatoric_std": "aleatoric_uct"}
