@@ -7,7 +7,7 @@ N(0, 1), 350 training points. `data/nuts_toy_predictions.npz` holds the predicti
 of 2000 draws after 1500, largest R-hat 1.0006). Every method has these priors where it has priors of weights, the same
 number of epochs with a cosine schedule, and kl_weight 1. Distances are root mean squares over the grid, inside the
 range of the training inputs and outside of it; "ratio" is the geometric mean of a method's epistemic std over that of
-the sampler. `VBLL`, `Laplace` and `SNGP`, whose expectations are written out for it, have a softplus in place of the log
+the sampler. `VBLL`, `Laplace` and `SNGP`, whose formulas are written out for it, have a softplus in place of the log
 variance.
 """
 
