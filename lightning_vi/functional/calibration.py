@@ -147,12 +147,13 @@ def adaptive_set_scores(
         uniforms: u between 0 and 1 for each datum, shape [B, 1, ...], or one number for all.
 
     Returns:
-        The score of each class, shape [B, C, ...].
+        The score of each class, shape [B, C, ...], at least float32.
 
     Example:
         >>> adaptive_set_scores(torch.tensor([[0.2, 0.5, 0.3]]), penalty=1.0, allowed_size=2)
         tensor([[2.0000, 0.5000, 0.8000]])
     """
+    probs = probs.to(torch.promote_types(probs.dtype, torch.float32))
     ordered, order = probs.sort(dim=1, descending=True, stable=True)
     ranks = torch.arange(1, probs.shape[1] + 1, device=probs.device, dtype=ordered.dtype)
     penalties = penalty * (ranks - allowed_size).clamp_min(0)

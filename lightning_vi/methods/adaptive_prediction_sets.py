@@ -109,5 +109,5 @@ class AdaptivePredictionSets(ConformalMethod):
         if not self.randomised:
             return adaptive_set_scores(probs, self.penalty, self.allowed_size)
         places = probs[:, :1]
-        uniforms = row_uniforms(tensors(x), places[0].numel()).to(probs.dtype).view_as(places)
+        uniforms = row_uniforms(tensors(x), places[0].numel()).view_as(places)
         return adaptive_set_scores(probs, self.penalty, self.allowed_size, uniforms)

@@ -271,7 +271,7 @@ class CalibratedMethod(UQMethod):
         """Calibrates on what there is, where an epoch was cut short."""
         if self._collected:
             self._finish_epoch()
-        self.log_dict(self.logged_calibration())
+        self.log_dict(self.logged_calibration(), sync_dist=True)
 
     @torch.no_grad()
     def _finish_epoch(self) -> None:

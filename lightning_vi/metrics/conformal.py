@@ -1,5 +1,6 @@
 """Metrics of prediction intervals and prediction sets."""
 
+import torch
 from torch import Tensor
 
 from lightning_vi.metrics.base import MeanScore
@@ -65,7 +66,8 @@ class PredictionIntervalWidth(MeanScore):
             ValueError: if the shapes differ.
         """
         _check_shape("lower", lower, "upper", upper)
-        self._accumulate(upper - lower)
+        dtype = torch.promote_types(upper.dtype, torch.float32)
+        self._accumulate(upper.to(dtype) - lower.to(dtype))
 
 
 class PredictionSetCoverage(MeanScore):

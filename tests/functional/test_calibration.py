@@ -154,3 +154,10 @@ def test_adaptive_scores_of_positions() -> None:
     scores = adaptive_set_scores(probs, 0.2, 1, uniforms)
     flat = adaptive_set_scores(probs.movedim(1, -1).reshape(-1, 3), 0.2, 1, uniforms.movedim(1, -1).reshape(-1, 1))
     assert_close(scores.movedim(1, -1).reshape(-1, 3), flat)
+
+
+def test_rounding_does_not_part_equal_scores() -> None:
+    """The least probable class has all the probability before it or with it, in every row."""
+    probs = torch.randn(500, 7).softmax(1)
+    assert (probs.sort(1, descending=True).values.cumsum(1)[:, -1] != 1).any()
+    assert (adaptive_set_scores(probs).amax(1) == 1).all()

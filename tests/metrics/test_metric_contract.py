@@ -23,6 +23,10 @@ from lightning_vi.metrics import (
     MeanAbsoluteError,
     NegativeLogLikelihood,
     OODFalsePositiveRate,
+    PredictionIntervalCoverage,
+    PredictionIntervalWidth,
+    PredictionSetCoverage,
+    PredictionSetSize,
     R2Score,
     RootMeanSquaredError,
 )
@@ -42,6 +46,12 @@ CASES: dict[str, tuple[Callable[[], Metric], str]] = {
     "crps": (GaussianMixtureCRPS, "regression"),
     "coverage": (lambda: IntervalCoverage(0.8), "regression"),
     "width": (lambda: IntervalWidth(0.8), "regression"),
+    "coverage of given intervals": (PredictionIntervalCoverage, "intervals"),
+    "width of given intervals": (PredictionIntervalWidth, "intervals"),
+    "coverage of sets": (PredictionSetCoverage, "sets"),
+    "size of sets": (PredictionSetSize, "sets"),
+    "coverage of sets of pixels": (PredictionSetCoverage, "sets of pixels"),
+    "size of sets of pixels": (PredictionSetSize, "sets of pixels"),
     "rmse": (RootMeanSquaredError, "regression"),
     "mae": (MeanAbsoluteError, "regression"),
     "r2": (lambda: R2Score(NUM_TARGETS), "regression"),
@@ -65,6 +75,13 @@ def make_data(kind: str, seed: int = 0, num_data: int = NUM_DATA) -> Batch:
         is_out = torch.rand(num_data, generator=generator) < 0.2 + 0.6 * scores
         is_out[:2] = torch.tensor([True, False])
         return {"uncertainty": scores, "loss": is_out.float(), "scores": scores, "target": is_out}
+    if kind == "intervals":
+        lower, width, target = torch.randn(3, num_data, 3, NUM_TARGETS, generator=generator)
+        return {"lower": lower, "upper": lower + 3 * width.abs(), "target": target}
+    if kind.startswith("sets"):
+        pixels = (2, 5) if kind == "sets of pixels" else ()
+        pred_set = torch.rand(num_data, NUM_CLASSES, *pixels, generator=generator) < 0.6
+        return {"pred_set": pred_set, "target": torch.randint(NUM_CLASSES, (num_data, *pixels), generator=generator)}
     pixels = (2, 5) if kind == "spatial" else ()
     logits = torch.randn(NUM_SAMPLES, num_data, NUM_CLASSES, *pixels, generator=generator)
     target = torch.randint(NUM_CLASSES, (num_data, *pixels), generator=generator)
@@ -242,5 +259,6 @@ def test_flags(case) -> None:
     metric = factory()
     assert metric.full_state_update is False
     assert metric.is_differentiable is False
-    expected = {Accuracy: True, R2Score: True, OODAUROC: True, IntervalCoverage: None}.get(type(metric), False)
+    neither = dict.fromkeys((IntervalCoverage, PredictionIntervalCoverage, PredictionSetCoverage))
+    expected = {Accuracy: True, R2Score: True, OODAUROC: True, **neither}.get(type(metric), False)
     assert metric.higher_is_better is expected
