@@ -65,7 +65,7 @@ def _build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
     for name, summary in TRAINER_COMMANDS.items():
         commands.add_parser(name, help=summary, add_help=False)
-    demo_summary = "fit four methods to three data sets, and compare them in tables and figures; under two minutes"
+    demo_summary = "fit every method to three data sets, and compare them in tables and figures; about five minutes"
     demo = commands.add_parser("demo", help=demo_summary, description=demo_summary)
     demo.add_argument(
         "--output-dir", type=Path, default=Path("outputs"), help="folder of predictions and figures (%(default)s)"

@@ -114,12 +114,16 @@ REGRESSION_SCORES = {"rmse": "RMSE", "nll": "NLL", "crps": "CRPS", "coverage": "
 CLASSIFICATION_SCORES = {"accuracy": "Accuracy", "nll": "NLL", "brier": "Brier", "ece": "ECE"}
 
 DROPOUT = {"dropout_p": 0.05, "dropout_module_names": [torch.nn.ReLU]}
-SMALL_DATA_IVON = {"lr": 1.0, "hess_init": 0.3, "betas": (0.9, 0.999), "weight_decay": 1e-3}
-"""Its defaults are for far more steps than there are here."""
+FEW_STEPS_IVON = {"lr": 1.0, "hess_init": 0.3, "betas": (0.9, 0.999), "weight_decay": 1e-3}
+"""Its defaults are for far more steps than these."""
 
 
 def variational(
-    likelihood: Callable[[], Likelihood], samples_train: int, samples_test: int, burnin_epochs: int
+    likelihood: Callable[[], Likelihood],
+    samples_train: int,
+    samples_test: int,
+    burnin_epochs: int,
+    ivon: Mapping[str, Any],
 ) -> tuple[Fit, ...]:
     """All variants of variational inference.
 
@@ -128,6 +132,7 @@ def variational(
         samples_train: Samples in each training step of those that draw several.
         samples_test: Samples for prediction.
         burnin_epochs: Epochs on the likelihood's point loss.
+        ivon: Options of `IVON`, which is its own optimizer.
 
     Returns:
         One fit for each.
@@ -144,17 +149,25 @@ def variational(
         Fit(RadialVI, likelihood, sampled),
         Fit(AlphaDivergenceVI, likelihood, sampled),
         Fit(LatentVariableVI, likelihood, sampled, extra_inputs=1),
-        Fit(IVON, likelihood, base | SMALL_DATA_IVON),
+        Fit(IVON, likelihood, base | dict(ivon)),
     )
 
 
-def baselines(likelihood: Callable[[], Likelihood], samples_test: int, burnin_epochs: int) -> tuple[Fit, ...]:
+def baselines(
+    likelihood: Callable[[], Likelihood],
+    samples_test: int,
+    burnin_epochs: int,
+    laplace: Mapping[str, Any] | None = None,
+    sngp: Mapping[str, Any] | None = None,
+) -> tuple[Fit, ...]:
     """The baselines for any likelihood, but for a plain network.
 
     Args:
         likelihood: Makes the likelihood.
         samples_test: Samples for prediction.
         burnin_epochs: Epochs on the likelihood's point loss.
+        laplace: Further options of `Laplace`.
+        sngp: Further options of `SNGP`, whose scales depend on the problem.
 
     Returns:
         One fit for each.
@@ -166,8 +179,8 @@ def baselines(likelihood: Callable[[], Likelihood], samples_test: int, burnin_ep
         Fit(MCDropout, likelihood, sampled | DROPOUT),
         Fit(SWA, likelihood, base),
         Fit(SWAG, likelihood, sampled),
-        Fit(Laplace, likelihood, sampled),
-        Fit(SNGP, likelihood, sampled),
+        Fit(Laplace, likelihood, sampled | dict(laplace or {})),
+        Fit(SNGP, likelihood, sampled | dict(sngp or {})),
     )
 
 
@@ -183,7 +196,9 @@ PROBLEMS = (
         learning_rate=3e-3,
         epochs=150,
         fits=(
-            *variational(HeteroscedasticGaussian, samples_train=10, samples_test=25, burnin_epochs=20),
+            *variational(
+                HeteroscedasticGaussian, samples_train=10, samples_test=25, burnin_epochs=20, ivon=FEW_STEPS_IVON
+            ),
             Fit(Deterministic, Gaussian),
             mean_variance({"burnin_epochs": 20}),
             *baselines(HeteroscedasticGaussian, samples_test=25, burnin_epochs=20),
@@ -202,10 +217,10 @@ PROBLEMS = (
         learning_rate=2e-3,
         epochs=100,
         fits=(
-            *variational(Gaussian, samples_train=10, samples_test=50, burnin_epochs=10),
+            *variational(Gaussian, samples_train=10, samples_test=50, burnin_epochs=10, ivon=FEW_STEPS_IVON),
             Fit(Deterministic, Gaussian),
             mean_variance({"burnin_epochs": 10}),
-            *baselines(Gaussian, samples_test=50, burnin_epochs=10),
+            *baselines(Gaussian, samples_test=50, burnin_epochs=10, sngp={"length_scale": 4.0}),
             Fit(QuantileRegression, Quantiles),
         ),
         scores=REGRESSION_SCORES,
@@ -221,9 +236,15 @@ PROBLEMS = (
         learning_rate=1e-2,
         epochs=100,
         fits=(
-            *variational(categorical, samples_train=4, samples_test=50, burnin_epochs=10),
+            *variational(categorical, samples_train=4, samples_test=50, burnin_epochs=10, ivon={"burnin_epochs": 0}),
             Fit(Deterministic, categorical, calibrations=(TemperatureScaling,)),
-            *baselines(categorical, samples_test=50, burnin_epochs=0),
+            *baselines(
+                categorical,
+                samples_test=50,
+                burnin_epochs=0,
+                laplace={"prior_std": 0.3},
+                sngp={"length_scale": 2.0, "spectral_norm_bound": 2.0, "prior_std": 3.0},
+            ),
         ),
         scores=CLASSIFICATION_SCORES,
         figures=classifier_figures,
