@@ -67,8 +67,8 @@ def best_temperature(log_odds: Tensor) -> Tensor:
 
     The negative log-likelihood is convex in 1/T. Its derivative is brought to zero by Newton's method, which is kept in
     a bracket that shrinks in every step, in float64 where the device has it. The search ends at the bounds 0.01 and
-    100: at the lower one where all labels are those of the most probable class, at the upper one where the order of the
-    probabilities is worth nothing.
+    100: at the upper one where the order of the probabilities is worth nothing, at the lower one, or before it where
+    rounding leaves no slope, where all labels are those of the most probable class.
 
     Args:
         log_odds: What `log_odds_against` returns, shape [N, C, ...].
