@@ -1,8 +1,8 @@
 """One network with several sets of weights: ensembles, and weights drawn outside of the network."""
 
 import copy
-from collections.abc import Mapping, Sequence
-from operator import itemgetter
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter, itemgetter
 from typing import Any, Literal
 
 import torch
@@ -168,20 +168,9 @@ def stack_networks(networks: Sequence[nn.Module]) -> nn.Module:
     shapes = [{name: tuple(value.shape) for name, value in network.state_dict().items()} for network in networks]
     if any(other != shapes[0] for other in shapes):
         raise ValueError("the networks of an ensemble must have the same parameters: their names or shapes differ")
-    stacked = copy.deepcopy(first)
-    known: dict[Tensor, Tensor] = {}
-    for prefix, module in stacked.named_modules():
-        twins = [network.get_submodule(prefix) for network in networks]
-        for slots in ("_parameters", "_buffers"):
-            for name, tensor in getattr(module, slots).items():
-                if tensor is None:
-                    continue
-                if tensor not in known:
-                    values = torch.stack([getattr(twin, slots)[name].detach() for twin in twins])
-                    is_parameter = isinstance(tensor, nn.Parameter)
-                    known[tensor] = nn.Parameter(values, tensor.requires_grad) if is_parameter else values
-                getattr(module, slots)[name] = known[tensor]
-    return stacked
+    return _with_tensors(
+        first, lambda name, _: torch.stack([attrgetter(name)(network).detach() for network in networks])
+    )
 
 
 def stacked_tensors(network: nn.Module) -> dict[str, Tensor]:
@@ -206,19 +195,24 @@ def unstack_network(stacked: nn.Module, index: int) -> nn.Module:
     Returns:
         A network that can be called.
     """
-    network = copy.deepcopy(stacked)
-    known: dict[Tensor, Tensor] = {}
-    for module in network.modules():
+    return _with_tensors(stacked, lambda _, tensor: tensor[index].clone())
+
+
+def _with_tensors(network: nn.Module, make: Callable[[str, Tensor], Tensor]) -> nn.Module:
+    """A copy of a network with other parameters and buffers, made from the name and value of each, tied ones once."""
+    twin = copy.deepcopy(network)
+    made: dict[Tensor, Tensor] = {}
+    for prefix, module in twin.named_modules():
         for slots in (module._parameters, module._buffers):
             for name, tensor in slots.items():
                 if tensor is None:
                     continue
-                if tensor not in known:
-                    value = tensor.detach()[index].clone()
+                if tensor not in made:
+                    value = make(f"{prefix}.{name}".removeprefix("."), tensor.detach())
                     is_parameter = isinstance(tensor, nn.Parameter)
-                    known[tensor] = nn.Parameter(value, tensor.requires_grad) if is_parameter else value
-                slots[name] = known[tensor]  # type: ignore[assignment]
-    return network
+                    made[tensor] = nn.Parameter(value, tensor.requires_grad) if is_parameter else value
+                slots[name] = made[tensor]
+    return twin
 
 
 def _first_names(network: nn.Module) -> dict[str, str]:
