@@ -45,10 +45,10 @@ WRAPPERS: dict[str, Callable[..., CalibratedMethod]] = {
 PAIRS = {
     "TemperatureScaling": [("MeanFieldVI", "categorical, [B, C, H, W]"), ("Laplace", "categorical")],
     "VarianceScaling": [("MeanFieldVI", "Student's t"), ("LastLayerVI", "Gaussian, given, 2 targets")],
-    "SplitConformal": [("MeanFieldVI", "heteroscedastic, [B, 4, D]"), ("Laplace", "Gaussian, learned")],
+    "SplitConformal": [("MeanFieldVI", "heteroscedastic, [B, 4, D]")],
     "SplitConformal, one width": [("Deterministic", "heteroscedastic")],
     "ConformalQuantileRegression": [("QuantileRegression", "quantiles, [B, 4, D]"), ("MeanFieldVI", "Poisson")],
-    "AdaptivePredictionSets": [("Deterministic", "categorical"), ("MeanFieldVI", "categorical, [B, C, H, W]")],
+    "AdaptivePredictionSets": [("MeanFieldVI", "categorical, [B, C, H, W]")],
     "AdaptivePredictionSets, RAPS": [("MeanFieldVI", "Bernoulli")],
 }
 
