@@ -66,9 +66,9 @@ def test_a_linear_gaussian_model_has_the_exact_posterior_and_evidence(structure:
     assert_close(method.log_marginal_likelihood().double(), evidence, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("structure", ["full", "per_output"])
+@pytest.mark.parametrize("structure", ["full", "per_output", "kronecker"])
 def test_two_targets_with_noise_of_their_own_are_two_exact_regressions(structure: Structure) -> None:
-    """Which one Kronecker product is not: it scales one covariance."""
+    """A Kronecker product is exact too where the noise is the same for all data."""
     noise_std, targets = [0.3, 1.7], torch.cat([Y, 2 - Y], 1)
     network, new = nn.Linear(3, 2), normal(6, 3)
     expected, evidence = [], 0.0

@@ -83,9 +83,10 @@ def test_it_is_the_exact_gaussian_process_of_its_features(structure: Any) -> Non
     assert_close(method.log_marginal_likelihood().double(), evidence, rtol=1e-4, atol=1e-3)
 
 
-def test_two_outputs_with_noise_of_their_own_are_two_gaussian_processes() -> None:
+@pytest.mark.parametrize("structure", ["per_output", "kronecker"])
+def test_two_outputs_with_noise_of_their_own_are_two_gaussian_processes(structure: Any) -> None:
     noise_std = [0.3, 1.7]
-    method = sngp(2, Gaussian(noise_std, 2))
+    method = sngp(2, Gaussian(noise_std, 2), structure=structure)
     targets, total = torch.cat([Y, -2 * Y], 1), 0.0
     phi, phi_new = random_features(method, X), random_features(method, NEW)
     expected = []
