@@ -14,6 +14,7 @@ from lightning_vi.plots._style import (
     MEAN,
     TOTAL,
     TRUTH,
+    VERMILION,
     band,
     legend_below,
     legend_inside,
@@ -33,6 +34,8 @@ def plot_predictions_regression(
     *,
     epistemic: Array | None = None,
     aleatoric: Array | None = None,
+    lower: Array | None = None,
+    upper: Array | None = None,
     title: str | None = None,
     show_bands: bool = True,
     xlabel: str = "x",
@@ -55,6 +58,8 @@ def plot_predictions_regression(
             it is :math:`\sqrt{\text{epistemic}^2 + \text{aleatoric}^2}`.
         epistemic: epistemic standard deviation, [G] or [G, 1].
         aleatoric: aleatoric standard deviation, [G] or [G, 1].
+        lower: lower ends of prediction intervals, such as conformal ones, [G] or [G, 1]; drawn as a line.
+        upper: their upper ends, [G] or [G, 1].
         title: heading of the figure.
         show_bands: draw the bands in the left panel.
         xlabel: label of the inputs, with their unit.
@@ -64,7 +69,8 @@ def plot_predictions_regression(
         A figure of one or two panels, unknown to pyplot; notebooks display it, `savefig` writes it.
 
     Raises:
-        ValueError: if an array has another shape or is not finite, or a standard deviation is negative.
+        ValueError: if an array has another shape or is not finite, a standard deviation is negative, or `lower` and
+            `upper` are not given together.
 
     Example:
         >>> import torch
@@ -77,6 +83,8 @@ def plot_predictions_regression(
         >>> [ax.get_title(loc="left") for ax in figure.axes]
         ['Prediction', 'Uncertainty']
     """
+    if (lower is None) != (upper is None):
+        raise ValueError("lower and upper must be given together")
     x_train = as_vector(X_train, "X_train")
     y_train = as_vector(Y_train, "Y_train", length=len(x_train), like="X_train")
     x = as_vector(X_gtext, "X_gtext")
@@ -110,6 +118,10 @@ def plot_predictions_regression(
         band(ax, x[order], mean, epistemic_std, color=EPISTEMIC, alpha=0.4, label="Epistemic uncertainty")
     if show_bands and total is not None:
         band(ax, x[order], mean, total, color=TOTAL, alpha=0.3, label="Total uncertainty")
+    for name, ends, label in (("lower", lower, "Prediction interval"), ("upper", upper, None)):
+        if ends is not None:
+            values = as_vector(ends, name, length=len(x), like="X_gtext")[order]
+            ax.plot(x[order], values, color=VERMILION, linewidth=1.4, label=label)
     style_axes(ax, title="Prediction" if with_parts else None, xlabel=xlabel, ylabel=ylabel)
     legend_below(figure, ax)
     for panel in right:

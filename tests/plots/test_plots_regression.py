@@ -96,6 +96,18 @@ def test_only_what_is_given_is_drawn() -> None:
     assert labels(right) == ["Epistemic"]
 
 
+def test_ends_of_intervals_are_lines_with_one_entry_in_the_legend() -> None:
+    (ax,) = plot_predictions_regression(X_TRAIN, Y_TRAIN, X, TRUTH, PRED, lower=PRED - 1.5, upper=PRED + 2.5).axes
+    drawn = [curve.get_xydata() for curve in ax.lines[-2:]]
+    for ends, shift in zip(drawn, (-1.5, 2.5), strict=True):
+        np.testing.assert_allclose(ends, np.stack([X, PRED + shift], axis=1)[ORDER])
+    assert labels(ax).count("Prediction interval") == 1
+    with pytest.raises(ValueError, match="lower and upper must be given together"):
+        plot_predictions_regression(X_TRAIN, Y_TRAIN, X, TRUTH, PRED, lower=PRED)
+    with pytest.raises(ValueError, match="upper must"):
+        plot_predictions_regression(X_TRAIN, Y_TRAIN, X, TRUTH, PRED, lower=PRED, upper=PRED + np.inf)
+
+
 def test_bands_can_be_hidden() -> None:
     left, right = plot_predictions_regression(
         X_TRAIN, Y_TRAIN, X, TRUTH, PRED, TOTAL, epistemic=EPISTEMIC, aleatoric=ALEATORIC, show_bands=False
