@@ -73,14 +73,19 @@ def _describe(batch: Any) -> str:
 
 
 def joined_batches(
-    batches: Iterable[tuple[NetworkInput, Tensor]], max_rows: int = 1024, max_numbers: int = 2**16
+    batches: Iterable[tuple[NetworkInput, Tensor]],
+    num_outputs: int,
+    max_rows: int = 2048,
+    max_numbers: int = 2**18,
 ) -> Iterator[tuple[NetworkInput, Tensor]]:
     """Small batches as fewer large ones, in the same order: a pass over many rows costs little more than over few.
 
     Args:
         batches: Inputs and targets.
+        num_outputs: The network's outputs for each element of a datum's target.
         max_rows: The most rows of a joined batch.
-        max_numbers: The most numbers in its input; batches beyond either stay as they are.
+        max_numbers: The most numbers in its input, and in matrices over each datum's outputs; batches beyond one of
+            these stay as they are.
 
     Yields:
         Pairs of input and target; batches are joined where the input is one tensor and shapes and types agree.
@@ -102,7 +107,8 @@ def joined_batches(
             continue
         if not waiting:
             num_rows, kind = 0, _kind(x, target)
-            room = min(max_rows, max_numbers // max(1, x[:1].numel()))
+            numbers = max(1, x[:1].numel(), (num_outputs * target[:1].numel()) ** 2)
+            room = min(max_rows, max_numbers // numbers)
         waiting.append((x, target))
         num_rows += rows
     if waiting:

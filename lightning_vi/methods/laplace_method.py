@@ -143,7 +143,8 @@ class LaplaceMethod(FittedMethod, ClosedFormMethod, PointMethod):
 
         def terms() -> Iterator[tuple[Linearisation, Tensor]]:
             nonlocal num_rows, log_likelihood
-            for inputs, target in joined_batches(map(split_labelled_batch, data)):
+            batches = map(split_labelled_batch, data)
+            for inputs, target in joined_batches(batches, self.likelihood.num_outputs):
                 x, target = map_tensors(lambda tensor: tensor.to(self.device), inputs), target.to(self.device)
                 linearisation = linearise(self.backbone, self._blocks, x)
                 outputs = linearisation.outputs.unsqueeze(0)

@@ -121,12 +121,13 @@ def test_the_fit_does_not_depend_on_how_the_batches_are_cut(structure: Structure
 def test_joined_batches() -> None:
     x, y = torch.arange(60.0).view(20, 3), torch.arange(20)
     pairs = list(zip(x.split(4), y.split(4), strict=True))
-    assert [len(target) for _, target in joined_batches(pairs)] == [20]
-    assert [len(target) for _, target in joined_batches(pairs, max_rows=9)] == [8, 8, 4]
-    assert [len(target) for _, target in joined_batches(pairs, max_numbers=36)] == [12, 8]
-    assert [len(target) for _, target in joined_batches(pairs, max_rows=2)] == [4] * 5
+    assert [len(target) for _, target in joined_batches(pairs, 1)] == [20]
+    assert [len(target) for _, target in joined_batches(pairs, 1, max_rows=9)] == [8, 8, 4]
+    assert [len(target) for _, target in joined_batches(pairs, 1, max_numbers=36)] == [12, 8]
+    assert [len(target) for _, target in joined_batches(pairs, 1, max_rows=2)] == [4] * 5
+    assert [len(target) for _, target in joined_batches(pairs, 100, max_numbers=90_000)] == [8, 8, 4]
     for limits in ({}, {"max_rows": 9}, {"max_rows": 1}):
-        inputs, targets = zip(*joined_batches(pairs, **limits), strict=True)
+        inputs, targets = zip(*joined_batches(pairs, 1, **limits), strict=True)
         assert torch.equal(torch.cat(inputs), x)
         assert torch.equal(torch.cat(targets), y)
     mixed: list[Any] = [
@@ -137,8 +138,8 @@ def test_joined_batches() -> None:
         (x[16:, :2], y[16:]),
         (x[:1].double(), y[:1]),
     ]
-    assert [len(target) for _, target in joined_batches(mixed)] == [4, 4, 8, 4, 1]
-    assert list(joined_batches([])) == []
+    assert [len(target) for _, target in joined_batches(mixed, 1)] == [4, 4, 8, 4, 1]
+    assert list(joined_batches([], 1)) == []
 
 
 def test_training_with_a_given_prior_ends_at_the_mode() -> None:
