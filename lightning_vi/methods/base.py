@@ -145,6 +145,17 @@ class UQMethod(LightningModule, ABC):
         """
         return dict.fromkeys(self.likelihood.parameters(), 10.0)
 
+    def trained_network(self) -> nn.Module:
+        """The one network that another method can start from.
+
+        Returns:
+            The method's own network.
+
+        Raises:
+            TypeError: If there is not just one.
+        """
+        return self.backbone
+
     def effective_kl_weight(self) -> float:
         """Weight of the KL divergence in the current epoch; 0 for methods without one."""
         return 0.0

@@ -12,7 +12,7 @@ import torch
 from lightning import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_vi.likelihoods import Likelihood, Prediction, Task
@@ -198,6 +198,9 @@ class CalibratedMethod(UQMethod):
             raise ValueError(f"the predictions of {missing} of {len(scores)} calibration data are NaN")
         self.use_scores(scores)
         self.is_calibrated.fill_(True)
+
+    def trained_network(self) -> nn.Module:  # noqa: D102
+        return self.method.trained_network()
 
     def point_outputs(self, x: NetworkInput) -> Tensor:  # noqa: D102
         return self.method.point_outputs(x)

@@ -18,7 +18,7 @@ first epochs on squared error      `burnin_epochs`
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -157,6 +157,9 @@ class DeepEnsemble(UQMethod):
         )
         member._train_size = self._train_size
         return member
+
+    def trained_network(self) -> NoReturn:  # noqa: D102
+        raise TypeError("a DeepEnsemble has several networks: give ensemble.member(index)")
 
     def diversity(self, x: NetworkInput) -> Tensor:
         """How far the members' predictions are apart, see `disagreement`.

@@ -99,6 +99,9 @@ class Ensemble(UQMethod):
         """
         return disagreement(torch.stack([member.predict(x).mean for member in self.members]), self.likelihood)
 
+    def trained_network(self) -> NoReturn:  # noqa: D102
+        raise TypeError("an Ensemble has several networks: give one of its members")
+
     def point_outputs(self, x: NetworkInput) -> Tensor:  # noqa: D102
         return torch.stack([member.point_outputs(x) for member in self.members]).mean(0)
 

@@ -151,7 +151,7 @@ class VariationalMethod(ElboMethod):
             The method.
 
         Raises:
-            TypeError: If there is no likelihood, or `prior` or `init_std` is given.
+            TypeError: If there is no likelihood, the method has several networks, or `prior` or `init_std` is given.
             ValueError: If a number is not positive and finite, or as for the method.
 
         Example:
@@ -168,7 +168,7 @@ class VariationalMethod(ElboMethod):
             raise TypeError(f"from_pretrained sets {taken} by delta and prior_std")
         if isinstance(backbone, UQMethod):
             likelihood = backbone.likelihood if likelihood is None else likelihood
-            backbone = backbone.backbone
+            backbone = backbone.trained_network()
         if likelihood is None:
             raise TypeError("likelihood is needed where backbone is no fitted method")
         prior, init_std = GaussianPrior("pretrained", prior_std), ProportionalStd(delta)

@@ -1,5 +1,6 @@
 """What methods share that average the weights which training passes through."""
 
+import copy
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -227,6 +228,17 @@ class WeightAveragingMethod(FittedMethod, PointMethod):
         own = running_statistics(self.backbone)
         statistics = torch.split(self.norm_statistics.clone(), [value.numel() for value in own.values()]) if own else ()
         return self._weights.split(self.weight_mean) | dict(zip(own, statistics, strict=True))
+
+    def trained_network(self) -> nn.Module:
+        """A copy of the network with the averaged weights, and their statistics of batch normalisation.
+
+        Returns:
+            The network; that of the present weights where the method is not fitted.
+        """
+        network = copy.deepcopy(self.backbone)
+        if self.is_fitted:
+            network.load_state_dict(self.mean_network(), strict=False)
+        return network
 
     def point_outputs(self, x: NetworkInput) -> Tensor:  # noqa: D102
         return call_with(self.backbone, self.mean_network(), x) if self.is_fitted else call(self.backbone, x)

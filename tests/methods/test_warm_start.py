@@ -11,7 +11,7 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
-from lightning_vi import Deterministic, LastLayerVI, MeanFieldVI
+from lightning_vi import SWA, DeepEnsemble, Deterministic, Ensemble, LastLayerVI, MeanFieldVI, VarianceScaling
 from lightning_vi.backbones import MLP
 from lightning_vi.likelihoods import Gaussian
 from lightning_vi.posteriors import ProportionalStd
@@ -161,3 +161,27 @@ def test_selectors_that_are_no_plain_values_come_back_from_a_checkpoint(selector
     )
     assert loaded.conversion == method.conversion
     torch.testing.assert_close(loaded.predict(X).epistemic_var, method.predict(X).epistemic_var)
+
+
+def test_one_network_of_a_method_that_has_another_or_several() -> None:
+    """The averaged weights, what a calibrated method calibrates, and no ensemble."""
+    swa = SWA(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)), Gaussian())
+    for _ in range(3):
+        with torch.no_grad():
+            for parameter in swa.backbone.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        swa.collect()
+    x, y = torch.randn(30, 3), torch.randn(30, 1)
+    swa.fit_posterior([(x, y)])
+    scaled = VarianceScaling(swa)
+    for method in (swa, scaled):
+        start = MeanFieldVI.from_pretrained(method).eval()
+        torch.testing.assert_close(start(x), swa.eval()(x))
+    assert not torch.allclose(swa.backbone(x), swa(x))
+    ensemble = DeepEnsemble(MLP(3, [4], 1), Gaussian(), num_members=2)
+    with pytest.raises(TypeError, match=r"a DeepEnsemble has several networks: give ensemble.member\(index\)"):
+        MeanFieldVI.from_pretrained(ensemble)
+    with pytest.raises(TypeError, match="an Ensemble has several networks: give one of its members"):
+        MeanFieldVI.from_pretrained(Ensemble([swa]))
+    member = ensemble.member(1)
+    torch.testing.assert_close(MeanFieldVI.from_pretrained(member)(x), member(x))
