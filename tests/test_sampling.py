@@ -148,7 +148,7 @@ def test_memory_limits_cut_into_chunks_and_change_no_value(network: nn.Module, m
     expected = predicted(SamplingEngine(network), x, 7)
     num_weights = sum(parameter.numel() for parameter in SamplingEngine(network).parameters()) // 2
     for module, limit, value, lengths in (
-        (weights, "MAX_CACHED_WEIGHTS", 2 * num_weights, [7]),
+        (weights, "MAX_KEPT_NUMBERS", 2 * num_weights, [7]),
         (sampling, "MAX_WEIGHTS_PER_PASS", 2 * num_weights, [2, 2, 2, 1]),
         (sampling, "MAX_ACTIVATIONS_PER_PASS", {"cpu": 1}, [1] * 7),
     ):
@@ -201,7 +201,7 @@ def test_weights_are_not_kept_for_many_rows(monkeypatch: pytest.MonkeyPatch) -> 
     network = small()
     expected = predicted(SamplingEngine(network), torch.ones(5, 2), 3)
     monkeypatch.setattr(sampling, "MAX_ROWS_FOR_KEPT_WEIGHTS", 4)
-    monkeypatch.setattr(weights, "_DrawnWeights", None)
+    monkeypatch.setattr(weights.DrawCache, "get", None)
     torch.testing.assert_close(predicted(SamplingEngine(network), torch.ones(5, 2), 3), expected)
 
 

@@ -34,7 +34,7 @@ from lightning_vi.methods.optimizers import LRSchedulerFactory, OptimizerFactory
 from lightning_vi.methods.point import PointMethod
 from lightning_vi.noise import sample_noise
 from lightning_vi.objectives import ObjectiveTerms
-from lightning_vi.sampling import NetworkInput, evaluating, map_tensors
+from lightning_vi.sampling import MAX_KEPT_NUMBERS, DrawCache, NetworkInput, evaluating, map_tensors
 
 Structure = Literal["full", "per_output", "kronecker", "diagonal"]
 Predictive = Literal["probit", "sampling"]
@@ -107,6 +107,7 @@ class LaplaceMethod(FittedMethod, ClosedFormMethod, PointMethod):
             self.hparams["stochastic_module_names"] = [block.module_name for block in self._blocks]
         self.curvature = makers[structure](self._blocks)
         self.predictive = predictive
+        self._cache = DrawCache[Tensor]()
         self._tunes_prior = prior_precision is None
         self.register_buffer("prior_precision", torch.tensor(prior_precision or 1.0))
         self.register_buffer("log_likelihood", torch.tensor(0.0))
@@ -200,9 +201,24 @@ class LaplaceMethod(FittedMethod, ClosedFormMethod, PointMethod):
     def _samples(self, linearisation: Linearisation, num_samples: int, seed: int) -> Iterator[Tensor]:
         outputs, num_weights = linearisation.outputs, self.curvature.num_weights
         chunk = max(1, MAX_NUMBERS_PER_CHUNK // max(outputs.numel(), num_weights))
+        known = self._known_draws(num_samples, seed)
         for first in range(0, num_samples, chunk):
-            noise = sample_noise(seed, first, min(first + chunk, num_samples), num_weights).to(outputs)
-            yield outputs + linearisation.changes(self.curvature.draw(noise, self.prior_precision))
+            stop = min(first + chunk, num_samples)
+            deltas = self._draw(first, stop, seed) if known is None else known[first:stop]
+            yield outputs + linearisation.changes(deltas.to(outputs))
+
+    def _draw(self, first: int, stop: int, seed: int) -> Tensor:
+        """Changes of the weights of some samples, shape [stop - first, P]."""
+        noise = sample_noise(seed, first, stop, self.curvature.num_weights).to(self.prior_precision)
+        return self.curvature.draw(noise, self.prior_precision)
+
+    def _known_draws(self, num_samples: int, seed: int) -> Tensor | None:
+        """Those of all samples where there are not too many numbers to keep."""
+        made_of = [*self.curvature.buffers(), self.prior_precision]
+        size = num_samples * self.curvature.num_weights + sum(tensor.numel() for tensor in made_of)
+        if size > MAX_KEPT_NUMBERS:
+            return None
+        return self._cache.get((seed, num_samples), made_of, lambda: self._draw(0, num_samples, seed))
 
     def _predict(self, x: NetworkInput, num_samples: int, seed: int, return_samples: bool) -> Prediction:
         self.require_fitted()

@@ -24,8 +24,6 @@ With K = 0 it is SWAG-Diagonal, :math:`w = \bar w + s \operatorname{std}(w_i) \o
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,10 +35,8 @@ from lightning_vi.methods.batch_norm import estimate_statistics
 from lightning_vi.methods.optimizers import LRSchedulerFactory, OptimizerFactory, default_optimizer
 from lightning_vi.methods.weight_averaging import WeightAveragingMethod
 from lightning_vi.noise import sample_noise
-from lightning_vi.sampling import NetworkInput, StackedRunner, tensors
+from lightning_vi.sampling import MAX_KEPT_NUMBERS, DrawCache, NetworkInput, StackedRunner, tensors
 from lightning_vi.sampling.network import batch_size
-
-MAX_CACHED_NUMBERS = 2**25
 
 
 class SWAG(WeightAveragingMethod):
@@ -126,10 +122,7 @@ class SWAG(WeightAveragingMethod):
         self._register_statistic("weight_variance", self._weights.num_weights)
         self._register_statistic("deviations", max_rank, self._weights.num_weights)
         self._runner = StackedRunner(self.backbone)
-        self._cache: _DrawnNetworks | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_cache": None}
+        self._cache = DrawCache[dict[str, Tensor]]()
 
     def update_spread(self, weights: Tensor, previous_mean: Tensor) -> None:  # noqa: D102
         count = int(self.num_snapshots)
@@ -190,25 +183,6 @@ class SWAG(WeightAveragingMethod):
             frozen = [parameter.detach() for parameter in self.backbone.parameters() if not parameter.requires_grad]
             made_of += [*frozen, *tensors(self.kept_rows.on(self.device))]
         size = num_samples * (self._weights.num_weights + self.norm_statistics.numel())
-        if size + sum(tensor.numel() for tensor in made_of) > MAX_CACHED_NUMBERS:
+        if size + sum(tensor.numel() for tensor in made_of) > MAX_KEPT_NUMBERS:
             return {}
-        if self._cache is None or not self._cache.holds(seed, num_samples, made_of):
-            networks = self._networks(0, num_samples, seed)
-            self._cache = _DrawnNetworks(seed, num_samples, [tensor.clone() for tensor in made_of], networks)
-        return self._cache.networks
-
-
-@dataclass(frozen=True)
-class _DrawnNetworks:
-    """Networks that were drawn from statistics of these values, which are compared."""
-
-    seed: int
-    num_samples: int
-    made_of: list[Tensor]
-    networks: dict[str, Tensor]
-
-    def holds(self, seed: int, num_samples: int, made_of: list[Tensor]) -> bool:
-        return (seed, num_samples, len(made_of)) == (self.seed, self.num_samples, len(self.made_of)) and all(
-            then.device == now.device and then.dtype == now.dtype and torch.equal(then, now)
-            for then, now in zip(self.made_of, made_of, strict=True)
-        )
+        return self._cache.get((seed, num_samples), made_of, lambda: self._networks(0, num_samples, seed))

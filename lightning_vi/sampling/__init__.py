@@ -1,5 +1,6 @@
 """S forward passes of a network: with stochastic layers, or with weights drawn outside of it."""
 
+from lightning_vi.sampling.draw_cache import MAX_KEPT_NUMBERS, DrawCache
 from lightning_vi.sampling.dropout import DropoutSampler
 from lightning_vi.sampling.dropout_calls import without_dropout
 from lightning_vi.sampling.dropout_layers import (
@@ -22,7 +23,9 @@ from lightning_vi.sampling.stacked import (
 )
 
 __all__ = [
+    "MAX_KEPT_NUMBERS",
     "VECTORIZATIONS",
+    "DrawCache",
     "DropoutBehind",
     "DropoutSampler",
     "NetworkInput",

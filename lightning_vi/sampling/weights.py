@@ -1,8 +1,6 @@
 """Weights drawn from the posteriors of a network."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +8,7 @@ from torch import Tensor
 from lightning_vi.layers import StochasticParameters
 from lightning_vi.noise import antithetic_pairs, sample_noise
 from lightning_vi.posteriors import CouplingFactory
+from lightning_vi.sampling.draw_cache import MAX_KEPT_NUMBERS, DrawCache
 from lightning_vi.sampling.slots import (
     JointPosterior,
     Slot,
@@ -18,27 +17,6 @@ from lightning_vi.sampling.slots import (
     is_drawn_in_training,
     join,
 )
-
-MAX_CACHED_WEIGHTS = 2**25
-
-
-@dataclass(frozen=True)
-class _DrawnWeights:
-    """Weights that were drawn from parameters of these values.
-
-    The values are compared, because not every update counts up a tensor's version: fused optimizers do not.
-    """
-
-    seed: int
-    num_samples: int
-    parameters: list[Tensor]
-    draws: list[Tensor]
-
-    def holds(self, seed: int, num_samples: int, parameters: Sequence[Tensor]) -> bool:
-        return (seed, num_samples) == (self.seed, self.num_samples) and all(
-            then.device == now.device and then.dtype == now.dtype and torch.equal(then, now)
-            for then, now in zip(self.parameters, parameters, strict=True)
-        )
 
 
 class WeightSampler:
@@ -70,10 +48,7 @@ class WeightSampler:
             _refuse_priors_of_other_shapes(self.slots)
         self._owners = owners
         self._revisions: list[int] = []
-        self._cache: _DrawnWeights | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_cache": None}
+        self._cache = DrawCache[list[Tensor]]()
 
     def _group(self) -> None:
         """Takes note of changed estimators and priors."""
@@ -168,12 +143,11 @@ class WeightSampler:
         Returns:
             One tensor for each of `slots`, of its parameter's shape behind ``stop - first``.
         """
-        if num_samples is None or num_samples * self.num_weights > MAX_CACHED_WEIGHTS:
+        if num_samples is None or num_samples * self.num_weights > MAX_KEPT_NUMBERS:
             return self._of_indices(first, stop, seed)
-        if self._cache is None or not self._cache.holds(seed, num_samples, self.parameters()):
-            draws = self._of_indices(0, num_samples, seed)
-            self._cache = _DrawnWeights(seed, num_samples, [p.detach().clone() for p in self.parameters()], draws)
-        return [weight[first:stop] for weight in self._cache.draws]
+        key = (seed, num_samples)
+        draws = self._cache.get(key, self.parameters(), lambda: self._of_indices(0, num_samples, seed))
+        return [weight[first:stop] for weight in draws]
 
     def _of_indices(self, first: int, stop: int, seed: int) -> list[Tensor]:
         size = self.num_weights if self.coupling is None else self.coupling.num_noise

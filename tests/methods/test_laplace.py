@@ -19,6 +19,7 @@ from torch.testing import assert_close
 from lightning_vi import Laplace, NotFittedError
 from lightning_vi.backbones import MLP
 from lightning_vi.likelihoods import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
+from lightning_vi.methods import laplace_method
 from lightning_vi.methods.batch import joined_batches
 from lightning_vi.methods.laplace_method import Structure
 
@@ -372,3 +373,32 @@ def test_a_fresh_process_predicts_the_same_from_a_checkpoint(tmp_path: Path) -> 
 def test_wrong_arguments(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Laplace(MLP(3, [4], 1), Gaussian(), **options)
+
+
+@pytest.mark.parametrize("structure", ["full", "kronecker", "diagonal", "per_output"])
+def test_weights_are_drawn_once_while_there_are_not_too_many(
+    structure: Structure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    method = Laplace(MLP(3, [4], 2), HeteroscedasticGaussian(), structure=structure, num_mc_samples_test=6)
+    method.fit_posterior([(X, Y)])
+    drawn: list[Any] = []
+    original = laplace_method.sample_noise
+    monkeypatch.setattr(laplace_method, "sample_noise", lambda *args: drawn.append(args) or original(*args))
+    expected = [method.predict(part) for part in X.split(10)]
+    assert len(drawn) == 1
+    method.predict(X, seed=1)
+    assert len(drawn) == 2
+    for buffer in (*method.curvature.buffers(), method.prior_precision):
+        if buffer.numel() == 0:
+            continue
+        before = method.predict(X, seed=1, return_samples=True).samples
+        buffer.data.mul_(1.7)
+        assert not torch.allclose(method.predict(X, seed=1, return_samples=True).samples, before)
+        buffer.data.div_(1.7)
+    monkeypatch.setattr(laplace_method, "MAX_KEPT_NUMBERS", 3)
+    drawn.clear()
+    again = [method.predict(part) for part in X.split(10)]
+    assert len(drawn) == len(again)
+    for first, second in zip(expected, again, strict=True):
+        assert_close(first.mean, second.mean, rtol=1e-4, atol=1e-5)

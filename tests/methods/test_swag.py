@@ -118,7 +118,7 @@ def test_networks_are_drawn_once_while_there_are_not_too_many_numbers(monkeypatc
     method.predict(X, seed=1)
     method.predict(X, seed=1, num_samples=3)
     assert len(drawn) == 3
-    monkeypatch.setattr(swag, "MAX_CACHED_NUMBERS", 20)
+    monkeypatch.setattr(swag, "MAX_KEPT_NUMBERS", 20)
     drawn.clear()
     again = [method.predict(part) for part in X.split(6)]
     assert len(drawn) == 4

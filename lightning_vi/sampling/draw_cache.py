@@ -1,0 +1,65 @@
+"""Draws that are kept from one prediction to the next."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+MAX_KEPT_NUMBERS = 2**25
+
+Draws = TypeVar("Draws")
+
+
+class DrawCache(Generic[Draws]):
+    """The last draws, as long as what they were made of has the same values.
+
+    Values are compared, because not every update counts up a tensor's version: fused optimizers do not. Copies and
+    pickles leave the draws behind.
+
+    Example:
+        >>> cache, mean = DrawCache(), torch.zeros(2)
+        >>> cache.get((0, 1), [mean], lambda: "first")
+        'first'
+        >>> cache.get((0, 1), [mean], lambda: "second")
+        'first'
+        >>> _ = mean.add_(1)
+        >>> cache.get((0, 1), [mean], lambda: "second")
+        'second'
+    """
+
+    def __init__(self) -> None:
+        self._kept: _Kept[Draws] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_kept": None}
+
+    def get(self, key: tuple[int, ...], made_of: Sequence[Tensor], draw: Callable[[], Draws]) -> Draws:
+        """The draws of a key, made anew where the last ones were others.
+
+        Args:
+            key: Which draws, such as seed and number of samples.
+            made_of: All tensors that they depend on.
+            draw: Makes them.
+
+        Returns:
+            What `draw` returned.
+        """
+        if self._kept is None or not self._kept.belongs_to(key, made_of):
+            draws = draw()
+            self._kept = _Kept(key, [tensor.detach().clone() for tensor in made_of], draws)
+        return self._kept.draws
+
+
+@dataclass(frozen=True)
+class _Kept(Generic[Draws]):
+    key: tuple[int, ...]
+    made_of: list[Tensor]
+    draws: Draws
+
+    def belongs_to(self, key: tuple[int, ...], made_of: Sequence[Tensor]) -> bool:
+        return (key, len(made_of)) == (self.key, len(self.made_of)) and all(
+            then.device == now.device and then.dtype == now.dtype and torch.equal(then, now)
+            for then, now in zip(self.made_of, made_of, strict=True)
+        )
