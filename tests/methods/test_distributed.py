@@ -1,5 +1,6 @@
 """Two processes on the CPU, through Lightning."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from helpers import loader, quiet_trainer
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lightning_vi import MeanFieldVI, VarianceScaling
+from lightning_vi import SNGP, Laplace, MeanFieldVI, VarianceScaling
 from lightning_vi.backbones import MLP
 from lightning_vi.likelihoods import Gaussian
 
@@ -99,3 +100,41 @@ def test_two_ranks_calibrate_on_all_data_each_once(tmp_path: Path) -> None:
     torch.testing.assert_close(first["std_factor"], alone.std_factor, rtol=1e-5, atol=0.0)
     assert first["logged"] == pytest.approx(second["logged"])
     assert {"val_nll", "calibration_std_factor_0"} <= set(first["logged"])
+
+
+class ReportPosterior(Callback):
+    """Writes each rank's fitted posterior to a file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_fit_end(self, trainer: Trainer, module: Any) -> None:
+        report = {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
+        variance = module.predict(data()[0]).epistemic_var
+        torch.save({"state": report, "variance": variance}, self.folder / f"{trainer.global_rank}.pt")
+
+
+def still(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["laplace", "sngp"])
+def test_two_ranks_measure_the_curvature_of_all_data(kind: str, tmp_path: Path) -> None:
+    x, y = data()
+    torch.manual_seed(3)
+    made: Any = {
+        "laplace": lambda: Laplace(MLP(3, [4], 1), Gaussian(0.5), prior_std=0.7, optimizer=still),
+        "sngp": lambda: SNGP(
+            MLP(3, [4], 1), Gaussian(0.5), num_random_features=16, spectral_norm_bound=None, optimizer=still
+        ),
+    }[kind]()
+    alone = copy.deepcopy(made)
+    alone.fit_posterior([(x, y)])
+    trainer = quiet_trainer(devices=2, strategy="ddp_spawn", max_epochs=1, callbacks=[ReportPosterior(tmp_path)])
+    trainer.fit(made, loader(x, y, batch_size=6, shuffle=True))
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    for name, value in first["state"].items():
+        assert torch.equal(value, second["state"][name]), name
+    torch.testing.assert_close(first["state"]["log_likelihood"], alone.log_likelihood, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(first["variance"], alone.predict(x).epistemic_var, rtol=1e-3, atol=1e-6)
