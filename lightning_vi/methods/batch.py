@@ -51,7 +51,7 @@ def split_labelled_batch(batch: Any) -> tuple[NetworkInput, Tensor]:
 
 
 def to_device(module: LightningModule, batch: Any) -> Any:
-    """A batch where a module is, by way of the module's own hooks.
+    """A batch where a module is and in its trainer's precision, by way of the module's own hooks.
 
     Args:
         module: Who will see it.
@@ -60,6 +60,8 @@ def to_device(module: LightningModule, batch: Any) -> Any:
     Returns:
         The batch as a Trainer would hand it on.
     """
+    if module._trainer is not None:
+        batch = module.trainer.precision_plugin.convert_input(batch)
     batch = module.on_before_batch_transfer(batch, 0)
     return module.on_after_batch_transfer(module.transfer_batch_to_device(batch, module.device, 0), 0)
 

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,9 +14,10 @@ from torch.distributions import Normal, kl_divergence
 from torch.testing import assert_close
 from torch.utils.data import DataLoader
 
-from lightning_vi import LastLayerVI, MeanFieldVI
+from lightning_vi import SNGP, SWAG, DeepEnsemble, Laplace, LastLayerVI, MCDropout, MeanFieldVI
 from lightning_vi.backbones import MLP
-from lightning_vi.likelihoods import Gaussian
+from lightning_vi.evaluation import ood_detection
+from lightning_vi.likelihoods import Categorical, Gaussian
 
 REGRESSION = {"rmse", "mae", "r2", "nll", "crps", "coverage", "interval_width"}
 CLASSIFICATION = {"accuracy", "nll", "brier", "ece"}
@@ -127,11 +129,26 @@ def test_mixed_precision_keeps_the_divergence_in_float32(estimator: str) -> None
     assert logged["train_loss"][0] == pytest.approx(full["train_loss"][0], rel=0.1)
 
 
-@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
-@pytest.mark.parametrize("kind", [MeanFieldVI, LastLayerVI])
-def test_other_precisions_run(kind: Any, precision: Any) -> None:
-    x, y = torch.randn(16, 3), torch.randn(16, 1)
-    method = kind(MLP(3, [4], 1), Gaussian(0.5))
+OTHER_PRECISIONS: dict[str, Any] = {
+    "MeanFieldVI": MeanFieldVI,
+    "LastLayerVI": LastLayerVI,
+    "MCDropout": partial(MCDropout, dropout_p=0.1, dropout_module_names=[0]),
+    "DeepEnsemble": partial(DeepEnsemble, num_members=2),
+    "SWAG": SWAG,
+    "Laplace": Laplace,
+    "SNGP": partial(SNGP, num_random_features=8),
+}
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true", "bf16-mixed"])
+@pytest.mark.parametrize("kind", OTHER_PRECISIONS.values(), ids=OTHER_PRECISIONS)
+@pytest.mark.parametrize("is_regression", [True, False])
+def test_other_precisions_run(kind: Any, precision: Any, is_regression: bool) -> None:
+    x, y = torch.randn(16, 3), torch.randn(16, 1) if is_regression else torch.arange(16) % 3
+    method = kind(MLP(3, [4], 1 if is_regression else 3), Gaussian(0.5) if is_regression else Categorical(3))
     trainer = quiet_trainer(precision=precision)
-    trainer.fit(method, loader(x, y), loader(x, y))
+    trainer.fit(method, loader(x, y, shuffle=True), loader(x, y))
     assert torch.isfinite(trainer.callback_metrics["val_nll"])
+    predictions: Any = trainer.predict(method, loader(x, y))
+    assert all(value.isfinite().all() for prediction in predictions for value in prediction.values())
+    assert ood_detection(method, loader(x, y), [x]).auroc == pytest.approx(0.5, abs=0.1)
