@@ -27,6 +27,9 @@ class DataOrders:
         num_orders: How many.
         seed: Where the orders start, for samplers without a seed of their own.
 
+    Attributes:
+        dataloader: The dataloader.
+
     Example:
         >>> orders = DataOrders(DataLoader(range(6), batch_size=3, shuffle=True), num_orders=2, seed=0)
         >>> sorted(torch.cat([batch for batch, _ in orders.epoch(0)]).tolist())
@@ -34,6 +37,7 @@ class DataOrders:
     """
 
     def __init__(self, dataloader: DataLoader[Any], num_orders: int, seed: int) -> None:
+        self.dataloader = dataloader
         numbers = range(1, num_orders + 1)
         pairs = [pair for number in numbers if (pair := _shuffled_anew(dataloader.sampler, seed, number)) is not None]
         self._set_epochs = [set_epoch for _, set_epoch in pairs]

@@ -106,7 +106,11 @@ class DeepEnsemble(UQMethod):
         self.likelihood = own_likelihoods(self.likelihood, num_members)
         self.num_members = num_members
         self.own_data_order = own_data_order
+        self._orders: DataOrders | None = None
         self._other_batches: Iterator[tuple[Any, ...]] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_orders": None, "_other_batches": None}
 
     @staticmethod
     def from_methods(methods: Sequence[UQMethod]) -> Ensemble:
@@ -218,14 +222,16 @@ class DeepEnsemble(UQMethod):
     def on_train_epoch_start(self) -> None:
         """Shuffles the data for the members behind the first."""
         loader = self.trainer.train_dataloader
-        self._other_batches = None
-        if self.own_data_order and self.num_members > 1 and can_reorder(loader):
-            orders = DataOrders(loader, self.num_members - 1, self.noise.seed)
-            self._other_batches = orders.epoch(self.current_epoch)
+        if not (self.own_data_order and self.num_members > 1 and can_reorder(loader)):
+            self._orders = self._other_batches = None
+            return
+        if self._orders is None or self._orders.dataloader is not loader:
+            self._orders = DataOrders(loader, self.num_members - 1, self.noise.seed)
+        self._other_batches = self._orders.epoch(self.current_epoch)
 
-    def on_train_epoch_end(self) -> None:  # noqa: D102
-        self._other_batches = None
-        super().on_train_epoch_end()
+    def on_train_end(self) -> None:
+        """Lets the dataloaders go."""
+        self._orders = self._other_batches = None
 
     def training_step(self, batch: Any, batch_idx: int = 0) -> Tensor:
         """One step of every member."""

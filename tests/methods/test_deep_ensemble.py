@@ -1,6 +1,8 @@
 """Members that are trained together, against networks that are trained one by one."""
 
+import copy
 import itertools
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +20,7 @@ from torch.testing import assert_close
 from lightning_vi import DeepEnsemble, Deterministic, Ensemble
 from lightning_vi.backbones import MLP
 from lightning_vi.likelihoods import Categorical, Gaussian, HeteroscedasticGaussian, Likelihood, StudentT
+from lightning_vi.methods import deep_ensemble
 from lightning_vi.methods.members import reinitialised
 
 M, N = 3, 22
@@ -217,6 +220,28 @@ def test_dictionaries_tuples_and_further_samplers(monkeypatch: pytest.MonkeyPatc
             assert x["left"].shape == (M, 5, 3)  # type: ignore[call-overload]
             assert_close(x["left"], -x["right"])  # type: ignore[call-overload]
             assert not torch.equal(y[0], y[1])
+
+
+def test_it_can_be_copied_in_the_middle_of_an_epoch_and_keeps_its_dataloaders_through_a_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    copies: list[DeepEnsemble] = []
+    made: list[Any] = []
+    original = deep_ensemble.DataOrders
+    monkeypatch.setattr(deep_ensemble, "DataOrders", lambda *args: made.append(args) or original(*args))
+
+    class Copy(Callback):
+        def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+            copies.append(pickle.loads(pickle.dumps(copy.deepcopy(pl_module))))
+
+    method = DeepEnsemble(MLP(3, [4], 1), Gaussian(), num_members=M, optimizer=adam)
+    fit(method, loader(X, Y, shuffle=True), max_epochs=3, callbacks=[Copy()])
+    assert len(copies) == 9
+    assert_close(copies[-1].predict(X).mean, method.predict(X).mean)
+    assert len(made) == 1
+    fit(copies[0], loader(X, Y, shuffle=True), max_steps=2, max_epochs=-1)
+    assert len(made) == 2
+    assert method._orders is copies[0]._orders is None
 
 
 def test_batches_that_differ_in_shape() -> None:
