@@ -58,6 +58,15 @@ METHODS: dict[str, Callable[..., UQMethod]] = {
     "AlphaDivergenceVI": partial(AlphaDivergenceVI, **VARIATIONAL),
     "LatentVariableVI": partial(LatentVariableVI, **VARIATIONAL),
     "IVON": partial(IVON, num_mc_samples_test=25, burnin_epochs=20),
+    "IVON, few steps": partial(
+        IVON,
+        lr=0.03,
+        hess_init=50.0,
+        betas=(0.9, 0.999),
+        weight_decay=1e-3,
+        num_mc_samples_test=25,
+        burnin_epochs=20,
+    ),
     "Laplace": partial(Laplace, num_mc_samples_test=25, burnin_epochs=20),
     "SNGP": partial(SNGP, num_mc_samples_test=25, burnin_epochs=20),
     "SWAG": partial(SWAG, num_mc_samples_test=25, burnin_epochs=20),
@@ -80,7 +89,7 @@ def fit(name: str, seed: int, epochs: int, **options: Any) -> tuple[UQMethod, To
     seed_everything(seed, verbose=False)
     datamodule = ToyHeteroscedasticDataModule(batch_size=32, n_points=500)
     arguments = {"likelihood": HeteroscedasticGaussian()} | options
-    if name != "IVON":
+    if not name.startswith("IVON"):
         arguments.setdefault("optimizer", partial(torch.optim.Adam, lr=3e-3))
     num_latent = 1 if name == "LatentVariableVI" else 0
     method = METHODS[name](MLP(n_inputs=1 + num_latent, n_hidden=[50, 50], n_outputs=2), **arguments)

@@ -114,7 +114,7 @@ REGRESSION_SCORES = {"rmse": "RMSE", "nll": "NLL", "crps": "CRPS", "coverage": "
 CLASSIFICATION_SCORES = {"accuracy": "Accuracy", "nll": "NLL", "brier": "Brier", "ece": "ECE"}
 
 DROPOUT = {"dropout_p": 0.05, "dropout_module_names": [torch.nn.ReLU]}
-FEW_STEPS_IVON = {"lr": 1.0, "hess_init": 0.3, "betas": (0.9, 0.999), "weight_decay": 1e-3}
+FEW_STEPS_IVON = {"lr": 0.03, "hess_init": 50.0, "betas": (0.9, 0.999), "weight_decay": 1e-3}
 """Its defaults are for far more steps than these."""
 
 
@@ -236,7 +236,7 @@ PROBLEMS = (
         learning_rate=1e-2,
         epochs=100,
         fits=(
-            *variational(categorical, samples_train=4, samples_test=50, burnin_epochs=10, ivon={"burnin_epochs": 0}),
+            *variational(categorical, samples_train=4, samples_test=50, burnin_epochs=10, ivon={}),
             Fit(Deterministic, categorical, calibrations=(TemperatureScaling,)),
             *baselines(
                 categorical,

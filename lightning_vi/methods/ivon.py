@@ -190,13 +190,12 @@ class IVON(VariationalMethod):
             self._start_posteriors(self._require_num_data(self.num_data))
 
     def on_train_epoch_start(self) -> None:
-        """Tells the optimizer the effective number of data."""
-        if self.in_burnin:
-            return
+        """Tells the optimizer the effective number of data, which it measures precisions by in the burn-in too."""
+        weight = self.kl_weight if self.in_burnin else self.effective_kl_weight()
         optimizers = self.optimizers(use_pl_optimizer=False)
         for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
             for group in optimizer.param_groups:
-                group["ess"] = self._require_num_data(self.num_data) / self.effective_kl_weight()
+                group["ess"] = self._require_num_data(self.num_data) / weight
 
     def configure_gradient_clipping(
         self,

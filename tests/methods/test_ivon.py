@@ -188,3 +188,16 @@ def test_options_out_of_range(option: str, value: float) -> None:
 def test_a_prior_around_pretrained_weights_is_refused() -> None:
     with pytest.raises(TypeError, match="give the trained network as backbone"):
         IVON.from_pretrained(nn.Linear(1, 1), Gaussian())
+
+
+@pytest.mark.parametrize("num_data", [None, 24])
+def test_the_first_step_of_a_burnin_has_the_learning_rate(num_data: int | None) -> None:
+    """With the Hessian at its start a step is one of gradient descent on the point loss and the prior's penalty."""
+    method = IVON(nn.Linear(3, 1), Gaussian(), burnin_epochs=2, num_data=num_data, weight_decay=0.03, **QUICK)
+    layer: Any = method.backbone
+    before = layer.weight_mu.detach().clone()
+    loss = method.likelihood.point_loss(F.linear(X, layer.weight_mu, layer.bias_mu).unsqueeze(0), Y)
+    (gradient,) = torch.autograd.grad(loss, layer.weight_mu)
+    fit(method, loader(X, Y, batch_size=24))
+    move = ((gradient + 0.03 * before) / (QUICK["hess_init"] + 0.03)).clamp(-1.0, 1.0)
+    assert_close(layer.weight_mu.detach(), before - 0.05 * (QUICK["hess_init"] + 0.03) * move, rtol=1e-4, atol=1e-6)
