@@ -40,9 +40,8 @@ class AdaptivePredictionSets(ConformalMethod):
 
     u makes the coverage nearly exact. The papers draw it for each datum; here it is a hash of the datum's input, so
     that two predictions for a datum agree. The scores are a fixed function of input and label all the same, which is
-    all that the guarantee asks for. With ``randomised=False`` u is 1, and the sets of a good classifier are far too
-    large, for its smallest probabilities fill up the sum to 1: a network that is right on 95% of the digits of
-    `DigitsDataModule` had 3.0 classes in a set with a coverage of 99.7%, against 1.1 and 97% with u. The most probable
+    all that the guarantee asks for. With ``randomised=False`` u is 1, which can only make the sets larger, most of all
+    those of a good classifier, whose smallest probabilities fill up the sum to 1. The most probable
     class belongs to every set, also where its score is too large, which can only add to the coverage.
 
     With fewer than coverage / (1 - coverage) calibration data each set has all classes, and a warning says so.
