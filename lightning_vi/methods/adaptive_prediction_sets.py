@@ -40,7 +40,7 @@ class AdaptivePredictionSets(ConformalMethod):
 
     u makes the coverage nearly exact. The papers draw it for each datum; here it is a hash of the datum's input, so
     that two predictions for a datum agree. The scores are a fixed function of input and label all the same, which is
-    all that the guarantee asks for. With ``randomised=False`` u is 1, which can only make the sets larger, most of all
+    all that the guarantee asks for. With ``randomised=False`` u is 1, and the sets tend to be larger, most of all
     those of a good classifier, whose smallest probabilities fill up the sum to 1. The most probable
     class belongs to every set, also where its score is too large, which can only add to the coverage.
 
