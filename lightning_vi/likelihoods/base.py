@@ -29,6 +29,11 @@ class Likelihood(nn.Module, ABC):
     def num_predictions(self) -> int:
         """Number of targets D for regression, of classes C for classification."""
 
+    @property
+    def shift_dim(self) -> int | None:
+        """The dimension of the network's output in which a shift changes nothing, None if there is none."""
+        return None
+
     @abstractmethod
     def check(self, outputs: Tensor, target: Tensor) -> None:
         """Refuses shapes and types that do not belong together.

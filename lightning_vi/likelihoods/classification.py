@@ -31,11 +31,6 @@ class ClassificationLikelihood(Likelihood):
             raise ValueError("class_dim must not be 0, the batch")
         self.class_dim = class_dim
 
-    @property
-    def shift_dim(self) -> int | None:
-        """The dimension of the network's output in which a shift changes nothing, None if there is none."""
-        return None
-
     @abstractmethod
     def class_log_probs(self, logits: Tensor) -> Tensor:
         """Normalised log probabilities.

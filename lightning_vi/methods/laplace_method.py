@@ -25,7 +25,6 @@ from lightning_vi.curvature import (
 )
 from lightning_vi.functional import RunningMoments, entropy
 from lightning_vi.likelihoods import Likelihood, Prediction
-from lightning_vi.likelihoods.classification import ClassificationLikelihood
 from lightning_vi.methods.arguments import is_plain
 from lightning_vi.methods.batch import joined_batches, split_labelled_batch
 from lightning_vi.methods.closed_form import ClosedFormMethod
@@ -252,8 +251,7 @@ class LaplaceMethod(FittedMethod, ClosedFormMethod, PointMethod):
 
     def _linearise_logits(self, x: NetworkInput) -> Linearisation:
         """Without what all logits share where it does not matter."""
-        dim = self.likelihood.shift_dim if isinstance(self.likelihood, ClassificationLikelihood) else None
-        return linearise(self.backbone, self._blocks, x, centred_dim=dim)
+        return linearise(self.backbone, self._blocks, x, centred_dim=self.likelihood.shift_dim)
 
     def _probit(self, linearisation: Linearisation) -> Tensor:
         r"""Probabilities [B, C, ...] of logits divided by :math:`\sqrt{1 + \pi v / 8}` (MacKay, 1992).
