@@ -11,8 +11,8 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from lightning_vi.methods import UQMethod
-from lightning_vi.methods.batch import split_batch
+from lightning_vi.core import Predictor
+from lightning_vi.core.batch import split_batch
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -23,7 +23,7 @@ class PredictionWriter(BasePredictionWriter):
     - `index`: the datum's number in its dataset, in whose order the rows are; and before it `dataloader`, the
       dataloader's number, if there are several;
     - `class`, for classification: the most probable one;
-    - `pred`, `pred_uct`, `epistemic_uct` and `aleatoric_uct` (see `UQMethod.predict_step`), and `probs_var` for
+    - `pred`, `pred_uct`, `epistemic_uct` and `aleatoric_uct` (see `Predictor.predict_step`), and `probs_var` for
       classification. What has several numbers for a datum has a column for each, such as `pred_0`, `pred_1`;
     - `target`, if the batches have targets.
 
@@ -89,7 +89,7 @@ class PredictionWriter(BasePredictionWriter):
             dataloader_idx: The dataloader's number.
         """
         known = {"dataloader": dataloader_idx, "index": list(batch_indices) if batch_indices else pd.NA}
-        is_classifier = isinstance(pl_module, UQMethod) and pl_module.likelihood.task == "classification"
+        is_classifier = isinstance(pl_module, Predictor) and pl_module.likelihood.task == "classification"
         columns = _columns("class", prediction["pred"].argmax(1)) if is_classifier else {}
         for key, value in prediction.items():
             columns |= {} if key == "samples" else _columns(key, value)

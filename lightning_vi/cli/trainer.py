@@ -12,7 +12,7 @@ import lightning_vi.datamodules
 import lightning_vi.likelihoods
 import lightning_vi.priors  # noqa: F401
 from lightning_vi.callbacks import PredictionWriter
-from lightning_vi.methods import UQMethod
+from lightning_vi.core import Predictor
 
 
 class TrainerCLI(LightningCLI):
@@ -68,7 +68,7 @@ def run_trainer(args: Sequence[str] | None = None) -> TrainerCLI:
         for command in TrainerCLI.subcommands()
     }
     return TrainerCLI(
-        UQMethod,
+        Predictor,
         LightningDataModule,
         subclass_mode_model=True,
         subclass_mode_data=True,

@@ -9,8 +9,8 @@ from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lightning_vi.methods import UQMethod
-from lightning_vi.methods.batch import to_device
+from lightning_vi.core import Predictor
+from lightning_vi.core.batch import to_device
 from lightning_vi.noise import private_random_state
 from lightning_vi.sampling import evaluating
 
@@ -18,7 +18,7 @@ Reader: TypeAlias = Callable[[Mapping[str, Tensor], Any], tuple[Tensor, ...]]
 
 
 def collect(
-    method: UQMethod, dataloader: Iterable[Any], read: Reader, *, name: str, trainer: Trainer | None
+    method: Predictor, dataloader: Iterable[Any], read: Reader, *, name: str, trainer: Trainer | None
 ) -> tuple[Tensor, ...]:
     """What a function reads off the predictions of every batch, joined over the batches.
 
@@ -39,8 +39,8 @@ def collect(
         TypeError: If the method or the dataloader is none.
         ValueError: If there are no data, or the trainer's results stay in processes of its own.
     """
-    if not isinstance(method, UQMethod):
-        raise TypeError(f"method must be a UQMethod, got a {type(method).__name__}")
+    if not isinstance(method, Predictor):
+        raise TypeError(f"method must be a Predictor, got a {type(method).__name__}")
     if not isinstance(dataloader, Iterable) or isinstance(dataloader, Tensor | tuple | Mapping | str):
         raise TypeError(
             f"{name} must be a dataloader, such as datamodule.test_dataloader(), or a list of batches, "
@@ -73,7 +73,7 @@ def check_not_nan(values: Tensor, name: str, dataloader: str) -> None:
         raise ValueError(f"{name} is NaN for {missing} of the {len(values)} data of {dataloader}")
 
 
-def _predict(method: UQMethod, dataloader: Iterable[Any], read: Reader) -> list[tuple[Tensor, ...]]:
+def _predict(method: Predictor, dataloader: Iterable[Any], read: Reader) -> list[tuple[Tensor, ...]]:
     batches = []
     for index, on_host in enumerate(dataloader):
         batch = to_device(method, on_host)
@@ -81,7 +81,7 @@ def _predict(method: UQMethod, dataloader: Iterable[Any], read: Reader) -> list[
     return batches
 
 
-def _run(trainer: Trainer, method: UQMethod, dataloader: Iterable[Any], read: Reader) -> list[tuple[Tensor, ...]]:
+def _run(trainer: Trainer, method: Predictor, dataloader: Iterable[Any], read: Reader) -> list[tuple[Tensor, ...]]:
     collector = _Collector(read)
     device, attached = method.device, method._trainer
     # Lightning takes a list for several dataloaders.

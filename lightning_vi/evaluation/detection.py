@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_vi.evaluation.collecting import check_not_nan, collect
 from lightning_vi.evaluation.scores import Score, check_score, datum_scores
 from lightning_vi.functional.selective import auroc, false_positive_rate
-from lightning_vi.methods import UQMethod
+from lightning_vi.core import Predictor
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class OODDetection:
 
 
 def ood_detection(
-    method: UQMethod,
+    method: Predictor,
     in_distribution: Iterable[Any],
     out_of_distribution: Iterable[Any],
     *,

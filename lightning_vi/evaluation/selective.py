@@ -15,8 +15,8 @@ from lightning_vi.functional.selective import (
     excess_area_under_risk_coverage,
     risk_coverage_curve,
 )
-from lightning_vi.methods import UQMethod
-from lightning_vi.methods.batch import split_batch
+from lightning_vi.core import Predictor
+from lightning_vi.core.batch import split_batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ class SelectivePrediction:
 
 
 def selective_prediction(
-    method: UQMethod,
+    method: Predictor,
     dataloader: Iterable[Any],
     *,
     score: Score = "pred_uct",

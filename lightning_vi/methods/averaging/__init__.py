@@ -1,0 +1,1 @@
+"""Methods that average the weights which training passes through."""

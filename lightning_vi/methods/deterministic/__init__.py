@@ -1,0 +1,1 @@
+"""Methods with one deterministic network, and Monte Carlo dropout."""

@@ -1,0 +1,1 @@
+"""Gaussian approximations around a trained network, with the linearized network for predictions."""
