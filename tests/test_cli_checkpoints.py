@@ -63,7 +63,7 @@ def test_a_checkpoint_from_the_command_line_loads_from_its_path_alone(
     assert_same_predictions(loaded, cli.model)
 
 
-def test_one_from_the_command_line_brings_all_arguments_back(run: Run, tmp_path: Path) -> None:
+def test_a_checkpoint_from_the_command_line_restores_all_arguments(run: Run, tmp_path: Path) -> None:
     optimizer = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.25}}
     cli = run("fit", "--config", write_config(tmp_path, optimizer=optimizer, kl_weight=0.5))
     loaded = MeanFieldVI.load_from_checkpoint(checkpoint_of(cli), weights_only=True)
@@ -72,7 +72,7 @@ def test_one_from_the_command_line_brings_all_arguments_back(run: Run, tmp_path:
     assert torch.equal(loaded.engine.kl(), cli.model.engine.kl())
 
 
-def test_one_from_the_command_line_fits_a_method_built_in_python(run: Run, tmp_path: Path) -> None:
+def test_weights_from_the_command_line_load_into_a_method_built_in_python(run: Run, tmp_path: Path) -> None:
     cli = run("fit", "--config", write_config(tmp_path, LastLayerVI))
     rebuilt = LastLayerVI(MLP(1, [8], 2), HeteroscedasticGaussian(), **SAMPLES)
     rebuilt.load_state_dict(torch.load(checkpoint_of(cli), weights_only=True)["state_dict"])
@@ -80,7 +80,7 @@ def test_one_from_the_command_line_fits_a_method_built_in_python(run: Run, tmp_p
 
 
 @each_method
-def test_one_from_python_loads_with_network_and_likelihood(method: type[UQMethod], tmp_path: Path) -> None:
+def test_a_checkpoint_from_python_loads_with_network_and_likelihood(method: type[UQMethod], tmp_path: Path) -> None:
     path = tmp_path / "python.ckpt"
     fitted = save_from_python(method, path)
     assert not PARTS & torch.load(path, weights_only=True)["hyper_parameters"].keys()
