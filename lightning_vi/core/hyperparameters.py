@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
-from lightning.pytorch.core.mixins import HyperparametersMixin
-from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from lightning.pytorch.core.mixins.hparams_mixin import HyperparametersMixin, _given_hyperparameters
 from lightning.pytorch.utilities.parsing import collect_init_args
 
 

@@ -165,8 +165,8 @@ class SampledPredictive(Predictive):
         means, spreads = self.likelihood.predictive_moments(outputs)
         if self.outputs_per_network == 1:
             return means, spreads
-        sizes = (-1, self.outputs_per_network)
-        return self.likelihood.marginalize(means.unflatten(0, sizes), spreads.unflatten(0, sizes))
+        apart = [part.reshape(-1, self.outputs_per_network, *part.shape[1:]) for part in (means, spreads)]
+        return self.likelihood.marginalize(*apart)
 
 
 class GaussianPredictive(Predictive):

@@ -78,6 +78,7 @@ class QuantileRegression(PointMethod):
     def make_predictive(self, x: NetworkInput, num_samples: int, seed: int) -> Predictive:  # noqa: ARG002, D102
         outputs = self.point_outputs(x)
         quantiles = self.likelihood.quantiles(outputs)
-        ends = {"lower": quantiles[..., 0, :], "upper": quantiles[..., -1, :]}
         sampled = SampledPredictive(self.likelihood, lambda: [outputs.unsqueeze(0)])
-        return TransformedPredictive(sampled, lambda prediction: replace(prediction, **ends))
+        return TransformedPredictive(
+            sampled, lambda prediction: replace(prediction, lower=quantiles[..., 0, :], upper=quantiles[..., -1, :])
+        )

@@ -17,10 +17,9 @@ from lightning_vi.priors import GaussianPrior, Prior
 from lightning_vi.sampling import NetworkInput, SamplingEngine, Vectorization
 
 
-class VariationalArguments(TypedDict, total=False):
-    """Types of the arguments that subclasses pass on to `VariationalMethod`."""
+class VariationalOptions(TypedDict, total=False):
+    """Types of the options that subclasses pass on to `VariationalMethod`."""
 
-    stochastic_module_names: Sequence[ModuleSelector] | None
     prior: Prior | Mapping[str, Prior] | None
     estimator: str
     init_std: InitialStd
@@ -36,6 +35,12 @@ class VariationalArguments(TypedDict, total=False):
     num_data: int | None
     optimizer: OptimizerFactory
     lr_scheduler: LRSchedulerFactory | None
+
+
+class VariationalArguments(VariationalOptions, total=False):
+    """Types of the options and of the selection of modules, for subclasses without a default selection."""
+
+    stochastic_module_names: Sequence[ModuleSelector] | None
 
 
 class VariationalMethod(UQMethod):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lightning_vi.conversion import ModuleSelector
 from lightning_vi.likelihoods import Likelihood
-from lightning_vi.methods.variational.base import VariationalArguments, VariationalMethod
+from lightning_vi.methods.variational.base import VariationalOptions, VariationalMethod
 from lightning_vi.sampling import NetworkInput
 
 
@@ -57,7 +57,7 @@ class LastLayerVI(VariationalMethod):
         likelihood: Likelihood,
         *,
         stochastic_module_names: Sequence[ModuleSelector] = (-1,),
-        **arguments: Unpack[VariationalArguments],
+        **arguments: Unpack[VariationalOptions],
     ) -> None:
         super().__init__(backbone, likelihood, stochastic_module_names=stochastic_module_names, **arguments)
         if len(self.engine.modules) != 1:
