@@ -72,13 +72,13 @@ class TemperatureScaling(CalibratedMethod):
         self.register_buffer("temperature", torch.tensor(1.0))
 
     def scores(self, x: NetworkInput, prediction: Prediction, target: Tensor) -> Tensor:  # noqa: ARG002, D102
-        return log_odds_against(prediction.mean, target)
+        return log_odds_against(log(prediction.mean), target)
 
     def use_scores(self, scores: Tensor) -> None:  # noqa: D102
         self.temperature.copy_(best_temperature(scores))
 
     def calibrated(self, x: NetworkInput, prediction: Prediction) -> Prediction:  # noqa: ARG002, D102
-        probs = temper(prediction.mean, self.temperature.to(prediction.mean.dtype))
+        probs = temper(log(prediction.mean), self.temperature.to(prediction.mean.dtype)).exp()
         variance, uncertainty = probs * (1 - probs), entropy(probs, dim=1)
         epistemic_var = variance * share(prediction.epistemic_var, prediction.total_var)
         mutual_information = uncertainty * share(prediction.mutual_information, prediction.predictive_entropy)
@@ -98,7 +98,7 @@ class TemperatureScaling(CalibratedMethod):
     def calibrated_metric_inputs(self, x: NetworkInput, target: Tensor) -> dict[str, Any]:  # noqa: D102
         prediction = self.predict(x)
         check_target(prediction, target)
-        log_prob = -torch.logsumexp(log_odds_against(prediction.mean, target), dim=1)
+        log_prob = -torch.logsumexp(log_odds_against(log(prediction.mean), target), dim=1)
         return {
             "preds": prediction.mean,
             "log_prob": log_prob.reshape(len(log_prob), -1).sum(-1).unsqueeze(0),
@@ -122,3 +122,15 @@ def share(part: Tensor | None, whole: Tensor | None) -> Tensor | float:
     if part is None or whole is None:
         return 0.0
     return (part / whole.clamp_min(TINY)).clamp(0, 1)
+
+
+def log(probs: Tensor) -> Tensor:
+    """Logarithms of probabilities, finite where a probability is 0.
+
+    Args:
+        probs: Any shape.
+
+    Returns:
+        The shape of `probs`.
+    """
+    return probs.clamp_min(torch.finfo(probs.dtype).tiny).log()
