@@ -36,7 +36,7 @@ class ClosedFormMethod(UQMethod):
         if exact is None:
             return super()._predict(x, num_samples, seed, return_samples)
         likelihood, mean, std = exact
-        return likelihood.exact_prediction(mean, std, metadata=self._metadata(None, None))
+        return likelihood.gaussian_prediction(mean, std, metadata=self._metadata(None, None))
 
     def _metric_inputs(self, x: NetworkInput, target: Tensor) -> dict[str, Any]:
         exact = self._exact_output(x)
@@ -44,4 +44,4 @@ class ClosedFormMethod(UQMethod):
             return super()._metric_inputs(x, target)
         likelihood, mean, std = exact
         likelihood.check(mean.unsqueeze(0), target)
-        return likelihood.exact_metric_inputs(mean, std, target)
+        return likelihood.gaussian_metric_inputs(mean, std, target)

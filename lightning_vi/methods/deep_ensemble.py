@@ -25,14 +25,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import default_collate
 
-from lightning_vi.likelihoods import Likelihood
+from lightning_vi.functional import disagreement
+from lightning_vi.likelihoods import Likelihood, join_members
 from lightning_vi.methods.arguments import check_at_least
 from lightning_vi.methods.base import UQMethod
 from lightning_vi.methods.batch import split_labelled_batch, to_device
 from lightning_vi.methods.data_order import DataOrders, can_reorder
 from lightning_vi.methods.ensemble import Ensemble
 from lightning_vi.methods.members import ask_each, clip_each, make_networks, member_likelihood, own_likelihoods
-from lightning_vi.methods.mixtures import disagreement, join_metric_inputs
 from lightning_vi.methods.optimizers import LRSchedulerFactory, OptimizerFactory, default_optimizer
 from lightning_vi.methods.point import PointMethod
 from lightning_vi.objectives import ObjectiveTerms
@@ -175,7 +175,7 @@ class DeepEnsemble(UQMethod):
             A scalar tensor.
         """
         samples = self.predict(x, return_samples=True).samples
-        return disagreement(torch.as_tensor(samples), self.likelihood)
+        return disagreement(torch.as_tensor(samples), self.likelihood.task)
 
     def point_outputs(self, x: NetworkInput) -> Tensor:
         """The mean of the members' outputs.
@@ -275,7 +275,7 @@ class DeepEnsemble(UQMethod):
     def _metric_inputs(self, x: NetworkInput, target: Tensor) -> dict[str, Any]:
         outputs = self._outputs(x)
         self.likelihood.check(outputs, target)
-        return join_metric_inputs(
+        return join_members(
             [
                 member_likelihood(self.likelihood, index).metric_inputs(own.unsqueeze(0), target)
                 for index, own in enumerate(outputs)

@@ -14,10 +14,9 @@ from typing import Any, NoReturn, Self, cast
 import torch
 from torch import Tensor, nn
 
-from lightning_vi.functional import RunningMoments
-from lightning_vi.likelihoods import Prediction
+from lightning_vi.functional import RunningMoments, disagreement
+from lightning_vi.likelihoods import Prediction, join_members
 from lightning_vi.methods.base import UQMethod
-from lightning_vi.methods.mixtures import disagreement, join_metric_inputs
 from lightning_vi.methods.optimizers import default_optimizer
 from lightning_vi.noise import mix_seed
 from lightning_vi.objectives import ObjectiveTerms
@@ -97,7 +96,7 @@ class Ensemble(UQMethod):
         Returns:
             A scalar tensor.
         """
-        return disagreement(torch.stack([member.predict(x).mean for member in self.members]), self.likelihood)
+        return disagreement(torch.stack([member.predict(x).mean for member in self.members]), self.likelihood.task)
 
     def trained_network(self) -> NoReturn:  # noqa: D102
         raise TypeError("an Ensemble has several networks: give one of its members")
@@ -154,7 +153,7 @@ class Ensemble(UQMethod):
         )
 
     def _metric_inputs(self, x: NetworkInput, target: Tensor) -> dict[str, Any]:
-        return join_metric_inputs([member._metric_inputs(x, target) for member in self.members])
+        return join_members([member._metric_inputs(x, target) for member in self.members])
 
     def on_fit_start(self) -> NoReturn:
         """Refuses, because the members are fitted.

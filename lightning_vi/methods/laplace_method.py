@@ -251,7 +251,7 @@ class LaplaceMethod(FittedMethod, ClosedFormMethod, PointMethod):
 
     def _linearise_logits(self, x: NetworkInput) -> Linearisation:
         """Without what all logits share where it does not matter."""
-        return linearise(self.backbone, self._blocks, x, centred_dim=self.likelihood.shift_dim)
+        return linearise(self.backbone, self._blocks, x, centred_dim=self.likelihood.softmax_dim)
 
     def _probit(self, linearisation: Linearisation) -> Tensor:
         r"""Probabilities [B, C, ...] of logits divided by :math:`\sqrt{1 + \pi v / 8}` (MacKay, 1992).

@@ -191,7 +191,7 @@ class LatentVariableVI(VariationalMethod):
     def sample_moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
         means, spreads = self.likelihood.predictive_moments(outputs)
         size = self.num_latent_samples_test
-        return self.likelihood.marginalise(
+        return self.likelihood.marginalize(
             means.reshape(-1, size, *means.shape[1:]), spreads.reshape(-1, size, *spreads.shape[1:])
         )
 

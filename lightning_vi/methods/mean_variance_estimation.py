@@ -70,6 +70,6 @@ class MeanVarianceEstimation(PointMethod):
 
     def loss(self, outputs: Tensor, log_prob: Tensor) -> Tensor:  # noqa: D102
         if self.beta > 0:
-            _, std = self.likelihood.standardised_moments(outputs)
+            _, std = self.likelihood.standardized_moments(outputs)
             log_prob = log_prob * std.detach() ** (2 * self.beta)
         return super().loss(outputs, log_prob)

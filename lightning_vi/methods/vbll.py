@@ -5,7 +5,7 @@ Harrison, Willes and Snoek, "Variational Bayesian last layers", ICLR 2024.
 .. math:: f_k = w_k^\top \phi(x), \qquad q(w_k) = \mathcal{N}(\mu_k, S_k), \qquad
     \mathcal{L} = -\frac1N \sum_n \mathrm{E}_q[\ln p(y_n \mid f(x_n))] + \frac{\beta}{N} \sum_k \mathrm{KL}[q(w_k) \| p]
 
-with the expectation in closed form, or a bound of it: nothing is sampled in training.
+with the expectation in closed form, by quadrature, or a bound of it: nothing is sampled in training.
 
 =================== =============================================================
 symbol              argument
@@ -45,7 +45,8 @@ class VBLL(ClosedFormMethod, ElboMethod):
 
     The expected log-likelihood is exact for `Gaussian` and `Poisson` with the log link, exact in the mean and by
     Gauss-Hermite quadrature in the scale for `HeteroscedasticGaussian`, and Jensen's lower bound for `Categorical`
-    and `Bernoulli`. Other likelihoods are refused. With `Gaussian` the predictive is in closed form too.
+    and `Bernoulli`. For other likelihoods it is computed by quadrature. With `Gaussian` the predictive is in closed
+    form too.
 
     Args:
         backbone: Any network that ends in a linear layer; it is copied, and the layer's weights become posterior means.
@@ -68,7 +69,6 @@ class VBLL(ClosedFormMethod, ElboMethod):
         lr_scheduler: Makes a scheduler, stepped once an epoch, from the optimizer.
 
     Raises:
-        TypeError: If the likelihood has no expectation in closed form.
         ValueError: If not one linear layer is selected, its weight is used elsewhere too, `parameterization` is
             unknown, a number is out of range, or the covariances need more memory.
 
@@ -101,8 +101,6 @@ class VBLL(ClosedFormMethod, ElboMethod):
         optimizer: OptimizerFactory = default_optimizer,
         lr_scheduler: LRSchedulerFactory | None = None,
     ) -> None:
-        if not likelihood.has_expected_log_prob:
-            raise TypeError(f"VBLL needs a likelihood with an expectation in closed form, which {likelihood!r} lacks")
         network = copy.deepcopy(backbone)
         layers = named_layers(network)
         name = _last_layer(network, layers, stochastic_module_names)
