@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
 TOP_OF_THE_HOUSE = {"__init__", "cli", "demo"}
 FRAME_OF_METHODS = {
     *("arguments", "averaging_schedule", "base", "batch", "batch_norm", "calibrated", "closed_form", "conformal"),
-    *("data_order", "elbo_method", "ensemble", "epoch_means", "fitted", "laplace_method", "members", "mixtures"),
+    *("data_order", "elbo_method", "ensemble", "epoch_means", "fitted", "laplace_method", "members"),
     *("optimizers", "point", "variational", "weight_averaging"),
 }
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_vi.datamodules import ArrayDataModule, ToyHeteroscedasticDataModule
 from lightning_vi.errors import InputTypeError
-from lightning_vi.methods import CalibratedMethod, UQMethod
+from lightning_vi.methods import CalibratedMethod, Predictor
 from lightning_vi.plots import (
     plot_calibration,
     plot_objective,
@@ -30,7 +30,7 @@ class FittedMethod:
         folder: Folder of its log, predictions and figures.
     """
 
-    method: UQMethod
+    method: Predictor
     data: ArrayDataModule
     prediction: dict[str, Tensor]
     scores: dict[str, float]

@@ -19,7 +19,7 @@ from lightning_vi.callbacks import PredictionWriter
 from lightning_vi.datamodules import ArrayDataModule
 from lightning_vi.demo.figures import FittedMethod
 from lightning_vi.demo.problems import Fit, Problem
-from lightning_vi.methods import CalibratedMethod, UQMethod
+from lightning_vi.methods import CalibratedMethod, Predictor
 
 SEED = 0
 EPOCHS_PER_VALIDATION = 5
@@ -40,7 +40,7 @@ class EpochCounter(Callback):
         self.report()
 
 
-def build_method(problem: Problem, fit: Fit, data: ArrayDataModule) -> UQMethod:
+def build_method(problem: Problem, fit: Fit, data: ArrayDataModule) -> Predictor:
     """Builds a method with a network for the problem. Networks of the same shape start at the same weights.
 
     Args:
@@ -119,7 +119,7 @@ def _trainer(folder: Path, epochs: int, *callbacks: Callback) -> Trainer:
     )
 
 
-def _evaluated(method: UQMethod, data: ArrayDataModule, trainer: Trainer, seconds: float, folder: Path) -> FittedMethod:
+def _evaluated(method: Predictor, data: ArrayDataModule, trainer: Trainer, seconds: float, folder: Path) -> FittedMethod:
     (scores,) = trainer.test(method, data, verbose=False)
     batches = trainer.predict(method, data) or []
     return FittedMethod(

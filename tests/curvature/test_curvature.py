@@ -98,7 +98,7 @@ def hessian_of_outputs(likelihood: Likelihood, outputs: Tensor) -> Tensor:
         return torch.stack([torch.autograd.functional.hessian(nll, row) for row in outputs.flatten(1)])
     samples = 200_000
     generator = torch.Generator().manual_seed(0)
-    mean, std = likelihood.standardised_moments(outputs.unsqueeze(0))  # type: ignore[operator]
+    mean, std = likelihood.standardized_moments(outputs.unsqueeze(0))  # type: ignore[operator]
     noise = torch.randn((samples, *mean.shape[1:]), generator=generator)
     leaf = outputs.clone().requires_grad_()
     targets = (mean + std * noise).detach()

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, kl_divergence
 from torch.testing import assert_close
 
-from lightning_vi.functional import gauss_hermite
 from lightning_vi.layers import BayesianLastLayer, DenseLastLayer, DiagonalLastLayer, LowRankLastLayer
 from lightning_vi.likelihoods import (
     Bernoulli,
@@ -19,7 +18,6 @@ from lightning_vi.likelihoods import (
     HeteroscedasticGaussian,
     Likelihood,
     Poisson,
-    StudentT,
 )
 
 KINDS: dict[str, Any] = {
@@ -127,21 +125,6 @@ def test_the_quadrature_has_enough_nodes(std: float, raw_scale: float) -> None:
     target = torch.tensor([[1.0]]).double()
     values = [each.expected_log_prob(mean, variance, target) for each in (coarse, fine)]
     assert_close(*values, rtol=0, atol=1e-4)
-
-
-def test_likelihoods_without_expectation_say_so() -> None:
-    for likelihood in (StudentT(), Poisson(link="softplus")):
-        assert not likelihood.has_expected_log_prob
-        with pytest.raises(TypeError, match="has no expected log probability in closed form"):
-            likelihood.expected_log_prob(torch.zeros(1, 1), torch.ones(1, 1), torch.zeros(1, 1))
-
-
-def test_quadrature_is_exact_for_polynomials() -> None:
-    nodes, weights = gauss_hermite(6)
-    for power, moment in ((0, 1.0), (2, 1.0), (4, 3.0), (10, 945.0), (3, 0.0)):
-        assert_close((weights * nodes**power).sum().item(), moment, rtol=1e-4, atol=1e-4)
-    with pytest.raises(ValueError, match="num_nodes must be positive, got 0"):
-        gauss_hermite(0)
 
 
 def test_errors() -> None:

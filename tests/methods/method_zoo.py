@@ -190,16 +190,13 @@ METHODS: dict[str, Callable[..., UQMethod]] = {
     "LastLayerVI": partial(LastLayerVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
 }
 
-WITH_EXPECTATION = {
-    *("Gaussian, learned", "Gaussian, given, 2 targets", "Gaussian, [B, 4, D]", "heteroscedastic"),
-    *("heteroscedastic, [B, 4, D]", "categorical", "Bernoulli", "categorical, [B, H, W, F]"),
-}
 QUANTILES = {"quantiles", "quantiles, [B, 4, D]"}
+WITH_LINEAR_HEAD = PROBLEMS.keys() - {"categorical, [B, C, H, W]"}
 ONLY = {
     "MeanVarianceEstimation": {"heteroscedastic", "heteroscedastic, [B, 4, D]"},
     "QuantileRegression": QUANTILES,
-    "VBLL": WITH_EXPECTATION,
-    "VBLL, low rank": WITH_EXPECTATION,
+    "VBLL": WITH_LINEAR_HEAD,
+    "VBLL, low rank": WITH_LINEAR_HEAD,
     "LatentVariableVI": {
         *("Gaussian, learned", "Gaussian, given, 2 targets", "heteroscedastic", "Student's t", "Poisson"),
         *("categorical", "Bernoulli"),

@@ -5,7 +5,7 @@ Harrison, Willes and Snoek, "Variational Bayesian last layers", ICLR 2024.
 .. math:: f_k = w_k^\top \phi(x), \qquad q(w_k) = \mathcal{N}(\mu_k, S_k), \qquad
     \mathcal{L} = -\frac1N \sum_n \mathrm{E}_q[\ln p(y_n \mid f(x_n))] + \frac{\beta}{N} \sum_k \mathrm{KL}[q(w_k) \| p]
 
-with the expectation in closed form, or a bound of it: nothing is sampled in training.
+with the expectation in closed form, by quadrature, or a bound of it: nothing is sampled in training.
 
 =================== =============================================================
 symbol              argument
@@ -43,7 +43,8 @@ class VBLL(UQMethod):
 
     The expected log-likelihood is exact for `Gaussian` and `Poisson` with the log link, exact in the mean and by
     Gauss-Hermite quadrature in the scale for `HeteroscedasticGaussian`, and Jensen's lower bound for `Categorical`
-    and `Bernoulli`; for other likelihoods it is computed by quadrature. With `Gaussian` the predictive is in closed form too.
+    and `Bernoulli`. For other likelihoods it is computed by quadrature. With `Gaussian` the predictive is in closed
+    form too.
 
     Args:
         backbone: Any network that ends in a linear layer; it is copied, and the layer's weights become posterior means.
