@@ -204,7 +204,7 @@ def _convert_layer(
     """Makes one layer of the copy variational, and returns its estimator."""
     parent = affine_parent(layer)
     if parent is not None:
-        converted: VariationalLayer = VARIATIONAL_COUNTERPART[parent].adopt(
+        converted: VariationalLayer = VARIATIONAL_COUNTERPART[parent].convert_in_place(
             layer,
             prior=prior,
             estimator=estimator,

@@ -84,4 +84,4 @@ def _updated(row: ModuleReport, network: nn.Module) -> ModuleReport:
     stochastic = stochastic_parameters(network.get_submodule(row.name))
     if stochastic is None or stochastic.estimator == row.estimator:
         return row
-    return replace(row, estimator=stochastic.estimator, reason=f"{row.reason}; {stochastic.why}")
+    return replace(row, estimator=stochastic.estimator, reason=f"{row.reason}; {stochastic.reason}")
