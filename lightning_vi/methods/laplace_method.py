@@ -15,12 +15,12 @@ from lightning_vi.curvature import (
     DiagonalCurvature,
     FullCurvature,
     KroneckerCurvature,
-    Linearisation,
+    Linearization,
     PerOutputCurvature,
     best_prior_precision,
     choose_blocks,
     flat_weights,
-    linearise,
+    linearize,
     log_evidence,
 )
 from lightning_vi.functional import RunningMoments, entropy
@@ -141,12 +141,12 @@ class LaplaceMethod(FittedMethod, ClosedFormMethod, PointMethod):
         """
         num_rows, log_likelihood = 0, torch.zeros((), device=self.device)
 
-        def terms() -> Iterator[tuple[Linearisation, Tensor]]:
+        def terms() -> Iterator[tuple[Linearization, Tensor]]:
             nonlocal num_rows, log_likelihood
             batches = map(split_labelled_batch, data)
             for inputs, target in joined_batches(batches, self.likelihood.num_outputs):
                 x, target = map_tensors(lambda tensor: tensor.to(self.device), inputs), target.to(self.device)
-                linearisation = linearise(self.backbone, self._blocks, x)
+                linearisation = linearize(self.backbone, self._blocks, x)
                 outputs = linearisation.outputs.unsqueeze(0)
                 self.likelihood.check(outputs, target)
                 log_likelihood = log_likelihood + self.likelihood.log_prob(outputs, target).sum()
@@ -187,24 +187,24 @@ class LaplaceMethod(FittedMethod, ClosedFormMethod, PointMethod):
         return outputs, ObjectiveTerms(terms.loss + energy / num_data, terms.nll, energy)
 
     def output_moments(self, x: NetworkInput) -> tuple[Tensor, Tensor]:  # noqa: D102
-        return self._moments(linearise(self.backbone, self._blocks, x))
+        return self._moments(linearize(self.backbone, self._blocks, x))
 
-    def _moments(self, linearisation: Linearisation) -> tuple[Tensor, Tensor]:
+    def _moments(self, linearisation: Linearization) -> tuple[Tensor, Tensor]:
         variances = self.curvature.variances(linearisation, self.prior_precision)
         outputs = linearisation.outputs
         return outputs, variances.clamp_min(0).sqrt().view_as(outputs)
 
     def sampled_outputs(self, x: NetworkInput, num_samples: int, seed: int) -> Iterator[Tensor]:  # noqa: D102
-        return self._samples(linearise(self.backbone, self._blocks, x), num_samples, seed)
+        return self._samples(linearize(self.backbone, self._blocks, x), num_samples, seed)
 
-    def _samples(self, linearisation: Linearisation, num_samples: int, seed: int) -> Iterator[Tensor]:
+    def _samples(self, linearisation: Linearization, num_samples: int, seed: int) -> Iterator[Tensor]:
         outputs, num_weights = linearisation.outputs, self.curvature.num_weights
         chunk = max(1, MAX_NUMBERS_PER_CHUNK // max(outputs.numel(), num_weights))
         known = self._known_draws(num_samples, seed)
         for first in range(0, num_samples, chunk):
             stop = min(first + chunk, num_samples)
             deltas = self._draw(first, stop, seed) if known is None else known[first:stop]
-            yield outputs + linearisation.changes(deltas.to(outputs))
+            yield outputs + linearisation.jvp(deltas.to(outputs))
 
     def _draw(self, first: int, stop: int, seed: int) -> Tensor:
         """Changes of the weights of some samples, shape [stop - first, P]."""
@@ -249,11 +249,11 @@ class LaplaceMethod(FittedMethod, ClosedFormMethod, PointMethod):
     def _is_probit(self) -> bool:
         return self.likelihood.task == "classification" and self.predictive == "probit"
 
-    def _linearise_logits(self, x: NetworkInput) -> Linearisation:
+    def _linearise_logits(self, x: NetworkInput) -> Linearization:
         """Without what all logits share where it does not matter."""
-        return linearise(self.backbone, self._blocks, x, centred_dim=self.likelihood.shift_dim)
+        return linearize(self.backbone, self._blocks, x, centered_dim=self.likelihood.shift_dim)
 
-    def _probit(self, linearisation: Linearisation) -> Tensor:
+    def _probit(self, linearisation: Linearization) -> Tensor:
         r"""Probabilities [B, C, ...] of logits divided by :math:`\sqrt{1 + \pi v / 8}` (MacKay, 1992).
 
         A softmax does not depend on what all logits share, so their mean is taken away first, and v is

@@ -43,7 +43,7 @@ def test_large_weight_is_scaled_to_the_bound(make: Callable[[], nn.Module], shap
     layer = with_norm(make(), 3.0)
     plain = copy.deepcopy(layer)
     bound_spectral_norm(layer, C)
-    bounded: Tensor = layer.weight  # type: ignore[assignment]
+    bounded: Tensor = layer.weight
     assert_close(spectral_norm(layer, bounded), torch.tensor(C), rtol=1e-3, atol=0.0)
     with torch.no_grad():
         plain.get_parameter("weight").mul_(C / 3.0)
@@ -64,7 +64,7 @@ def test_gradient_matches_that_of_the_largest_singular_value() -> None:
     layer = with_norm(nn.Linear(5, 4, bias=False), 3.0).double()
     weight = layer.get_parameter("weight").detach().clone().requires_grad_()
     bound_spectral_norm(layer, C)
-    layer.iterate(500)  # type: ignore[operator]
+    layer.iterate(500)
     x = torch.randn(3, 5).double()
     layer(x).square().sum().backward()
     expected = weight / (torch.linalg.matrix_norm(weight, ord=2) / C)
@@ -84,7 +84,7 @@ def test_power_iteration_runs_in_training_mode_only() -> None:
     for _ in range(200):
         layer.train()(x)
     assert not torch.equal(layer.get_buffer("right_vector"), before["right_vector"])
-    assert_close(layer.spectral_norm(), torch.linalg.matrix_norm(with_new_weight, ord=2), rtol=1e-4, atol=0.0)  # type: ignore[operator]
+    assert_close(layer.spectral_norm(), torch.linalg.matrix_norm(with_new_weight, ord=2), rtol=1e-4, atol=0.0)
 
 
 def test_several_forward_passes_before_backward() -> None:
@@ -164,6 +164,6 @@ def test_autocast_computes_the_norm_in_float32() -> None:
     layer = with_norm(nn.Linear(30, 20), 3.0)
     bound_spectral_norm(layer, C)
     with torch.autocast("cpu", torch.bfloat16):
-        assert layer.spectral_norm().dtype == torch.float32  # type: ignore[operator]
+        assert layer.spectral_norm().dtype == torch.float32
         assert layer.weight.dtype == torch.float32
         assert layer(torch.randn(2, 30)).dtype == torch.bfloat16
