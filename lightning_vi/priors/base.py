@@ -23,7 +23,7 @@ class Prior(nn.Module, ABC):
             A new prior; this one stays as it is.
         """
 
-    def take_over(self, name: str, value: Tensor) -> bool:
+    def load_hyperparameter(self, name: str, value: Tensor) -> bool:
         """Gives the prior a tensor of a state dictionary in place of a number of its own.
 
         Args:

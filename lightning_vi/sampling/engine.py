@@ -245,9 +245,9 @@ class SamplingEngine:
             times = seen.num_calls.get(layer, 0)
             if owner.estimator not in ACTIVATION_SPACE or (times < 2 and layer not in seen.several_rows):
                 continue
-            if not owner.was_asked_for:
+            if not owner.is_estimator_fixed:
                 why = f"called {times} times in one pass" if times > 1 else "several rows for each datum"
-                owner.change_estimator("reparameterization", why)
+                owner.replace_estimator("reparameterization", why)
             elif times > 1:
                 raise ValueError(
                     f"estimator={owner.estimator!r} draws the outputs of {name!r} independently in each of its {times} "

@@ -195,8 +195,8 @@ def known_stds(joints: Sequence[JointPosterior]) -> Iterator[None]:
             owned.setdefault(slot.owner, {})[slot.name] = joint.posterior.std
     try:
         for owner, stds in owned.items():
-            owner.know_stds(stds)
+            owner.cache_stds(stds)
         yield
     finally:
         for owner in owned:
-            owner.know_stds({})
+            owner.cache_stds({})

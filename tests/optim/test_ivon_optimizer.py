@@ -39,7 +39,7 @@ def test_steps_follow_the_paper(radius: float) -> None:
         with optimizer.sampled_params(train=True):
             noise = weight.item() - m
             loss(weight).backward()
-        gradient = weight.grad.item()  # type: ignore[union-attr]
+        gradient = weight.grad.item()
         optimizer.step()
         optimizer.zero_grad()
         m, h, g = by_hand(m, h, g, noise, gradient, step, radius)
@@ -197,7 +197,7 @@ def rank_main(rank: int, folder: Path) -> None:
 
 @pytest.mark.slow
 def test_two_ranks_draw_different_noise_and_take_one_step(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(rank_main, (tmp_path,), nprocs=2)  # type: ignore[no-untyped-call]
+    torch.multiprocessing.spawn(rank_main, (tmp_path,), nprocs=2)
     (drawn, first), (other_drawn, second) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert not torch.equal(drawn, other_drawn)
     assert torch.equal(first, second)

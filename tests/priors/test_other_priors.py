@@ -155,7 +155,7 @@ def test_divergences_of_joined_tensors_add_up(prior: Prior) -> None:
         (lambda: ScaleMixturePrior(num_pairs=0), "num_pairs must be positive, got 0"),
         (lambda: EmpiricalBayesPrior(alpha=0.0), "alpha must be positive and finite, got 0.0"),
         (lambda: EmpiricalBayesPrior(beta=math.inf), "beta must be positive and finite, got inf"),
-        (lambda: EmpiricalBayesPrior(per="layer"), "per must be 'tensor' or 'unit', got 'layer'"),  # type: ignore[arg-type]
+        (lambda: EmpiricalBayesPrior(per="layer"), "per must be 'tensor' or 'unit', got 'layer'"),
     ],
 )
 def test_bad_arguments(make: Any, message: str) -> None:

@@ -39,12 +39,12 @@ from lightning_vi.curvature import (
     DiagonalCurvature,
     FullCurvature,
     KroneckerCurvature,
-    Linearisation,
+    Linearization,
     PerOutputCurvature,
     best_prior_precision,
     choose_blocks,
     flat_weights,
-    linearise,
+    linearize,
     log_evidence,
 )
 from lightning_vi.likelihoods import Likelihood
@@ -173,24 +173,24 @@ class Laplace(FittedMethod, PointMethod):
         """Computes the GGN at the present weights in one pass, and the prior by marginal likelihood if asked for.
 
         Args:
-            data: The training data in labelled batches; their number of rows is N.
+            data: The training data in labeled batches; their number of rows is N.
 
         Raises:
             ValueError: If there are no data.
         """
         num_rows, log_likelihood = 0, torch.zeros((), device=self.device)
 
-        def terms() -> Iterator[tuple[Linearisation, Tensor]]:
+        def terms() -> Iterator[tuple[Linearization, Tensor]]:
             nonlocal num_rows, log_likelihood
             batches = map(split_labelled_batch, data)
             for inputs, target in joined_batches(batches, self.likelihood.num_outputs):
                 x, target = map_tensors(lambda tensor: tensor.to(self.device), inputs), target.to(self.device)
-                linearisation = linearise(self.backbone, self._blocks, x)
-                outputs = linearisation.outputs.unsqueeze(0)
+                linearization = linearize(self.backbone, self._blocks, x)
+                outputs = linearization.outputs.unsqueeze(0)
                 self.likelihood.check(outputs, target)
                 log_likelihood = log_likelihood + self.likelihood.log_prob(outputs, target).sum()
                 num_rows += len(target)
-                yield linearisation, self.likelihood.information_factor(linearisation.outputs)
+                yield linearization, self.likelihood.information_factor(linearization.outputs)
             if num_rows == 0:
                 raise ValueError("there are no data to fit the posterior to")
 
@@ -224,24 +224,24 @@ class Laplace(FittedMethod, PointMethod):
         return outputs, ObjectiveTerms(terms.loss + energy / self.require_num_data(num_data), terms.nll, energy)
 
     def output_moments(self, x: NetworkInput) -> tuple[Tensor, Tensor]:  # noqa: D102
-        return self._moments(linearise(self.backbone, self._blocks, x))
+        return self._moments(linearize(self.backbone, self._blocks, x))
 
-    def _moments(self, linearisation: Linearisation) -> tuple[Tensor, Tensor]:
-        variances = self.curvature.variances(linearisation, self.prior_precision)
-        outputs = linearisation.outputs
+    def _moments(self, linearization: Linearization) -> tuple[Tensor, Tensor]:
+        variances = self.curvature.variances(linearization, self.prior_precision)
+        outputs = linearization.outputs
         return outputs, variances.clamp_min(0).sqrt().view_as(outputs)
 
     def sampled_outputs(self, x: NetworkInput, num_samples: int, seed: int) -> Iterator[Tensor]:  # noqa: D102
-        return self._samples(linearise(self.backbone, self._blocks, x), num_samples, seed)
+        return self._samples(linearize(self.backbone, self._blocks, x), num_samples, seed)
 
-    def _samples(self, linearisation: Linearisation, num_samples: int, seed: int) -> Iterator[Tensor]:
-        outputs, num_weights = linearisation.outputs, self.curvature.num_weights
+    def _samples(self, linearization: Linearization, num_samples: int, seed: int) -> Iterator[Tensor]:
+        outputs, num_weights = linearization.outputs, self.curvature.num_weights
         chunk = max(1, MAX_NUMBERS_PER_CHUNK // max(outputs.numel(), num_weights))
         known = self._known_draws(num_samples, seed)
         for first in range(0, num_samples, chunk):
             stop = min(first + chunk, num_samples)
             deltas = self._draw(first, stop, seed) if known is None else known[first:stop]
-            yield outputs + linearisation.changes(deltas.to(outputs))
+            yield outputs + linearization.jvp(deltas.to(outputs))
 
     def _draw(self, first: int, stop: int, seed: int) -> Tensor:
         """Changes of the weights in the samples `first` to `stop`, shape [stop - first, P]."""
@@ -259,10 +259,10 @@ class Laplace(FittedMethod, PointMethod):
     def make_predictive(self, x: NetworkInput, num_samples: int, seed: int) -> Predictive:  # noqa: D102
         if self.likelihood.task != "classification" or self.predictive != "probit":
             return super().make_predictive(x, num_samples, seed)
-        linearisation = linearise(self.backbone, self._blocks, x, centred_dim=self.likelihood.softmax_dim)
-        logits, std = self._moments(linearisation)
+        linearization = linearize(self.backbone, self._blocks, x, centered_dim=self.likelihood.softmax_dim)
+        logits, std = self._moments(linearization)
         return ProbitPredictive(
-            self.likelihood, logits, std.square(), partial(self._samples, linearisation, num_samples, seed)
+            self.likelihood, logits, std.square(), partial(self._samples, linearization, num_samples, seed)
         )
 
 

@@ -1,6 +1,6 @@
-"""Any network as a linear function of its weights, by automatic differentiation."""
+"""Linearization of networks by automatic differentiation."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -9,32 +9,38 @@ from torch import Tensor, nn
 from torch.func import jacrev
 from torch.nn import functional as F
 
-from lightning_vi.curvature.base import Linearisation
+from lightning_vi.curvature.base import Linearization
 from lightning_vi.curvature.blocks import Block
-from lightning_vi.curvature.last_layer import LastLayerLinearisation, is_pointwise, output_dim
+from lightning_vi.curvature.last_layer import LastLayerLinearization, is_pointwise, output_dim
 from lightning_vi.sampling import NetworkInput, call, map_tensors, tensors
 from lightning_vi.sampling.network import call_with, no_fused_attention
 
 MAX_JACOBIAN = 2**24
-"""Numbers in a Jacobian that is held at once."""
+"""Maximum number of elements of the Jacobian computed at once."""
 
 
-class NetworkLinearisation(Linearisation):
-    """Any network and any blocks, by automatic differentiation."""
+class NetworkLinearization(Linearization):
+    """Linearization of any network in any blocks of weights, by automatic differentiation.
+
+    Args:
+        network: Any network.
+        blocks: Blocks of its weights.
+        x: Input, each tensor of shape [B, ...].
+    """
 
     def __init__(self, network: nn.Module, blocks: Sequence[Block], x: NetworkInput) -> None:
         self.network, self.blocks, self.x = network, blocks, x
         self.outputs = call(network, x)
         self.num_weights = sum(block.size for block in blocks)
-        self._kept: Tensor | None = None
+        self._cached: Tensor | None = None
 
     def _parts(self) -> Iterator[tuple[slice, Tensor]]:
-        """Jacobians [rows, E, P] of some rows after the other."""
+        """Yields slices of the batch with their Jacobians [rows, E, P]."""
         num_rows = len(self.outputs)
         size = max(1, MAX_JACOBIAN // max(1, self.outputs[0].numel() * self.num_weights))
         if size >= num_rows:
-            self._kept = self._jacobian(slice(None)) if self._kept is None else self._kept
-            yield slice(None), self._kept
+            self._cached = self._jacobian(slice(None)) if self._cached is None else self._cached
+            yield slice(None), self._cached
             return
         for first in range(0, num_rows, size):
             rows = slice(first, first + size)
@@ -50,7 +56,7 @@ class NetworkLinearisation(Linearisation):
         except (RuntimeError, NotImplementedError):
             each = [self._jacobian_of_row(names, index, x) for index in range(len(tensors(x)[0]))]
             jacobians = {name: torch.stack([row[name] for row in each]) for name in names}
-        return torch.cat([block.join(jacobians, num_leading=2) for block in self.blocks], -1).detach()
+        return torch.cat([block.flatten(jacobians, num_leading=2) for block in self.blocks], -1).detach()
 
     def _one_row(self, parameters: dict[str, Tensor], x: NetworkInput) -> Tensor:
         batch = map_tensors(lambda tensor: tensor.unsqueeze(0), x)
@@ -66,23 +72,23 @@ class NetworkLinearisation(Linearisation):
         ]
         return {name: torch.stack(gradients) for name, gradients in zip(names, zip(*rows, strict=True), strict=True)}
 
-    def outer_products(self, factor: Tensor) -> Tensor:  # noqa: D102
+    def ggn(self, factor: Tensor) -> Tensor:  # noqa: D102
         total = factor.new_zeros(self.num_weights, self.num_weights)
         for rows, jacobian in self._parts():
             gradients = (factor[rows].mT @ jacobian).flatten(0, 1)
             total += gradients.mT @ gradients
         return total
 
-    def squares(self, factor: Tensor) -> Tensor:  # noqa: D102
+    def ggn_diagonal(self, factor: Tensor) -> Tensor:  # noqa: D102
         parts = ((factor[rows].mT @ jacobian).square().sum((0, 1)) for rows, jacobian in self._parts())
         return torch.stack(list(parts)).sum(0)
 
     def _per_block(self, jacobian: Tensor) -> list[Tensor]:
-        """A Jacobian's columns by block and output, each of shape [..., outputs, inputs]."""
+        """Splits the last dimension into blocks of shape [..., outputs, inputs]."""
         parts = jacobian.split_with_sizes([block.size for block in self.blocks], -1)
         return [part.reshape(*part.shape[:-1], *block.shape) for part, block in zip(parts, self.blocks, strict=True)]
 
-    def per_output_products(self, factor: Tensor) -> list[Tensor]:  # noqa: D102
+    def ggn_per_output(self, factor: Tensor) -> list[Tensor]:  # noqa: D102
         totals = [factor.new_zeros(block.shape[0], block.shape[1], block.shape[1]) for block in self.blocks]
         for rows, jacobian in self._parts():
             gradients = (factor[rows].mT @ jacobian).flatten(0, 1)
@@ -92,7 +98,7 @@ class NetworkLinearisation(Linearisation):
 
     def kronecker_factors(self, factor: Tensor) -> list[tuple[Tensor, Tensor, int]]:  # noqa: D102
         layers = [self.network.get_submodule(block.module_name) for block in self.blocks]
-        outputs, calls = self._watched(layers)
+        outputs, calls = self._record(layers)
         inputs = [_rows_of_input(layer, x) for layer, (x, _) in zip(layers, calls, strict=True)]
         moments = [rows.mT @ rows for rows in inputs]
         covariances = [factor.new_zeros(block.shape[0], block.shape[0]) for block in self.blocks]
@@ -110,61 +116,74 @@ class NetworkLinearisation(Linearisation):
                 covariance += rows.mT @ rows
         return [(a, b, len(rows)) for a, b, rows in zip(moments, covariances, inputs, strict=True)]
 
-    def _watched(self, layers: Sequence[nn.Module]) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """Outputs of one pass with a graph, and the input and output of each layer."""
-        calls: list[list[tuple[Tensor, Tensor]]] = [[] for _ in layers]
-        handles = [
-            layer.register_forward_hook(partial(_remember, seen)) for layer, seen in zip(layers, calls, strict=True)
-        ]
-        try:
-            with torch.enable_grad():
-                outputs = call(self.network, self.x)
-        finally:
-            for handle in handles:
-                handle.remove()
+    def _record(self, layers: Sequence[nn.Module]) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Runs a differentiable forward pass and returns the outputs, and the input and output of each layer."""
+        with torch.enable_grad():
+            outputs, calls = _recorded_call(self.network, layers, self.x)
         for block, seen in zip(self.blocks, calls, strict=True):
             if len(seen) != 1:
                 raise ValueError(
-                    f"structure='kronecker' needs layers that are called once in a pass, but {block.module_name!r} "
-                    f"is called {len(seen)} times"
+                    "structure='kronecker' needs layers that are called once per forward pass, but "
+                    f"{block.module_name!r} is called {len(seen)} times"
                 )
         return outputs, [seen[0] for seen in calls]
 
-    def squared_norms(self, basis: Tensor | None, weights: Tensor) -> Tensor:  # noqa: D102
+    def variances(self, basis: Tensor | None, weight_variances: Tensor) -> Tensor:  # noqa: D102
         parts = ((jacobian if basis is None else jacobian @ basis) for _, jacobian in self._parts())
-        return torch.cat([part.square() @ weights for part in parts])
+        return torch.cat([part.square() @ weight_variances for part in parts])
 
-    def per_output_norms(self, bases: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:  # noqa: D102
+    def per_output_variances(self, bases: Sequence[Tensor], weight_variances: Sequence[Tensor]) -> Tensor:  # noqa: D102
+        def rotate(part: Tensor, basis: Tensor) -> Tensor:
+            return torch.einsum("bekf,kfp->bekp", part, basis)
+
+        return self._block_variances(rotate, bases, weight_variances)
+
+    def kronecker_variances(  # noqa: D102
+        self, bases: Sequence[tuple[Tensor, Tensor]], weight_variances: Sequence[Tensor]
+    ) -> Tensor:
+        def rotate(part: Tensor, basis: tuple[Tensor, Tensor]) -> Tensor:
+            of_outputs, of_inputs = basis
+            return of_outputs.mT @ part @ of_inputs
+
+        return self._block_variances(rotate, bases, weight_variances)
+
+    def _block_variances(
+        self, rotate: Callable[[Tensor, Any], Tensor], bases: Sequence[Any], weight_variances: Sequence[Tensor]
+    ) -> Tensor:
+        """Sums the variances [B, E] of all blocks, after rotating the Jacobian of each block to its basis."""
         variances = []
         for _, jacobian in self._parts():
             terms = [
-                torch.einsum("bekf,kfp->bekp", part, basis).square().mul(values).sum((-2, -1))
-                for part, basis, values in zip(self._per_block(jacobian), bases, weights, strict=True)
+                rotate(part, basis).square().mul(values).sum((-2, -1))
+                for part, basis, values in zip(self._per_block(jacobian), bases, weight_variances, strict=True)
             ]
             variances.append(torch.stack(terms).sum(0))
         return torch.cat(variances)
 
-    def kronecker_norms(self, bases: Sequence[tuple[Tensor, Tensor]], weights: Sequence[Tensor]) -> Tensor:  # noqa: D102
-        variances = []
-        for _, jacobian in self._parts():
-            terms = [
-                (of_outputs.mT @ part @ of_inputs).square().mul(values).sum((-2, -1))
-                for part, (of_outputs, of_inputs), values in zip(self._per_block(jacobian), bases, weights, strict=True)
-            ]
-            variances.append(torch.stack(terms).sum(0))
-        return torch.cat(variances)
-
-    def changes(self, deltas: Tensor) -> Tensor:  # noqa: D102
+    def jvp(self, deltas: Tensor) -> Tensor:  # noqa: D102
         parts = [jacobian @ deltas.mT for _, jacobian in self._parts()]
         return torch.cat(parts).movedim(-1, 0).reshape(len(deltas), *self.outputs.shape)
 
 
-def _remember(calls: list[tuple[Tensor, Tensor]], _: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-    calls.append((inputs[0].detach(), output))
+def _recorded_call(
+    network: nn.Module, layers: Sequence[nn.Module], x: NetworkInput
+) -> tuple[Tensor, list[list[tuple[Tensor, Tensor]]]]:
+    """Calls a network and returns its outputs, and the input and output of each call of each layer."""
+    calls: list[list[tuple[Tensor, Tensor]]] = [[] for _ in layers]
+
+    def record(seen: list[tuple[Tensor, Tensor]], _: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        seen.append((inputs[0].detach(), output))
+
+    handles = [layer.register_forward_hook(partial(record, seen)) for layer, seen in zip(layers, calls, strict=True)]
+    try:
+        return call(network, x), calls
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _rows_of_input(layer: nn.Module, x: Tensor) -> Tensor:
-    """What each row of the weight matrix is multiplied by, shape [data times positions, inputs]."""
+    """Inputs of the weight matrix, shape [examples times positions, inputs]."""
     rows = x.reshape(-1, x.shape[-1]) if isinstance(layer, nn.Linear) else _patches(cast(nn.Conv2d, layer), x)
     return rows if layer.bias is None else F.pad(rows, (0, 1), value=1.0)
 
@@ -187,8 +206,8 @@ def _patches(layer: nn.Conv1d | nn.Conv2d, x: Tensor) -> Tensor:
     return columns.mT.flatten(0, 1)
 
 
-class _Centred(nn.Module):
-    """A network without the mean of its outputs over one dimension."""
+class _Centered(nn.Module):
+    """A network that subtracts the mean of its outputs over one dimension."""
 
     def __init__(self, network: nn.Module, dim: int) -> None:
         super().__init__()
@@ -199,32 +218,28 @@ class _Centred(nn.Module):
         return outputs - outputs.mean(self.dim, keepdim=True)
 
 
-def linearise(
-    network: nn.Module, blocks: Sequence[Block], x: NetworkInput, centred_dim: int | None = None
-) -> Linearisation:
-    """The linearised network on a batch.
+def linearize(
+    network: nn.Module, blocks: Sequence[Block], x: NetworkInput, centered_dim: int | None = None
+) -> Linearization:
+    """Linearizes a network in its weights.
 
     Args:
         network: Any network, in evaluation mode.
-        blocks: The weights in which it is linear.
+        blocks: Blocks of weights in which the network is linearized.
         x: Input, each tensor of shape [B, ...].
-        centred_dim: A dimension of the output over which its mean is taken away.
+        centered_dim: Dimension over which the mean of the outputs is subtracted, such as the softmax dimension.
 
     Returns:
-        A cheap one where the only block is a linear layer, or a convolution of width 1, whose output is the network's.
+        The linearized network. It needs no Jacobian if the only block is the last layer and this is a linear layer or
+        a convolution of kernel size 1.
     """
     if len(blocks) == 1 and blocks[0].is_matrix:
         layer = network.get_submodule(blocks[0].module_name)
         if is_pointwise(layer):
-            calls: list[tuple[Tensor, Tensor]] = []
-            handle = layer.register_forward_hook(partial(_remember, calls))
-            try:
-                outputs = call(network, x)
-            finally:
-                handle.remove()
-            is_head = len(calls) == 1 and calls[0][1] is outputs
-            if is_head and (centred_dim is None or (centred_dim - output_dim(layer)) % outputs.dim() == 0):
-                return LastLayerLinearisation(layer, calls[0][0], outputs.detach(), centred_dim is not None)
-    if centred_dim is None:
-        return NetworkLinearisation(network, blocks, x)
-    return NetworkLinearisation(_Centred(network, centred_dim), [block.within("network") for block in blocks], x)
+            outputs, (calls,) = _recorded_call(network, [layer], x)
+            is_last_layer = len(calls) == 1 and calls[0][1] is outputs
+            if is_last_layer and (centered_dim is None or (centered_dim - output_dim(layer)) % outputs.dim() == 0):
+                return LastLayerLinearization(layer, calls[0][0], outputs.detach(), centered_dim is not None)
+    if centered_dim is None:
+        return NetworkLinearization(network, blocks, x)
+    return NetworkLinearization(_Centered(network, centered_dim), [block.with_prefix("network") for block in blocks], x)
