@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import copy_of_state, randomise_posteriors, same_state
-from network_zoo import Block
+from network_cases import Block
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import randomise_posteriors
-from network_zoo import Block, CalledTwice
+from network_cases import Block, CalledTwice
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import copy_of_state, randomise_posteriors, same_state
-from network_zoo import EXAMPLES, Example, each_example, each_example_and_estimator
+from network_cases import EXAMPLES, Example, each_example, each_example_and_estimator
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F

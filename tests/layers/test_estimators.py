@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from layer_zoo import CASES, Case, each_case, each_estimator, exact_law
+from layer_cases import CASES, Case, each_case, each_estimator, exact_law
 from torch import Tensor
 from torch.autograd import gradcheck
 from torch.func import functional_call

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from layer_zoo import CASES, Case, each_case, each_estimator, parent_of
+from layer_cases import CASES, Case, each_case, each_estimator, parent_of
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F

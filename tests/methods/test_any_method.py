@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import copy_of_state, loader, quiet_trainer, same_state
-from method_zoo import METHODS, ONLY, PROBLEMS, Case
+from method_cases import METHODS, ONLY, PROBLEMS, Case
 from torch.testing import assert_close
 
 from lightning_vi import (

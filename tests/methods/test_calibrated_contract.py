@@ -13,7 +13,7 @@ import torch
 from helpers import copy_of_state, loader, quiet_trainer, same_state
 from lightning import LightningDataModule
 from lightning.pytorch.callbacks import ModelCheckpoint
-from method_zoo import ROWS, Case, fail_in_forward, global_states, modes
+from method_cases import ROWS, Case, fail_in_forward, global_states, modes
 from torch import Tensor, nn
 from torch.testing import assert_close
 from torch.utils.data import DataLoader

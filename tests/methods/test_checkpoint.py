@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers import copy_of_state, fit, loader, normal, quiet_trainer, same_state
 from lightning import Callback, LightningModule, Trainer
-from method_zoo import METHODS, Case, each_case
+from method_cases import METHODS, Case, each_case
 from torch import Tensor, nn
 
 from lightning_vi import LastLayerVI, MeanFieldVI

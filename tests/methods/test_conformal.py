@@ -13,7 +13,7 @@ import pytest
 import scipy.stats
 import torch
 from helpers import loader, normal, quiet_trainer, randomise_posteriors
-from method_zoo import ImageNet
+from method_cases import ImageNet
 from torch import Tensor, nn
 from torch.testing import assert_close
 

@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 from helpers import copy_of_state, same_state
-from method_zoo import (
+from method_cases import (
     METHODS,
     ROWS,
     TEST,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import copy_of_state, fit, loader, normal, quiet_trainer, randomise_posteriors, same_state
-from method_zoo import global_states, modes
+from method_cases import global_states, modes
 from torch import Tensor
 from torch.testing import assert_close
 

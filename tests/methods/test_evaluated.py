@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from method_zoo import ROWS, Case, each_case, global_states, modes
+from method_cases import ROWS, Case, each_case, global_states, modes
 
 from lightning_vi.evaluation import ood_detection, selective_prediction
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers import fit, loader, randomise_posteriors
 from linear_regression import Array, LinearRegression, random_features
-from method_zoo import ImageNet
+from method_cases import ImageNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 import torch
 from helpers import loader, normal, quiet_trainer, randomise_posteriors
-from method_zoo import ImageNet
+from method_cases import ImageNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import copy_of_state, fit, loader, normal, quiet_trainer, same_state
-from network_zoo import Attending, Recurrent
+from network_cases import Attending, Recurrent
 from torch import Tensor, nn
 from torch.testing import assert_close
 from torch.utils.hooks import RemovableHandle

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import fit, loader, normal, quiet_trainer, randomise_posteriors
-from network_zoo import EXAMPLES, Example, each_example, each_example_and_estimator
+from network_cases import EXAMPLES, Example, each_example, each_example_and_estimator
 from torch import Tensor
 
 from lightning_vi import MeanFieldVI

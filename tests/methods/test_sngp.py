@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import copy_of_state, fit, loader, normal, quiet_trainer, same_state
-from method_zoo import ImageNet
+from method_cases import ImageNet
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 from torch.testing import assert_close

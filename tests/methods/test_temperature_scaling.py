@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import loader, normal, quiet_trainer, randomise_posteriors
-from method_zoo import ImageNet
+from method_cases import ImageNet
 from torch import Tensor, nn
 from torch.distributions import Categorical as CategoricalDistribution
 from torch.testing import assert_close

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import History, fit, loader, quiet_trainer
-from method_zoo import ROWS, Case, each_case, global_states
+from method_cases import ROWS, Case, each_case, global_states
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 from torch.testing import assert_close

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import fit, loader, normal, quiet_trainer
-from network_zoo import Residual
+from network_cases import Residual
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
