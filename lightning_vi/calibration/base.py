@@ -12,7 +12,7 @@ from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from lightning_vi.core.batch import split_labelled_batch
+from lightning_vi.core.batch import split_labeled_batch
 from lightning_vi.core.predictive import Predictive, TransformedPredictive
 from lightning_vi.core.predictor import Predictor
 from lightning_vi.likelihoods import Likelihood, Prediction, Task
@@ -188,7 +188,7 @@ class CalibratedMethod(Predictor):
 
     def _scores_of(self, data: Iterable[Any]) -> Iterator[Tensor]:
         for batch in data:
-            inputs, target = split_labelled_batch(batch)
+            inputs, target = split_labeled_batch(batch)
             x = map_tensors(lambda tensor: tensor.to(self.device), inputs)
             yield self._batch_scores(x, target.to(self.device))
 
@@ -240,7 +240,7 @@ class CalibratedMethod(Predictor):
     def training_step(self, batch: Any, batch_idx: int = 0) -> None:  # noqa: ARG002
         """Collects the scores of a batch."""
         with torch.no_grad():
-            self._collected.append(self._batch_scores(*split_labelled_batch(batch)))
+            self._collected.append(self._batch_scores(*split_labeled_batch(batch)))
         # Nothing is optimized, but checkpoints and loggers count steps.
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         progress.increment_ready()

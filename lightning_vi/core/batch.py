@@ -32,7 +32,7 @@ def split_batch(batch: Any) -> tuple[NetworkInput, Tensor | None]:
     raise TypeError(f"a batch must be (x, y), {{'input': x, 'target': y}} or a tensor, got {_describe(batch)}")
 
 
-def split_labelled_batch(batch: Any) -> tuple[NetworkInput, Tensor]:
+def split_labeled_batch(batch: Any) -> tuple[NetworkInput, Tensor]:
     """Splits a labeled batch into input and target.
 
     Args:

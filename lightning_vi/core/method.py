@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_vi.core.arguments import check_at_least
-from lightning_vi.core.batch import split_labelled_batch
+from lightning_vi.core.batch import split_labeled_batch
 from lightning_vi.core.optimizers import LRSchedulerFactory, OptimizerFactory, build_optimizer
 from lightning_vi.core.predictive import GaussianPredictive, Predictive, SampledPredictive
 from lightning_vi.core.predictor import Predictor
@@ -242,7 +242,7 @@ class UQMethod(Predictor):
 
     def training_step(self, batch: Any, batch_idx: int = 0) -> Tensor:
         """Trains on the point loss during burn-in, on the method's objective afterwards."""
-        x, target = split_labelled_batch(batch)
+        x, target = split_labeled_batch(batch)
         if self._is_first_epoch:
             self._check_values(x, target)
         with self.noise.fresh(self.global_rank, self.device):

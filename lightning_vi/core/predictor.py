@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from lightning_vi.core.arguments import check_at_least
-from lightning_vi.core.batch import split_batch, split_labelled_batch
+from lightning_vi.core.batch import split_batch, split_labeled_batch
 from lightning_vi.core.hyperparameters import unsaved_arguments
 from lightning_vi.core.predictive import Predictive
 from lightning_vi.errors import NotFittedError
@@ -190,7 +190,7 @@ class Predictor(LightningModule, ABC):
         self.test_metrics.reset()
 
     def _score(self, metrics: MetricCollection, batch: Any) -> None:
-        x, target = split_labelled_batch(batch)
+        x, target = split_labeled_batch(batch)
         is_fitting = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
         is_provisional = is_fitting and bool(self.unmet_requirement)
         for rows, labels in self._parts(x, target):

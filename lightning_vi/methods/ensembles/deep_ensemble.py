@@ -28,7 +28,7 @@ from torch.utils.data import default_collate
 
 from lightning_vi.core import LRSchedulerFactory, OptimizerFactory, Predictive, Predictor, UQMethod, default_optimizer
 from lightning_vi.core.arguments import check_at_least
-from lightning_vi.core.batch import split_labelled_batch, to_device
+from lightning_vi.core.batch import split_labeled_batch, to_device
 from lightning_vi.core.data_order import DataOrders, can_reorder
 from lightning_vi.core.members import (
     call_member,
@@ -259,7 +259,7 @@ class DeepEnsemble(UQMethod):
 
     def _stacked_rows(self, batches: Sequence[Any]) -> tuple[NetworkInput, Tensor]:
         """Inputs and targets [M, B, ...] of every member; one batch serves all."""
-        rows = [split_labelled_batch(batch) for batch in batches]
+        rows = [split_labeled_batch(batch) for batch in batches]
         if len(rows) == 1:
             ((x, target),) = rows
             own = map_tensors(lambda tensor: tensor.expand(self.num_members, *tensor.shape), x)

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from lightning_vi.conversion import ModuleSelector
 from lightning_vi.core import FittedMethod, LRSchedulerFactory, OptimizerFactory, Predictive, default_optimizer
-from lightning_vi.core.batch import joined_batches, split_labelled_batch
+from lightning_vi.core.batch import joined_batches, split_labeled_batch
 from lightning_vi.core.hyperparameters import is_plain
 from lightning_vi.curvature import (
     Block,
@@ -182,7 +182,7 @@ class Laplace(FittedMethod, PointMethod):
 
         def terms() -> Iterator[tuple[Linearization, Tensor]]:
             nonlocal num_rows, log_likelihood
-            batches = map(split_labelled_batch, data)
+            batches = map(split_labeled_batch, data)
             for inputs, target in joined_batches(batches, self.likelihood.num_outputs):
                 x, target = map_tensors(lambda tensor: tensor.to(self.device), inputs), target.to(self.device)
                 linearization = linearize(self.backbone, self._blocks, x)
