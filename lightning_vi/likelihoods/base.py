@@ -142,12 +142,13 @@ class Likelihood(nn.Module, ABC):
 
         .. math:: \mathrm{E}[\ln p(y \mid f)], \qquad f_k \sim \mathcal{N}(m_k, v_k)
 
-        By default a deterministic rule, see `lightning_vi.functional.quadrature.gaussian_nodes`. Where one output
-        determines an element of the target, this is Gauss-Hermite quadrature. Its error is below 1e-5 nats for counts
-        and outputs with a standard deviation of up to 2, and below 1e-2 nats for Student's t noise and a standard
-        deviation of up to 4 noise scales. Where several outputs determine an element, these are 512 quasi-Monte Carlo
-        points. Their error is about 1e-3 nats for a softmax of ten logits with a standard deviation of 1, and larger
-        for log probabilities that vary more.
+        The default is a deterministic rule, see `lightning_vi.functional.quadrature.gaussian_nodes`:
+
+        - Gauss-Hermite quadrature with 32 nodes where one output determines an element of the target. The error is
+          below 1e-5 nats for counts if the outputs' standard deviation is at most 2, and below 1e-2 nats for Student's
+          t noise if it is at most 4 noise scales.
+        - 512 quasi-Monte Carlo points where several outputs determine an element. The error is about 1e-3 nats for a
+          softmax of ten logits with a standard deviation of 1, and larger for log probabilities that vary more.
 
         Args:
             mean: Means m of the network's outputs, shape [B, ...].

@@ -60,7 +60,7 @@ class ClassificationLikelihood(Likelihood):
         if not 2 <= dimension < outputs.dim() or outputs.shape[dimension] != self.num_outputs:
             raise ValueError(
                 f"{name} needs network outputs of width {self.num_outputs} in dimension {self.class_dim}, got "
-                f"the shape {tuple(outputs.shape[1:])}; class_dim says where the classes are"
+                f"the shape {tuple(outputs.shape[1:])}; class_dim must be the dimension of the classes"
             )
         expected = (*outputs.shape[1:dimension], *outputs.shape[dimension + 1 :])
         if target.shape != expected:

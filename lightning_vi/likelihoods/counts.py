@@ -24,7 +24,7 @@ _SMALLEST_MEAN = 1e-30
 
 
 class CountLikelihood(RegressionLikelihood):
-    r"""A distribution over 0, 1, 2, ... with the mean :math:`\mu_d` for each of D targets.
+    r"""Base class of distributions over 0, 1, 2, ... with the mean :math:`\mu_d` for each of D targets.
 
     Counts are floating-point tensors. A network predicts their mean, so the targets must not be standardized.
 
@@ -99,7 +99,9 @@ class CountLikelihood(RegressionLikelihood):
         return mean.clamp_min(_SMALLEST_MEAN)
 
     def information_factor(self, outputs: Tensor) -> Tensor:
-        r"""Diagonal, :math:`(\partial \mu / \partial f)^2` over the variance.
+        r"""Square root of the Fisher information, which is diagonal.
+
+        Its elements are :math:`(\partial \mu / \partial f)^2` over the variance.
 
         Args:
             outputs: Outputs of one network, shape [B, ..., D].

@@ -49,7 +49,10 @@ class HeteroscedasticGaussian(GaussianNoise):
         return mean, F.softplus(raw_scale) + self.min_std
 
     def information_factor(self, outputs: Tensor) -> Tensor:
-        r"""Diagonal: :math:`\sigma^{-2}` for the mean, :math:`2 (\partial\sigma / \partial r)^2 \sigma^{-2}` for r.
+        r"""Square root of the Fisher information, which is diagonal.
+
+        Its elements are :math:`\sigma^{-2}` for the mean and :math:`2 (\partial\sigma / \partial r)^2 \sigma^{-2}` for
+        the raw scale.
 
         Args:
             outputs: Outputs of one network, shape [B, ..., 2 D].

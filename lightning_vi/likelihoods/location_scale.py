@@ -63,7 +63,7 @@ def diagonal_factor(roots: Tensor) -> Tensor:
 
 
 class LocationScaleLikelihood(RegressionLikelihood):
-    r"""A distribution around a mean :math:`\mu(f)` with a standard deviation :math:`\sigma(f)` for each of D targets.
+    r"""Base class of distributions with a mean :math:`\mu(f)` and a standard deviation :math:`\sigma(f)`.
 
     The network predicts in standardized units, :math:`(y - m) / s`, if `set_target_scaling` has set m and s. Targets,
     predictions, densities and metrics are in the original units.
@@ -149,7 +149,7 @@ class LocationScaleLikelihood(RegressionLikelihood):
 
 
 class GaussianNoise(LocationScaleLikelihood):
-    r"""A Gaussian :math:`\mathcal{N}(y \mid \mu(f), \sigma(f)^2)` for each of D targets.
+    r"""Base class of Gaussians :math:`\mathcal{N}(y \mid \mu(f), \sigma(f)^2)` for each of D targets.
 
     Args:
         num_targets: D.

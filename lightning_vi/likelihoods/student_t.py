@@ -108,7 +108,7 @@ class StudentT(LocationScaleLikelihood):
         return outputs, self.noise_std.to(outputs.dtype)
 
     def information_factor(self, outputs: Tensor) -> Tensor:
-        r"""Diagonal, :math:`(\nu + 1) / ((\nu + 3) \tau^2)`.
+        r"""Square root of the Fisher information, which is diagonal: :math:`(\nu + 1) / ((\nu + 3) \tau^2)`.
 
         Args:
             outputs: Outputs of one network, shape [B, ..., D].

@@ -64,7 +64,7 @@ def test_adding_a_constant_in_the_softmax_dimension_changes_nothing(
 
 
 @each_likelihood
-def test_prediction_for_gaussian_outputs_agrees_with_samples_or_is_refused(
+def test_prediction_for_gaussian_outputs_agrees_with_samples_or_raises(
     make: Callable[[], Likelihood], support: str, softmax_dim: int | None
 ) -> None:
     likelihood = make()

@@ -158,7 +158,7 @@ def test_bad_arguments_are_errors(make: Callable[[], Any], message: str) -> None
     ("outputs", "target", "error", "message"),
     [
         ((1, 5, 4), torch.zeros(5).long(), ValueError, r"width 3 in dimension 1, got the shape \(5, 4\)"),
-        ((1, 5, 2, 3), torch.zeros(5, 2).long(), ValueError, "class_dim says where the classes are"),
+        ((1, 5, 2, 3), torch.zeros(5, 2).long(), ValueError, "class_dim must be the dimension of the classes"),
         ((1, 5, 3), torch.zeros(5, 1).long(), ValueError, r"labels of shape \(5,\), got \(5, 1\)"),
         ((1, 5, 3), torch.zeros(4).long(), ValueError, r"labels of shape \(5,\), got \(4,\)"),
         ((1, 5, 3), torch.zeros(5), TypeError, "integer labels, got torch.float32"),

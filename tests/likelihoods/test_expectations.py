@@ -1,6 +1,7 @@
 """Expected log probabilities by quadrature against Monte Carlo estimates, fine grids and closed forms."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -23,51 +24,58 @@ COUNTS = torch.tensor([[0.0, 3.0], [12.0, 1.0], [5.0, 0.0], [40.0, 2.0]])
 REALS = torch.tensor([[0.3, -1.0], [2.0, 0.1], [-4.0, 0.0], [0.5, 1.5]])
 LABELS = torch.tensor([0, 1, 1, 0])
 
-# likelihood, target
-ONE_OUTPUT: dict[str, tuple[Callable[[], Likelihood], Tensor]] = {
-    "Student's t": (lambda: StudentT(df=[3.0, 8.0], noise_scale=[0.5, 1.0], num_targets=2), REALS),
-    "negative binomial": (lambda: NegativeBinomial([0.3, 2.0], 2), COUNTS),
-    "negative binomial, softplus": (lambda: NegativeBinomial(0.5, 2, link="softplus"), COUNTS),
-    "Poisson": (lambda: Poisson(2), COUNTS),
-    "Poisson, softplus": (lambda: Poisson(2, link="softplus"), COUNTS),
-    "Gaussian": (lambda: Gaussian([0.3, 2.0], 2), REALS),
-    "Bernoulli": (lambda: Bernoulli(), LABELS),
+
+@dataclass(frozen=True)
+class Case:
+    """A likelihood with targets, and means of its outputs."""
+
+    make: Callable[[], Likelihood]
+    target: Tensor
+    centers: Tensor = torch.zeros(1)  # noqa: RUF009
+    spread: float = 1.0
+    tolerance: float = 1e-5
+
+    def moments(self, max_std: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Means and variances for four data."""
+        noise = torch.randn(4, self.make().num_outputs, dtype=torch.float64)
+        std = self.spread * max_std * (0.2 + 0.8 * torch.rand_like(noise))
+        return self.centers + self.spread * noise, std.square()
+
+
+ONE_OUTPUT = {
+    "Student's t": Case(lambda: StudentT(df=[3.0, 8.0], noise_scale=[0.5, 1.0], num_targets=2), REALS, tolerance=2e-2),
+    "negative binomial": Case(lambda: NegativeBinomial([0.3, 2.0], 2), COUNTS),
+    "negative binomial, softplus": Case(lambda: NegativeBinomial(0.5, 2, link="softplus"), COUNTS),
+    "Poisson": Case(lambda: Poisson(2), COUNTS),
+    "Poisson, softplus": Case(lambda: Poisson(2, link="softplus"), COUNTS),
+    "Gaussian": Case(lambda: Gaussian([0.3, 2.0], 2), REALS),
+    "Bernoulli": Case(lambda: Bernoulli(), LABELS),
 }
-SEVERAL_OUTPUTS: dict[str, tuple[Callable[[], Likelihood], Tensor]] = {
-    "quantiles": (lambda: Quantiles((0.1, 0.5, 0.9), 2), REALS),
-    "categorical": (lambda: Categorical(4), LABELS),
+SEPARATED = torch.tensor([-2.0, 0.0, 2.0]).repeat_interleave(2)
+SEVERAL_OUTPUTS = {
+    "quantiles": Case(lambda: Quantiles((0.1, 0.5, 0.9), 2), REALS, SEPARATED, spread=0.2),
+    "categorical": Case(lambda: Categorical(4), LABELS),
 }
-one_output = pytest.mark.parametrize(("make", "target"), ONE_OUTPUT.values(), ids=ONE_OUTPUT)
+one_output = pytest.mark.parametrize("case", ONE_OUTPUT.values(), ids=ONE_OUTPUT)
 all_likelihoods = pytest.mark.parametrize(
-    ("make", "target"), (ONE_OUTPUT | SEVERAL_OUTPUTS).values(), ids=ONE_OUTPUT | SEVERAL_OUTPUTS
+    "case", (ONE_OUTPUT | SEVERAL_OUTPUTS).values(), ids=ONE_OUTPUT | SEVERAL_OUTPUTS
 )
 
 
 def by_quadrature(likelihood: Likelihood, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
-    """The default of the base class, whether or not the likelihood overrides it."""
+    """The default of the base class, also for a likelihood that overrides it."""
     return Likelihood.expected_log_prob(likelihood, mean, variance, target)
 
 
-def output_moments(likelihood: Likelihood, max_std: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Means and variances for four data; the means of quantiles are well separated."""
-    mean = torch.randn(4, likelihood.num_outputs, dtype=torch.float64)
-    std = max_std * (0.2 + 0.8 * torch.rand_like(mean))
-    if isinstance(likelihood, Quantiles):
-        mean = 0.3 * mean + torch.tensor([-2.0, 0.0, 2.0]).repeat_interleave(2)
-        std = 0.2 * std
-    return mean, std.square()
-
-
 @all_likelihoods
-def test_expectation_agrees_with_monte_carlo(make: Callable[[], Likelihood], target: Tensor) -> None:
-    likelihood = make().double()
-    mean, variance = output_moments(likelihood)
-    target = target.double() if target.is_floating_point() else target
+def test_expectation_agrees_with_monte_carlo(case: Case) -> None:
+    likelihood = case.make().double()
+    mean, variance = case.moments()
     num_samples = 40_000
     samples = mean + variance.sqrt() * torch.randn(num_samples, *mean.shape, dtype=torch.float64)
     with torch.no_grad():
-        log_prob = likelihood.log_prob(samples, target)
-        value = by_quadrature(likelihood, mean, variance, target)
+        log_prob = likelihood.log_prob(samples, case.target)
+        value = by_quadrature(likelihood, mean, variance, case.target)
     standard_error = log_prob.std(0) / num_samples**0.5
     assert value.shape == (4,)
     assert ((value - log_prob.mean(0)).abs() < 4 * standard_error + 2e-3).all()
@@ -76,18 +84,16 @@ def test_expectation_agrees_with_monte_carlo(make: Callable[[], Likelihood], tar
 
 @one_output
 @pytest.mark.parametrize("max_std", [0.1, 2.0])
-def test_one_output_agrees_with_a_fine_grid(make: Callable[[], Likelihood], target: Tensor, max_std: float) -> None:
+def test_one_output_agrees_with_a_fine_grid(case: Case, max_std: float) -> None:
     """The documented accuracy for Student's t, at up to four noise scales, and for everything else."""
-    likelihood = make().double()
-    mean, variance = output_moments(likelihood, max_std)
-    target = target.double() if target.is_floating_point() else target
+    likelihood = case.make().double()
+    mean, variance = case.moments(max_std)
     grid = torch.linspace(-10, 10, 20_001, dtype=torch.float64)
     weights = torch.exp(-0.5 * grid.square())
     with torch.no_grad():
-        log_prob = likelihood.log_prob(mean + variance.sqrt() * grid.view(-1, 1, 1), target)
-        value = by_quadrature(likelihood, mean, variance, target)
-    tolerance = 2e-2 if isinstance(likelihood, StudentT) and max_std > 1 else 1e-5
-    assert_close(value, (weights / weights.sum()) @ log_prob, rtol=0, atol=tolerance)
+        log_prob = likelihood.log_prob(mean + variance.sqrt() * grid.view(-1, 1, 1), case.target)
+        value = by_quadrature(likelihood, mean, variance, case.target)
+    assert_close(value, (weights / weights.sum()) @ log_prob, rtol=0, atol=case.tolerance)
 
 
 def test_quasi_monte_carlo_agrees_with_the_quadrature_of_the_override() -> None:
@@ -157,33 +163,30 @@ def test_softmax_reaches_the_documented_accuracy(num_classes: int) -> None:
 
 
 @all_likelihoods
-def test_variance_zero_gives_the_log_probability_and_finite_gradients(
-    make: Callable[[], Likelihood], target: Tensor
-) -> None:
-    likelihood = make()
-    mean, _ = output_moments(likelihood)
+def test_variance_zero_gives_the_log_probability_and_finite_gradients(case: Case) -> None:
+    likelihood = case.make()
+    mean, _ = case.moments()
     mean, variance = mean.float().requires_grad_(), torch.zeros(mean.shape, requires_grad=True)
-    value = by_quadrature(likelihood, mean, variance, target)
-    assert_close(value, likelihood.log_prob(mean.unsqueeze(0), target)[0], rtol=1e-4, atol=1e-4)
+    value = by_quadrature(likelihood, mean, variance, case.target)
+    assert_close(value, likelihood.log_prob(mean.unsqueeze(0), case.target)[0], rtol=1e-4, atol=1e-4)
     by_mean, by_variance = torch.autograd.grad(value.sum(), (mean, variance))
     assert by_variance.isfinite().all()
-    (expected,) = torch.autograd.grad(likelihood.log_prob(mean.unsqueeze(0), target).sum(), mean)
+    (expected,) = torch.autograd.grad(likelihood.log_prob(mean.unsqueeze(0), case.target).sum(), mean)
     assert_close(by_mean, expected, rtol=1e-3, atol=1e-3)
 
 
 @one_output
-def test_gradients_match_finite_differences(make: Callable[[], Likelihood], target: Tensor) -> None:
-    likelihood = make().double()
-    mean, variance = output_moments(likelihood, max_std=0.5)
-    target = target.double() if target.is_floating_point() else target
+def test_gradients_match_finite_differences(case: Case) -> None:
+    likelihood = case.make().double()
+    mean, variance = case.moments(max_std=0.5)
     for parameter in likelihood.parameters():
         parameter.requires_grad_(False)
     inputs = mean.requires_grad_(), variance.requires_grad_()
-    assert torch.autograd.gradcheck(lambda m, v: by_quadrature(likelihood, m, v, target), inputs)
+    assert torch.autograd.gradcheck(lambda m, v: by_quadrature(likelihood, m, v, case.target), inputs)
 
 
 @pytest.mark.parametrize("std", [1e-5, 1e-3, 0.1])
-def test_the_gradient_of_a_small_variance_is_half_the_second_derivative(std: float) -> None:
+def test_gradient_of_a_small_variance_is_half_the_second_derivative(std: float) -> None:
     """d/dv E[g(m + sqrt(v) z)] = E[g''] / 2, which is -p (1 - p) / 2 at the logit m."""
     for likelihood in (Bernoulli(), Categorical(2)):
         mean = torch.tensor([[0.7, -0.2]])[:, : likelihood.num_outputs].double()
