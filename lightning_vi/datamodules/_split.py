@@ -1,4 +1,4 @@
-"""Splits of rows that depend on their number, the fractions and the seed alone."""
+"""Splits of rows that depend only on their number, the fractions and the seed."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,17 +11,16 @@ IntArray = NDArray[np.int64]
 def split_rows(
     rows: IntArray, fractions: Mapping[str, float], seed: int, strata: IntArray | None = None
 ) -> dict[str, IntArray]:
-    """Returns disjoint row numbers for each named split, and the rest as `train`.
+    """Returns disjoint row numbers for each named split; all other rows are `train`.
 
     Args:
         rows: Row numbers to split, [N].
-        fractions: Fraction of the N rows per split name; a split of fraction 0 is left out.
+        fractions: Fraction of the N rows per split name; a split of fraction 0 is omitted.
         seed: Seed of the split.
-        strata: Class label of every row of the data, indexed by row number, to keep the classes' proportions
-            in each split; None for a plain random split.
+        strata: Class labels, indexed by row number, for a stratified split; None for a random split.
 
     Raises:
-        ValueError: If a fraction is outside [0, 1), they sum to 1 or more, or a split would hold no row.
+        ValueError: If a fraction is outside [0, 1), they sum to 1 or more, or a split would be empty.
     """
     from sklearn.model_selection import train_test_split
 
@@ -57,11 +56,10 @@ def split_rows(
 def predefined_rows(
     n_rows: int, train_indices: Sequence[int] | None, test_indices: Sequence[int]
 ) -> tuple[IntArray, IntArray]:
-    """Returns the given training and test rows; without training rows, all that are not test rows.
+    """Returns the given training and test rows; all other rows are training rows if `train_indices` is None.
 
     Raises:
-        ValueError: If row numbers are not whole numbers in [0, n_rows), none are given, or one is given
-            twice.
+        ValueError: If row numbers are not integers in [0, n_rows), are empty, repeated or in both sets.
     """
     test = _checked_rows("test_indices", test_indices, n_rows)
     if train_indices is None:

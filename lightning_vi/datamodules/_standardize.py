@@ -1,4 +1,4 @@
-"""Standardisation by columns, fitted on the training rows."""
+"""Standardization of columns."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -12,13 +12,13 @@ FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Standardiser:
-    """Takes a column of values to mean 0 and standard deviation 1 over the rows it was fitted on.
+class Standardizer:
+    """Standardization of columns to mean 0 and standard deviation 1 over the rows that it was fitted on.
 
     Attributes:
         mean: Column means, [D].
-        std: Column standard deviations (population, ddof = 0), [D]; 1 for a constant column (and for
-            one whose deviation float32 cannot hold), which is thereby only centred.
+        std: Column standard deviations (ddof = 0), [D]; 1 for columns that are constant or whose standard deviation is
+            too small for float32. Such columns are only centered.
     """
 
     mean: FloatArray
@@ -26,13 +26,13 @@ class Standardiser:
 
     @classmethod
     def fit(cls, values: FloatArray) -> Self:
-        """Returns the standardiser of these rows, [N, D]."""
+        """Returns the standardizer of the rows, [N, D]."""
         std = values.std(axis=0)
         constant = (values.max(axis=0) == values.min(axis=0)) | (std < np.finfo(np.float32).tiny)
         return cls(mean=values.mean(axis=0), std=np.where(constant, 1.0, std))
 
     def __call__(self, values: FloatArray) -> FloatArray:
-        """Returns the standardised values, [N, D]."""
+        """Returns the standardized values, [N, D]."""
         return np.asarray((values - self.mean) / self.std, dtype=np.float64)
 
 
