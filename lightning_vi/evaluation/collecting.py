@@ -36,7 +36,7 @@ def collect(
         One tensor of shape [N] on the CPU for each tensor that `read` returns.
 
     Raises:
-        TypeError: If `method` is not a `UQMethod` or `dataloader` is not an iterable of batches.
+        TypeError: If `method` is not a `Predictor` or `dataloader` is not an iterable of batches.
         ValueError: If there are no data, or the trainer spawns processes.
     """
     if not isinstance(method, Predictor):
