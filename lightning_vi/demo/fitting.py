@@ -19,7 +19,8 @@ from lightning_vi.callbacks import PredictionWriter
 from lightning_vi.datamodules import ArrayDataModule
 from lightning_vi.demo.figures import FittedMethod
 from lightning_vi.demo.problems import Fit, Problem
-from lightning_vi.methods import CalibratedMethod, Predictor
+from lightning_vi.core import Predictor, UQMethod
+from lightning_vi.methods import CalibratedMethod
 
 SEED = 0
 EPOCHS_PER_VALIDATION = 5
@@ -40,7 +41,7 @@ class EpochCounter(Callback):
         self.report()
 
 
-def build_method(problem: Problem, fit: Fit, data: ArrayDataModule) -> Predictor:
+def build_method(problem: Problem, fit: Fit, data: ArrayDataModule) -> UQMethod:
     """Builds a method with a network for the problem. Networks of the same shape start at the same weights.
 
     Args:

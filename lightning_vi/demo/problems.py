@@ -42,7 +42,7 @@ from lightning_vi.methods import (
     RadialVI,
     RankOneVI,
     TemperatureScaling,
-    Predictor,
+    UQMethod,
     VarianceScaling,
 )
 
@@ -60,7 +60,7 @@ class Fit:
         calibrations: Classes of calibrations of the fitted method; each is a row of the table.
     """
 
-    method: type[Predictor]
+    method: type[UQMethod]
     likelihood: Callable[[], Likelihood]
     options: Mapping[str, Any] = field(default_factory=dict)
     extra_inputs: int = 0

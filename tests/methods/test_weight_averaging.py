@@ -133,7 +133,7 @@ def hand_made(method: WeightAveragingMethod, weights: dict[str, Tensor], rows: T
 @pytest.mark.parametrize("chunks", [True, False])
 def test_batch_normalisation_is_estimated_for_every_network(chunks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if chunks:
-        monkeypatch.setattr("lightning_vi.sampling.stacked.MAX_ROWS_PER_PASS", 2 * len(X))
+        monkeypatch.setattr("lightning_vi.sampling.memory.MAX_ROWS_PER_PASS", 2 * len(X))
         monkeypatch.setattr("lightning_vi.methods.swag.MAX_KEPT_NUMBERS", 10)
     method = SWAG(normalised(), Gaussian(), start_epoch=1, batch_norm_rows=11, num_mc_samples_test=5)
     fit(method, loader(X, Y), max_epochs=5)

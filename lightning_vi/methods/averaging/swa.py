@@ -158,8 +158,8 @@ class SWA(FittedMethod, PointMethod):
         share = 1 / int(self.num_snapshots)
         for mean, value in zip(self.averaged_likelihood.parameters(), self.likelihood.parameters(), strict=True):
             mean.lerp_(value.to(mean), share)
-        for copied, value in zip(self.averaged_likelihood.buffers(), self.likelihood.buffers(), strict=True):
-            copied.copy_(value)
+        for copied, buffer in zip(self.averaged_likelihood.buffers(), self.likelihood.buffers(), strict=True):
+            copied.copy_(buffer)
 
     def update_spread(self, weights: Tensor, previous_mean: Tensor) -> None:
         """Updates statistics other than the mean; SWA has none.
