@@ -159,9 +159,7 @@ class CalibratedMethod(Predictor):
     def unmet_requirement(self) -> str:  # noqa: D102
         if self.is_calibrated:
             return ""
-        return (
-            "calibrated: run Trainer.fit(method, datamodule.calibration_dataloader()), or call calibrate(dataloader)"
-        )
+        return "calibrated: run Trainer.fit(method, datamodule.calibration_dataloader()), or call calibrate(dataloader)"
 
     def provisional_predictive(self, x: NetworkInput) -> Predictive:  # noqa: D102
         return self.method.predictive_distribution(x, self.num_mc_samples_test, self.noise.seed)

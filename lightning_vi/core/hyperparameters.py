@@ -44,6 +44,4 @@ def unsaved_arguments(cls: type, frame: FrameType) -> list[str]:
     arguments: dict[str, Any] = {}
     for own in collect_init_args(frame, [], classes=(HyperparametersMixin,)):
         arguments.update(own)
-    return [
-        name for name, value in arguments.items() if not (is_plain(value) and (takes_any or name in parameters))
-    ]
+    return [name for name, value in arguments.items() if not (is_plain(value) and (takes_any or name in parameters))]

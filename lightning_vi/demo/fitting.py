@@ -16,10 +16,10 @@ from lightning.pytorch.loggers import CSVLogger
 
 from lightning_vi.backbones import MLP
 from lightning_vi.callbacks import PredictionWriter
+from lightning_vi.core import Predictor, UQMethod
 from lightning_vi.datamodules import ArrayDataModule
 from lightning_vi.demo.figures import FittedMethod
 from lightning_vi.demo.problems import Fit, Problem
-from lightning_vi.core import Predictor, UQMethod
 from lightning_vi.methods import CalibratedMethod
 
 SEED = 0
@@ -120,7 +120,9 @@ def _trainer(folder: Path, epochs: int, *callbacks: Callback) -> Trainer:
     )
 
 
-def _evaluated(method: Predictor, data: ArrayDataModule, trainer: Trainer, seconds: float, folder: Path) -> FittedMethod:
+def _evaluated(
+    method: Predictor, data: ArrayDataModule, trainer: Trainer, seconds: float, folder: Path
+) -> FittedMethod:
     (scores,) = trainer.test(method, data, verbose=False)
     batches = trainer.predict(method, data) or []
     return FittedMethod(

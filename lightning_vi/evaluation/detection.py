@@ -7,10 +7,10 @@ from typing import Any
 from lightning import Trainer
 from torch import Tensor
 
+from lightning_vi.core import Predictor
 from lightning_vi.evaluation.collecting import check_not_nan, collect
 from lightning_vi.evaluation.scores import Score, check_score, datum_scores
 from lightning_vi.functional.selective import auroc, false_positive_rate
-from lightning_vi.core import Predictor
 
 
 @dataclass(frozen=True, eq=False)

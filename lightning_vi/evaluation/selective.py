@@ -7,6 +7,8 @@ from typing import Any
 from lightning import Trainer
 from torch import Tensor
 
+from lightning_vi.core import Predictor
+from lightning_vi.core.batch import split_batch
 from lightning_vi.evaluation.collecting import check_not_nan, collect
 from lightning_vi.evaluation.scores import Loss, Score, check_score, datum_losses, datum_scores
 from lightning_vi.functional.selective import (
@@ -15,8 +17,6 @@ from lightning_vi.functional.selective import (
     excess_area_under_risk_coverage,
     risk_coverage_curve,
 )
-from lightning_vi.core import Predictor
-from lightning_vi.core.batch import split_batch
 
 
 @dataclass(frozen=True, eq=False)

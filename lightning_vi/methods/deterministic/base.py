@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from lightning_vi.likelihoods import Likelihood
 from lightning_vi.core import LRSchedulerFactory, OptimizerFactory, UQMethod
+from lightning_vi.likelihoods import Likelihood
 from lightning_vi.objectives import ObjectiveTerms
 from lightning_vi.sampling import NetworkInput, call
 

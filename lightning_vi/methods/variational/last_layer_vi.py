@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lightning_vi.conversion import ModuleSelector
 from lightning_vi.likelihoods import Likelihood
-from lightning_vi.methods.variational.base import VariationalOptions, VariationalMethod
+from lightning_vi.methods.variational.base import VariationalMethod, VariationalOptions
 from lightning_vi.sampling import NetworkInput
 
 

@@ -34,9 +34,9 @@ from torch.quasirandom import SobolEngine
 
 from lightning_vi.backbones import MLP
 from lightning_vi.core import Predictive, SampledPredictive
+from lightning_vi.core.arguments import check_at_least, check_positive
 from lightning_vi.functional import gaussian_kl
 from lightning_vi.likelihoods import Likelihood
-from lightning_vi.core.arguments import check_at_least, check_positive
 from lightning_vi.methods.variational.base import VariationalArguments, VariationalMethod
 from lightning_vi.noise import mix_seed
 from lightning_vi.objectives import ObjectiveTerms, negative_elbo
@@ -188,9 +188,7 @@ class LatentVariableVI(VariationalMethod):
     def make_predictive(self, x: NetworkInput, num_samples: int, seed: int) -> Predictive:  # noqa: D102
         run = partial(self.sampled_outputs, x, num_samples, seed)
         size = self.num_latent_samples_test
-        return SampledPredictive(
-            self.likelihood, run, outputs_per_network=size, metadata={"num_latent_samples": size}
-        )
+        return SampledPredictive(self.likelihood, run, outputs_per_network=size, metadata={"num_latent_samples": size})
 
     def _unflatten(self, outputs: Tensor, num_latents: int) -> Tensor:
         """Outputs [S, L B, ...] as [S, L, B, ...]."""
