@@ -209,7 +209,7 @@ class Laplace(FittedMethod, PointMethod):
         return reduced
 
     def undecayed_parameters(self) -> Iterable[nn.Parameter]:
-        """Returns the likelihood's parameters, and the weights with a posterior if a given prior takes the place of decay."""
+        """Returns the likelihood's parameters, and the weights with a posterior if their prior is given."""
         yield from super().undecayed_parameters()
         if not self._tunes_prior:
             yield from (self.backbone.get_parameter(name) for block in self._blocks for name in block.names)
