@@ -56,6 +56,8 @@ class AlphaDivergenceVI(VariationalMethod):
         torch.Size([])
     """
 
+    minimizes_elbo = False
+
     def __init__(
         self,
         backbone: nn.Module,

@@ -167,14 +167,3 @@ def test_batches_that_are_no_batches(batch: Any, message: str) -> None:
     if "targets" not in message:
         with pytest.raises(TypeError, match=message):
             method.predict_step(batch)
-
-
-def test_no_assert_guards_an_argument() -> None:
-    """Asserts vanish under `python -O`."""
-    import ast
-    from pathlib import Path
-
-    import lightning_vi
-
-    for path in Path(lightning_vi.__file__).parent.rglob("*.py"):
-        assert not any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(path.read_text()))), path

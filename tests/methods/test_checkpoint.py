@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers import copy_of_state, fit, loader, normal, quiet_trainer, same_state
 from lightning import Callback, LightningModule, Trainer
-from method_cases import METHODS, Case, each_case
+from method_cases import Case, each_case
 from torch import Tensor, nn
 
 from lightning_vi import LastLayerVI, MeanFieldVI
@@ -46,7 +46,7 @@ def test_a_checkpoint_gives_the_same_predictions(case: Case, tmp_path: Path) -> 
     assert_same_predictions(method, loaded, x)
     assert loaded.num_data == method.num_data == len(x)
     assert loaded.num_mc_samples_test == method.num_mc_samples_test
-    for name, value in getattr(METHODS[case.method_name], "keywords", {}).items():
+    for name, value in getattr(case.method.make, "keywords", {}).items():
         assert loaded.hparams[name] == (value if is_plain(value) else method.hparams[name])
 
 

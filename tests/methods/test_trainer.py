@@ -37,7 +37,7 @@ def test_fit_validate_test_and_predict_on_the_same_dataloader(case: Case) -> Non
     assert all(not torch.equal(old, new) for old, new in zip(before, method.parameters(), strict=True))
     wanted = REGRESSION if case.problem.is_regression else CLASSIFICATION
     logged = {"train_loss", "train_nll", "train_rmse" if case.problem.is_regression else "train_accuracy"}
-    logged |= {f"val_{name}" for name in wanted} | ({"train_kl", "train_elbo"} if case.logs_kl else set())
+    logged |= {f"val_{name}" for name in wanted} | ({"train_kl", "train_elbo"} if case.method.logs_kl else set())
     assert logged <= set(history.values)
     assert all(len(history.values[name]) == 2 for name in logged)
     (validated,) = trainer.validate(method, data, verbose=False)
@@ -100,7 +100,7 @@ def test_a_fit_that_failed_leaves_nothing_behind_in_the_next_ones_logs() -> None
 
 @each_case
 def test_a_method_can_be_copied_and_pickled_after_the_trainer_ran(case: Case) -> None:
-    """What the trainer computed in inference mode must not stand in the way."""
+    """Although the Trainer has computed tensors in inference mode."""
     method, (x, target) = case.build(), case.problem.data()
     data = loader(x, target)
     trainer = quiet_trainer()
