@@ -147,7 +147,7 @@ def _check_twin(method: UQMethod, twin: UQMethod, x: NetworkInput) -> None:
     require(same(twin.predict_step(batch), expected), "the copy has other predictions")
     _scale_state(twin)
     require(
-        not same(twin.predict_step(batch), expected), "other weights leave the predictions of the copy as they were"
+        not same(twin.predict_step(batch), expected), "other weights do not change the predictions of the copy"
     )
     require(same(method.predict_step(batch), expected), "other weights of the copy change the method's predictions")
 
