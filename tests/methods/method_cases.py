@@ -161,7 +161,7 @@ WITH_EXPECTATION = {
 
 @dataclass(frozen=True)
 class Method:
-    """One method and what its tests need to know about it.
+    """One method and the facts that its tests rely on.
 
     Attributes:
         make: Builds the method from a backbone and a likelihood.
@@ -272,7 +272,7 @@ class Case:
 
     @property
     def is_exact(self) -> bool:
-        """Whether the predictive has a closed form, in which the number of samples and the seed play no part."""
+        """Predictions have a closed form, and do not depend on the number of samples and the seed."""
         return self.method.is_exact and self.problem_name.startswith("Gaussian")
 
     @property
@@ -288,7 +288,7 @@ class Case:
         return network
 
     def build(self, dtype: torch.dtype = torch.float32, **options: Any) -> UQMethod:
-        """The method with posteriors that are not narrow, fitted where it has to be, in training mode."""
+        """The method in training mode, with wide posteriors, fitted if it needs a fit."""
         method = self.method.make(self.backbone(), self.problem.likelihood(), **options).to(dtype)
         randomise_posteriors(method.backbone)
         if isinstance(method, SWA | SWAG):

@@ -42,7 +42,7 @@ each_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 @each_case
 def test_every_method_can_be_calibrated(case: Case) -> None:
-    """By each calibration of its task, whose predictions can be scored and evaluated."""
+    """Each calibration has its own oracle; its predictions can be scored and evaluated."""
     method, (x, y) = case.build(), case.problem.data()
     state = copy_of_state(method)
     own = method.predict(x)

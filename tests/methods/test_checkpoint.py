@@ -1,4 +1,4 @@
-"""Checkpoints, and runs that go on where they stopped."""
+"""Checkpoints and resumed runs."""
 
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ def assert_same_predictions(first: UQMethod, second: UQMethod, x: Tensor) -> Non
 
 @each_case
 def test_a_checkpoint_gives_the_same_predictions(case: Case, tmp_path: Path) -> None:
-    """From fresh parts, under another global seed, and with nothing but tensors and numbers in the file."""
+    """It loads with weights_only=True into fresh parts, under another global seed."""
     method, (x, target) = case.build(), case.problem.data()
     trainer = quiet_trainer()
     trainer.fit(method, loader(x, target, batch_size=6))
@@ -51,7 +51,7 @@ def test_a_checkpoint_gives_the_same_predictions(case: Case, tmp_path: Path) -> 
 
 
 @each_case
-def test_a_state_dictionary_goes_through_plain_torch(case: Case, tmp_path: Path) -> None:
+def test_a_state_dictionary_loads_with_weights_only(case: Case, tmp_path: Path) -> None:
     method, (x, _) = case.build(), case.problem.data()
     torch.save(method.state_dict(), tmp_path / "state.pt")
     torch.manual_seed(555)
@@ -127,7 +127,7 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(options: dict[str, Any
     assert_same_predictions(unbroken, resumed, X)
 
 
-def test_validation_and_prediction_in_between_do_not_change_training() -> None:
+def test_validation_and_prediction_do_not_change_training() -> None:
     plain, watched = method(), method()
     fit(plain, loader(X, Y), max_epochs=4)
 

@@ -1,4 +1,4 @@
-"""The contract of every method on every likelihood: the shipped checks, and what our own methods promise besides."""
+"""The contract of every method on every likelihood: the shipped checks, and facts of each method."""
 
 import functools
 
@@ -39,7 +39,7 @@ def test_the_default_cases_have_every_method_and_every_problem() -> None:
 
 
 @each_case
-def test_each_method_has_its_own_keys_and_its_own_kinds_of_uncertainty(case: Case) -> None:
+def test_keys_and_epistemic_uncertainty_are_those_of_the_method(case: Case) -> None:
     method, x, _ = built(case)
     result = method.predict_step(x)
     own = {"pred", "pred_uct", "epistemic_uct", "aleatoric_uct"} | case.method.additional_keys
@@ -57,7 +57,7 @@ def test_a_method_in_float64_has_the_same_uncertainties(case: Case) -> None:
 
 
 @each_case
-def test_samples_are_as_many_as_there_are_functions(case: Case) -> None:
+def test_one_sample_has_no_epistemic_uncertainty_and_an_ensemble_has_no_more_samples_than_members(case: Case) -> None:
     method, x, _ = built(case)
     prediction = method.predict(x, num_samples=9, seed=4, return_samples=True)
     assert prediction.samples is not None
@@ -68,7 +68,7 @@ def test_samples_are_as_many_as_there_are_functions(case: Case) -> None:
 
 
 @each_case
-def test_another_seed_names_other_functions(case: Case) -> None:
+def test_another_seed_gives_other_functions(case: Case) -> None:
     method, x, _ = built(case)
     first, other = method.predict(x, seed=1), method.predict(x, seed=2)
     assert torch.equal(first.epistemic_var, other.epistemic_var) == (not case.is_stochastic)

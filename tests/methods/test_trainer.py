@@ -72,7 +72,7 @@ def test_batches_may_be_mappings(case: Case) -> None:
 
 
 @each_case
-def test_training_uses_up_no_global_random_numbers(case: Case) -> None:
+def test_training_leaves_the_global_random_states_alone(case: Case) -> None:
     method, (x, target) = case.build(), case.problem.data()
     trainer = quiet_trainer()
     data = loader(x, target, generator=torch.Generator().manual_seed(0))
@@ -81,7 +81,7 @@ def test_training_uses_up_no_global_random_numbers(case: Case) -> None:
     assert global_states() == before
 
 
-def test_a_fit_that_failed_leaves_nothing_behind_in_the_next_ones_logs() -> None:
+def test_a_failed_fit_does_not_change_the_logs_of_the_next_one() -> None:
     x, y = torch.randn(16, 2), torch.randn(16, 1)
     bad = y.clone()
     bad[12] = float("nan")
@@ -143,7 +143,7 @@ OTHER_PRECISIONS: dict[str, Any] = {
 @pytest.mark.parametrize("precision", ["64-true", "bf16-true", "bf16-mixed"])
 @pytest.mark.parametrize("kind", OTHER_PRECISIONS.values(), ids=OTHER_PRECISIONS)
 @pytest.mark.parametrize("is_regression", [True, False])
-def test_other_precisions_run(kind: Any, precision: Any, is_regression: bool) -> None:
+def test_methods_train_and_predict_in_other_precisions(kind: Any, precision: Any, is_regression: bool) -> None:
     x, y = torch.randn(16, 3), torch.randn(16, 1) if is_regression else torch.arange(16) % 3
     method = kind(MLP(3, [4], 1 if is_regression else 3), Gaussian(0.5) if is_regression else Categorical(3))
     trainer = quiet_trainer(precision=precision)
