@@ -1,9 +1,13 @@
-"""What every test runs under."""
+"""Settings of every test: one thread, and one random state to start from."""
 
 from collections.abc import Iterator
 
 import pytest
 import torch
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, default=20240607, help="global seed that every test starts from")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -12,9 +16,9 @@ def one_thread() -> None:
 
 
 @pytest.fixture(autouse=True)
-def seeded() -> Iterator[None]:
-    """Each test starts from one random state, whatever ran before it."""
+def seeded(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Starts each test from one random state, whatever ran before it."""
     state = torch.get_rng_state()
-    torch.manual_seed(20240607)
+    torch.manual_seed(request.config.getoption("seed"))
     yield
     torch.set_rng_state(state)

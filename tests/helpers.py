@@ -1,4 +1,4 @@
-"""What tests of the core share: a silent Trainer, a logger that remembers, and small problems."""
+"""Helpers of many tests: a silent Trainer, a logger that keeps its values, and small problems."""
 
 import warnings
 from argparse import Namespace
@@ -25,7 +25,7 @@ LIGHTNING_WARNINGS = (
 
 
 class History(Logger):
-    """Keeps what is logged, by name, in order."""
+    """Keeps all logged values in order, by name."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class History(Logger):
 
 
 def quiet_trainer(**options: Any) -> Trainer:
-    """A Trainer on the CPU that prints nothing, and whose unavoidable warnings are ignored in the running test."""
+    """A Trainer on the CPU that prints nothing; Lightning's usual warnings are ignored in the running test."""
     for message in LIGHTNING_WARNINGS:
         warnings.filterwarnings("ignore", message)
     silent: dict[str, Any] = {
@@ -65,14 +65,14 @@ def quiet_trainer(**options: Any) -> Trainer:
 
 
 def fit(method: LightningModule, data: Any, ckpt_path: Any = None, **options: Any) -> dict[str, list[float]]:
-    """Fits on a dataloader or datamodule, and returns what was logged."""
+    """Fits on a dataloader or datamodule, and returns the logged values."""
     history = History()
     quiet_trainer(logger=history, log_every_n_steps=1, **options).fit(method, data, ckpt_path=ckpt_path)
     return history.values
 
 
 def normal(*shape: int) -> Tensor:
-    """Standard normal numbers for data of a whole module, the same whatever was drawn before."""
+    """Standard normal data that depend on the shape alone."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
@@ -81,7 +81,7 @@ def loader(*tensors: Tensor, batch_size: int = 8, **options: Any) -> DataLoader[
 
 
 def randomise_posteriors(network: nn.Module, low: float = 0.2, high: float = 0.8) -> None:
-    """Posterior means from a standard normal, posterior stds from a uniform: none of them is 0 or 1."""
+    """Draws posterior means from a standard normal and posterior stds from a uniform distribution."""
     parameters = dict(network.named_parameters())
     for name, parameter in parameters.items():
         if name.endswith("_mu"):
@@ -93,7 +93,7 @@ def randomise_posteriors(network: nn.Module, low: float = 0.2, high: float = 0.8
 
 
 def copy_of_state(module: nn.Module) -> dict[str, Tensor]:
-    """A snapshot of every tensor in a state dictionary."""
+    """Copies of all tensors in the state dictionary."""
     return {name: value.clone() for name, value in module.state_dict().items() if isinstance(value, Tensor)}
 
 

@@ -1,4 +1,4 @@
-"""Networks of every kind that a user may bring, each with an input and with the modules that are stochastic."""
+"""Networks of many kinds, each with an input and with the estimators that its modules allow."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Block(nn.Module):
 
 
 class Residual(nn.Module):
-    """Convolutions, batch normalisation and a skip connection."""
+    """Convolutions, batch normalization and a skip connection."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Recurrent(nn.Module):
 
 
 class TiedLanguage(nn.Module):
-    """An embedding whose weight is the output head's too."""
+    """An embedding that shares its weight with the output layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class TiedLanguage(nn.Module):
 
 
 class CalledTwice(nn.Module):
-    """One module used twice in one pass, which no name in the network tells."""
+    """Calls one module twice in a forward pass."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,12 +103,12 @@ class CalledTwice(nn.Module):
 
 
 class RawParameters(nn.Module):
-    """Parameters of its own at the root and in lists, beside layers."""
+    """Has parameters at the root and in lists, besides layers."""
 
     def __init__(self) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.randn(3))
-        self.prior = "an attribute of the user's own"
+        self.prior = "an attribute of the network"
         self.matrices = nn.ParameterList([nn.Parameter(torch.randn(3, 3)) for _ in range(2)])
         self.named = nn.ParameterDict({"shift": nn.Parameter(torch.randn(3))})
         self.head = nn.Linear(3, 2)
@@ -151,7 +151,7 @@ class FromDictionary(nn.Module):
 
 
 def convolutional() -> nn.Module:
-    """Groups, dilation, padding by reflection, a transposed convolution and group normalisation."""
+    """Groups, dilation, padding by reflection, a transposed convolution and group normalization."""
     return nn.Sequential(
         nn.Conv2d(2, 4, 3, padding=1, padding_mode="reflect", groups=2),
         nn.GroupNorm(2, 4),
@@ -163,7 +163,7 @@ def convolutional() -> nn.Module:
     )
 
 
-def weight_normalised() -> nn.Module:
+def weight_normalized() -> nn.Module:
     return nn.Sequential(weight_norm(nn.Linear(3, 4)), nn.Tanh(), weight_norm(nn.Linear(4, 2)))
 
 
@@ -173,7 +173,7 @@ def tokens() -> Tensor:
 
 @dataclass(frozen=True)
 class Example:
-    """A network, its input, the estimators that all of its modules allow, and whether it can be pickled."""
+    """A network, its input, the estimators that its modules allow, and whether pickle can store it."""
 
     make: Callable[[], nn.Module]
     make_input: Callable[[], NetworkInput]
@@ -198,7 +198,7 @@ EXAMPLES = {
     "GRU": Example(lambda: Recurrent(nn.GRU), lambda: torch.randn(ROWS, 4, 2)),
     "embedding with a tied head": Example(TiedLanguage, tokens),
     "module called twice": Example(CalledTwice, lambda: torch.randn(ROWS, 3)),
-    "weight_norm": Example(weight_normalised, lambda: torch.randn(ROWS, 3), picklable=False),
+    "weight_norm": Example(weight_normalized, lambda: torch.randn(ROWS, 3), picklable=False),
     "raw parameters": Example(RawParameters, lambda: torch.randn(ROWS, 3)),
     "two inputs": Example(Bags, lambda: (tokens(), tokens())),
     "keyword inputs": Example(Bags, lambda: {"tokens": tokens(), "words": tokens()}),

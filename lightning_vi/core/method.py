@@ -46,6 +46,8 @@ class UQMethod(Predictor):
 
     has_kl = False
     """Whether the objective has a KL divergence, for which the size of the training set must be known."""
+    minimizes_elbo = True
+    """Whether the loss of a method with a divergence is the negative evidence lower bound, ``nll + kl / num_data``."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
-"""Every kind of variational layer with options that are not the defaults, and its exact law.
+"""Every kind of variational layer with other options than the defaults, and the exact distribution of its output.
 
 A layer is linear in its weights, so its output is J w with J the Jacobian. With independent Gaussian weights the
-output has mean J mu and covariance J diag(sigma^2) J^T, whatever the layer does inside.
+output has mean J mu and covariance J diag(sigma^2) J^T, for every estimator.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,7 @@ class Case:
     input_shape: tuple[int, ...]
 
     def build(self, **options: Any) -> VariationalLayer:
-        """The layer in float64, with means and stds that are neither 0 nor 1."""
+        """The layer in float64, with random posterior means and stds."""
         layer = self.make(*self.sizes, **(self.options | options)).double()
         randomise_posteriors(layer)
         return layer

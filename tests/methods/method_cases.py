@@ -1,9 +1,10 @@
-"""Every method and every likelihood, each on a small problem; a new method adds one line to METHODS."""
+"""Every method and every likelihood, each on a small problem. A new method adds one entry to METHODS."""
 
 import math
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -47,8 +48,6 @@ from lightning_vi.likelihoods import (
     StudentT,
 )
 from lightning_vi.methods import UQMethod
-from lightning_vi.methods.fitted import FittedMethod
-from lightning_vi.methods.weight_averaging import WeightAveragingMethod
 
 TRAIN, TEST = 3, 7  # numbers of samples
 MEMBERS = 4
@@ -56,7 +55,7 @@ ROWS = 12
 
 
 class ImageNet(nn.Module):
-    """A network that is no nn.Sequential, with a convolution as its head: [B, 2, 4, 4] to [B, C, 4, 4]."""
+    """A convolutional network with a skip connection, from [B, 2, 4, 4] to [B, C, 4, 4]."""
 
     def __init__(self, num_outputs: int) -> None:
         super().__init__()
@@ -68,8 +67,8 @@ class ImageNet(nn.Module):
         return output
 
 
-def normalised(num_inputs: int, num_outputs: int) -> nn.Module:
-    """Batch normalisation and dropout, which behave in another way in training mode."""
+def normalized(num_inputs: int, num_outputs: int) -> nn.Module:
+    """A network with batch normalization and dropout, which depend on the mode."""
     return nn.Sequential(
         nn.Linear(num_inputs, 6), nn.BatchNorm1d(6), nn.SiLU(), nn.Dropout(0.3), nn.Linear(6, num_outputs)
     )
@@ -110,7 +109,7 @@ PROBLEMS = {
         partial(MLP, 3, [5], 2), partial(Gaussian, 0.3, 2), (ROWS, 4, 3), lambda: torch.randn(ROWS, 4, 2)
     ),
     "heteroscedastic": Problem(
-        partial(normalised, 3, 2), HeteroscedasticGaussian, (ROWS, 3), lambda: torch.randn(ROWS, 1)
+        partial(normalized, 3, 2), HeteroscedasticGaussian, (ROWS, 3), lambda: torch.randn(ROWS, 1)
     ),
     "heteroscedastic, [B, 4, D]": Problem(
         partial(MLP, 3, [5], 4), partial(HeteroscedasticGaussian, 2), (ROWS, 4, 3), lambda: torch.randn(ROWS, 4, 2)
@@ -138,7 +137,7 @@ PROBLEMS = {
     "categorical": Problem(
         partial(MLP, 3, [5], 3), partial(Categorical, 3), (ROWS, 3), lambda: torch.randint(0, 3, (ROWS,))
     ),
-    "Bernoulli": Problem(partial(normalised, 3, 1), Bernoulli, (ROWS, 3), lambda: torch.randint(0, 2, (ROWS,))),
+    "Bernoulli": Problem(partial(normalized, 3, 1), Bernoulli, (ROWS, 3), lambda: torch.randint(0, 2, (ROWS,))),
     "categorical, [B, C, H, W]": Problem(
         partial(ImageNet, 3), partial(Categorical, 3), (ROWS, 2, 4, 4), spatial_labels(ROWS, 4, 4)
     ),
@@ -147,84 +146,103 @@ PROBLEMS = {
     ),
 }
 
-METHODS: dict[str, Callable[..., UQMethod]] = {
-    "Deterministic": Deterministic,
-    "MeanVarianceEstimation": MeanVarianceEstimation,
-    "QuantileRegression": QuantileRegression,
-    "MeanFieldVI": partial(MeanFieldVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
-    "MeanFieldVI, reparameterization": partial(
-        MeanFieldVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST, estimator="reparameterization"
-    ),
-    "MeanFieldVI, flipout": partial(
-        MeanFieldVI,
-        num_mc_samples_train=TRAIN,
-        num_mc_samples_test=TEST,
-        estimator="flipout",
-        stochastic_module_names=[linear_in_its_weights],
-    ),
-    "MeanFieldVI, antithetic": partial(
-        MeanFieldVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST, antithetic=True
-    ),
-    "LowRankVI": partial(LowRankVI, rank=2, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
-    "FullRankVI": partial(FullRankVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
-    "RadialVI": partial(RadialVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
-    "RankOneVI": partial(RankOneVI, num_components=2, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
-    "LatentVariableVI": partial(
-        LatentVariableVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST, num_latent_samples_test=4
-    ),
-    "IVON": partial(IVON, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
-    "AlphaDivergenceVI": partial(AlphaDivergenceVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
-    "VBLL": partial(VBLL, num_mc_samples_test=TEST),
-    "VBLL, low rank": partial(VBLL, parameterization="low_rank", num_mc_samples_test=TEST),
-    "Laplace": partial(Laplace, num_mc_samples_test=TEST),
-    "Laplace, full": partial(Laplace, structure="full", predictive="sampling", num_mc_samples_test=TEST),
-    "Laplace, all layers": partial(
-        Laplace, structure="diagonal", stochastic_module_names=None, num_mc_samples_test=TEST
-    ),
-    "DeepEnsemble": partial(DeepEnsemble, num_members=MEMBERS),
-    "MCDropout": partial(MCDropout, dropout_p=0.3, dropout_module_names=[0], num_mc_samples_test=TEST),
-    "SNGP": partial(SNGP, num_random_features=16, num_mc_samples_test=TEST),
-    "SWA": SWA,
-    "SWAG": partial(SWAG, num_mc_samples_test=TEST),
-    "SWAG, diagonal": partial(SWAG, max_rank=0, num_mc_samples_test=TEST),
-    "LastLayerVI": partial(LastLayerVI, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST),
-}
-
-QUANTILES = {"quantiles", "quantiles, [B, 4, D]"}
-WITH_LINEAR_HEAD = PROBLEMS.keys() - {"categorical, [B, C, H, W]"}
-ONLY = {
-    "MeanVarianceEstimation": {"heteroscedastic", "heteroscedastic, [B, 4, D]"},
-    "QuantileRegression": QUANTILES,
-    "VBLL": WITH_LINEAR_HEAD,
-    "VBLL, low rank": WITH_LINEAR_HEAD,
-    "LatentVariableVI": {
+ANY = frozenset(PROBLEMS) - {"quantiles", "quantiles, [B, 4, D]"}
+FLAT = frozenset(
+    {
         *("Gaussian, learned", "Gaussian, given, 2 targets", "heteroscedastic", "Student's t", "Poisson"),
         *("categorical", "Bernoulli"),
-    },
+    }
+)
+WITH_LINEAR_HEAD = frozenset(PROBLEMS) - {"categorical, [B, C, H, W]"}
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method and the facts that its tests rely on.
+
+    Attributes:
+        make: Builds the method from a backbone and a likelihood.
+        problems: Names of the problems that it takes.
+        is_point: Whether its epistemic uncertainty is zero.
+        has_kl: Whether `elbo` returns a divergence.
+        logs_kl: Whether a fit logs it.
+        loss_is_elbo: Whether its loss is ``nll + kl / num_data``.
+        is_exact: Whether its prediction has a closed form under Gaussian noise.
+        num_functions: How many different networks can be sampled.
+        num_latents: How many inputs of the network are latent variables.
+        additional_keys: Keys of a prediction beside those of every method.
+    """
+
+    make: Callable[..., UQMethod]
+    problems: Collection[str] = ANY
+    is_point: bool = False
+    has_kl: bool = True
+    logs_kl: bool = True
+    loss_is_elbo: bool = True
+    is_exact: bool = False
+    num_functions: float = math.inf
+    num_latents: int = 0
+    additional_keys: frozenset[str] = field(default_factory=frozenset)
+
+
+def point(make: Callable[..., UQMethod], problems: Collection[str] = ANY, **facts: Any) -> Method:
+    """A method without epistemic uncertainty."""
+    return Method(make, problems, is_point=True, has_kl=False, logs_kl=False, num_functions=1, **facts)
+
+
+def sampled(make: Callable[..., UQMethod], **options: Any) -> Method:
+    """A variational method whose loss and predictions are estimated from samples."""
+    return Method(partial(make, num_mc_samples_train=TRAIN, num_mc_samples_test=TEST, **options))
+
+
+def without_kl(make: Callable[..., UQMethod], **options: Any) -> Method:
+    """A method that samples for predictions alone."""
+    return Method(partial(make, num_mc_samples_test=TEST, **options), has_kl=False, logs_kl=False)
+
+
+METHODS = {
+    "Deterministic": point(Deterministic),
+    "MeanVarianceEstimation": point(MeanVarianceEstimation, {"heteroscedastic", "heteroscedastic, [B, 4, D]"}),
+    "QuantileRegression": point(
+        QuantileRegression,
+        PROBLEMS.keys() - ANY,
+        loss_is_elbo=False,
+        additional_keys=frozenset({"lower", "upper"}),
+    ),
+    "MeanFieldVI": sampled(MeanFieldVI),
+    "MeanFieldVI, reparameterization": sampled(MeanFieldVI, estimator="reparameterization"),
+    "MeanFieldVI, flipout": sampled(MeanFieldVI, estimator="flipout", stochastic_module_names=[linear_in_its_weights]),
+    "MeanFieldVI, antithetic": sampled(MeanFieldVI, antithetic=True),
+    "LowRankVI": sampled(LowRankVI, rank=2),
+    "FullRankVI": sampled(FullRankVI),
+    "RadialVI": sampled(RadialVI),
+    "RankOneVI": sampled(RankOneVI, num_components=2),
+    "LatentVariableVI": replace(sampled(LatentVariableVI, num_latent_samples_test=4), problems=FLAT, num_latents=1),
+    "IVON": sampled(IVON),
+    "AlphaDivergenceVI": replace(sampled(AlphaDivergenceVI), loss_is_elbo=False),
+    "VBLL": Method(partial(VBLL, num_mc_samples_test=TEST), WITH_LINEAR_HEAD, is_exact=True),
+    "VBLL, low rank": Method(
+        partial(VBLL, parameterization="low_rank", num_mc_samples_test=TEST), WITH_LINEAR_HEAD, is_exact=True
+    ),
+    "Laplace": replace(without_kl(Laplace), is_exact=True),
+    "Laplace, full": replace(without_kl(Laplace, structure="full", predictive="sampling"), is_exact=True),
+    "Laplace, all layers": replace(
+        without_kl(Laplace, structure="diagonal", stochastic_module_names=None), is_exact=True
+    ),
+    "DeepEnsemble": Method(
+        partial(DeepEnsemble, num_members=MEMBERS),
+        has_kl=False,
+        logs_kl=False,
+        loss_is_elbo=False,
+        num_functions=MEMBERS,
+    ),
+    "MCDropout": without_kl(MCDropout, dropout_p=0.3, dropout_module_names=[0]),
+    "SNGP": Method(partial(SNGP, num_random_features=16, num_mc_samples_test=TEST), logs_kl=False, is_exact=True),
+    "SWA": point(SWA),
+    "SWAG": without_kl(SWAG),
+    "SWAG, diagonal": without_kl(SWAG, max_rank=0),
+    "LastLayerVI": replace(sampled(LastLayerVI), is_exact=True),
 }
-"""The problems of a method that does not take every likelihood."""
-
-POINT = {"Deterministic", "MeanVarianceEstimation", "QuantileRegression", "SWA"}
-"""Methods without epistemic uncertainty."""
-
-NO_KL = POINT | {
-    *("DeepEnsemble", "MCDropout", "Laplace", "Laplace, full", "Laplace, all layers", "SWAG", "SWAG, diagonal"),
-}
-"""Methods without a divergence in their loss."""
-
-PENALISED = {"SNGP"}
-"""Methods with a prior's penalty in place of a divergence, which is not logged."""
-
-EXACT = ("LastLayerVI", "VBLL", "Laplace", "SNGP")
-"""Methods with a closed form for Gaussian noise."""
-
-NO_ELBO = {"AlphaDivergenceVI", "DeepEnsemble", "QuantileRegression"}
-"""Methods whose loss is no negative evidence lower bound, and has an oracle of its own."""
-
-WITH_INTERVALS = {"QuantileRegression"}
-"""Methods whose predictions have ends of an interval."""
-
-PAIRS = [(m, p) for m in METHODS for p in PROBLEMS if p in ONLY.get(m, PROBLEMS.keys() - QUANTILES)]
 
 
 @dataclass(frozen=True)
@@ -234,69 +252,88 @@ class Case:
     method_name: str
     problem_name: str
 
+    def __str__(self) -> str:
+        return f"{self.method_name}-{self.problem_name}"
+
+    @property
+    def method(self) -> Method:
+        return METHODS[self.method_name]
+
     @property
     def problem(self) -> Problem:
         return PROBLEMS[self.problem_name]
 
     @property
     def is_point(self) -> bool:
-        return self.method_name in POINT
-
-    @property
-    def additions(self) -> set[str]:
-        """Keys of a prediction beside those that all methods have."""
-        return {"lower", "upper"} if self.method_name in WITH_INTERVALS else set()
-
-    @property
-    def has_kl(self) -> bool:
-        return self.method_name not in NO_KL
-
-    @property
-    def logs_kl(self) -> bool:
-        return self.has_kl and self.method_name not in PENALISED
-
-    @property
-    def has_elbo(self) -> bool:
-        return self.method_name not in NO_ELBO
+        return self.method.is_point
 
     @property
     def is_exact(self) -> bool:
-        """Whether the predictive has a closed form, in which the number of samples and the seed play no part."""
-        return self.method_name.startswith(EXACT) and self.problem_name.startswith("Gaussian")
-
-    @property
-    def num_functions(self) -> float:
-        """How many different networks can be sampled."""
-        return {"DeepEnsemble": MEMBERS}.get(self.method_name, 1 if self.is_point else math.inf)
+        """Predictions have a closed form, and do not depend on the number of samples and the seed."""
+        return self.method.is_exact and self.problem_name.startswith("Gaussian")
 
     @property
     def is_stochastic(self) -> bool:
-        return self.num_functions == math.inf and not self.is_exact
+        return self.method.num_functions == math.inf and not self.is_exact
 
     def backbone(self) -> nn.Module:
-        """The problem's network, with a further input where the method needs one."""
+        """The problem's network, with further inputs where the method has latent variables."""
         network = self.problem.backbone()
-        if self.method_name == "LatentVariableVI":
+        if self.method.num_latents:
             first: Any = network[0]  # type: ignore[index]
-            network[0] = nn.Linear(first.in_features + 1, first.out_features)  # type: ignore[operator]
+            network[0] = nn.Linear(first.in_features + self.method.num_latents, first.out_features)  # type: ignore[operator]
         return network
 
     def build(self, dtype: torch.dtype = torch.float32, **options: Any) -> UQMethod:
-        """The method with posteriors wide enough to see, fitted where it has to be, in training mode."""
-        method = METHODS[self.method_name](self.backbone(), self.problem.likelihood(), **options).to(dtype)
+        """The method in training mode, with wide posteriors, fitted if it needs a fit."""
+        method = self.method.make(self.backbone(), self.problem.likelihood(), **options).to(dtype)
         randomise_posteriors(method.backbone)
-        if isinstance(method, WeightAveragingMethod):
+        if isinstance(method, SWA | SWAG):
             collect_snapshots(method)
-        if isinstance(method, FittedMethod):
+        if hasattr(method, "fit_posterior"):
             method.fit_posterior([self.problem.data(dtype)])
         return method.train()
 
 
-each_case = pytest.mark.parametrize("case", [Case(*pair) for pair in PAIRS], ids=["-".join(pair) for pair in PAIRS])
+CASES = [Case(name, problem) for name, method in METHODS.items() for problem in PROBLEMS if problem in method.problems]
 
 
-def collect_snapshots(method: WeightAveragingMethod) -> None:
-    """Three of them, around where the weights are."""
+def chosen_by_default(cases: Collection[Case]) -> list[Case]:
+    """A part of the cases that has each method on a problem of each kind, and each problem.
+
+    Kinds are regression, classification, and closed forms under Gaussian noise where a method has one. Among several
+    problems of one kind, the one that fewer methods have so far is chosen.
+    """
+    chosen: list[Case] = []
+    uses: Counter[str] = Counter()
+    for name in METHODS:
+        own = [case for case in cases if case.method_name == name]
+        kinds: dict[Any, list[Case]] = {}
+        for case in own:
+            kinds.setdefault((case.problem.is_regression, case.is_exact), []).append(case)
+        rest = own if len(kinds) == 1 else []
+        for candidates in (*kinds.values(), rest):
+            open_candidates = [case for case in candidates if case not in chosen]
+            if open_candidates:
+                case = min(open_candidates, key=lambda case: uses[case.problem_name])
+                chosen.append(case)
+                uses[case.problem_name] += 1
+    return chosen
+
+
+DEFAULT = chosen_by_default(CASES)
+
+
+def params(cases: Collection[Case], *, default: Collection[Case] = DEFAULT) -> list[Any]:
+    """Parameters of a test: cases beyond the default ones are marked as thorough."""
+    return [pytest.param(case, id=str(case), marks=() if case in default else pytest.mark.thorough) for case in cases]
+
+
+each_case = pytest.mark.parametrize("case", params(CASES))
+
+
+def collect_snapshots(method: SWA | SWAG) -> None:
+    """Collects three snapshots around the present weights."""
     for _ in range(3):
         with torch.no_grad():
             for parameter in method.backbone.parameters():
@@ -305,8 +342,8 @@ def collect_snapshots(method: WeightAveragingMethod) -> None:
 
 
 def weights_of_predictions(method: UQMethod) -> list[Tensor]:
-    """What the network predicts with, or the middle of it."""
-    averaged = [method.weight_mean] if isinstance(method, WeightAveragingMethod) else []
+    """The weights of the network that predicts, or their mean."""
+    averaged = [method.weight_mean] if isinstance(method, SWA | SWAG) else []
     return [*averaged, *method.backbone.parameters()]
 
 

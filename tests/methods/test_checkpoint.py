@@ -1,4 +1,4 @@
-"""Checkpoints, and runs that go on where they stopped."""
+"""Checkpoints and resumed runs."""
 
 from functools import partial
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers import copy_of_state, fit, loader, normal, quiet_trainer, same_state
 from lightning import Callback, LightningModule, Trainer
-from method_cases import METHODS, Case, each_case
+from method_cases import Case, each_case
 from torch import Tensor, nn
 
 from lightning_vi import LastLayerVI, MeanFieldVI
@@ -30,7 +30,7 @@ def assert_same_predictions(first: UQMethod, second: UQMethod, x: Tensor) -> Non
 
 @each_case
 def test_a_checkpoint_gives_the_same_predictions(case: Case, tmp_path: Path) -> None:
-    """From fresh parts, under another global seed, and with nothing but tensors and numbers in the file."""
+    """It loads with weights_only=True into fresh parts, under another global seed."""
     method, (x, target) = case.build(), case.problem.data()
     trainer = quiet_trainer()
     trainer.fit(method, loader(x, target, batch_size=6))
@@ -46,12 +46,12 @@ def test_a_checkpoint_gives_the_same_predictions(case: Case, tmp_path: Path) -> 
     assert_same_predictions(method, loaded, x)
     assert loaded.num_data == method.num_data == len(x)
     assert loaded.num_mc_samples_test == method.num_mc_samples_test
-    for name, value in getattr(METHODS[case.method_name], "keywords", {}).items():
+    for name, value in getattr(case.method.make, "keywords", {}).items():
         assert loaded.hparams[name] == (value if is_plain(value) else method.hparams[name])
 
 
 @each_case
-def test_a_state_dictionary_goes_through_plain_torch(case: Case, tmp_path: Path) -> None:
+def test_a_state_dictionary_loads_with_weights_only(case: Case, tmp_path: Path) -> None:
     method, (x, _) = case.build(), case.problem.data()
     torch.save(method.state_dict(), tmp_path / "state.pt")
     torch.manual_seed(555)
@@ -127,7 +127,7 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(options: dict[str, Any
     assert_same_predictions(unbroken, resumed, X)
 
 
-def test_validation_and_prediction_in_between_do_not_change_training() -> None:
+def test_validation_and_prediction_do_not_change_training() -> None:
     plain, watched = method(), method()
     fit(plain, loader(X, Y), max_epochs=4)
 

@@ -25,7 +25,7 @@ TRUE_WEIGHTS = np.array([[1.5, -2.0, 1.0, 3.0], [-1.2, 0.8, 2.5, -1.0]])
 
 
 def conjugate_problem(orthogonal: bool) -> list[LinearRegression]:
-    """Two targets with different noise, each its own regression on shared features."""
+    """Two targets with different noise, as two regressions on shared features."""
     features = random_features(NUM_DATA, orthogonal)
     noise = np.random.default_rng(1)
     return [
@@ -107,7 +107,7 @@ def test_the_elbo_of_any_posterior_matches_its_closed_form(estimator: str) -> No
 
 
 def test_the_closed_form_itself() -> None:
-    """At the optimum the factorised bound is the best ELBO, and no other Gaussian does better."""
+    """At the optimum the factorized bound is the best ELBO, and no other Gaussian does better."""
     for regression in conjugate_problem(orthogonal=False):
         best = regression.elbo(regression.posterior_mean, regression.mean_field_std)
         assert best == pytest.approx(regression.best_elbo, rel=1e-9)
@@ -172,7 +172,7 @@ def test_gradients_match_finite_differences_on_common_noise(make: Any, estimator
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_every_draw_of_the_objective_reaches_rho(estimator: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the likelihood of all draws but one cut off, the gradient of rho is still there."""
+    """The log-likelihood of each draw alone has a gradient of rho."""
     x, y = torch.randn(5, 3), torch.randn(5, 2)
     method = linear_method(estimator=estimator, num_mc_samples_train=4, kl_weight=0.0)
     randomise_posteriors(method)
@@ -199,7 +199,7 @@ def test_every_draw_of_the_objective_reaches_rho(estimator: str, monkeypatch: py
 
 
 @pytest.mark.parametrize("estimator", ["reparameterization", "local_reparameterization", "flipout"])
-def test_the_gradient_gets_quieter_as_the_draws_get_more(estimator: str) -> None:
+def test_more_draws_reduce_the_variance_of_the_gradient(estimator: str) -> None:
     """Sixteen independent draws have a quarter of the standard deviation of one."""
     problem = conjugate_problem(orthogonal=False)
     x, y = tensors(problem)

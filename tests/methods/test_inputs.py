@@ -19,7 +19,7 @@ TARGET = FIRST[:, :1] - SECOND[:, 0, :1]
 
 
 class TwoInputs(nn.Module):
-    """Adds what it makes of each input."""
+    """Adds features of each input."""
 
     def __init__(self, num_outputs: int = 1) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class TwoInputs(nn.Module):
 
 
 class OneDictionary(TwoInputs):
-    """The same from a dictionary."""
+    """Takes both inputs in one dictionary."""
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:  # type: ignore[override]
         return super().forward(batch["first"], batch["second"])
@@ -63,7 +63,7 @@ METHODS: dict[str, Callable[[type[TwoInputs]], UQMethod]] = {
 
 
 class Rows(Dataset[Any]):
-    """Input and target of each datum, in a form."""
+    """Input and target of each datum, the input in a given form."""
 
     def __init__(self, form: Callable[[Tensor, Tensor], NetworkInput]) -> None:
         self.form = form
@@ -90,7 +90,7 @@ def test_the_form_of_the_input_changes_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", METHODS)
-def test_it_trains_and_predicts_through_a_trainer(name: str, form: str) -> None:
+def test_every_form_of_the_input_trains_and_predicts(name: str, form: str) -> None:
     network, make_input = FORMS[form]
     torch.manual_seed(0)
     method = METHODS[name](network)
@@ -117,6 +117,6 @@ def test_a_missing_value_in_any_input_is_refused(position: int) -> None:
         fit(METHODS["MeanFieldVI"](TwoInputs), data)
 
 
-def test_an_input_without_tensors_says_so() -> None:
+def test_an_input_without_tensors_is_refused() -> None:
     with pytest.raises(TypeError, match="must hold a tensor, got a dict without one"):
         METHODS["MeanFieldVI"](TwoInputs).predict({"first": 1.0})

@@ -1,4 +1,4 @@
-"""The value of the objective does not depend on how the data come."""
+"""The objective does not depend on batch size, order, accumulation or the kind of dataloader."""
 
 from functools import partial
 from typing import Any
@@ -47,7 +47,7 @@ def method(std: float = 1e-7, **options: Any) -> MeanFieldVI:
 
 
 def exact(std: float, rows: int = N) -> dict[str, float]:
-    """What must be logged, per datum."""
+    """Returns the exact values of the logged terms, per datum."""
     mean = np.array([0.5, -1.0, 1.5, 2.0])
     problem, spread = regression(rows), np.full(4, std)
     nll, kl = problem.expected_nll(mean, spread) / rows, problem.kl(mean, spread)
@@ -75,14 +75,14 @@ SETTINGS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("make", "options"), SETTINGS.values(), ids=SETTINGS)
-def test_the_objective_is_the_same_however_the_batches_are_cut(make: Any, options: dict[str, Any]) -> None:
+def test_the_objective_does_not_depend_on_the_batches(make: Any, options: dict[str, Any]) -> None:
     logged = fit(method(), make(), **options)
     for name, value in exact(1e-7).items():
         assert logged[name][0] == pytest.approx(value, rel=1e-4), name
 
 
 @pytest.mark.parametrize(("make", "options"), SETTINGS.values(), ids=SETTINGS)
-def test_its_expectation_is_the_same_with_sampling(make: Any, options: dict[str, Any]) -> None:
+def test_the_expected_objective_does_not_depend_on_the_batches(make: Any, options: dict[str, Any]) -> None:
     """At a wide posterior, over epochs of independent noise."""
     logged = fit(method(0.6, num_mc_samples_train=40), make(), max_epochs=25, **options)
     for name, value in exact(0.6).items():
@@ -97,7 +97,7 @@ PARTS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("make", PARTS.values(), ids=PARTS)
-def test_a_part_of_the_data_counts_as_that_part(make: Any) -> None:
+def test_num_data_is_the_size_of_the_subset(make: Any) -> None:
     part = method()
     logged = fit(part, make())
     assert part.num_data == 40
@@ -105,7 +105,7 @@ def test_a_part_of_the_data_counts_as_that_part(make: Any) -> None:
         assert logged[name][0] == pytest.approx(value, rel=1e-4), name
 
 
-def test_a_limit_on_the_batches_leaves_n_alone() -> None:
+def test_limit_train_batches_does_not_change_num_data() -> None:
     limited = method()
     logged = fit(limited, loader(*data(), batch_size=8), limit_train_batches=3)
     assert limited.num_data == N
@@ -113,7 +113,7 @@ def test_a_limit_on_the_batches_leaves_n_alone() -> None:
     assert logged["train_loss"][0] == pytest.approx(nll + kl / N, rel=1e-4)
 
 
-def test_a_given_num_data_comes_first() -> None:
+def test_a_given_num_data_takes_precedence() -> None:
     logged = fit(method(num_data=1000), loader(*data(), batch_size=8))
     nll, kl = exact(1e-7)["train_nll"], exact(1e-7)["train_kl"]
     assert logged["train_loss"][0] == pytest.approx(nll + kl / 1000, rel=1e-4)
@@ -135,7 +135,7 @@ def test_data_without_a_length_need_num_data() -> None:
 
 
 @pytest.mark.parametrize(("batch_size", "accumulated"), [(64, 1), (8, 8), (16, 4)])
-def test_one_step_is_the_same_whatever_is_accumulated(batch_size: int, accumulated: int) -> None:
+def test_one_step_does_not_depend_on_gradient_accumulation(batch_size: int, accumulated: int) -> None:
     """A step of gradient descent from the exact gradient: data term averaged, prior term divided by N once."""
     stepped = method(optimizer=partial(SGD, lr=0.1))
     fit(stepped, loader(*data(), batch_size=batch_size), accumulate_grad_batches=accumulated)

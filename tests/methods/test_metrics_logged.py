@@ -1,4 +1,4 @@
-"""What is logged in validation and test, computed by hand from the sampled networks."""
+"""Metrics of validation and test, recomputed by hand from the sampled networks."""
 
 from typing import Any
 
@@ -25,8 +25,8 @@ Y = MEAN + STD * normal(B, 2)
 LABELS = torch.arange(B) % 4
 
 
-class Standardised(LightningDataModule):
-    """Gives the targets in their own units, and says how the network should see them."""
+class Standardized(LightningDataModule):
+    """Targets in their original units, with the scaling of the network's targets."""
 
     target_mean, target_std = MEAN, STD
 
@@ -107,16 +107,16 @@ def test_classification_scores_the_mixture() -> None:
 
 @pytest.mark.parametrize("kind", [MeanFieldVI, MeanVarianceEstimation])
 def test_fitting_takes_the_scaling_from_the_datamodule(kind: Any) -> None:
-    """The network works in standardised units; all that is reported is in the target's."""
+    """The network predicts in standardized units; everything that is logged is in target units."""
     method = kind(nn.Linear(3, 4), HeteroscedasticGaussian(2))
     history = History()
     trainer = quiet_trainer(logger=history, log_every_n_steps=1)
-    trainer.fit(method, datamodule=Standardised())
+    trainer.fit(method, datamodule=Standardized())
     assert_close(method.likelihood.target_mean, MEAN)
     assert_close(method.likelihood.target_std, STD)
     for prefix in ("train", "val"):
         assert 1 < history.values[f"{prefix}_rmse"][0] < 100
-    (tested,) = trainer.test(method, datamodule=Standardised(), verbose=False)
+    (tested,) = trainer.test(method, datamodule=Standardized(), verbose=False)
     result = method.predict_step(X)
     assert tested["test_rmse"] == pytest.approx((result["pred"] - Y).square().mean().sqrt().item(), rel=1e-4)
     assert (result["pred"].mean(0) - MEAN).abs().lt(3 * STD).all()
@@ -125,7 +125,7 @@ def test_fitting_takes_the_scaling_from_the_datamodule(kind: Any) -> None:
 def test_the_training_loss_is_a_density_in_target_units() -> None:
     method = Deterministic(nn.Linear(3, 2), Gaussian([0.5, 2.0], 2), optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
     history = History()
-    quiet_trainer(logger=history, log_every_n_steps=1).fit(method, datamodule=Standardised())
+    quiet_trainer(logger=history, log_every_n_steps=1).fit(method, datamodule=Standardized())
     outputs = method.backbone(X).detach().double().numpy()
     means, stds = outputs * STD.double().numpy() + MEAN.double().numpy(), np.array([0.5, 2.0]) * STD.double().numpy()
     expected = -scipy.stats.norm(means, stds).logpdf(Y.double().numpy()).sum(1)
@@ -137,7 +137,7 @@ def test_the_training_loss_is_a_density_in_target_units() -> None:
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("scaled", [False, True], ids=["target units", "standardised"])
+@pytest.mark.parametrize("scaled", [False, True], ids=["target units", "standardized"])
 def test_beta_weights_the_loss_and_not_the_reported_nll(beta: float, scaled: bool) -> None:
     """Seitzer et al. (2022), equation 6: each term times the stopped variance to the power beta, in network units."""
     method = MeanVarianceEstimation(nn.Linear(3, 4), HeteroscedasticGaussian(2), beta=beta)

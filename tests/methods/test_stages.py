@@ -1,4 +1,4 @@
-"""Burn-in on posterior means, and the growth of the KL weight."""
+"""Burn-in on posterior means, and KL annealing."""
 
 from functools import partial
 from typing import Any
@@ -41,7 +41,7 @@ def watched(method: VariationalMethod, data: Any, **options: Any) -> tuple[Watch
 
 @pytest.mark.parametrize("kind", [MeanFieldVI, LastLayerVI])
 def test_burn_in_is_plain_training_of_the_means_on_the_squared_error(kind: type[VariationalMethod]) -> None:
-    """Step for step the same as a loop in plain torch, at a posterior std that would be seen."""
+    """It equals a loop in plain PyTorch step by step, although the posterior is wide."""
     backbone = MLP(3, [4], 1)
     method = kind(backbone, Gaussian(), burnin_epochs=3, optimizer=SGD, init_std=0.8)
     optimizer = SGD(backbone.parameters())
@@ -147,7 +147,7 @@ def test_elbo_never_burns_in_and_uses_the_full_weight() -> None:
 
 
 def test_validation_samples_also_during_burn_in() -> None:
-    """The stage is one of training; a validation in between scores the predictive mixture as ever."""
+    """Validation scores the predictive mixture in every stage."""
     method = MeanFieldVI(nn.Linear(3, 1), Gaussian(0.5), burnin_epochs=1, init_std=0.9, optimizer=partial(SGD, lr=0.0))
     trainer = quiet_trainer()
     trainer.fit(method, loader(X, Y), loader(X, Y))

@@ -37,7 +37,7 @@ def test_fit_validate_test_and_predict_on_the_same_dataloader(case: Case) -> Non
     assert all(not torch.equal(old, new) for old, new in zip(before, method.parameters(), strict=True))
     wanted = REGRESSION if case.problem.is_regression else CLASSIFICATION
     logged = {"train_loss", "train_nll", "train_rmse" if case.problem.is_regression else "train_accuracy"}
-    logged |= {f"val_{name}" for name in wanted} | ({"train_kl", "train_elbo"} if case.logs_kl else set())
+    logged |= {f"val_{name}" for name in wanted} | ({"train_kl", "train_elbo"} if case.method.logs_kl else set())
     assert logged <= set(history.values)
     assert all(len(history.values[name]) == 2 for name in logged)
     (validated,) = trainer.validate(method, data, verbose=False)
@@ -72,7 +72,7 @@ def test_batches_may_be_mappings(case: Case) -> None:
 
 
 @each_case
-def test_training_uses_up_no_global_random_numbers(case: Case) -> None:
+def test_training_leaves_the_global_random_states_alone(case: Case) -> None:
     method, (x, target) = case.build(), case.problem.data()
     trainer = quiet_trainer()
     data = loader(x, target, generator=torch.Generator().manual_seed(0))
@@ -81,7 +81,7 @@ def test_training_uses_up_no_global_random_numbers(case: Case) -> None:
     assert global_states() == before
 
 
-def test_a_fit_that_failed_leaves_nothing_behind_in_the_next_ones_logs() -> None:
+def test_a_failed_fit_does_not_change_the_logs_of_the_next_one() -> None:
     x, y = torch.randn(16, 2), torch.randn(16, 1)
     bad = y.clone()
     bad[12] = float("nan")
@@ -100,7 +100,7 @@ def test_a_fit_that_failed_leaves_nothing_behind_in_the_next_ones_logs() -> None
 
 @each_case
 def test_a_method_can_be_copied_and_pickled_after_the_trainer_ran(case: Case) -> None:
-    """What the trainer computed in inference mode must not stand in the way."""
+    """Although the Trainer has computed tensors in inference mode."""
     method, (x, target) = case.build(), case.problem.data()
     data = loader(x, target)
     trainer = quiet_trainer()
@@ -143,7 +143,7 @@ OTHER_PRECISIONS: dict[str, Any] = {
 @pytest.mark.parametrize("precision", ["64-true", "bf16-true", "bf16-mixed"])
 @pytest.mark.parametrize("kind", OTHER_PRECISIONS.values(), ids=OTHER_PRECISIONS)
 @pytest.mark.parametrize("is_regression", [True, False])
-def test_other_precisions_run(kind: Any, precision: Any, is_regression: bool) -> None:
+def test_methods_train_and_predict_in_other_precisions(kind: Any, precision: Any, is_regression: bool) -> None:
     x, y = torch.randn(16, 3), torch.randn(16, 1) if is_regression else torch.arange(16) % 3
     method = kind(MLP(3, [4], 1 if is_regression else 3), Gaussian(0.5) if is_regression else Categorical(3))
     trainer = quiet_trainer(precision=precision)

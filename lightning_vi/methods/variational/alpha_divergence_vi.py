@@ -54,6 +54,7 @@ class AlphaDivergenceVI(VariationalMethod):
     """
 
     draws_weights = True
+    minimizes_elbo = False
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ X, Y = normal(16, 2), normal(16, 1)
 
 
 def decayed(method: UQMethod) -> set[str]:
-    """Names of the parameters that a step of pure decay shrinks."""
+    """Names of the parameters that a step with zero gradients shrinks."""
     optimizer: Any = method.configure_optimizers()
     before = {name: parameter.detach().clone() for name, parameter in method.named_parameters()}
     for parameter in method.parameters():
@@ -49,7 +49,7 @@ def test_every_trainable_parameter_is_in_exactly_one_group() -> None:
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.01, 0.0}
 
 
-def test_tied_parameters_are_optimised_once() -> None:
+def test_tied_parameters_are_optimized_once() -> None:
     network = nn.Sequential(nn.Linear(2, 2), nn.Tanh(), nn.Linear(2, 2), nn.Linear(2, 1))
     network[2].weight = network[0].weight
     method = MeanFieldVI(network, Gaussian(), estimator="reparameterization", optimizer=partial(AdamW, lr=0.1))
@@ -58,7 +58,7 @@ def test_tied_parameters_are_optimised_once() -> None:
     assert len(grouped) == len(set(grouped)) == len(list(method.parameters()))
 
 
-def test_training_with_weight_decay_runs_and_leaves_the_prior_in_charge() -> None:
+def test_training_with_weight_decay_raises_no_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         method = MeanFieldVI(MLP(2, [3], 1), Gaussian(), optimizer=partial(AdamW, lr=0.01, weight_decay=0.1))
@@ -90,7 +90,7 @@ def test_a_plateau_scheduler_watches_the_training_loss() -> None:
     assert trainer.lr_scheduler_configs[0].monitor == "train_loss"
 
 
-def test_gradient_clipping_and_frozen_layers_hold() -> None:
+def test_gradient_clipping_leaves_frozen_layers_alone() -> None:
     backbone = MLP(2, [3], 1)
     backbone[0].weight.requires_grad_(False)
     method = MeanFieldVI(backbone, Gaussian())
@@ -112,13 +112,13 @@ def test_gradient_clipping_and_frozen_layers_hold() -> None:
         (partial(torch.optim.RMSprop, lr=0.1), None),
     ],
 )
-def test_the_fused_implementation_is_taken_where_the_choice_is_open(optimizer: Any, expected: bool | None) -> None:
+def test_the_fused_implementation_is_the_default(optimizer: Any, expected: bool | None) -> None:
     built: Any = LastLayerVI(MLP(2, [3], 1), Gaussian(), optimizer=optimizer).configure_optimizers()
     assert [group.get("fused") for group in built.param_groups] == [expected] * len(built.param_groups)
 
 
 @pytest.mark.parametrize("kind", [torch.optim.Adam, AdamW, SGD])
-def test_a_fused_optimizer_goes_where_a_plain_one_goes(kind: Any) -> None:
+def test_a_fused_optimizer_takes_the_same_steps(kind: Any) -> None:
     ends = []
     for options in ({}, {"foreach": False, "fused": False}):
         torch.manual_seed(5)
