@@ -137,4 +137,4 @@ def test_logged_hyperparameters_are_plain(run: Run, tmp_path: Path) -> None:
     logged = yaml.safe_load((tmp_path / "run" / "version_0" / "hparams.yaml").read_text())
     assert logged.keys() >= PARTS
     assert logged["backbone"]["init_args"]["n_hidden"] == [8]
-    assert logged["optimizer"] == "lightning_vi.methods.optimizers.default_optimizer"
+    assert logged["optimizer"] == "lightning_vi.core.optimizers.default_optimizer"

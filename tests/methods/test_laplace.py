@@ -20,8 +20,8 @@ from lightning_vi import Laplace, NotFittedError
 from lightning_vi.backbones import MLP
 from lightning_vi.likelihoods import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
 from lightning_vi.methods import laplace_method
-from lightning_vi.methods.batch import joined_batches
-from lightning_vi.methods.laplace_method import Structure
+from lightning_vi.core.batch import joined_batches
+from lightning_vi.methods.laplace.laplace import Structure
 
 NOISE, PRIOR = 0.4, 0.8
 N = 30

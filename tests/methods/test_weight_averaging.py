@@ -21,9 +21,8 @@ from torch.utils.data import DataLoader
 from lightning_vi import SWA, SWAG, NotFittedError
 from lightning_vi.backbones import MLP
 from lightning_vi.likelihoods import Gaussian, HeteroscedasticGaussian
-from lightning_vi.methods.averaging_schedule import AveragingSchedule
-from lightning_vi.methods.batch_norm import first_rows
-from lightning_vi.methods.weight_averaging import FlatParameters, WeightAveragingMethod
+from lightning_vi.optim.averaging_schedule import AveragingSchedule
+from lightning_vi.sampling import FlatParameters, first_rows
 
 X, Y = normal(24, 3), normal(24, 1)
 SGD = partial(torch.optim.SGD, lr=0.05)
@@ -53,7 +52,7 @@ class Snapshots(Callback):
         self.likelihood.append(nn.utils.parameters_to_vector(parameters).detach().clone() if parameters else Y[:0])
 
 
-def fit_and_watch(method: WeightAveragingMethod, data: Any, **options: Any) -> Snapshots:
+def fit_and_watch(method: SWA, data: Any, **options: Any) -> Snapshots:
     watch = Snapshots()
     fit(method, data, callbacks=[watch], **options)
     return watch
@@ -116,7 +115,7 @@ def test_the_mean_is_that_of_torch(kind: type[SWA] | type[SWAG]) -> None:
         assert scores["test_nll"] == pytest.approx(expected.item(), rel=1e-5)
 
 
-def hand_made(method: WeightAveragingMethod, weights: dict[str, Tensor], rows: Tensor) -> nn.Module:
+def hand_made(method: SWA, weights: dict[str, Tensor], rows: Tensor) -> nn.Module:
     """A copy with these weights whose batch normalisation has seen some rows once."""
     network = copy.deepcopy(method.backbone).eval()
     network.load_state_dict(weights, strict=False)
@@ -134,7 +133,7 @@ def hand_made(method: WeightAveragingMethod, weights: dict[str, Tensor], rows: T
 def test_batch_normalisation_is_estimated_for_every_network(chunks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if chunks:
         monkeypatch.setattr("lightning_vi.sampling.memory.MAX_ROWS_PER_PASS", 2 * len(X))
-        monkeypatch.setattr("lightning_vi.methods.swag.MAX_KEPT_NUMBERS", 10)
+        monkeypatch.setattr("lightning_vi.methods.averaging.swag.MAX_KEPT_NUMBERS", 10)
     method = SWAG(normalised(), Gaussian(), start_epoch=1, batch_norm_rows=11, num_mc_samples_test=5)
     fit(method, loader(X, Y), max_epochs=5)
     own = copy_of_state(method.backbone)
@@ -219,7 +218,7 @@ def test_a_scheduler_that_ends_at_zero_and_a_rate_that_is_a_tensor() -> None:
 def test_a_resumed_fit_equals_an_unbroken_one_bit_for_bit(kind: Any, averaging_lr: Any, tmp_path: Path) -> None:
     """From the end of a shorter fit, and from a checkpoint on the way, both within the phase of averaging."""
 
-    def make() -> WeightAveragingMethod:
+    def make() -> SWA:
         torch.manual_seed(7)
         return kind(normalised(2), HeteroscedasticGaussian(), start_epoch=2, averaging_lr=averaging_lr)
 
