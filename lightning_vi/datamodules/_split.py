@@ -40,10 +40,10 @@ def split_rows(
         if count == 0:
             raise ValueError(
                 f"{name}_fraction={fraction} of {len(rows)} rows leaves the {name} split empty; "
-                f"give a larger fraction or more rows."
+                f"pass a larger fraction or more rows."
             )
         if count >= len(remaining):
-            raise ValueError(f"No row of {len(rows)} is left to train on, got {listed}.")
+            raise ValueError(f"The fractions must leave rows to train on, got {listed} of {len(rows)} rows.")
         remaining, splits[name] = train_test_split(
             remaining,
             test_size=count,
@@ -79,9 +79,7 @@ def predefined_rows(
 def _checked_rows(argument: str, indices: Sequence[int], n_rows: int) -> IntArray:
     rows = np.asarray(indices)
     if rows.ndim != 1 or len(rows) == 0 or not np.issubdtype(rows.dtype, np.integer):
-        raise ValueError(
-            f"{argument} must be row numbers, at least one, got {rows.dtype} values of shape {rows.shape}."
-        )
+        raise ValueError(f"{argument} must be one or more row numbers, got {rows.dtype} values of shape {rows.shape}.")
     if rows.min() < 0 or rows.max() >= n_rows:
         raise ValueError(
             f"{argument} must be between 0 and {n_rows - 1}, got numbers from {rows.min()} to {rows.max()}."

@@ -52,8 +52,8 @@ class ArrayDataModule(LightningDataModule):
     None, methods train on `(y - target_mean) / target_std` and return predictions and metrics in original units.
 
     The order of the training rows depends on `shuffle_seed` and the epoch only. In distributed training, Lightning
-    replaces the sampler by its own one, seeded by `seed_everything`. Neither construction nor iteration uses the global
-    random state of PyTorch, NumPy or `random`.
+    replaces the sampler by a `DistributedSampler`, seeded by `seed_everything`. Neither construction nor iteration uses
+    the global random state of PyTorch, NumPy or `random`.
 
     Args:
         train: Training inputs and targets `(X, Y)`: X floating point, [N, ...features]; Y floating point in original

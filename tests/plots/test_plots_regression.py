@@ -151,12 +151,11 @@ def test_ordered_intervals_are_two_std_wide_and_sorted_by_target() -> None:
     assert intervals.texts[0].get_text() == f"{100 * inside:.1f}% of the targets inside"
 
 
-def test_many_intervals_are_thinned_evenly_and_deterministically() -> None:
-    mean, std, target, _ = calibration_data(1001)
-    drawn = [line(plot_calibration(mean, std, target, max_intervals=11).axes[0], "Target") for _ in range(2)]
-    np.testing.assert_array_equal(drawn[0].get_xdata(), np.arange(0, 1001, 100))
-    np.testing.assert_array_equal(drawn[0].get_ydata(), np.sort(target)[::100])
-    np.testing.assert_array_equal(drawn[0].get_xydata(), drawn[1].get_xydata())
+def test_many_intervals_are_thinned_evenly() -> None:
+    mean, std, target, _ = calibration_data(301)
+    drawn = line(plot_calibration(mean, std, target, max_intervals=11).axes[0], "Target")
+    np.testing.assert_array_equal(drawn.get_xdata(), np.arange(0, 301, 30))
+    np.testing.assert_array_equal(drawn.get_ydata(), np.sort(target)[::30])
 
 
 def test_calibration_curve_and_area_equal_their_definition() -> None:
