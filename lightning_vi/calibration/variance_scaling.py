@@ -85,7 +85,7 @@ class VarianceScaling(CalibratedMethod):
         Returns:
             Shape [B, ..., D].
         """
-        prediction = predictive.prediction()
+        prediction = self.checked_prediction(predictive, target)
         return (target - prediction.mean).square() / prediction.total_var
 
     def use_scores(self, scores: Tensor) -> None:  # noqa: D102

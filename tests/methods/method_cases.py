@@ -362,5 +362,5 @@ def fail_in_forward(method: UQMethod) -> Any:
     def fail(*_: Any) -> None:
         raise RuntimeError("out of luck")
 
-    first = next(module for module in method.backbone.modules() if isinstance(module, nn.Linear | nn.Conv2d))
+    first = next(module for module in method.modules() if isinstance(module, nn.Linear | nn.Conv2d))
     return first.register_forward_pre_hook(fail)
