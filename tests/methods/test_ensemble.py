@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import copy_of_state, fit, loader, normal, quiet_trainer, randomise_posteriors, same_state
+from helpers import copy_of_state, fit, loader, metric_inputs, normal, quiet_trainer, randomise_posteriors, same_state
 from method_cases import global_states, modes
 from torch import Tensor
 from torch.testing import assert_close
@@ -72,7 +72,7 @@ def test_metrics_score_the_mixture_of_all_components(width: int, likelihood: Any
     first = ensemble.members[0].likelihood
     outputs = [torch.cat(list(member.sampled_outputs(X, 6, member.noise.seed))) for member in ensemble.members]
     expected = first.metric_inputs(torch.cat(outputs), target)
-    joined = ensemble._metric_inputs(X, target)
+    joined = metric_inputs(ensemble, X, target)
     metrics = ensemble.test_metrics
     metrics.update(**expected)
     scores = {name: value.item() for name, value in metrics.compute().items()}
@@ -95,11 +95,11 @@ def test_unlike_members_have_the_same_weight() -> None:
     (scores,) = quiet_trainer().test(ensemble, loader(X, Y), verbose=False)
     densities = []
     for member in ensemble.members:
-        log_prob = member._metric_inputs(X, Y)["log_prob"]
+        log_prob = metric_inputs(member, X, Y)["log_prob"]
         densities.append(log_prob.exp().mean(0))
     assert scores["test_nll"] == pytest.approx(-torch.stack(densities).mean(0).log().mean().item(), rel=1e-4)
     prediction = ensemble.predict(X)
-    assert_close(ensemble._metric_inputs(X, Y)["means"].mean(0), prediction.mean)
+    assert_close(metric_inputs(ensemble, X, Y)["means"].mean(0), prediction.mean)
     singles = [member.predict(X) for member in ensemble.members]
     means = torch.stack([single.mean for single in singles])
     assert_close(prediction.mean, means.mean(0))
