@@ -170,7 +170,7 @@ def _of_joints(noise: Tensor, joints: Sequence[JointPosterior]) -> Iterable[Tens
 def _refuse_priors_of_other_shapes(slots: Sequence[Slot]) -> None:
     for slot in slots:
         prior = slot.owner.prior(slot.name)
-        if not prior.needs_moments_alone:
+        if not prior.depends_on_moments_only:
             raise ValueError(
                 f"prior of {slot.name!r} must have a log density that is quadratic in the weights, because the "
                 f"posterior has no Gaussian marginals: use GaussianPrior or EmpiricalBayesPrior, got {prior!r}"
