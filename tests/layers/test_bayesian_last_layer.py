@@ -144,7 +144,7 @@ def test_quadrature_is_exact_for_polynomials() -> None:
         gauss_hermite(0)
 
 
-def test_errors() -> None:
+def test_invalid_arguments_raise() -> None:
     with pytest.raises(ValueError, match=r"takes 3 features, got an input of shape \(4, 5\)"):
         head("dense")(torch.zeros(4, 5).double())
     with pytest.raises(ValueError, match=r"prior_std must be positive and finite, got 0.0"):
