@@ -84,7 +84,7 @@ class GaussianPrior(Prior):
 
     def _resolved(self) -> tuple[Tensor | float, Tensor | float]:
         if isinstance(self.mean, str) or isinstance(self.std, str):
-            raise ValueError(f"{self!r} must be resolved by for_parameter(...) before it is evaluated")
+            raise ValueError(f"{self!r} needs for_parameter(...) before it can be evaluated")
         return self.mean, self.std
 
     def kl_from_gaussian(self, mean: Tensor, std: Tensor) -> Tensor:  # noqa: D102
