@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from lightning_vi.likelihoods import Prediction
 from lightning_vi.core import Predictor
+from lightning_vi.likelihoods import Prediction
 from lightning_vi.sampling import NetworkInput, map_tensors, tensors
 from lightning_vi.testing.contract import NUM_DATA, SEED, close, contract, require, same
 

@@ -146,9 +146,7 @@ def _check_twin(method: Predictor, twin: Predictor, x: NetworkInput) -> None:
     expected = method.predict_step(batch)
     require(same(twin.predict_step(batch), expected), "the copy has other predictions")
     _scale_state(twin)
-    require(
-        not same(twin.predict_step(batch), expected), "other weights do not change the predictions of the copy"
-    )
+    require(not same(twin.predict_step(batch), expected), "other weights do not change the predictions of the copy")
     require(same(method.predict_step(batch), expected), "other weights of the copy change the method's predictions")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import copy_of_state, fit, loader, metric_inputs, normal, quiet_trainer, randomise_posteriors, same_state
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from method_cases import global_states, modes
 from torch import Tensor
 from torch.testing import assert_close
@@ -152,16 +153,6 @@ def test_members_are_copies_and_nothing_moves() -> None:
     assert [member.noise.seed for member in members] == seeds
 
 
-def test_the_objective_is_the_members_average() -> None:
-    ensemble = Ensemble(several([vi, LastLayerVI], 1, Gaussian))
-    loss, nll, kl = ensemble.elbo(X, Y, num_data=50)
-    assert_close(loss, nll + kl / 50)
-    expected = torch.stack([member.engine.kl() for member in ensemble.members]).mean()  # type: ignore[operator, union-attr]
-    assert_close(kl, expected)
-    loss.backward()
-    assert all(parameter.grad is not None for parameter in ensemble.backbone.parameters())
-
-
 def test_a_state_dictionary_and_a_checkpoint_predict_the_same(tmp_path: Path) -> None:
     ensemble = Ensemble(several([vi, LastLayerVI], 1, Gaussian))
     trainer = quiet_trainer()
@@ -213,7 +204,7 @@ def test_what_it_refuses() -> None:
     for width, likelihood in other:
         with pytest.raises(ValueError, match="methods must predict the same quantity, got tasks and widths"):
             Ensemble([good, Deterministic(MLP(3, [4], width), likelihood)])
-    with pytest.raises(TypeError, match="an Ensemble is not fitted"):
+    with pytest.raises(MisconfigurationException, match=r"No `training_step\(\)` method defined"):
         fit(Ensemble([good]), loader(X, Y))
     with pytest.raises(NotFittedError, match="Laplace cannot predict"):
         Ensemble([good, Laplace(MLP(3, [4], 1), Gaussian())]).predict(X)

@@ -18,9 +18,9 @@ from torch.testing import assert_close
 
 from lightning_vi import Laplace, NotFittedError
 from lightning_vi.backbones import MLP
+from lightning_vi.core.batch import joined_batches
 from lightning_vi.likelihoods import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
 from lightning_vi.methods.laplace import laplace as laplace_module
-from lightning_vi.core.batch import joined_batches
 from lightning_vi.methods.laplace.laplace import Structure
 
 NOISE, PRIOR = 0.4, 0.8

@@ -301,6 +301,9 @@ class StackedPredictive(Predictive):
         self.likelihood = likelihood
         self.outputs = outputs
 
+    def keep(self) -> None:
+        """Does nothing, because the outputs are there."""
+
     def prediction(self, *, return_samples: bool = False) -> Prediction:  # noqa: D102
         means, spreads = call_members(self.likelihood, "predictive_moments", self.outputs)
         moments = RunningMoments()

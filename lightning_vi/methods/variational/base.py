@@ -228,7 +228,10 @@ class VariationalMethod(UQMethod):
             likelihood = backbone.likelihood if likelihood is None else likelihood
             networks = backbone.trained_networks()
             if len(networks) != 1:
-                raise TypeError(f"backbone must have one network, but {type(backbone).__name__} has {len(networks)}")
+                name = type(backbone).__name__
+                raise TypeError(
+                    f"backbone must have one network, but {name} has {len(networks)}: give one of its members"
+                )
             backbone = networks[0]
         if likelihood is None:
             raise TypeError("likelihood is needed where backbone is no fitted method")
