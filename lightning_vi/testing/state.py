@@ -166,7 +166,7 @@ class _ForwardError(RuntimeError):
 @contextmanager
 def _failing_forward(method: UQMethod) -> Iterator[None]:
     """Makes each layer raise, and expects its body to do so where it calls a layer."""
-    calls = []
+    calls: list[None] = []
 
     def fail(*_: Any) -> NoReturn:
         calls.append(None)
@@ -206,11 +206,11 @@ def _modes(method: nn.Module) -> dict[str, bool]:
 
 
 def _random_states() -> dict[str, Any]:
-    name, keys, *rest = np.random.get_state()  # noqa: NPY002
+    numpy_state: Any = np.random.get_state()  # noqa: NPY002
     states = {
         "torch": torch.get_rng_state().tolist(),
         "random": random.getstate(),
-        "numpy": [name, keys.tolist(), rest],
+        "numpy": [numpy_state[1].tolist(), *numpy_state[2:]],
     }
     if torch.cuda.is_available():
         states["torch.cuda"] = [state.tolist() for state in torch.cuda.get_rng_state_all()]
