@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import randomise_posteriors
+from helpers import randomize_posteriors
 from network_cases import Block, CalledTwice
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -93,7 +93,7 @@ def test_an_impossible_estimator_lists_every_reason(estimator: str) -> None:
 
 def test_the_padding_row_of_an_embedding_stays_a_point() -> None:
     converted, _ = convert(nn.Embedding(4, 3, padding_idx=-1))
-    randomise_posteriors(converted)
+    randomize_posteriors(converted)
     engine = SamplingEngine(converted)
     samples = engine.training_samples(torch.tensor([0, 3]), 6)
     assert (samples[:, 0].std(0) > 0).all()
@@ -107,7 +107,7 @@ def test_a_padding_row_beside_other_small_parameters_is_the_right_row() -> None:
     network = nn.Sequential(nn.Embedding(4, 3), nn.Linear(3, 3), nn.Tanh())
     padded = nn.Embedding(4, 3, padding_idx=1)
     converted, _ = convert(nn.ModuleList([network, padded]), estimator="reparameterization")
-    randomise_posteriors(converted)
+    randomize_posteriors(converted)
     seen = []
 
     class Both(nn.Module):

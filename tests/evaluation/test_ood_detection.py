@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import fit, loader, normal, quiet_trainer, randomise_posteriors
+from helpers import fit, loader, normal, quiet_trainer, randomize_posteriors
 from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
 
@@ -47,7 +47,7 @@ def test_noise_that_is_everywhere_the_same_finds_nothing(sine: UQMethod) -> None
 def classifier() -> MeanFieldVI:
     torch.manual_seed(1)
     method = MeanFieldVI(MLP(2, [5], 3), Categorical(3), num_mc_samples_test=7)
-    randomise_posteriors(method.backbone)
+    randomize_posteriors(method.backbone)
     return method
 
 

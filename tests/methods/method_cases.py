@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import randomise_posteriors
+from helpers import randomize_posteriors
 from torch import Tensor, nn
 
 from lightning_vi import (
@@ -295,7 +295,7 @@ class Case:
     def build(self, dtype: torch.dtype = torch.float32, **options: Any) -> UQMethod:
         """The method in training mode, with wide posteriors, fitted if it needs a fit."""
         method = self.method.make(self.backbone(), self.problem.likelihood(), **options).to(dtype)
-        randomise_posteriors(method.backbone)
+        randomize_posteriors(method.backbone)
         if isinstance(method, SWA | SWAG):
             collect_snapshots(method)
         if hasattr(method, "fit_posterior"):

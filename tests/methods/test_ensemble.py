@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import copy_of_state, fit, loader, normal, quiet_trainer, randomise_posteriors, same_state
+from helpers import copy_of_state, fit, loader, normal, quiet_trainer, randomize_posteriors, same_state
 from method_cases import global_states, modes
 from torch import Tensor
 from torch.testing import assert_close
@@ -24,7 +24,7 @@ COUNTS = (LABELS * 2.0).unsqueeze(1)
 
 
 def wide(method: UQMethod) -> UQMethod:
-    randomise_posteriors(method.backbone)
+    randomize_posteriors(method.backbone)
     return method
 
 
