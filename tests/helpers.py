@@ -89,7 +89,7 @@ def loader(*tensors: Tensor, batch_size: int = 8, **options: Any) -> DataLoader[
     return DataLoader(TensorDataset(*tensors), batch_size=batch_size, **options)
 
 
-def randomise_posteriors(network: nn.Module, low: float = 0.2, high: float = 0.8) -> None:
+def randomize_posteriors(network: nn.Module, low: float = 0.2, high: float = 0.8) -> None:
     """Draws posterior means from a standard normal and posterior stds from a uniform distribution."""
     parameters = dict(network.named_parameters())
     for name, parameter in parameters.items():

@@ -26,6 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "methods": CORE | {"noise", "optim", "layers", "sampling", "conversion", "curvature", "objectives"},
     "callbacks": CORE | {"noise", "optim", "layers", "sampling", "conversion", "curvature", "objectives", "methods"},
     "evaluation": CORE | {"noise", "optim", "layers", "sampling", "conversion", "curvature", "objectives", "methods"},
+    "testing": {"likelihoods", "sampling", "methods"},
 }
 TOP_OF_THE_HOUSE = {"__init__", "cli", "demo"}
 FRAME_OF_METHODS = {

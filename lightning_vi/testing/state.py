@@ -15,7 +15,7 @@ from lightning import Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from lightning_vi.core import Predictor
+from lightning_vi.core import Predictor, UQMethod
 from lightning_vi.sampling import NetworkInput
 from lightning_vi.testing.contract import NUM_DATA, SEED, close, contract, require, same
 
@@ -39,7 +39,7 @@ def check_failed_predict_changes_nothing(method: Predictor, x: NetworkInput, y: 
 @contract
 def check_elbo_changes_nothing(method: Predictor, x: NetworkInput, y: Tensor) -> None:
     """`elbo` leaves modes, parameters and the global random states as they were."""
-    if hasattr(method, "elbo"):
+    if isinstance(method, UQMethod):
         with _unchanged(method, dict(method.named_parameters())):
             method.elbo(x, y, num_data=NUM_DATA)
 
@@ -47,7 +47,7 @@ def check_elbo_changes_nothing(method: Predictor, x: NetworkInput, y: Tensor) ->
 @contract
 def check_failed_elbo_changes_nothing(method: Predictor, x: NetworkInput, y: Tensor) -> None:
     """So it does when a forward pass raises."""
-    if hasattr(method, "elbo"):
+    if isinstance(method, UQMethod):
         with _unchanged(method, dict(method.named_parameters())), _failing_forward(method):
             method.elbo(x, y, num_data=NUM_DATA)
 
@@ -58,7 +58,7 @@ def check_elbo(method: Predictor, x: NetworkInput, y: Tensor) -> None:
 
     A method without a divergence, or with ``minimizes_elbo = False``, may have any loss.
     """
-    if not hasattr(method, "elbo"):
+    if not isinstance(method, UQMethod):
         return
     for num_data in (NUM_DATA, 7 * NUM_DATA):
         loss, nll, kl = terms = method.elbo(x, y, num_data=num_data)
@@ -71,9 +71,9 @@ def check_elbo(method: Predictor, x: NetworkInput, y: Tensor) -> None:
 @contract
 def check_gradients(method: Predictor, x: NetworkInput, y: Tensor) -> None:
     """The loss of `elbo` can be differentiated."""
-    if not hasattr(method, "elbo"):
+    if not isinstance(method, UQMethod):
         return
-    method.elbo(x, y, num_data=NUM_DATA).loss.backward()  # type: ignore[no-untyped-call]
+    method.elbo(x, y, num_data=NUM_DATA).loss.backward()
     gradients = [parameter.grad for parameter in method.parameters() if parameter.grad is not None]
     require(any(bool(gradient.any()) for gradient in gradients), "no parameter has a gradient")
     require(all(bool(gradient.isfinite().all()) for gradient in gradients), "a gradient is not finite")
@@ -164,7 +164,7 @@ class _ForwardError(RuntimeError):
 @contextmanager
 def _failing_forward(method: Predictor) -> Iterator[None]:
     """Makes each layer raise, and expects its body to do so where it calls a layer."""
-    calls = []
+    calls: list[None] = []
 
     def fail(*_: Any) -> NoReturn:
         calls.append(None)
@@ -204,11 +204,11 @@ def _modes(method: nn.Module) -> dict[str, bool]:
 
 
 def _random_states() -> dict[str, Any]:
-    name, keys, *rest = np.random.get_state()  # noqa: NPY002
+    numpy_state: Any = np.random.get_state()  # noqa: NPY002
     states = {
         "torch": torch.get_rng_state().tolist(),
         "random": random.getstate(),
-        "numpy": [name, keys.tolist(), rest],
+        "numpy": [numpy_state[1].tolist(), *numpy_state[2:]],
     }
     if torch.cuda.is_available():
         states["torch.cuda"] = [state.tolist() for state in torch.cuda.get_rng_state_all()]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import copy_of_state, fit, loader, metric_inputs, normal, quiet_trainer, randomise_posteriors, same_state
+from helpers import copy_of_state, fit, loader, metric_inputs, normal, quiet_trainer, randomize_posteriors, same_state
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from method_cases import global_states, modes
 from torch import Tensor
@@ -25,7 +25,7 @@ COUNTS = (LABELS * 2.0).unsqueeze(1)
 
 
 def wide(method: UQMethod) -> UQMethod:
-    randomise_posteriors(method.backbone)
+    randomize_posteriors(method.backbone)
     return method
 
 
