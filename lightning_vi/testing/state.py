@@ -73,7 +73,7 @@ def check_gradients(method: Predictor, x: NetworkInput, y: Tensor) -> None:
     """The loss of `elbo` can be differentiated."""
     if not isinstance(method, UQMethod):
         return
-    method.elbo(x, y, num_data=NUM_DATA).loss.backward()
+    method.elbo(x, y, num_data=NUM_DATA).loss.backward()  # type: ignore[no-untyped-call]
     gradients = [parameter.grad for parameter in method.parameters() if parameter.grad is not None]
     require(any(bool(gradient.any()) for gradient in gradients), "no parameter has a gradient")
     require(all(bool(gradient.isfinite().all()) for gradient in gradients), "a gradient is not finite")
