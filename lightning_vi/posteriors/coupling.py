@@ -49,5 +49,5 @@ class NoiseCoupling(nn.Module, ABC):
 
 
 CouplingFactory = Callable[[Sequence[torch.Size]], NoiseCoupling]
-"""Makes a coupling from the shapes of the stochastic tensors, tied ones once. The weights are numbered in this order, the
-elements of each tensor as `flatten` orders them."""
+"""Makes a coupling from the shapes of the stochastic tensors, tied ones once. The weights are numbered in this order,
+and the elements of each tensor as `flatten` orders them."""
