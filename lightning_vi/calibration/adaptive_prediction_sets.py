@@ -22,8 +22,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from lightning_vi.calibration.conformal import ConformalMethod
 from lightning_vi.arguments import check_at_least
+from lightning_vi.calibration.conformal import ConformalMethod
 from lightning_vi.core.predictive import Predictive
 from lightning_vi.core.predictor import Predictor
 from lightning_vi.functional.calibration import adaptive_set_scores
