@@ -21,7 +21,8 @@ FLOORS = (
     {"calibration"},
     {"methods"},
     {"callbacks", "evaluation", "testing"},
-    {"demo", "cli", "__init__"},
+    {"demo"},
+    {"cli", "__init__"},
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted(PACKAGE.rglob("*.py"))
