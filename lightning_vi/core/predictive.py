@@ -127,7 +127,7 @@ class SampledPredictive(Predictive):
         return torch.as_tensor(log_probs)
 
     def metric_inputs(self, target: Tensor) -> dict[str, Any]:  # noqa: D102
-        return join_chunks([self._chunk_metric_inputs(outputs, target) for outputs in self._run()])
+        return join_chunks(self._chunk_metric_inputs(outputs, target) for outputs in self._run())
 
     def _chunk_metric_inputs(self, outputs: Tensor, target: Tensor) -> dict[str, Any]:
         self.likelihood.check(outputs, target)

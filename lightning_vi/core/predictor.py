@@ -23,7 +23,7 @@ from lightning_vi.metrics import default_metrics
 from lightning_vi.noise import NoiseStream
 from lightning_vi.sampling import NetworkInput, evaluating, map_tensors, tensors
 
-MAX_SCORED_NUMBERS = 2**24
+MAX_SCORED_NUMBERS = 2**22
 """Numbers that sampled networks put out for rows that are scored at once; what has more is scored in parts."""
 
 

@@ -1,7 +1,7 @@
 """Joins the inputs of metrics over chunks of samples and over the members of an ensemble."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,14 +14,14 @@ from lightning_vi.functional.scoring import mixture_log_prob
 __all__ = ["join_chunks", "join_members"]
 
 
-def join_chunks(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Joins the metric inputs of chunks of samples; each sample has the same weight.
+def join_chunks(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Joins the metric inputs of chunks of samples as they come; each sample has the same weight.
 
     Args:
         parts: Outputs of `Likelihood.metric_inputs` for the same targets, at least one, of any numbers of samples.
 
     Returns:
-        The metric inputs of all samples; the part itself if there is only one.
+        The metric inputs of all samples.
 
     Example:
         >>> import torch
@@ -31,14 +31,21 @@ def join_chunks(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         >>> join_chunks(parts)["log_prob"].shape
         torch.Size([5, 4])
     """
-    if len(parts) == 1:
-        return parts[0]
-    log_prob = torch.cat([part["log_prob"] for part in parts])
-    preds = torch.stack([part["preds"] * (len(part["log_prob"]) / len(log_prob)) for part in parts]).sum(0)
-    joined = {"preds": preds, "log_prob": log_prob, "target": parts[0]["target"]}
-    if "means" not in parts[0]:
+    kept: list[dict[str, Any]] = []
+    preds: Tensor | float = 0.0
+    num_samples = 0
+    for part in parts:
+        size = len(part["log_prob"])
+        num_samples += size
+        preds = part["preds"] if not kept else preds + (part["preds"] - preds) * (size / num_samples)
+        kept.append({name: value for name, value in part.items() if name != "preds"})
+    if len(kept) == 1:
+        return {"preds": preds, **kept[0]}
+    log_prob = torch.cat([part["log_prob"] for part in kept])
+    joined = {"preds": preds, "log_prob": log_prob, "target": kept[0]["target"]}
+    if "means" not in kept[0]:
         return joined
-    return joined | _joined_components(parts, [1] * len(parts))
+    return joined | _joined_components(kept, [1] * len(kept))
 
 
 def join_members(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
