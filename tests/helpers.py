@@ -71,6 +71,15 @@ def fit(method: LightningModule, data: Any, ckpt_path: Any = None, **options: An
     return history.values
 
 
+@torch.no_grad()
+def metric_inputs(predictor: Any, x: Tensor, target: Tensor) -> dict[str, Any]:
+    """Inputs of the metrics for a batch, as in a test step."""
+    predictor.eval()
+    predictive = predictor.predictive_distribution(x, predictor.num_mc_samples_test, predictor.noise.seed)
+    inputs: dict[str, Any] = predictive.metric_inputs(target)
+    return inputs
+
+
 def normal(*shape: int) -> Tensor:
     """Standard normal data that depend on the shape alone."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
@@ -80,7 +89,7 @@ def loader(*tensors: Tensor, batch_size: int = 8, **options: Any) -> DataLoader[
     return DataLoader(TensorDataset(*tensors), batch_size=batch_size, **options)
 
 
-def randomise_posteriors(network: nn.Module, low: float = 0.2, high: float = 0.8) -> None:
+def randomize_posteriors(network: nn.Module, low: float = 0.2, high: float = 0.8) -> None:
     """Draws posterior means from a standard normal and posterior stds from a uniform distribution."""
     parameters = dict(network.named_parameters())
     for name, parameter in parameters.items():

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import copy_of_state, randomise_posteriors, same_state
+from helpers import copy_of_state, randomize_posteriors, same_state
 from network_cases import Block
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
@@ -107,7 +107,7 @@ def test_input_network_is_not_changed(problem: tuple[nn.Module, Tensor]) -> None
     state, before = copy_of_state(network), structure(network)
     parameters = [id(parameter) for parameter in network.parameters()]
     converted, _ = convert(network)
-    randomise_posteriors(converted)
+    randomize_posteriors(converted)
     assert same_state(network.state_dict(), state)
     assert structure(network) == before
     assert [id(parameter) for parameter in network.parameters()] == parameters
@@ -172,7 +172,7 @@ def test_constructor_options_are_kept() -> None:
 )
 def test_kl_matches_torch_distributions(prior: GaussianPrior) -> None:
     converted, _ = convert(convolutional(), prior=prior)
-    randomise_posteriors(converted)
+    randomize_posteriors(converted)
     fan_in = {"0": 1 * 9 * 2 // 2, "2": 4 * 9, "3": 4 // 2 * 9 // 4, "5": 72}
     expected = torch.zeros(())
     for position, inputs in fan_in.items():
@@ -280,7 +280,7 @@ def test_hooks_and_frozen_parameters_are_kept() -> None:
 
 def test_shared_modules_and_tied_weights_share_one_posterior() -> None:
     converted, report = convert(SharedAndTied(), estimator="reparameterization")
-    randomise_posteriors(converted)
+    randomize_posteriors(converted)
     assert converted.again is converted.encode
     assert converted.decode.weight_mu is converted.encode.weight_mu
     assert converted.decode.weight_rho is converted.encode.weight_rho

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import randomise_posteriors
+from helpers import randomize_posteriors
 from network_cases import Block, CalledTwice
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -95,7 +95,7 @@ def test_unsupported_estimator_lists_all_reasons(estimator: str) -> None:
 
 def test_padding_row_of_an_embedding_is_deterministic() -> None:
     converted, _ = convert(nn.Embedding(4, 3, padding_idx=-1))
-    randomise_posteriors(converted)
+    randomize_posteriors(converted)
     engine = SamplingEngine(converted)
     samples = engine.training_samples(torch.tensor([0, 3]), 6)
     assert (samples[:, 0].std(0) > 0).all()
@@ -109,7 +109,7 @@ def test_padding_row_among_jointly_sampled_parameters() -> None:
     network = nn.Sequential(nn.Embedding(4, 3), nn.Linear(3, 3), nn.Tanh())
     padded = nn.Embedding(4, 3, padding_idx=1)
     converted, _ = convert(nn.ModuleList([network, padded]), estimator="reparameterization")
-    randomise_posteriors(converted)
+    randomize_posteriors(converted)
     seen = []
 
     class Both(nn.Module):

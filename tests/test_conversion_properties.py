@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from helpers import copy_of_state, randomise_posteriors, same_state
+from helpers import copy_of_state, randomize_posteriors, same_state
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -121,7 +121,7 @@ def test_input_network_is_not_changed(recipe: Recipe) -> None:
     types = [type(module) for module in network.modules()]
     converted, _ = convert(network)
     SamplingEngine(converted).training_samples(torch.randn(4, 3), 2).sum().backward()
-    randomise_posteriors(converted)
+    randomize_posteriors(converted)
     assert same_state(network.state_dict(), untouched)
     assert [type(module) for module in network.modules()] == types
     assert [module.training for module in network.modules()] == modes
@@ -134,7 +134,7 @@ def test_input_network_is_not_changed(recipe: Recipe) -> None:
 @each_network
 def test_kl_counts_each_stochastic_weight_once(recipe: Recipe) -> None:
     converted, _ = convert(recipe.build(), prior=GaussianPrior(-0.4, 1.3))
-    randomise_posteriors(converted)
+    randomize_posteriors(converted)
     parameters = dict(converted.named_parameters())
     expected = sum(
         kl_divergence(Normal(mean, F.softplus(parameters[f"{name[:-3]}_rho"])), Normal(-0.4, 1.3)).sum()

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import randomise_posteriors
+from helpers import randomize_posteriors
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -70,7 +70,7 @@ def test_a_network_that_mixes_rows_is_never_run_on_copies_of_the_batch(training:
     """The deviation from the batch's mean has a mean of zero within each sample only if samples do not mix."""
     network = nn.Sequential(nn.Linear(3, 4), Mixing(), nn.Linear(4, 2, bias=False))
     converted, _ = convert(network, estimator="reparameterization")
-    randomise_posteriors(converted)
+    randomize_posteriors(converted)
     converted.train(training)
     engine = SamplingEngine(converted)
     samples = engine.training_samples(torch.randn(5, 3), 4)
@@ -109,7 +109,7 @@ def test_batch_statistics_in_training_are_those_of_one_sample() -> None:
     """Each sample is normalised by itself: its outputs have mean 0 and variance 1 over the batch."""
     network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, affine=False))
     converted, _ = convert(network, estimator="reparameterization")
-    randomise_posteriors(converted)
+    randomize_posteriors(converted)
     samples = SamplingEngine(converted).training_samples(torch.randn(50, 3), 3)
     torch.testing.assert_close(samples.mean(1), torch.zeros(3, 4), rtol=0, atol=1e-5)
     torch.testing.assert_close(samples.var(1, correction=0), torch.ones(3, 4), rtol=0, atol=1e-2)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import copy_of_state, randomise_posteriors, same_state
+from helpers import copy_of_state, randomize_posteriors, same_state
 from network_cases import EXAMPLES, Example, each_example, each_example_and_estimator
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
@@ -75,7 +75,7 @@ def test_conversion_leaves_the_callers_network_alone(example: Example) -> None:
     identities, random_state = [id(parameter) for parameter in network.parameters()], torch.get_rng_state()
     converted, _ = convert(network)
     assert torch.equal(torch.get_rng_state(), random_state)
-    randomise_posteriors(converted)
+    randomize_posteriors(converted)
     SamplingEngine(converted.train()).training_pass(x, 2)[1].backward()
     assert same_state(network.state_dict(), state)
     assert [(name, type(part)) for name, part in network.named_modules()] == classes
@@ -86,7 +86,7 @@ def test_conversion_leaves_the_callers_network_alone(example: Example) -> None:
 @each_example
 def test_the_divergence_counts_every_stochastic_weight_once(example: Example) -> None:
     converted, report = convert(example.make(), prior=GaussianPrior(0.3, 0.7))
-    randomise_posteriors(converted)
+    randomize_posteriors(converted)
     parameters = dict(converted.named_parameters())
     expected = sum(
         kl_divergence(Normal(mu, F.softplus(parameters[f"{name[:-3]}_rho"])), Normal(0.3, 0.7)).sum()
@@ -114,7 +114,7 @@ def test_a_deterministic_checkpoint_loads_as_posterior_means(example: Example) -
 def test_copies_are_independent_and_compute_the_same(example: Example) -> None:
     network, x = trained(example)
     converted, _ = convert(network)
-    randomise_posteriors(converted)
+    randomize_posteriors(converted)
     expected = SamplingEngine(converted).mean_output(x)
     copies = [copy.deepcopy(converted)]
     if example.picklable:
@@ -163,7 +163,7 @@ def drawn_by_hand(network: nn.Module, converted: nn.Module, x: NetworkInput, num
 def test_draws_in_weight_space_have_the_law_of_sequential_passes(example: Example) -> None:
     network, x = trained(example)
     converted, _ = convert(network, estimator="reparameterization")
-    randomise_posteriors(converted, low=0.1, high=0.3)
+    randomize_posteriors(converted, low=0.1, high=0.3)
     engine = SamplingEngine(converted)
     expected = drawn_by_hand(network, converted, x, 600)
     with torch.no_grad():
@@ -180,7 +180,7 @@ def test_draws_in_weight_space_have_the_law_of_sequential_passes(example: Exampl
 def test_draws_of_outputs_have_the_law_of_sequential_passes(name: str, estimator: str) -> None:
     network, x = trained(EXAMPLES[name])
     converted, _ = convert(network, estimator=estimator)
-    randomise_posteriors(converted, low=0.1, high=0.3)
+    randomize_posteriors(converted, low=0.1, high=0.3)
     with torch.no_grad():
         expected = torch.stack([call(converted, x) for _ in range(600)])
         for how in ("repeat", "vmap", "loop"):
@@ -192,7 +192,7 @@ def test_draws_of_outputs_have_the_law_of_sequential_passes(name: str, estimator
 def test_a_training_pass_is_samples_and_divergence_at_once(example: Example) -> None:
     network, x = trained(example)
     converted, _ = convert(network)
-    randomise_posteriors(converted, low=0.1, high=0.3)
+    randomize_posteriors(converted, low=0.1, high=0.3)
     engine = SamplingEngine(converted)
     engine.training_samples(x, 1)
     results = []

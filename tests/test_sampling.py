@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import copy_of_state, randomise_posteriors, same_state
+from helpers import copy_of_state, randomize_posteriors, same_state
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 
 def stochastic(network: nn.Module, names: list[str | int] | None = None, **options: Any) -> nn.Module:
     converted, _ = convert(network, names, **options)
-    randomise_posteriors(converted)
+    randomize_posteriors(converted)
     return converted
 
 

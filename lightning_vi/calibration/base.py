@@ -194,8 +194,26 @@ class CalibratedMethod(Predictor):
         with evaluating(self):
             predictive = self.method.predictive_distribution(x, self.method.num_mc_samples_test, self.noise.seed)
             scores = self.scores(x, predictive, target)
-            self.likelihood.check_values(target)
         return scores.to(torch.promote_types(scores.dtype, torch.float32))
+
+    def checked_prediction(self, predictive: Predictive, target: Tensor) -> Prediction:
+        """Returns the method's prediction after a check of the targets, for `scores`.
+
+        Args:
+            predictive: The method's predictive distribution.
+            target: Targets, shape [B, ...].
+
+        Returns:
+            The prediction.
+
+        Raises:
+            ValueError: If the shape or a value of the targets does not fit.
+            TypeError: If their type does not fit.
+        """
+        prediction = predictive.prediction()
+        check_target(prediction, target)
+        self.likelihood.check_values(target)
+        return prediction
 
     def _finish(self, batches: list[Tensor]) -> None:
         if sum(map(len, batches)) == 0:

@@ -65,7 +65,7 @@ class ConformalQuantileRegression(ConformalMethod):
         super().__init__(method, coverage=coverage, method_checkpoint=method_checkpoint)
 
     def scores(self, x: NetworkInput, predictive: Predictive, target: Tensor) -> Tensor:  # noqa: ARG002, D102
-        lower, upper = self._interval(predictive.prediction())
+        lower, upper = self._interval(self.checked_prediction(predictive, target))
         return torch.maximum(lower - target, target - upper)
 
     def calibrated(self, x: NetworkInput, prediction: Prediction) -> Prediction:  # noqa: ARG002, D102

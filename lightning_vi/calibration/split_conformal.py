@@ -74,7 +74,7 @@ class SplitConformal(ConformalMethod):
         self.normalised = normalised
 
     def scores(self, x: NetworkInput, predictive: Predictive, target: Tensor) -> Tensor:  # noqa: ARG002, D102
-        prediction = predictive.prediction()
+        prediction = self.checked_prediction(predictive, target)
         return (target - prediction.mean).abs() / self._scale(prediction)
 
     def calibrated(self, x: NetworkInput, prediction: Prediction) -> Prediction:  # noqa: ARG002, D102

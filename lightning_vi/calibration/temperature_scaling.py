@@ -73,8 +73,7 @@ class TemperatureScaling(CalibratedMethod):
 
     def scores(self, x: NetworkInput, predictive: Predictive, target: Tensor) -> Tensor:  # noqa: ARG002, D102
         log_probs = predictive.log_probs()
-        check_target(predictive.prediction(), target)
-        self.likelihood.check_values(target)
+        self.checked_prediction(predictive, target)
         return log_odds_against(log_probs, target)
 
     def use_scores(self, scores: Tensor) -> None:  # noqa: D102

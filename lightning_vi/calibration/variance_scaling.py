@@ -85,7 +85,7 @@ class VarianceScaling(CalibratedMethod):
         Returns:
             Shape [B, ..., D].
         """
-        prediction = predictive.prediction()
+        prediction = self.checked_prediction(predictive, target)
         return (target - prediction.mean).square() / prediction.total_var
 
     def use_scores(self, scores: Tensor) -> None:  # noqa: D102
@@ -99,7 +99,9 @@ class VarianceScaling(CalibratedMethod):
 
 
 class ScaledPredictive(TransformedPredictive):
-    """A predictive distribution stretched around its mean m: its density at y is the old one at m + (y - m) / s, over s.
+    """A predictive distribution stretched around its mean m.
+
+    Its density at y is the inner one at m + (y - m) / s, over s.
 
     Args:
         inner: The distribution to stretch.

@@ -13,15 +13,13 @@ from lightning_vi.conversion.layers import (
     named_layers,
     own_parameters,
     reading_parent,
-    select_convertible,
 )
 from lightning_vi.conversion.named_priors import choose_priors
 from lightning_vi.conversion.report import ConversionReport, ModuleReport
-from lightning_vi.conversion.selection import ModuleSelector
+from lightning_vi.conversion.selection import ModuleSelector, select_convertible
 from lightning_vi.layers import (
     VARIATIONAL_COUNTERPART,
     SharedParameters,
-    VariationalLayer,
     VariationalModule,
     check_estimator,
     make_variational,
@@ -92,27 +90,28 @@ def convert(
     _check_support(estimator, {name: reason for name, reason in weight_space.items() if name in selected})
     shared: SharedParameters = {}
     rows = []
-    weights, random_weights = list[Tensor](), list[Tensor]()
+    weights, stochastic_weights = list[Tensor](), list[Tensor]()
     for name, layer in layers.items():
-        kind = type(layer).__name__
-        own, own_random = _weights(layer, names[name] if name in selected else [])
+        kind, is_variational = type(layer).__name__, stochastic_parameters(layer) is not None
+        if name in selected and not is_variational:
+            chosen = WEIGHT_SPACE if name in weight_space else estimator
+            _convert_layer(layer, names[name], priors[name], chosen, init_std, shared)
+        own, own_stochastic = _weights(layer)
         weights += own
-        random_weights += own_random
-        count, total = count_elements(own), count_elements(own_random)
-        built = stochastic_parameters(layer)
-        if built is not None:
-            rows.append(ModuleReport(name, kind, count, total, built.estimator, "already variational"))
+        stochastic_weights += own_stochastic
+        count, num_stochastic = count_elements(own), count_elements(own_stochastic)
+        if is_variational:
+            reason = "already variational"
         elif name in selected:
-            chosen = _convert_layer(
-                layer, names[name], priors[name], WEIGHT_SPACE if name in weight_space else estimator, init_std, shared
-            )
             reasons = ["selected", *([weight_space[name]] if name in weight_space else [])]
-            if total < count:
-                reasons.append(f"only {', '.join(names[name])}")
-            rows.append(ModuleReport(name, kind, count, total, chosen, "; ".join(reasons)))
+            reasons += [f"only {', '.join(names[name])}"] if num_stochastic < count else []
+            reason = "; ".join(reasons)
         else:
-            rows.append(ModuleReport(name, kind, count, 0, None, obstacles[name] or "not selected"))
-    report = ConversionReport(tuple(rows), count_elements(weights), count_elements(random_weights))
+            reason = obstacles[name] or "not selected"
+        stochastic = stochastic_parameters(layer)
+        used = None if stochastic is None else stochastic.estimator
+        rows.append(ModuleReport(name, kind, count, num_stochastic, used, reason))
+    report = ConversionReport(tuple(rows), count_elements(weights), count_elements(stochastic_weights))
     if not report.num_stochastic:
         raise ValueError(
             f"stochastic_module_names={stochastic_module_names!r} leaves nothing stochastic in the network:\n{report}"
@@ -120,13 +119,13 @@ def convert(
     return network, report
 
 
-def _weights(layer: nn.Module, selected: Sequence[str]) -> tuple[list[Tensor], list[Tensor]]:
-    """Weights of a layer, and the stochastic ones among them once the selected parameters are converted."""
-    built = stochastic_parameters(layer)
-    if built is None:
-        return list(layer.parameters(recurse=False)), [layer.get_parameter(name) for name in selected]
-    means = [built.mu(name) for name in built.names]
-    variational = {f"{name}_{kind}" for name in built.names for kind in ("mu", "rho")}
+def _weights(layer: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """Weights that a layer owns directly, represented by posterior means, and the stochastic ones among them."""
+    stochastic = stochastic_parameters(layer)
+    if stochastic is None:
+        return list(layer.parameters(recurse=False)), []
+    means = [stochastic.mu(name) for name in stochastic.names]
+    variational = {f"{name}_{kind}" for name in stochastic.names for kind in ("mu", "rho")}
     return means + [each for name, each in own_parameters(layer) if name not in variational], means
 
 
@@ -200,11 +199,11 @@ def _convert_layer(
     estimator: str,
     init_std: InitialStd,
     shared: SharedParameters,
-) -> str:
-    """Converts a layer in place and returns its estimator."""
+) -> None:
+    """Converts a layer in place."""
     parent = affine_parent(layer)
     if parent is not None:
-        converted: VariationalLayer = VARIATIONAL_COUNTERPART[parent].convert_in_place(
+        VARIATIONAL_COUNTERPART[parent].convert_in_place(
             layer,
             prior=prior,
             estimator=estimator,
@@ -212,14 +211,13 @@ def _convert_layer(
             stochastic_bias="bias" in names,
             shared=shared,
         )
-        return converted.estimator
+        return
     if isinstance(layer, nn.Embedding | nn.EmbeddingBag):
         layer.sparse = False
-    sizes = {name: num_inputs_of(layer.get_parameter(name)) for name in names}
-    if isinstance(layer, nn.Embedding | nn.EmbeddingBag):
         sizes = dict.fromkeys(names, 1)
+    else:
+        sizes = {name: num_inputs_of(layer.get_parameter(name)) for name in names}
     make_variational(layer, VariationalModule, names, num_inputs=sizes, prior=prior, init_std=init_std, shared=shared)
-    return WEIGHT_SPACE
 
 
 def _broken_ties(

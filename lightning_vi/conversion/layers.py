@@ -1,12 +1,11 @@
 """Layers of a network and their parameters."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from lightning_vi.conversion.selection import ModuleSelector, select_layers
-from lightning_vi.layers import VARIATIONAL_COUNTERPART, stochastic_parameters
+from lightning_vi.layers import VARIATIONAL_COUNTERPART
 
 READS_ITS_CHILDREN = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
 """Modules that read the weights of their children without calling them."""
@@ -69,38 +68,3 @@ def reading_parent(network: nn.Module, name: str) -> str | None:
     path = name.split(".")
     ancestors = [network.get_submodule(".".join(path[:depth])) for depth in range(len(path))] if name else []
     return next((type(module).__name__ for module in ancestors if isinstance(module, READS_ITS_CHILDREN)), None)
-
-
-def select_convertible(
-    network: nn.Module,
-    layers: Mapping[str, nn.Module],
-    obstacles: Mapping[str, str | None],
-    selectors: Sequence[ModuleSelector] | None,
-) -> set[str]:
-    """Selects the layers to convert.
-
-    Args:
-        network: The network.
-        layers: Its `named_layers`.
-        obstacles: Reason why each layer cannot become stochastic, None if it can.
-        selectors: Selectors of layers; None selects all that can become stochastic.
-
-    Returns:
-        Names of selected layers that can become, or already are, stochastic.
-
-    Raises:
-        ValueError: If a selector matches no layer, or none that can be stochastic.
-    """
-    possible = {name for name in layers if obstacles[name] is None and stochastic_parameters(layers[name]) is None}
-    if selectors is None:
-        return possible
-    selected: set[str] = set()
-    for selector, chosen in select_layers(network, layers, selectors):
-        usable = {name for name in chosen if name in possible or stochastic_parameters(layers[name]) is not None}
-        if not usable:
-            reasons = ", ".join(f"{name or '(root)'}: {obstacles[name]}" for name in chosen)
-            raise ValueError(
-                f"stochastic_module_names: {selector!r} selects nothing that can be stochastic ({reasons})"
-            )
-        selected |= usable
-    return selected

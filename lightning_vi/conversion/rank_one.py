@@ -11,11 +11,10 @@ from lightning_vi.conversion.layers import (
     named_layers,
     own_parameters,
     reading_parent,
-    select_convertible,
 )
 from lightning_vi.conversion.named_priors import choose_priors
 from lightning_vi.conversion.report import ConversionReport, ModuleReport
-from lightning_vi.conversion.selection import ModuleSelector
+from lightning_vi.conversion.selection import ModuleSelector, select_convertible
 from lightning_vi.layers import SCALES, make_rank_one, stochastic_parameters
 from lightning_vi.posteriors import InitialStd
 from lightning_vi.priors import GaussianPrior, Prior

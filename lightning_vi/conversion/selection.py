@@ -5,6 +5,8 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
+from lightning_vi.layers import stochastic_parameters
+
 ModuleSelector = str | int | type[nn.Module] | Callable[[str, nn.Module], bool]
 """A dotted name or glob, an index, a class, or a predicate of the name and the module."""
 
@@ -28,6 +30,41 @@ def select_layers(
     """
     _check_list(selectors, "stochastic_module_names")
     return [(selector, _matching_layers(network, layers, selector)) for selector in selectors]
+
+
+def select_convertible(
+    network: nn.Module,
+    layers: Mapping[str, nn.Module],
+    obstacles: Mapping[str, str | None],
+    selectors: Sequence[ModuleSelector] | None,
+) -> set[str]:
+    """Selects the layers to convert.
+
+    Args:
+        network: The network.
+        layers: Its `named_layers`.
+        obstacles: Reason why each layer cannot become stochastic, None if it can.
+        selectors: Selectors of layers; None selects all that can become stochastic.
+
+    Returns:
+        Names of selected layers that can become, or already are, stochastic.
+
+    Raises:
+        ValueError: If a selector matches no layer, or none that can be stochastic.
+    """
+    possible = {name for name in layers if obstacles[name] is None and stochastic_parameters(layers[name]) is None}
+    if selectors is None:
+        return possible
+    selected: set[str] = set()
+    for selector, chosen in select_layers(network, layers, selectors):
+        usable = {name for name in chosen if name in possible or stochastic_parameters(layers[name]) is not None}
+        if not usable:
+            reasons = ", ".join(f"{name or '(root)'}: {obstacles[name]}" for name in chosen)
+            raise ValueError(
+                f"stochastic_module_names: {selector!r} selects nothing that can be stochastic ({reasons})"
+            )
+        selected |= usable
+    return selected
 
 
 def select_modules(

@@ -69,6 +69,7 @@ class Predictive(ABC):
             See `Likelihood.metric_inputs`; and `lower`, `upper` and `pred_set` where the prediction has them.
         """
 
+    @abstractmethod
     def keep(self) -> None:
         """Keeps the network's outputs, so that any number of questions costs one run of the network."""
 

@@ -46,7 +46,7 @@ class Slot:
 
     @property
     def is_drawn_in_training(self) -> bool:
-        """Whether training draws the weight; False where the module draws its outputs instead."""
+        """True if training draws the weight, False if the module draws its outputs instead."""
         return self.owner.estimator not in ACTIVATION_SPACE
 
     def log_ratio(self, weight: Tensor) -> Tensor:
@@ -336,7 +336,7 @@ def _make_slots(owners: Sequence[StochasticParameters]) -> list[Slot]:
 
 def _check_priors_depend_on_moments(slots: Sequence[Slot]) -> None:
     for slot in slots:
-        if not slot.prior.needs_moments_alone:
+        if not slot.prior.depends_on_moments_only:
             raise ValueError(
                 f"prior of {slot.name!r} must have a log density that is quadratic in the weights, because the "
                 f"posterior has no Gaussian marginals: use GaussianPrior or EmpiricalBayesPrior, got {slot.prior!r}"

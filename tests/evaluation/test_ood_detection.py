@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import loader, normal, quiet_trainer, randomise_posteriors
+from helpers import loader, normal, quiet_trainer, randomize_posteriors
 from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
 
@@ -35,7 +35,7 @@ def test_constant_noise_detects_nothing() -> None:
 def classifier() -> MeanFieldVI:
     torch.manual_seed(1)
     method = MeanFieldVI(MLP(2, [5], 3), Categorical(3), num_mc_samples_test=7)
-    randomise_posteriors(method.backbone)
+    randomize_posteriors(method.backbone)
     return method
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import copy_of_state, loader, normal, quiet_trainer, randomise_posteriors, same_state
+from helpers import copy_of_state, loader, normal, quiet_trainer, randomize_posteriors, same_state
 from torch import Tensor, distributed, multiprocessing, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -24,7 +24,7 @@ ROWS = 30
 def mean_field(backbone: nn.Module, likelihood: Likelihood) -> MeanFieldVI:
     torch.manual_seed(1)
     method = MeanFieldVI(backbone, likelihood, num_mc_samples_test=7)
-    randomise_posteriors(method.backbone)
+    randomize_posteriors(method.backbone)
     return method.train()
 
 

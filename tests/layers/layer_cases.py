@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import randomise_posteriors
+from helpers import randomize_posteriors
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev
 
@@ -41,7 +41,7 @@ class Case:
     def build(self, **options: Any) -> VariationalLayer:
         """The layer in float64, with random posterior means and stds."""
         layer = self.make(*self.sizes, **(self.options | options)).double()
-        randomise_posteriors(layer)
+        randomize_posteriors(layer)
         return layer
 
     def input(self, batch_size: int = 2) -> Tensor:

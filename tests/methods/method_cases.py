@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import randomise_posteriors
+from helpers import randomize_posteriors
 from torch import Tensor, nn
 
 from lightning_vi import (
@@ -67,6 +67,11 @@ class ImageNet(nn.Module):
         return output
 
 
+def smooth(num_inputs: int, num_outputs: int) -> nn.Module:
+    """A network without ReLUs, which are constant where all units are inactive."""
+    return MLP(num_inputs, [5], num_outputs, activation_fn=nn.Tanh())
+
+
 def normalized(num_inputs: int, num_outputs: int) -> nn.Module:
     """A network with batch normalization and dropout, which depend on the mode."""
     return nn.Sequential(
@@ -101,48 +106,48 @@ class Problem:
 
 
 PROBLEMS = {
-    "Gaussian, learned": Problem(partial(MLP, 3, [5], 1), Gaussian, (ROWS, 3), lambda: torch.randn(ROWS, 1)),
+    "Gaussian, learned": Problem(partial(smooth, 3, 1), Gaussian, (ROWS, 3), lambda: torch.randn(ROWS, 1)),
     "Gaussian, given, 2 targets": Problem(
-        partial(MLP, 3, [5], 2), partial(Gaussian, [0.3, 1.7], 2), (ROWS, 3), lambda: torch.randn(ROWS, 2)
+        partial(smooth, 3, 2), partial(Gaussian, [0.3, 1.7], 2), (ROWS, 3), lambda: torch.randn(ROWS, 2)
     ),
     "Gaussian, [B, 4, D]": Problem(
-        partial(MLP, 3, [5], 2), partial(Gaussian, 0.3, 2), (ROWS, 4, 3), lambda: torch.randn(ROWS, 4, 2)
+        partial(smooth, 3, 2), partial(Gaussian, 0.3, 2), (ROWS, 4, 3), lambda: torch.randn(ROWS, 4, 2)
     ),
     "heteroscedastic": Problem(
         partial(normalized, 3, 2), HeteroscedasticGaussian, (ROWS, 3), lambda: torch.randn(ROWS, 1)
     ),
     "heteroscedastic, [B, 4, D]": Problem(
-        partial(MLP, 3, [5], 4), partial(HeteroscedasticGaussian, 2), (ROWS, 4, 3), lambda: torch.randn(ROWS, 4, 2)
+        partial(smooth, 3, 4), partial(HeteroscedasticGaussian, 2), (ROWS, 4, 3), lambda: torch.randn(ROWS, 4, 2)
     ),
-    "Student's t": Problem(partial(MLP, 3, [5], 1), StudentT, (ROWS, 3), lambda: torch.randn(ROWS, 1)),
+    "Student's t": Problem(partial(smooth, 3, 1), StudentT, (ROWS, 3), lambda: torch.randn(ROWS, 1)),
     "Poisson": Problem(
-        partial(MLP, 3, [5], 1),
+        partial(smooth, 3, 1),
         partial(Poisson, link="softplus"),
         (ROWS, 3),
         lambda: torch.randint(0, 9, (ROWS, 1)).float(),
     ),
     "negative binomial, [B, 4, D]": Problem(
-        partial(MLP, 3, [5], 2),
+        partial(smooth, 3, 2),
         partial(NegativeBinomial, num_targets=2, link="softplus"),
         (ROWS, 4, 3),
         lambda: torch.randint(0, 9, (ROWS, 4, 2)).float(),
     ),
-    "quantiles": Problem(partial(MLP, 3, [5], 3), Quantiles, (ROWS, 3), lambda: torch.randn(ROWS, 1)),
+    "quantiles": Problem(partial(smooth, 3, 3), Quantiles, (ROWS, 3), lambda: torch.randn(ROWS, 1)),
     "quantiles, [B, 4, D]": Problem(
-        partial(MLP, 3, [5], 8),
+        partial(smooth, 3, 8),
         partial(Quantiles, (0.1, 0.3, 0.5, 0.8), 2),
         (ROWS, 4, 3),
         lambda: torch.randn(ROWS, 4, 2),
     ),
     "categorical": Problem(
-        partial(MLP, 3, [5], 3), partial(Categorical, 3), (ROWS, 3), lambda: torch.randint(0, 3, (ROWS,))
+        partial(smooth, 3, 3), partial(Categorical, 3), (ROWS, 3), lambda: torch.randint(0, 3, (ROWS,))
     ),
     "Bernoulli": Problem(partial(normalized, 3, 1), Bernoulli, (ROWS, 3), lambda: torch.randint(0, 2, (ROWS,))),
     "categorical, [B, C, H, W]": Problem(
         partial(ImageNet, 3), partial(Categorical, 3), (ROWS, 2, 4, 4), spatial_labels(ROWS, 4, 4)
     ),
     "categorical, [B, H, W, F]": Problem(
-        partial(MLP, 3, [5], 3), partial(Categorical, 3, class_dim=-1), (ROWS, 2, 4, 3), spatial_labels(ROWS, 2, 4)
+        partial(smooth, 3, 3), partial(Categorical, 3, class_dim=-1), (ROWS, 2, 4, 3), spatial_labels(ROWS, 2, 4)
     ),
 }
 
@@ -287,7 +292,7 @@ class Case:
     def build(self, dtype: torch.dtype = torch.float32, **options: Any) -> UQMethod:
         """The method in training mode, with wide posteriors, fitted if it needs a fit."""
         method = self.method.make(self.backbone(), self.problem.likelihood(), **options).to(dtype)
-        randomise_posteriors(method.backbone)
+        randomize_posteriors(method.backbone)
         if isinstance(method, SWA | SWAG):
             collect_snapshots(method)
         if hasattr(method, "fit_posterior"):
@@ -362,5 +367,5 @@ def fail_in_forward(method: UQMethod) -> Any:
     def fail(*_: Any) -> None:
         raise RuntimeError("out of luck")
 
-    first = next(module for module in method.backbone.modules() if isinstance(module, nn.Linear | nn.Conv2d))
+    first = next(module for module in method.modules() if isinstance(module, nn.Linear | nn.Conv2d))
     return first.register_forward_pre_hook(fail)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import fit, loader, normal, quiet_trainer, randomise_posteriors
+from helpers import fit, loader, normal, quiet_trainer, randomize_posteriors
 from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.nn import functional as F
@@ -31,7 +31,7 @@ def method(alpha: float, **options: Any) -> AlphaDivergenceVI:
         num_mc_samples_train=options.pop("samples", 6),
         **options,
     )
-    randomise_posteriors(built.backbone)
+    randomize_posteriors(built.backbone)
     return built
 
 

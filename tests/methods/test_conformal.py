@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from helpers import loader, normal, quiet_trainer, randomise_posteriors
+from helpers import loader, normal, quiet_trainer, randomize_posteriors
 from method_cases import ImageNet
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -112,7 +112,7 @@ X, Y = normal(19, 3), normal(19, 2)
 
 def sampled() -> MeanFieldVI:
     method = MeanFieldVI(MLP(3, [4], 4), HeteroscedasticGaussian(2), num_mc_samples_test=6)
-    randomise_posteriors(method)
+    randomize_posteriors(method)
     return method
 
 

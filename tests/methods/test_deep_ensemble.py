@@ -19,9 +19,9 @@ from torch.testing import assert_close
 
 from lightning_vi import DeepEnsemble, Deterministic, Ensemble
 from lightning_vi.backbones import MLP
+from lightning_vi.core.members import reinitialized
 from lightning_vi.likelihoods import Categorical, Gaussian, HeteroscedasticGaussian, Likelihood, StudentT
 from lightning_vi.methods import deep_ensemble
-from lightning_vi.core.members import reinitialized
 
 M, N = 3, 22
 X, Y = normal(N, 3), normal(N, 1)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import fit, loader, randomise_posteriors
+from helpers import fit, loader, randomize_posteriors
 from linear_regression import Array, LinearRegression, random_features
 from method_cases import ImageNet
 from torch import Tensor, nn
@@ -96,7 +96,7 @@ def test_the_elbo_of_any_posterior_matches_its_closed_form(estimator: str) -> No
     problem = conjugate_problem(orthogonal=False)
     x, y = tensors(problem)
     method = linear_method(estimator=estimator, num_mc_samples_train=50)
-    randomise_posteriors(method)
+    randomize_posteriors(method)
     parts = list(zip(problem, *weights_of(method), strict=True))
     terms = [method.elbo(x, y, num_data=NUM_DATA) for _ in range(300)]
     kls, nlls = (np.array([getattr(term, name).item() for term in terms]) for name in ("kl", "nll"))
@@ -149,7 +149,7 @@ def test_gradients_match_finite_differences_on_common_noise(make: Any, estimator
         num_mc_samples_train=3,
         kl_weight=0.6,
     ).double()
-    randomise_posteriors(method)
+    randomize_posteriors(method)
 
     def objective() -> Tensor:
         method.noise.count = 0
@@ -175,7 +175,7 @@ def test_every_draw_of_the_objective_reaches_rho(estimator: str, monkeypatch: py
     """The log-likelihood of each draw alone has a gradient of rho."""
     x, y = torch.randn(5, 3), torch.randn(5, 2)
     method = linear_method(estimator=estimator, num_mc_samples_train=4, kl_weight=0.0)
-    randomise_posteriors(method)
+    randomize_posteriors(method)
     layer: Any = method.engine.modules[0]
     whole = method.likelihood.log_prob
     gradients = []

@@ -95,7 +95,7 @@ def test_every_form_of_the_input_trains_and_predicts(name: str, form: str) -> No
     torch.manual_seed(0)
     method = METHODS[name](network)
     data: DataLoader[Any] = DataLoader(Rows(make_input), batch_size=8, shuffle=True)
-    history = fit(method, data, max_epochs=30)
+    history = fit(method, data, max_epochs=15)
     assert history["train_nll"][-1] < history["train_nll"][0]
     ordered: DataLoader[Any] = DataLoader(Rows(make_input), batch_size=7)
     batches = quiet_trainer().predict(method, ordered)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import randomise_posteriors
+from helpers import randomize_posteriors
 from linear_regression import LinearRegression, random_features
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -94,7 +94,7 @@ def test_kl_is_the_expected_log_ratio(kind: Any, prior: Any) -> None:
     """Against densities at draws: the joint one by the change of variables, the prior's at the weights."""
     torch.manual_seed(0)
     method = kind(nn.Linear(3, 2), Gaussian(num_targets=2), prior=prior, num_data=10).double()
-    randomise_posteriors(method.backbone)
+    randomize_posteriors(method.backbone)
     for parameter in () if method.coupling is None else method.coupling.parameters():
         nn.init.normal_(parameter, std=0.5)
     layer: Any = method.backbone

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from helpers import loader, normal, quiet_trainer, randomise_posteriors
+from helpers import loader, normal, quiet_trainer, randomize_posteriors
 from method_cases import ImageNet
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -39,7 +39,7 @@ class Branching(nn.Module):
 
 def method(backbone: nn.Module, likelihood: Any = None, **options: Any) -> LastLayerVI:
     made = LastLayerVI(backbone, Gaussian(NOISE.tolist(), 2) if likelihood is None else likelihood, **options)
-    randomise_posteriors(made)
+    randomize_posteriors(made)
     return made
 
 

@@ -7,7 +7,7 @@ import pytest
 import scipy.special
 import scipy.stats
 import torch
-from helpers import History, loader, normal, quiet_trainer, randomise_posteriors
+from helpers import History, loader, normal, quiet_trainer, randomize_posteriors
 from lightning import LightningDataModule
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -58,7 +58,7 @@ def validated(method: UQMethod, data: Any) -> dict[str, float]:
 
 def regression_method() -> MeanFieldVI:
     method = MeanFieldVI(MLP(3, [4], 4), HeteroscedasticGaussian(2), num_mc_samples_test=S)
-    randomise_posteriors(method)
+    randomize_posteriors(method)
     method.likelihood.set_target_scaling(MEAN, STD)
     return method.eval()
 
@@ -95,7 +95,7 @@ def test_predictions_are_in_target_units_too() -> None:
 
 def test_classification_scores_the_mixture() -> None:
     method = MeanFieldVI(MLP(3, [4], 4), Categorical(4), num_mc_samples_test=S)
-    randomise_posteriors(method)
+    randomize_posteriors(method)
     log_probs = scipy.special.log_softmax(networks_outputs(method.eval()).double().numpy(), axis=-1)
     labels = LABELS.numpy()
     logged = validated(method, loader(X, LABELS))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import fit, loader, normal, quiet_trainer, randomise_posteriors
+from helpers import fit, loader, normal, quiet_trainer, randomize_posteriors
 from network_cases import EXAMPLES, Example, each_example, each_example_and_estimator
 from torch import Tensor
 
@@ -76,7 +76,7 @@ def quiet_dynamo(test: Any) -> Any:
 )
 def test_a_compiled_objective_is_the_same_objective(name: str) -> None:
     method, x, target = problem(EXAMPLES[name])
-    randomise_posteriors(method.backbone, high=0.4)
+    randomize_posteriors(method.backbone, high=0.4)
     gradients, losses = [], []
     for objective in (method.elbo, torch.compile(method.elbo, backend="eager")):
         method.noise.count = 0

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import randomise_posteriors
+from helpers import randomize_posteriors
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -43,7 +43,7 @@ def test_one_component_without_std_is_the_deterministic_network() -> None:
 def test_a_layer_with_scales_is_one_with_another_weight(make: Any, shape: tuple[int, ...], scales_bias: bool) -> None:
     layer, x = make().double(), torch.randn(shape).double()
     method = RankOneVI(layer, Gaussian(), stochastic_biases=scales_bias)
-    randomise_posteriors(method.backbone)
+    randomize_posteriors(method.backbone)
     converted: Any = method.backbone
     r, s = converted.input_scale_mu[0], converted.output_scale_mu[0]
     with torch.no_grad():
@@ -89,7 +89,7 @@ def test_the_divergence_is_the_mean_over_components_and_the_weights_have_a_prior
         nn.Linear(3, 2), HeteroscedasticGaussian(), num_components=4, weight_prior_std=0.5, num_data=20,
         prior=GaussianPrior(1.0, 0.3),
     )  # fmt: skip
-    randomise_posteriors(method.backbone)
+    randomize_posteriors(method.backbone)
     layer: Any = method.backbone
     stds = [nn.functional.softplus(rho) for rho in (layer.input_scale_rho, layer.output_scale_rho)]
     means = [layer.input_scale_mu, layer.output_scale_mu]

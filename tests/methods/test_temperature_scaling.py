@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import loader, normal, quiet_trainer, randomise_posteriors
+from helpers import loader, normal, quiet_trainer, randomize_posteriors
 from method_cases import ImageNet
 from torch import Tensor, nn
 from torch.distributions import Categorical as CategoricalDistribution
@@ -51,7 +51,7 @@ def test_one_logit_is_tempered_like_two() -> None:
 
 def method(num_samples: int = 6) -> MeanFieldVI:
     built = MeanFieldVI(MLP(3, [4], 4), Categorical(4), num_mc_samples_test=num_samples)
-    randomise_posteriors(built)
+    randomize_posteriors(built)
     return built
 
 

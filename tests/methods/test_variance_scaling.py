@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from helpers import loader, normal, quiet_trainer, randomise_posteriors
+from helpers import loader, normal, quiet_trainer, randomize_posteriors
 from torch import nn
 from torch.distributions import Normal
 from torch.testing import assert_close
@@ -32,7 +32,7 @@ def test_known_factors_are_recovered() -> None:
 
 def sampled(num_targets: int = 2) -> MeanFieldVI:
     method = MeanFieldVI(MLP(3, [4], 2 * num_targets), HeteroscedasticGaussian(num_targets), num_mc_samples_test=6)
-    randomise_posteriors(method)
+    randomize_posteriors(method)
     return method
 
 
@@ -111,7 +111,7 @@ def test_positions_share_their_targets_factor_and_add_up() -> None:
 
 def test_a_closed_form_is_scaled_too() -> None:
     method = LastLayerVI(MLP(3, [4], 2), Gaussian([0.3, 1.7], num_targets=2))
-    randomise_posteriors(method)
+    randomize_posteriors(method)
     calibrated = calibrate(method)
     prediction = calibrated.predict(X)
     (logged,) = quiet_trainer().test(calibrated, loader(X, Y), verbose=False)

@@ -37,6 +37,9 @@ class ProbitPredictive(Predictive):
         self.logits = logits / (1 + math.pi / 8 * scale * variance).sqrt()
         self.sampled = SampledPredictive(likelihood, run)
 
+    def keep(self) -> None:  # noqa: D102
+        self.sampled.keep()
+
     def prediction(self, *, return_samples: bool = False) -> Prediction:  # noqa: D102
         sampled = self.sampled.prediction(return_samples=return_samples)
         if return_samples:

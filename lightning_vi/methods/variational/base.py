@@ -6,9 +6,9 @@ from typing import Any, Literal, Self, TypedDict
 import torch
 from torch import Tensor, nn
 
+from lightning_vi.arguments import check_at_least
 from lightning_vi.conversion import ConversionReport, ModuleSelector, convert
 from lightning_vi.core import LRSchedulerFactory, OptimizerFactory, Predictor, UQMethod, default_optimizer
-from lightning_vi.core.arguments import check_at_least
 from lightning_vi.core.hyperparameters import is_plain
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.objectives import ObjectiveTerms, negative_elbo
@@ -228,7 +228,10 @@ class VariationalMethod(UQMethod):
             likelihood = backbone.likelihood if likelihood is None else likelihood
             networks = backbone.trained_networks()
             if len(networks) != 1:
-                raise TypeError(f"backbone must have one network, but {type(backbone).__name__} has {len(networks)}")
+                name = type(backbone).__name__
+                raise TypeError(
+                    f"backbone must have one network, but {name} has {len(networks)}: give one of its members"
+                )
             backbone = networks[0]
         if likelihood is None:
             raise TypeError("likelihood is needed where backbone is no fitted method")
