@@ -83,7 +83,8 @@ def draw() -> Figure:
     level = levels(graph)
     rows = [[room for room in graph if level[room] == number] for number in range(1, max(level.values()) + 1)]
     x = columns(rows, graph)
-    figure = Figure(figsize=(9, 6.5))
+    width = min(0.12, 0.92 / max(map(len, rows)))
+    figure = Figure(figsize=(10, 6.5))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, 1), ylim=(0.4, len(rows) + 0.6))
     axes.axis("off")
@@ -91,8 +92,9 @@ def draw() -> Figure:
         axes.plot([x[room], x[target]], [level[room] - 0.25, level[target] + 0.25], color="#9aa4ae", lw=0.8, zorder=1)
     for room in graph:
         box = FancyBboxPatch(
-            (x[room] - 0.06, level[room] - 0.2),
-            *(0.12, 0.4),
+            (x[room] - width / 2, level[room] - 0.2),
+            width,
+            0.4,
             boxstyle="round,pad=0.004",
             facecolor=COLORS.get(room, "#eef1f4"),
             edgecolor="#5b6670",
