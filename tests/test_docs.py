@@ -1,7 +1,9 @@
 """The Python code in the README and the documentation runs."""
 
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -21,7 +23,9 @@ def test_documented_code_runs(page: Path, tmp_path: Path, monkeypatch: pytest.Mo
     code = code.replace("max_epochs=150", "max_epochs=2, enable_progress_bar=False").replace(
         "burnin_epochs=20", "burnin_epochs=1"
     )
-    exec(compile(code, str(page), "exec"), {})
+    module = ModuleType(f"page_{page.stem}")
+    monkeypatch.setitem(sys.modules, module.__name__, module)  # where pickle looks for the classes of a page
+    exec(compile(code, str(page), "exec"), vars(module))
 
 
 PREPARATION = {
@@ -30,7 +34,6 @@ import torch
 network, loss_function, num_data = torch.nn.Linear(2, 1), torch.nn.functional.mse_loss, 100
 batches = [(torch.ones(4, 2), torch.zeros(4, 1))] * 2
 """,
-    "quickstart.md": "",
     "methods.md": """
 from torch import nn
 from lightning_vi import MeanFieldVI
