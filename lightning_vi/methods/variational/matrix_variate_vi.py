@@ -24,7 +24,7 @@ symbol              argument
 =================== =========================================================================
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Unpack
 
 import torch
@@ -61,34 +61,50 @@ class MatrixVariateCoupling(NoiseCoupling):
         super().__init__()
         self.sizes = [shape.numel() for shape in shapes]
         self.num_noise = sum(self.sizes)
-        matrices = {index: (shape[0], shape[1:].numel()) for index, shape in enumerate(shapes) if len(shape) > 1}
-        needed = sum(o**2 + i**2 for o, i in matrices.values()) * torch.get_default_dtype().itemsize / 2**20
+        self.matrices = {index: (shape[0], shape[1:].numel()) for index, shape in enumerate(shapes) if len(shape) > 1}
+        needed = sum(o**2 + i**2 for o, i in self.matrices.values()) * torch.get_default_dtype().itemsize / 2**20
         if needed > max_mebibytes:
-            widest = max(matrices.values(), key=max)
+            widest = max(self.matrices.values(), key=max)
             raise ValueError(
-                f"row and column covariances of {len(matrices)} weight matrices, the widest of shape {list(widest)}, "
-                f"need {needed:.0f} MiB, but max_mebibytes={max_mebibytes:g}: select fewer modules by "
+                f"row and column covariances of {len(self.matrices)} weight matrices, the widest of shape "
+                f"{list(widest)}, need {needed:.0f} MiB, but max_mebibytes={max_mebibytes:g}: select fewer modules by "
                 "stochastic_module_names, or raise it"
             )
-        self.positions = list(matrices)
-        self.rows = nn.ParameterList(torch.zeros(o, o) for o, _ in matrices.values())
-        self.columns = nn.ParameterList(torch.zeros(i, i) for _, i in matrices.values())
+        self.rows = _factors({index: o for index, (o, _) in self.matrices.items()})
+        self.columns = _factors({index: i for index, (_, i) in self.matrices.items()})
         self.register_buffer("one", torch.ones(()), persistent=False)
 
     def forward(self, noise: Tensor) -> Tensor:  # noqa: D102
         parts = list(noise.to(self.one).split_with_sizes(self.sizes, 1))
-        for position, rows, columns in zip(self.positions, self.rows, self.columns, strict=True):
-            part = parts[position].view(len(noise), len(rows), len(columns))
-            part = part + part @ columns.tril(-1).T
-            parts[position] = (part + rows.tril(-1) @ part).flatten(1)
+        for index, shape in self.matrices.items():
+            part = parts[index].view(len(noise), *shape)
+            if str(index) in self.columns:
+                part = part + part @ self.columns[str(index)].tril(-1).T
+            if str(index) in self.rows:
+                part = part + self.rows[str(index)].tril(-1) @ part
+            parts[index] = part.flatten(1)
         return torch.cat(parts, 1)
 
     def marginals(self) -> tuple[Tensor, Tensor]:  # noqa: D102
         scales = [self.one.expand(size) for size in self.sizes]
-        for position, rows, columns in zip(self.positions, self.rows, self.columns, strict=True):
-            scales[position] = torch.outer(_row_lengths(rows), _row_lengths(columns)).flatten()
-        scale = torch.cat(scales)
-        return scale, scale.log().sum()
+        for index, shape in self.matrices.items():
+            scale = scales[index].view(shape)
+            if str(index) in self.columns:
+                scale = scale * _row_lengths(self.columns[str(index)])
+            if str(index) in self.rows:
+                scale = scale * _row_lengths(self.rows[str(index)]).unsqueeze(1)
+            scales[index] = scale.flatten()
+        joined = torch.cat(scales)
+        return joined, joined.log().sum()
+
+
+def _factors(sizes: Mapping[int, int]) -> nn.ParameterDict:
+    """Entries below the diagonals, by index of the tensor; a 1 x 1 factor has none."""
+    return nn.ParameterDict({str(index): torch.zeros(size, size) for index, size in sizes.items() if size > 1})
+
+
+def _row_lengths(lower: Tensor) -> Tensor:
+    return (1 + lower.tril(-1).square().sum(1)).sqrt()
 
 
 class MatrixVariateVI(VariationalMethod):
@@ -114,7 +130,7 @@ class MatrixVariateVI(VariationalMethod):
         >>> from lightning_vi.backbones import MLP
         >>> from lightning_vi.likelihoods import HeteroscedasticGaussian
         >>> method = MatrixVariateVI(MLP(1, [50], 2), HeteroscedasticGaussian())
-        >>> [rows.shape for rows in method.coupling.rows]
+        >>> [rows.shape for rows in method.coupling.rows.values()]
         [torch.Size([50, 50]), torch.Size([2, 2])]
     """
 
@@ -134,7 +150,3 @@ class MatrixVariateVI(VariationalMethod):
 
     def make_coupling(self, shapes: Sequence[torch.Size]) -> MatrixVariateCoupling:  # noqa: D102
         return MatrixVariateCoupling(shapes, self.max_mebibytes)
-
-
-def _row_lengths(lower: Tensor) -> Tensor:
-    return (1 + lower.tril(-1).square().sum(1)).sqrt()
