@@ -37,7 +37,7 @@ WITH_SOFTPLUS = {"VBLL", "Laplace", "SNGP"}
 class LogVarianceGaussian(HeteroscedasticGaussian):
     """The sampler's observation model: the second output is the log variance, clipped."""
 
-    def standardised_moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+    def standardized_moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation."""
         return outputs[..., :1], torch.exp(0.5 * outputs[..., 1:].clamp(-12.0, 6.0))
 

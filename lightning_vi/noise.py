@@ -1,4 +1,4 @@
-"""Random numbers that belong to a method and leave the global random state alone."""
+"""Random numbers that are independent of the global random state."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ _GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # as a signed number
 def mix_seed(*parts: int) -> int:
     """A seed that depends on every one of several integers and on their order.
 
-    The finaliser of SplitMix64 (Steele et al., 2014), folded over the parts.
+    The finalizer of SplitMix64 (Steele et al., 2014), folded over the parts.
 
     Args:
         *parts: Any integers.
@@ -35,14 +35,14 @@ def mix_seed(*parts: int) -> int:
 
 
 def antithetic_pairs(noise: Tensor, num_samples: int) -> Tensor:
-    """Each vector of noise, followed by its negative.
+    """Noise vectors, each followed by its negative.
 
     Args:
         noise: Shape [ceil(S / 2), ...].
         num_samples: S.
 
     Returns:
-        Shape [S, ...]; the last one has no partner if S is odd.
+        Shape [S, ...]; the last vector has no partner if S is odd.
 
     Example:
         >>> antithetic_pairs(torch.tensor([[1.0], [2.0]]), num_samples=3).flatten()
@@ -52,14 +52,14 @@ def antithetic_pairs(noise: Tensor, num_samples: int) -> Tensor:
 
 
 def sample_noise(seed: int, first: int, stop: int, size: int, *, antithetic: bool = False) -> Tensor:
-    """Standard normal vectors that depend on the seed and each sample's index alone.
+    """Standard normal vectors that depend only on the seed and each sample's index.
 
-    They are drawn on the CPU, so that one seed means the same numbers on every device.
+    They are drawn on the CPU, so that one seed gives the same numbers on every device.
 
     Args:
         seed: Which family of vectors.
         first: Index of the first vector.
-        stop: Index behind the last one.
+        stop: Index after the last one.
         size: Length of each vector.
         antithetic: Whether each vector of odd index is the negative of the one before.
 
@@ -82,14 +82,14 @@ def sample_noise(seed: int, first: int, stop: int, size: int, *, antithetic: boo
 
 
 def row_uniforms(rows: Sequence[Tensor], num_places: int = 1) -> Tensor:
-    """Numbers spread uniformly over [0, 1) that depend on the values of a row alone.
+    """Uniform numbers in [0, 1) that depend only on the values of a row.
 
     Equal rows have equal numbers, in every batch and on every device. Floating-point values are taken in float32 and
-    hashed bit by bit with the finaliser of SplitMix64 (Steele et al., 2014).
+    hashed bit by bit with the finalizer of SplitMix64 (Steele et al., 2014).
 
     Args:
-        rows: Tensors of shape [B, ...], which make up the rows together.
-        num_places: P, how many numbers each row has.
+        rows: Tensors of shape [B, ...], which together make up the rows.
+        num_places: P, the number of numbers for each row.
 
     Returns:
         Shape [B, P], float32.
@@ -101,23 +101,23 @@ def row_uniforms(rows: Sequence[Tensor], num_places: int = 1) -> Tensor:
         (True, False)
     """
     columns = torch.cat([_bits(tensor).reshape(len(tensor), -1) for tensor in rows], dim=1)
-    digest = _finalise(columns + _GOLDEN * _counted(columns)).sum(1, keepdim=True)
+    digest = _finalize(columns + _GOLDEN * _counted(columns)).sum(1, keepdim=True)
     places = digest.new_zeros(1, num_places)
-    numbers = _finalise(digest + _GOLDEN * _counted(places))
+    numbers = _finalize(digest + _GOLDEN * _counted(places))
     return ((numbers >> 40) & (2**24 - 1)).to(torch.float32) / 2**24
 
 
 def _bits(tensor: Tensor) -> Tensor:
     if not tensor.is_floating_point():
         return tensor.long()
-    return (tensor.float() + 0.0).view(torch.int32).long()  # there is but one zero
+    return (tensor.float() + 0.0).view(torch.int32).long()  # maps -0.0 to 0.0
 
 
 def _counted(columns: Tensor) -> Tensor:
     return torch.arange(1, columns.shape[1] + 1, device=columns.device)
 
 
-def _finalise(state: Tensor) -> Tensor:
+def _finalize(state: Tensor) -> Tensor:
     for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
         state = (state ^ ((state >> shift) & (2 ** (64 - shift) - 1))) * factor
     return state ^ ((state >> 31) & (2**33 - 1))
@@ -125,11 +125,11 @@ def _finalise(state: Tensor) -> Tensor:
 
 @contextmanager
 def private_random_state(seed: int, device: torch.device) -> Iterator[None]:
-    """Runs its body on a random state of its own and puts the global one back, also after an exception.
+    """Runs its body on a private random state and restores the global one, also after an exception.
 
     Args:
-        seed: Where the body's random numbers start.
-        device: Its random state is replaced besides the CPU's.
+        seed: Seed of the body's random numbers.
+        device: Device whose random state is replaced in addition to the CPU's.
     """
     generators = [torch.default_generator, *_device_generators(device)]
     states = [generator.get_state() for generator in generators]
@@ -152,10 +152,10 @@ def _device_generators(device: torch.device) -> list[torch.Generator]:
 
 
 class NoiseStream(nn.Module):
-    """A counted sequence of random states, different on every rank and part of the state dictionary.
+    """Sequence of random states that differs between ranks and is part of the state dictionary.
 
     Args:
-        seed: Where the sequence starts; by default the global seed, of which nothing is used up.
+        seed: Start of the sequence; by default the global seed, without advancing the global random state.
 
     Example:
         >>> stream = NoiseStream(seed=1)
@@ -178,7 +178,7 @@ class NoiseStream(nn.Module):
 
         Args:
             rank: The process's index in distributed training.
-            device: Where random numbers are needed.
+            device: Device on which random numbers are drawn.
         """
         self.count += 1
         with private_random_state(mix_seed(self.seed, rank, self.count), device):

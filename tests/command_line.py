@@ -1,4 +1,4 @@
-"""The console script, run inside a test, and small configurations for it."""
+"""Helpers that run the console script inside a test, and small configurations for it."""
 
 import sys
 import warnings
@@ -25,12 +25,13 @@ each_method = pytest.mark.parametrize("method", METHODS, ids=lambda method: meth
 
 def write_config(folder: Path, method: type[UQMethod] = MeanFieldVI, **options: Any) -> str:
     """Writes a configuration of a short fit to a few points, and returns its path."""
+    options = {**METHODS.get(method, {}), **options}
     backbone = {"class_path": "MLP", "init_args": {"n_inputs": 1, "n_hidden": [8], "n_outputs": 2}}
     config = {
         "seed_everything": 3,
         "model": {
             "class_path": f"lightning_vi.{method.__name__}",
-            "init_args": {"backbone": backbone, "likelihood": "HeteroscedasticGaussian", **METHODS[method], **options},
+            "init_args": {"backbone": backbone, "likelihood": "HeteroscedasticGaussian", **options},
         },
         "data": {"class_path": "ToyHeteroscedasticDataModule", "init_args": {"n_points": 60, "num_workers": 0}},
         "trainer": {
@@ -52,7 +53,7 @@ def run_command_line(monkeypatch: pytest.MonkeyPatch, *args: str) -> trainer.Tra
     """Runs `lightning-vi` with these arguments, and returns what it built."""
     built: list[trainer.TrainerCLI] = []
     original = trainer.run_trainer
-    # Lightning calls functions that jsonargparse has given new names, also when it loads a checkpoint later.
+    # Lightning calls functions that jsonargparse has renamed, also when it loads a checkpoint later.
     monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     with monkeypatch.context() as patch:
         patch.setattr(sys, "argv", ["lightning-vi"])

@@ -71,6 +71,15 @@ def fit(method: LightningModule, data: Any, ckpt_path: Any = None, **options: An
     return history.values
 
 
+@torch.no_grad()
+def metric_inputs(predictor: Any, x: Tensor, target: Tensor) -> dict[str, Any]:
+    """Inputs of the metrics for a batch, as in a test step."""
+    predictor.eval()
+    predictive = predictor.predictive_distribution(x, predictor.num_mc_samples_test, predictor.noise.seed)
+    inputs: dict[str, Any] = predictive.metric_inputs(target)
+    return inputs
+
+
 def normal(*shape: int) -> Tensor:
     """Standard normal data that depend on the shape alone."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))

@@ -1,4 +1,4 @@
-"""The console script: its help, what it says to wrong input, and what a configuration may hold."""
+"""The console script: help, messages about wrong input, and configurations."""
 
 import subprocess
 import sys
@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from command_line import each_method, run_command_line, write_config
+from helpers import quiet_trainer
 from torch.optim import SGD
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
-from lightning_vi import Deterministic
+from lightning_vi import Deterministic, Laplace, MeanFieldVI
 from lightning_vi.backbones import MLP
 from lightning_vi.cli import main, trainer
+from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.likelihoods import HeteroscedasticGaussian
 from lightning_vi.methods import UQMethod
 
@@ -96,26 +99,102 @@ def test_a_wrong_value_is_explained(argument: str, said: str, message_of: Callab
     assert said in message_of("fit", "--config", write_config(tmp_path), argument)
 
 
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "--model.num_mc_samples_train=0",
+        "--model.likelihood.num_targets=2",
+        "--data.batch_size=0",
+        "--ckpt_path=missing.ckpt",
+    ],
+)
+def test_a_message_about_wrong_input_is_one_line(argument: str, message_of: Callable[..., str], tmp_path: Path) -> None:
+    message = message_of("fit", "--config", write_config(tmp_path), argument)
+    assert message.startswith("lightning-vi fit: error: ")
+    assert message.count("\n") == 1
+    assert message.endswith("\n")
+
+
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])
-def test_an_untrained_network_is_refused(command: str, message_of: Callable[..., str], tmp_path: Path) -> None:
-    assert "--ckpt_path must name" in message_of(command, "--config", write_config(tmp_path))
-
-
-def test_a_file_in_the_way_of_the_demo_is_explained(message_of: Callable[..., str], tmp_path: Path) -> None:
-    (tmp_path / "outputs").write_text("")
-    assert "File exists" in message_of("demo", "--output-dir", str(tmp_path / "outputs"))
-
-
-@pytest.mark.parametrize("error", [RuntimeError("out of memory"), ValueError("not about the input")])
-def test_an_error_that_the_input_does_not_explain_keeps_its_traceback(
-    error: Exception, monkeypatch: pytest.MonkeyPatch
+def test_a_command_that_needs_a_checkpoint_requires_one(
+    command: str, message_of: Callable[..., str], tmp_path: Path
 ) -> None:
+    message = message_of(command, "--config", write_config(tmp_path))
+    assert message == f"lightning-vi {command}: error: --ckpt_path must name the checkpoint of a fit\n"
+
+
+def test_an_unfitted_method_is_explained(message_of: Callable[..., str], tmp_path: Path) -> None:
+    layers = {"stochastic_module_names": [-1]}
+    unfitted = Laplace(MLP(1, [8], 2), HeteroscedasticGaussian(), **layers)
+    trainer = quiet_trainer()
+    trainer.strategy.connect(unfitted)
+    trainer.save_checkpoint(tmp_path / "unfitted.ckpt")
+    config = write_config(tmp_path, Laplace, **layers)
+    message = message_of("test", "--config", config, "--ckpt_path", str(tmp_path / "unfitted.ckpt"))
+    assert message.startswith("lightning-vi test: error: Laplace cannot predict before it is fitted")
+
+
+def test_a_file_at_the_output_folder_of_the_demo_is_explained(message_of: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "outputs").write_text("")
+    message = message_of("demo", "--output-dir", str(tmp_path / "outputs"))
+    assert message.startswith("lightning-vi demo: error: ")
+    assert "File exists" in message
+
+
+def raise_from(error: Exception, cause: Exception) -> None:
+    raise error from cause
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (InputValueError("about the input"), KeyError("not about the input")),
+        (RuntimeError("not about the input"), InputTypeError("about the input")),
+    ],
+)
+def test_an_input_error_is_found_in_a_chain_of_causes(
+    error: Exception, cause: Exception, message_of: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightning_vi.demo.run_demo", lambda *args, **options: raise_from(error, cause))
+    assert message_of("demo") == "lightning-vi demo: error: about the input\n"
+
+
+def test_a_bug_in_a_method_keeps_its_traceback(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(MeanFieldVI, "training_step", lambda *args: torch.randperm(3).view(2, 2))
+    with pytest.raises(RuntimeError, match="is invalid for input of size 3"):
+        run("fit", "--config", write_config(tmp_path))
+    assert "error:" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("out of memory"), ValueError("not about the input"), TypeError("not about the input")]
+)
+def test_an_error_of_another_class_keeps_its_traceback(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(args: Any) -> None:
         raise error
 
     monkeypatch.setattr(trainer, "run_trainer", fail)
-    with pytest.raises(type(error), match=str(error)):
+    with pytest.raises(type(error), match=str(error)) as raised:
         main(["fit"])
+    assert raised.value is error
+
+
+def test_exit_status_of_the_process(tmp_path: Path) -> None:
+    def run_process(code: str) -> subprocess.CompletedProcess[str]:
+        start = "import lightning_vi.demo\nfrom lightning_vi.cli import main\n"
+        return subprocess.run([sys.executable, "-c", start + code], capture_output=True, text=True, check=False)
+
+    (tmp_path / "outputs").write_text("")
+    wrong_input = run_process(f"main(['demo', '--output-dir', {str(tmp_path / 'outputs')!r}])")
+    assert wrong_input.returncode == 2
+    assert len(wrong_input.stderr.splitlines()) == 1
+
+    bug = run_process("lightning_vi.demo.run_demo = lambda *args, quick: int('x')\nmain(['demo'])")
+    assert bug.returncode == 1
+    assert bug.stderr.startswith("Traceback")
+    assert "ValueError: invalid literal" in bug.stderr
 
 
 @each_method
@@ -137,7 +216,7 @@ def test_optimizer_and_scheduler_come_from_the_config(run: Run, tmp_path: Path) 
     assert built.param_groups[0]["lr"] == pytest.approx(0.25 * 0.1**2)
 
 
-def test_a_scheduler_may_watch_a_metric(run: Run, tmp_path: Path) -> None:
+def test_a_scheduler_can_monitor_a_metric(run: Run, tmp_path: Path) -> None:
     init_args = {"monitor": "val_nll", "patience": 0}
     scheduler = {"class_path": "lightning.pytorch.cli.ReduceLROnPlateau", "init_args": init_args}
     (built,) = run("fit", "--config", write_config(tmp_path, lr_scheduler=scheduler)).trainer.lr_scheduler_configs
@@ -152,7 +231,7 @@ def test_the_default_optimizer_is_that_of_python(run: Run, tmp_path: Path) -> No
     assert from_config.defaults == from_python.defaults
 
 
-def test_the_demo_gets_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_of_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
     monkeypatch.setattr("lightning_vi.demo.run_demo", lambda *args, **options: calls.append((args, options)))
     main(["demo"])
@@ -160,7 +239,7 @@ def test_the_demo_gets_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calls == [((Path("outputs"),), {"quick": False}), ((Path("elsewhere"),), {"quick": True})]
 
 
-def test_the_demo_does_without_lightning_cli() -> None:
+def test_the_demo_does_not_import_lightning_cli() -> None:
     code = (
         "import sys, lightning_vi.demo\nfrom lightning_vi.cli import main\nlightning_vi.demo.run_demo = print\n"
         "try:\n    main(['demo', '--help'])\nexcept SystemExit:\n    print('lightning.pytorch.cli' in sys.modules)"

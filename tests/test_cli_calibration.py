@@ -34,7 +34,7 @@ MOONS = {"class_path": "TwoMoonsDataModule", "init_args": {"n_points": 300}}
 
 
 class CommandLine:
-    """Runs commands in a folder of their own."""
+    """Runs commands in a temporary folder."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.monkeypatch = folder, monkeypatch
@@ -116,7 +116,7 @@ def test_a_checkpoint_from_the_command_line_loads_from_its_path_alone(run: Comma
     assert not torch.equal(loaded.predict(x).mean, fitted.model.predict(x).mean)
 
 
-def test_an_untrained_method_is_warned_of(run: CommandLine) -> None:
+def test_an_untrained_method_is_a_warning(run: CommandLine) -> None:
     with pytest.warns(UserWarning, match="MeanFieldVI is calibrated, but it has not been trained"):
         run("fit", "--config", run.config(*wrapped("TemperatureScaling", CLASSIFIER, MOONS)))
 
@@ -146,8 +146,8 @@ CALIBRATIONS = [path for path in sorted(CONFIGS.rglob("*.yaml")) if "method_chec
 
 
 @pytest.mark.parametrize("path", CALIBRATIONS, ids=lambda path: path.stem)
-def test_a_configuration_has_method_and_data_of_the_fit_that_it_names(path: Path) -> None:
-    """So that its checkpoint fits, and no calibration datum was trained on."""
+def test_a_calibration_has_the_method_and_data_of_the_fit_that_it_names(path: Path) -> None:
+    """Then the checkpoint fits the method, and calibration data and training data are disjoint."""
     first, second = re.findall(r"lightning-vi fit --config configs/(\S+)", path.read_text())
     assert CONFIGS / second == path
     fit, calibration = yaml.safe_load((CONFIGS / first).read_text()), yaml.safe_load(path.read_text())

@@ -1,4 +1,4 @@
-"""Checkpoints that the console script writes, and those that it reads."""
+"""Checkpoints that the console script writes and reads."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -54,14 +54,16 @@ def assert_same_predictions(first: UQMethod, second: UQMethod) -> None:
 
 
 @each_method
-def test_one_from_the_command_line_loads_from_its_path_alone(method: type[UQMethod], run: Run, tmp_path: Path) -> None:
+def test_a_checkpoint_from_the_command_line_loads_from_its_path_alone(
+    method: type[UQMethod], run: Run, tmp_path: Path
+) -> None:
     cli = run("fit", "--config", write_config(tmp_path, method))
     loaded = method.load_from_checkpoint(checkpoint_of(cli), weights_only=True)
     assert type(loaded) is method
     assert_same_predictions(loaded, cli.model)
 
 
-def test_one_from_the_command_line_brings_all_arguments_back(run: Run, tmp_path: Path) -> None:
+def test_a_checkpoint_from_the_command_line_restores_all_arguments(run: Run, tmp_path: Path) -> None:
     optimizer = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.25}}
     cli = run("fit", "--config", write_config(tmp_path, optimizer=optimizer, kl_weight=0.5))
     loaded = MeanFieldVI.load_from_checkpoint(checkpoint_of(cli), weights_only=True)
@@ -70,7 +72,7 @@ def test_one_from_the_command_line_brings_all_arguments_back(run: Run, tmp_path:
     assert torch.equal(loaded.engine.kl(), cli.model.engine.kl())
 
 
-def test_one_from_the_command_line_fits_a_method_built_in_python(run: Run, tmp_path: Path) -> None:
+def test_weights_from_the_command_line_load_into_a_method_built_in_python(run: Run, tmp_path: Path) -> None:
     cli = run("fit", "--config", write_config(tmp_path, LastLayerVI))
     rebuilt = LastLayerVI(MLP(1, [8], 2), HeteroscedasticGaussian(), **SAMPLES)
     rebuilt.load_state_dict(torch.load(checkpoint_of(cli), weights_only=True)["state_dict"])
@@ -78,7 +80,7 @@ def test_one_from_the_command_line_fits_a_method_built_in_python(run: Run, tmp_p
 
 
 @each_method
-def test_one_from_python_loads_with_network_and_likelihood(method: type[UQMethod], tmp_path: Path) -> None:
+def test_a_checkpoint_from_python_loads_with_network_and_likelihood(method: type[UQMethod], tmp_path: Path) -> None:
     path = tmp_path / "python.ckpt"
     fitted = save_from_python(method, path)
     assert not PARTS & torch.load(path, weights_only=True)["hyper_parameters"].keys()
@@ -90,13 +92,13 @@ def test_one_from_python_loads_with_network_and_likelihood(method: type[UQMethod
 
 
 @each_method
-def test_one_from_python_serves_the_command_line(method: type[UQMethod], run: Run, tmp_path: Path) -> None:
+def test_a_checkpoint_from_python_works_on_the_command_line(method: type[UQMethod], run: Run, tmp_path: Path) -> None:
     fitted = save_from_python(method, tmp_path / "python.ckpt")
     cli = run("test", "--config", write_config(tmp_path, method), "--ckpt_path", str(tmp_path / "python.ckpt"))
     assert_same_predictions(cli.model, fitted)
 
 
-def test_the_configuration_goes_before_the_hyperparameters_of_a_checkpoint(run: Run, tmp_path: Path) -> None:
+def test_the_configuration_overrides_the_hyperparameters_of_a_checkpoint(run: Run, tmp_path: Path) -> None:
     config = write_config(tmp_path)
     checkpoint = checkpoint_of(run("fit", "--config", config))
     cli = run("test", "--config", config, "--ckpt_path", checkpoint, "--model.num_mc_samples_test=7")
@@ -121,7 +123,7 @@ def test_scores_and_predictions_are_those_of_the_fitted_method(run: Run, tmp_pat
         assert written[column].to_numpy() == pytest.approx(prediction[column][:, 0].numpy(), rel=1e-4, abs=1e-6)
 
 
-def test_a_fit_goes_on_from_a_checkpoint(run: Run, tmp_path: Path) -> None:
+def test_a_fit_resumes_from_a_checkpoint(run: Run, tmp_path: Path) -> None:
     config = write_config(tmp_path)
     checkpoint = checkpoint_of(run("fit", "--config", config))
     resumed = run("fit", "--config", config, "--ckpt_path", checkpoint, "--trainer.max_epochs=3")
@@ -135,4 +137,4 @@ def test_logged_hyperparameters_are_plain(run: Run, tmp_path: Path) -> None:
     logged = yaml.safe_load((tmp_path / "run" / "version_0" / "hparams.yaml").read_text())
     assert logged.keys() >= PARTS
     assert logged["backbone"]["init_args"]["n_hidden"] == [8]
-    assert logged["optimizer"] == "lightning_vi.methods.optimizers.default_optimizer"
+    assert logged["optimizer"] == "lightning_vi.core.optimizers.default_optimizer"

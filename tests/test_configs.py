@@ -1,14 +1,20 @@
-"""Every configuration file of the repository runs through the command line."""
+"""Each configuration file of the repository runs from the command line, and each method has one."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from command_line import run_command_line
+from lightning import LightningModule
+
+import lightning_vi
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
+# A base class, and a method that is built from fitted methods.
+WITHOUT_CONFIG = {"lightning_vi.VariationalMethod", "lightning_vi.Ensemble"}
 each_config = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONFIGS)))
 
 
@@ -27,7 +33,7 @@ def test_fits_two_steps(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 @each_config
-def test_has_a_seed_and_folders_of_its_own(path: Path) -> None:
+def test_has_a_seed_and_separate_output_folders(path: Path) -> None:
     config = load(path)
     name = path.relative_to(CONFIGS).with_suffix("").as_posix()
     assert isinstance(config["seed_everything"], int)
@@ -35,18 +41,11 @@ def test_has_a_seed_and_folders_of_its_own(path: Path) -> None:
     assert config["prediction_writer"]["output_dir"] == f"outputs/{name}"
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "regression/mean_field_vi",
-        "regression/last_layer_vi",
-        "regression/deterministic",
-        "regression/mean_variance_estimation",
-        "regression/diabetes_mean_field_vi",
-        "classification/mean_field_vi",
-        "classification/last_layer_vi",
-        "classification/deterministic",
-    ],
-)
-def test_the_method_has_a_config(name: str) -> None:
-    assert CONFIGS / f"{name}.yaml" in FILES
+def test_each_method_has_a_config() -> None:
+    configured = {load(path)["model"]["class_path"] for path in FILES}
+    concrete = {
+        f"lightning_vi.{name}"
+        for name, kind in ((name, getattr(lightning_vi, name)) for name in lightning_vi.__all__)
+        if issubclass(kind, LightningModule) and not inspect.isabstract(kind)
+    }
+    assert concrete - configured <= WITHOUT_CONFIG

@@ -1,4 +1,4 @@
-"""Which parameters become stochastic, and how they are drawn, where the user has a say or torch has a quirk."""
+"""Conversion options, and modules that need special treatment."""
 
 from typing import Any
 
@@ -35,13 +35,15 @@ def names_of(selectors: list[Any]) -> set[str]:
         ([lambda name, _: name == "inner", "norm"], {"inner.0", "inner.2", "norm"}),
     ],
 )
-def test_classes_and_predicates(selectors: list[Any], expected: set[str]) -> None:
+def test_selection_by_class_and_predicate(selectors: list[Any], expected: set[str]) -> None:
     assert names_of(selectors) == expected
 
 
 @pytest.mark.parametrize(
     ("selectors", "message"),
     [
+        (["head", "hed"], r"'hed' matches no module .*'inner', 'inner.0', .*'head'"),
+        (["inner.1"], "'inner.1' matches no module with parameters"),
         ([nn.Conv2d], r"Conv2d'> matches no module with parameters; the modules are \['inner', 'inner.0'"),
         ([lambda *_: False], "matches no module with parameters"),
         ([4], r"index 4 is out of range for the 4 layers .*'inner.0', 'inner.2', 'norm', 'head'"),
@@ -53,12 +55,12 @@ def test_classes_and_predicates(selectors: list[Any], expected: set[str]) -> Non
         ([], "leaves nothing stochastic"),
     ],
 )
-def test_selectors_that_choose_nothing_are_errors(selectors: Any, message: str) -> None:
+def test_selectors_without_a_match_raise(selectors: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         convert(Block(), selectors)
 
 
-def test_biases_may_stay_deterministic() -> None:
+def test_deterministic_biases() -> None:
     network = nn.Sequential(nn.Linear(2, 3), nn.LSTM(3, 2), nn.MultiheadAttention(2, 1))
     converted, report = convert(network, stochastic_biases=False)
     labels = [name.rpartition(".")[2] for name, _ in converted.named_parameters()]
@@ -66,11 +68,11 @@ def test_biases_may_stay_deterministic() -> None:
     assert {"bias", "bias_ih_l0", "bias_hh_l0", "in_proj_bias"} <= set(labels)
     assert {"weight_mu", "weight_ih_l0_mu", "in_proj_weight_mu"} <= set(labels)
     assert report.modules[0].reason == "selected; only weight"
-    assert report.modules[0].num_parameters, report.modules[0].num_stochastic == (9, 6)
+    assert (report.modules[0].num_parameters, report.modules[0].num_stochastic) == (9, 6)
 
 
 @pytest.mark.parametrize("estimator", ["reparameterization", "local_reparameterization", "flipout"])
-def test_a_deterministic_bias_is_the_same_in_all_draws(estimator: str) -> None:
+def test_deterministic_bias_is_the_same_in_all_samples(estimator: str) -> None:
     network = nn.Linear(2, 3)
     converted, _ = convert(network, estimator=estimator, stochastic_biases=False, init_std=0.5)
     engine = SamplingEngine(converted)
@@ -83,7 +85,7 @@ def test_a_deterministic_bias_is_the_same_in_all_draws(estimator: str) -> None:
 
 
 @pytest.mark.parametrize("estimator", ["local_reparameterization", "flipout"])
-def test_an_impossible_estimator_lists_every_reason(estimator: str) -> None:
+def test_unsupported_estimator_lists_all_reasons(estimator: str) -> None:
     network = nn.Sequential(nn.Embedding(5, 3), nn.GRU(3, 2), nn.Linear(2, 1))
     with pytest.raises(ValueError, match=f"estimator='{estimator}' .*0: Embedding is drawn.*1: GRU is drawn"):
         convert(network, estimator=estimator)
@@ -91,7 +93,7 @@ def test_an_impossible_estimator_lists_every_reason(estimator: str) -> None:
     assert [row.estimator for row in report.modules] == [None, None, estimator]
 
 
-def test_the_padding_row_of_an_embedding_stays_a_point() -> None:
+def test_padding_row_of_an_embedding_is_deterministic() -> None:
     converted, _ = convert(nn.Embedding(4, 3, padding_idx=-1))
     randomize_posteriors(converted)
     engine = SamplingEngine(converted)
@@ -102,8 +104,8 @@ def test_the_padding_row_of_an_embedding_stays_a_point() -> None:
     torch.testing.assert_close(prediction[:, 1], converted.weight_mu[3].expand(6, 3))
 
 
-def test_a_padding_row_beside_other_small_parameters_is_the_right_row() -> None:
-    """Small parameters are drawn together, so that the row has an offset among them."""
+def test_padding_row_among_jointly_sampled_parameters() -> None:
+    """Small parameters are sampled jointly, which gives the row an offset."""
     network = nn.Sequential(nn.Embedding(4, 3), nn.Linear(3, 3), nn.Tanh())
     padded = nn.Embedding(4, 3, padding_idx=1)
     converted, _ = convert(nn.ModuleList([network, padded]), estimator="reparameterization")
@@ -127,8 +129,8 @@ def test_a_padding_row_beside_other_small_parameters_is_the_right_row() -> None:
     assert (drawn[:, [0, 2, 3]].std(0) > 0).all()
 
 
-def test_an_embedding_that_renormalises_its_rows_bounds_each_draw() -> None:
-    """`max_norm` works in place on the table, so that every sample needs one of its own."""
+def test_embedding_with_max_norm_bounds_each_sample() -> None:
+    """`max_norm` modifies the weight in place, so each sample needs a copy."""
     converted, _ = convert(nn.Embedding(4, 3, max_norm=0.5), init_std=0.8)
     means = converted.weight_mu.detach().clone()
     with torch.no_grad():
@@ -143,7 +145,7 @@ def test_an_embedding_that_renormalises_its_rows_bounds_each_draw() -> None:
     assert pair[0].weight_mu.grad.isfinite().all()
 
 
-def test_sparse_gradients_of_an_embedding_become_dense_ones() -> None:
+def test_sparse_embedding_has_dense_gradients() -> None:
     network = nn.Embedding(4, 3, sparse=True)
     converted, _ = convert(network)
     SamplingEngine(converted).training_samples(torch.tensor([0, 2]), 2).sum().backward()
@@ -153,7 +155,7 @@ def test_sparse_gradients_of_an_embedding_become_dense_ones() -> None:
     assert network.sparse
 
 
-def test_spectral_norm_acts_on_the_drawn_weight() -> None:
+def test_spectral_norm_applies_to_sampled_weights() -> None:
     torch.manual_seed(0)
     converted, _ = convert(
         nn.Sequential(spectral_norm(nn.Linear(3, 3, bias=False), n_power_iterations=30)), init_std=0.02
@@ -170,7 +172,7 @@ def test_spectral_norm_acts_on_the_drawn_weight() -> None:
     assert samples.std() / samples.mean().abs() > 0.01
 
 
-def test_the_report_of_a_method_follows_what_the_first_pass_finds() -> None:
+def test_layer_called_twice_uses_reparameterization() -> None:
     method = MeanFieldVI(CalledTwice(), Gaussian(num_targets=2), num_data=4)
     assert [row.estimator for row in method.conversion.modules] == ["local_reparameterization"] * 2
     method.elbo(torch.randn(4, 3), torch.randn(4, 2))
@@ -183,8 +185,8 @@ def test_the_report_of_a_method_follows_what_the_first_pass_finds() -> None:
         flipped.elbo(torch.randn(4, 3), torch.randn(4, 2))
 
 
-def test_a_linear_layer_on_tokens_in_front_of_others_is_drawn_in_weight_space() -> None:
-    """Its noise would be independent for each token of a datum, although one weight made them all."""
+def test_hidden_layer_on_tokens_uses_reparameterization() -> None:
+    """Local reparameterization would draw independent noise for each token."""
     network = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Flatten(), nn.Linear(8, 2))
     method = MeanFieldVI(network, Categorical(2), num_data=4)
     method.predict(torch.randn(4, 2, 3))
@@ -192,9 +194,7 @@ def test_a_linear_layer_on_tokens_in_front_of_others_is_drawn_in_weight_space() 
     assert "several rows for each datum" in method.conversion.modules[0].reason
 
 
-def test_draws_of_parameters_are_read_under_their_own_names() -> None:
-    """A module's own code finds the drawn weight where it always found its parameter."""
-
+def test_sampled_parameters_are_read_by_their_original_name() -> None:
     class Scaled(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -236,14 +236,14 @@ def test_priors_by_name() -> None:
     torch.testing.assert_close(SamplingEngine(converted).kl(), expected)
 
 
-def test_a_prior_for_nothing_lists_the_names() -> None:
+def test_unused_prior_raises() -> None:
     with pytest.raises(
         ValueError, match=r"prior: \['tail'\] match no stochastic parameter.*'head.weight', 'head.bias'\]"
     ):
         convert(Block(), ["head"], prior={"head": GaussianPrior(), "tail": GaussianPrior()})
 
 
-def test_a_root_module_has_its_parameters_names() -> None:
+def test_priors_by_name_for_a_root_module() -> None:
     converted, _ = convert(nn.Linear(2, 1), prior={"bias": LaplacePrior()})
     assert repr(converted.prior("bias")) == repr(LaplacePrior())
     assert repr(converted.prior("weight")) == repr(GaussianPrior())

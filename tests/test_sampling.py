@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ from torch.nn import functional as F
 from lightning_vi.conversion import convert
 from lightning_vi.layers import VariationalLayer, VariationalLinear
 from lightning_vi.noise import private_random_state, sample_noise
-from lightning_vi.sampling import SamplingEngine, slots, weights
-from lightning_vi.sampling import engine as sampling
+from lightning_vi.posteriors import NoiseCoupling
+from lightning_vi.sampling import SamplingEngine, chunk_ranges, memory, num_fitting, weights
 
 CPU = torch.device("cpu")
 
@@ -99,7 +100,7 @@ def test_prediction_draws_are_the_posterior_at_the_noise_of_seed_and_index(
 
     Parameters that are drawn together, being small, need not stand side by side in it.
     """
-    monkeypatch.setattr(slots, "MAX_JOINED_WEIGHTS", most_joined)
+    monkeypatch.setattr(memory, "MAX_JOINED_WEIGHTS", most_joined)
     network = small()
     x = torch.randn(5, 2)
     first, second = network[0], network[2]
@@ -147,12 +148,12 @@ def test_memory_limits_cut_into_chunks_and_change_no_value(network: nn.Module, m
     x = torch.randn(5, 2)
     expected = predicted(SamplingEngine(network), x, 7)
     num_weights = sum(parameter.numel() for parameter in SamplingEngine(network).parameters()) // 2
-    for module, limit, value, lengths in (
-        (weights, "MAX_KEPT_NUMBERS", 2 * num_weights, [7]),
-        (sampling, "MAX_WEIGHTS_PER_PASS", 2 * num_weights, [2, 2, 2, 1]),
-        (sampling, "MAX_ACTIVATIONS_PER_PASS", {"cpu": 1}, [1] * 7),
+    for limit, value, lengths in (
+        ("MAX_KEPT_NUMBERS", 2 * num_weights, [7]),
+        ("MAX_WEIGHTS_PER_PASS", 2 * num_weights, [2, 2, 2, 1]),
+        ("MAX_ACTIVATIONS_PER_PASS", {"cpu": 1}, [1] * 7),
     ):
-        monkeypatch.setattr(module, limit, value)
+        monkeypatch.setattr(memory, limit, value)
         with torch.no_grad():
             chunks = list(SamplingEngine(network).prediction_samples(x, 7, seed=0))
         assert [len(chunk) for chunk in chunks] == lengths
@@ -167,7 +168,7 @@ def test_the_widest_output_behind_the_first_stochastic_layer_limits_a_pass(
     names: list[str | int] | None, hidden: int, num_samples: int, lengths: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outputs = 4 if names else 2
-    monkeypatch.setattr(sampling, "MAX_ACTIVATIONS_PER_PASS", {"cpu": 2 * 5 * 4})
+    monkeypatch.setattr(memory, "MAX_ACTIVATIONS_PER_PASS", {"cpu": 2 * 5 * 4})
     network = stochastic(nn.Sequential(nn.Linear(2, hidden), nn.Tanh(), nn.Linear(hidden, outputs)), names)
     with torch.no_grad():
         chunks = list(SamplingEngine(network).prediction_samples(torch.randn(5, 2), num_samples, seed=0))
@@ -179,7 +180,7 @@ def test_many_rows_are_cut_too_where_they_stay_apart(estimator: str, monkeypatch
     x = torch.randn(50, 2)
     network = small(estimator=estimator)
     expected = predicted(SamplingEngine(network), x, 3)
-    monkeypatch.setattr(sampling, "MAX_ACTIVATIONS_PER_PASS", {"cpu": 7 * 4})
+    monkeypatch.setattr(memory, "MAX_ACTIVATIONS_PER_PASS", {"cpu": 7 * 4})
     engine, count = SamplingEngine(network), Count(network[0])
     samples = predicted(engine, x, 3)
     torch.testing.assert_close(samples, expected)
@@ -187,12 +188,12 @@ def test_many_rows_are_cut_too_where_they_stay_apart(estimator: str, monkeypatch
 
 
 def test_rows_that_meet_stay_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Centred(nn.Module):
+    class Centered(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x - x.mean(0)
 
-    monkeypatch.setattr(sampling, "MAX_ACTIVATIONS_PER_PASS", {"cpu": 7 * 4})
-    network = stochastic(nn.Sequential(nn.Linear(2, 4), Centred()))
+    monkeypatch.setattr(memory, "MAX_ACTIVATIONS_PER_PASS", {"cpu": 7 * 4})
+    network = stochastic(nn.Sequential(nn.Linear(2, 4), Centered()))
     samples = predicted(SamplingEngine(network), torch.randn(50, 2), 3)
     torch.testing.assert_close(samples.mean(1), torch.zeros(3, 4), rtol=0, atol=1e-5)
 
@@ -200,7 +201,7 @@ def test_rows_that_meet_stay_together(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_weights_are_not_kept_for_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     network = small()
     expected = predicted(SamplingEngine(network), torch.ones(5, 2), 3)
-    monkeypatch.setattr(sampling, "MAX_ROWS_FOR_KEPT_WEIGHTS", 4)
+    monkeypatch.setattr(memory, "MAX_ROWS_FOR_KEPT_WEIGHTS", 4)
     monkeypatch.setattr(weights.DrawCache, "get", None)
     torch.testing.assert_close(predicted(SamplingEngine(network), torch.ones(5, 2), 3), expected)
 
@@ -334,7 +335,7 @@ def test_features_are_computed_once(estimator: str, wrapped: bool) -> None:
 
 
 def test_features_are_computed_once_for_all_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "MAX_ACTIVATIONS_PER_PASS", {"cpu": 2 * 5 * 4})
+    monkeypatch.setattr(memory, "MAX_ACTIVATIONS_PER_PASS", {"cpu": 2 * 5 * 4})
     network = stochastic(nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 3)), [-1])
     engine, x = SamplingEngine(network), torch.randn(5, 2)
     predicted(engine, x, 8)
@@ -460,3 +461,59 @@ def test_mean_output_uses_the_posterior_means(network: nn.Module) -> None:
     for handle in handles:
         handle.remove()
     np.testing.assert_allclose(SamplingEngine(network).mean_output(x).detach(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("num_samples", [0, 1, 5, 7, 12])
+@pytest.mark.parametrize("max_chunk", [1, 3, 4, 100])
+def test_chunks_are_few_and_of_about_one_length(num_samples: int, max_chunk: int) -> None:
+    ranges = list(chunk_ranges(num_samples, max_chunk))
+    assert [index for first, stop in ranges for index in range(first, stop)] == list(range(num_samples))
+    lengths = [stop - first for first, stop in ranges]
+    assert len(lengths) == -(-num_samples // max_chunk)
+    assert max(lengths, default=0) == (-(-num_samples // len(lengths)) if lengths else 0)
+
+
+def test_at_least_one_item_fits_into_a_budget() -> None:
+    assert [num_fitting(10, cost) for cost in (0, 1, 3, 10, 11)] == [10, 10, 3, 1, 1]
+
+
+def test_a_coupling_is_made_from_the_shapes_in_the_order_of_the_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tied parameters count once; parameters that are drawn together keep their places."""
+    monkeypatch.setattr(memory, "MAX_JOINED_WEIGHTS", 6)
+    network = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2), nn.Linear(2, 3), nn.Linear(3, 2, bias=False))
+    network[2].weight = network[0].weight
+    network[3].weight = network[1].weight
+    converted = stochastic(network)
+    received: list[torch.Size] = []
+
+    class Scaled(NoiseCoupling):
+        """Standardized deviations are the noise times the number of the tensor that they belong to."""
+
+        def __init__(self, shapes: Sequence[torch.Size]) -> None:
+            super().__init__()
+            received.extend(shapes)
+            sizes = torch.tensor([shape.numel() for shape in shapes])
+            self.factors = torch.arange(1.0, len(shapes) + 1).repeat_interleave(sizes)
+            self.num_noise = len(self.factors)
+
+        def forward(self, noise: Tensor) -> Tensor:
+            return noise * self.factors
+
+        def marginals(self) -> tuple[Tensor, Tensor]:
+            return self.factors, torch.tensor(0.0)
+
+    engine = SamplingEngine(converted, coupling=Scaled)
+    assert received == [torch.Size(shape) for shape in ((3, 2), (3,), (2, 3), (2,), (3,))]
+    x, noise = torch.randn(4, 2), sample_noise(7, 0, 2, 20)
+    expected = []
+    for row in noise:
+        drawn, start = [], 0
+        names = ((0, "weight"), (0, "bias"), (1, "weight"), (1, "bias"), (2, "bias"))
+        for factor, (index, name) in enumerate(names, start=1):
+            mu, rho = (converted[index].get_parameter(f"{name}_{kind}") for kind in ("mu", "rho"))
+            part = row[start : start + mu.numel()].view_as(mu)
+            drawn.append(mu + F.softplus(rho) * factor * part)
+            start += mu.numel()
+        hidden = F.linear(F.linear(x, *drawn[:2]), *drawn[2:4])
+        expected.append(F.linear(F.linear(hidden, drawn[0], drawn[4]), drawn[2]))
+    torch.testing.assert_close(predicted(engine, x, 2, seed=7), torch.stack(expected))

@@ -1,4 +1,4 @@
-"""Plain networks."""
+"""Deterministic networks to build methods on."""
 
 from lightning_vi.backbones.fourier_features import FourierFeatures
 from lightning_vi.backbones.lenet import LeNet

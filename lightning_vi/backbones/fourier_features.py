@@ -1,4 +1,4 @@
-"""Sines and cosines of the input."""
+"""Fourier features."""
 
 import math
 from collections.abc import Sequence
@@ -8,16 +8,16 @@ from torch import Tensor, nn
 
 
 class FourierFeatures(nn.Module):
-    r"""The input together with its sines and cosines at given angular frequencies.
+    r"""Fourier features: the input and its sines and cosines at given angular frequencies.
 
     .. math:: \phi(x) = \big(x, \sin \omega_1 x, \ldots, \sin \omega_K x, \cos \omega_1 x, \ldots, \cos \omega_K x\big)
 
-    A network on such features fits oscillations that one on x alone learns slowly (Tancik et al., "Fourier features let
-    networks learn high frequency functions in low dimensional domains", NeurIPS 2020). It has no parameters.
+    Networks fit high-frequency functions faster with these features than with x alone (Tancik et al., "Fourier features
+    let networks learn high frequency functions in low dimensional domains", NeurIPS 2020). There are no parameters.
 
     Args:
         frequencies: Angular frequencies :math:`\omega` in radians per unit of the input, at least one.
-        include_input: Whether the input itself is a feature too.
+        include_input: If True, the features include the input itself.
 
     Raises:
         ValueError: If there is no frequency, or one is not positive and finite.
@@ -33,29 +33,29 @@ class FourierFeatures(nn.Module):
     def __init__(self, frequencies: Sequence[float], include_input: bool = True) -> None:
         super().__init__()
         if not frequencies or not all(0 < frequency < math.inf for frequency in frequencies):
-            raise ValueError(f"frequencies must be one or more positive and finite numbers, got {list(frequencies)}")
+            raise ValueError(f"frequencies must be one or more positive, finite numbers, got {list(frequencies)}")
         self.include_input = include_input
         self.register_buffer("frequencies", torch.tensor(list(frequencies), dtype=torch.get_default_dtype()))
 
     def num_features(self, num_inputs: int) -> int:
-        """Width of the output.
+        """Returns the number of output features.
 
         Args:
-            num_inputs: Width F of the input.
+            num_inputs: Number of input features F.
 
         Returns:
-            ``(2 K + 1) F``, or ``2 K F`` without the input itself.
+            ``(2 K + 1) F``, or ``2 K F`` if `include_input` is False.
         """
         return num_inputs * (2 * len(self.frequencies) + self.include_input)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The features.
+        """Returns the Fourier features of the input.
 
         Args:
-            x: Shape [..., F].
+            x: Inputs, shape [..., F].
 
         Returns:
-            Shape [..., num_features(F)].
+            Features, shape [..., num_features(F)].
         """
         angles = (x.unsqueeze(-2) * self.frequencies.unsqueeze(-1)).flatten(-2)
         parts = [angles.sin(), angles.cos()]

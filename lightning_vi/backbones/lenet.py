@@ -1,14 +1,14 @@
-"""A small convolutional network."""
+"""LeNet, a small convolutional network."""
 
 from torch import nn
 
 
 class LeNet(nn.Sequential):
-    """Two convolutions with pooling and three linear layers, with ReLU (after LeCun et al., 1998).
+    """LeNet: two convolutional layers with max pooling and three linear layers, with ReLU (after LeCun et al., 1998).
 
     Args:
-        n_channels: Channels of the input.
-        n_outputs: Width of the output, the number of classes for `Categorical`.
+        n_channels: Number of input channels.
+        n_outputs: Number of outputs: C for `Categorical`.
         image_size: Height and width of the input, a multiple of 4 and at least 12.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The multilayer perceptron."""
+"""Multilayer perceptron."""
 
 import copy
 import itertools
@@ -8,14 +8,14 @@ from torch import nn
 
 
 class MLP(nn.Sequential):
-    """Fully connected layers with an activation, and optionally dropout, after each but the last.
+    """Multilayer perceptron: linear layers with an activation, and optionally dropout, after all but the last one.
 
     Args:
-        n_inputs: Width of the input.
+        n_inputs: Number of inputs.
         n_hidden: Widths of the hidden layers.
-        n_outputs: Width of the output: D for `Gaussian`, 2 D for `HeteroscedasticGaussian`, C for `Categorical`.
-        dropout_p: Probability that a hidden unit is dropped; 0 leaves the dropout layers out.
-        activation_fn: The activation; each layer has a copy of its own.
+        n_outputs: Number of outputs: D for `Gaussian`, 2 D for `HeteroscedasticGaussian`, C for `Categorical`.
+        dropout_p: Dropout probability of the hidden units; 0 for no dropout layers.
+        activation_fn: Activation, copied for each layer; None for ReLU.
 
     Raises:
         ValueError: If a width is not positive or `dropout_p` lies outside [0, 1).

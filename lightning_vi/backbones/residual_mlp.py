@@ -1,4 +1,4 @@
-"""The residual multilayer perceptron."""
+"""Residual multilayer perceptron."""
 
 import copy
 
@@ -6,12 +6,12 @@ from torch import Tensor, nn
 
 
 class ResidualBlock(nn.Module):
-    r"""Two linear layers beside the identity, :math:`a\big(x + s\, W_2\, a(W_1 x + b_1) + s\, b_2\big)`.
+    r"""Residual block of two linear layers, :math:`a\big(x + s\, W_2\, a(W_1 x + b_1) + s\, b_2\big)`.
 
     Args:
-        width: Width of input and output.
-        residual_scale: s.
-        activation_fn: a; it is copied.
+        width: Width of the input and the output.
+        residual_scale: Scale s of the residual branch.
+        activation_fn: Activation a; copied.
 
     Example:
         >>> import torch
@@ -26,28 +26,28 @@ class ResidualBlock(nn.Module):
         self.residual_scale = residual_scale
 
     def forward(self, x: Tensor) -> Tensor:
-        """The block's output.
+        """Returns the output of the block.
 
         Args:
-            x: Shape [..., width].
+            x: Inputs, shape [..., width].
 
         Returns:
-            The shape of `x`.
+            Outputs, the shape of `x`.
         """
         output: Tensor = self.activation(x + self.residual_scale * self.inner(x))
         return output
 
 
 class ResidualMLP(nn.Sequential):
-    """A linear layer, an activation, residual blocks of one width, and a linear layer.
+    """Residual multilayer perceptron: a linear layer, an activation, residual blocks, and a linear layer.
 
     Args:
-        n_inputs: Width of the input.
+        n_inputs: Number of inputs.
         width: Width of the blocks.
         n_blocks: Number of blocks, each of two linear layers.
-        n_outputs: Width of the output: D for `Gaussian`, 2 D for `HeteroscedasticGaussian`, C for `Categorical`.
-        residual_scale: What the inner layers of a block are multiplied by before they are added to its input.
-        activation_fn: The activation, SiLU by default; each place has a copy of its own.
+        n_outputs: Number of outputs: D for `Gaussian`, 2 D for `HeteroscedasticGaussian`, C for `Categorical`.
+        residual_scale: Scale of the residual branch of each block.
+        activation_fn: Activation, copied for each use; None for SiLU.
 
     Raises:
         ValueError: If a width or `n_blocks` is not positive.

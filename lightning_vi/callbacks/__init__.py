@@ -1,4 +1,4 @@
-"""Callbacks for a Trainer."""
+"""Callbacks of the Trainer."""
 
 from lightning_vi.callbacks.prediction_writer import PredictionWriter
 

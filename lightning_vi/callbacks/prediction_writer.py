@@ -1,4 +1,4 @@
-"""Predictions in a file."""
+"""Callback that writes predictions to a CSV file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,32 +11,31 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from lightning_vi.methods import UQMethod
-from lightning_vi.methods.batch import split_batch
+from lightning_vi.core import Predictor
+from lightning_vi.core.batch import split_batch
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Writes what ``Trainer.predict`` predicts to a CSV file, one row for each datum.
+    """Writes the predictions of ``Trainer.predict`` to a CSV file, one row per datum.
 
     The columns are
 
-    - `index`: the datum's number in its dataset, in whose order the rows are; and before it `dataloader`, the
-      dataloader's number, if there are several;
-    - `class`, for classification: the most probable one;
-    - `pred`, `pred_uct`, `epistemic_uct` and `aleatoric_uct` (see `UQMethod.predict_step`), and `probs_var` for
-      classification. What has several numbers for a datum has a column for each, such as `pred_0`, `pred_1`;
+    - `dataloader`: index of the dataloader, if there are several;
+    - `index`: index of the datum in its dataset. Rows are sorted by it; it is omitted for iterable datasets;
+    - `class`: the most probable class, in classification;
+    - `pred`, `pred_uct`, `epistemic_uct` and `aleatoric_uct` (see `Predictor.predict_step`), and `probs_var` in
+      classification. Quantities with several elements per datum have one column per element: `pred_0`, `pred_1`, ...;
     - `target`, if the batches have targets.
 
-    In distributed prediction the file is written once and has the rows of all ranks. A file of an earlier run is
-    replaced.
+    In distributed prediction, one file with the rows of all ranks is written. An existing file is replaced.
 
     Args:
-        output_dir: The folder of the file; it is created where it does not exist.
-        filename: The file's name.
-        include_targets: Whether to write the targets beside the predictions.
+        output_dir: Folder of the file; created if it does not exist.
+        filename: Name of the file.
+        include_targets: If True, writes the targets, too.
 
     Raises:
-        ValueError: If `filename` is empty or has a folder in it.
+        ValueError: If `filename` is empty or contains a folder.
 
     Example:
         >>> import tempfile
@@ -58,13 +57,13 @@ class PredictionWriter(BasePredictionWriter):
     def __init__(self, output_dir: str | Path, filename: str = "predictions.csv", include_targets: bool = True) -> None:
         super().__init__(write_interval="batch_and_epoch")
         if Path(filename).name != filename or not filename:
-            raise ValueError(f"filename must be a name without a folder, got {filename!r}")
+            raise ValueError(f"filename must be a file name without a folder, got {filename!r}")
         self.path = Path(output_dir) / filename
         self.include_targets = include_targets
         self._tables: list[pd.DataFrame] = []
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Forgets what an interrupted run has left."""
+        """Discards the rows of an interrupted run."""
         self._tables = []
 
     def write_on_batch_end(
@@ -77,25 +76,27 @@ class PredictionWriter(BasePredictionWriter):
         batch_idx: int,  # noqa: ARG002
         dataloader_idx: int,
     ) -> None:
-        """Keeps the rows of a batch.
+        """Stores the rows of a batch.
 
         Args:
             trainer: Not used.
-            pl_module: The method.
-            prediction: What its `predict_step` returned.
-            batch_indices: The data's numbers in their dataset, where Lightning knows them.
-            batch: The batch.
+            pl_module: Method that predicted.
+            prediction: Dictionary of its `predict_step`.
+            batch_indices: Indices of the data in their dataset, if Lightning knows them.
+            batch: Batch.
             batch_idx: Not used.
-            dataloader_idx: The dataloader's number.
+            dataloader_idx: Index of the dataloader.
         """
-        known = {"dataloader": dataloader_idx, "index": list(batch_indices) if batch_indices else pd.NA}
-        is_classifier = isinstance(pl_module, UQMethod) and pl_module.likelihood.task == "classification"
+        position = {"dataloader": dataloader_idx, "index": list(batch_indices) if batch_indices else pd.NA}
+        is_classifier = isinstance(pl_module, Predictor) and pl_module.likelihood.task == "classification"
         columns = _columns("class", prediction["pred"].argmax(1)) if is_classifier else {}
         for key, value in prediction.items():
-            columns |= {} if key == "samples" else _columns(key, value)
+            if key != "samples":
+                columns |= _columns(key, value)
         target = split_batch(batch)[1] if self.include_targets else None
-        columns |= {} if target is None else _columns("target", target)
-        self._tables.append(pd.DataFrame(known | columns))
+        if target is not None:
+            columns |= _columns("target", target)
+        self._tables.append(pd.DataFrame(position | columns))
 
     def write_on_epoch_end(
         self,
@@ -107,7 +108,7 @@ class PredictionWriter(BasePredictionWriter):
         """Writes the rows of all batches and ranks.
 
         Args:
-            trainer: The trainer, which knows of other ranks.
+            trainer: Trainer.
             pl_module: Not used.
             predictions: Not used.
             batch_indices: Not used.
@@ -134,7 +135,7 @@ class PredictionWriter(BasePredictionWriter):
 
 
 def _columns(name: str, values: Tensor) -> dict[str, Any]:
-    """A column for each element of a datum, `values` being of shape [B, ...]."""
+    """Returns one column per element of a datum, from `values` of shape [B, ...]."""
     rows = values.detach().cpu().flatten(1) if values.dim() > 1 else values.detach().cpu().unsqueeze(1)
     arrays = (rows.float() if rows.dtype in (torch.bfloat16, torch.float16) else rows).numpy()
     if arrays.shape[1] == 1:

@@ -1,12 +1,14 @@
 """The console script `lightning-vi`."""
 
 import argparse
-import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[1]
+from lightning_vi.errors import InputError
+
+# Exceptions whose message is enough for the user. The last four are a file that is missing or in the way.
+INPUT_ERRORS = (InputError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
 
 TRAINER_COMMANDS = {
     "fit": "train the method of a configuration file",
@@ -26,15 +28,17 @@ examples:
 def main(args: Sequence[str] | None = None) -> None:
     """Runs one command.
 
+    Modules that import PyTorch are imported by the command that needs them, so that help is fast.
+
     Args:
-        args: The command line without the program's name; `sys.argv` has it by default.
+        args: The command line without the program's name. Default: that of the process.
 
     Raises:
-        SystemExit: With status 2 after a message to standard error, if the input is at fault; with status 0 after
+        SystemExit: With status 2 after a message on standard error, if the user's input is wrong; with status 0 after
             help.
     """
     parser = _build_parser()
-    # What follows a command of the trainer is left over here, for LightningCLI to parse.
+    # The arguments of a trainer command remain unparsed here; LightningCLI parses them.
     options, rest = parser.parse_known_args(args)
     if options.command == "demo" and rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -48,10 +52,10 @@ def main(args: Sequence[str] | None = None) -> None:
 
             run_trainer(args)
     except Exception as error:
-        origin = _first_cause(error)
-        if not _is_about_input(origin):
+        input_error = _find_input_error(error)
+        if input_error is None:
             raise
-        parser.exit(2, f"lightning-vi {options.command}: error: {origin}\n")
+        parser.exit(2, f"lightning-vi {options.command}: error: {input_error}\n")
 
 
 def _build_parser() -> argparse.ArgumentParser:
@@ -65,24 +69,20 @@ def _build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
     for name, summary in TRAINER_COMMANDS.items():
         commands.add_parser(name, help=summary, add_help=False)
-    demo_summary = "fit every method to three data sets, and compare them in tables and figures; about five minutes"
+    demo_summary = "compare methods on three data sets in tables and figures (about five minutes)"
     demo = commands.add_parser("demo", help=demo_summary, description=demo_summary)
     demo.add_argument(
-        "--output-dir", type=Path, default=Path("outputs"), help="folder of predictions and figures (%(default)s)"
+        "--output-dir",
+        type=Path,
+        default=Path("outputs"),
+        help="folder for predictions and figures (default: %(default)s)",
     )
-    demo.add_argument("--quick", action="store_true", help="train for a few epochs only, to see that it runs")
+    demo.add_argument("--quick", action="store_true", help="train for two epochs only, as a smoke test")
     return parser
 
 
-def _first_cause(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
+def _find_input_error(error: BaseException | None) -> BaseException | None:
+    """Returns the first error of a chain of causes that the user's input explains, or None."""
+    while error is not None and not isinstance(error, INPUT_ERRORS):
         error = error.__cause__
     return error
-
-
-def _is_about_input(error: BaseException) -> bool:
-    """Whether an error's message says it all: a file that is missing or in the way, or a refusal of this package."""
-    if isinstance(error, FileNotFoundError | FileExistsError | NotADirectoryError | PermissionError):
-        return True
-    *_, origin = traceback.extract_tb(error.__traceback__)
-    return Path(origin.filename).is_relative_to(PACKAGE) and (origin.line or "").startswith("raise ")

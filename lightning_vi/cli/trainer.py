@@ -1,4 +1,4 @@
-"""The commands that a Trainer runs from a configuration file."""
+"""The commands `fit`, `validate`, `test` and `predict`, which run a Trainer from a configuration file."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,17 +6,19 @@ from typing import Any
 from lightning import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-# Classes that are imported here need no path in a configuration file: `class_path: MLP` is enough.
+# A configuration file may name the classes of these packages without their path: `class_path: MLP`.
 import lightning_vi.backbones
 import lightning_vi.datamodules
 import lightning_vi.likelihoods
+import lightning_vi.methods
 import lightning_vi.priors  # noqa: F401
 from lightning_vi.callbacks import PredictionWriter
-from lightning_vi.methods import UQMethod
+from lightning_vi.core import Predictor
+from lightning_vi.errors import InputValueError
 
 
 class TrainerCLI(LightningCLI):
-    """`fit`, `validate`, `test` and `predict`, with a writer for what is predicted."""
+    """LightningCLI with a prediction writer, and with checkpoints that supply weights but no hyperparameters."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the arguments of the prediction writer.
@@ -28,15 +30,15 @@ class TrainerCLI(LightningCLI):
         parser.set_defaults({"prediction_writer.output_dir": "outputs"})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses the command line and lays the checkpoint's path aside.
+        """Parses the command line and hides the checkpoint's path from LightningCLI.
 
-        LightningCLI would read hyperparameters from the checkpoint, put them before those of the configuration file
-        and the command line, and fail where the checkpoint was written from Python. Here the configuration alone
-        describes the method, and the checkpoint fills in the weights.
+        LightningCLI would merge the checkpoint's hyperparameters into the configuration, and fail for a checkpoint
+        that was written from Python. Here the configuration alone describes the method, and the checkpoint supplies
+        the weights.
 
         Args:
             parser: The parser.
-            args: The command and its arguments; `sys.argv` has them by default.
+            args: The command and its arguments, or None for those of the process.
         """
         super().parse_arguments(parser, args)
         command = self.config[self.config.subcommand]
@@ -44,13 +46,13 @@ class TrainerCLI(LightningCLI):
         command.ckpt_path = None
 
     def before_instantiate_classes(self) -> None:
-        """Puts the checkpoint's path back, and refuses to score or to use a network that nobody has trained.
+        """Restores the checkpoint's path and requires one for every command other than `fit`.
 
         Raises:
             ValueError: If a command other than `fit` has no checkpoint.
         """
         if self.subcommand != "fit" and self._checkpoint is None:
-            raise ValueError("--ckpt_path must name the checkpoint of a fit")
+            raise InputValueError("--ckpt_path must name the checkpoint of a fit")
         self.config[self.subcommand].ckpt_path = self._checkpoint
 
 
@@ -58,17 +60,17 @@ def run_trainer(args: Sequence[str] | None = None) -> TrainerCLI:
     """Runs one command.
 
     Args:
-        args: The command and its arguments; `sys.argv` has them by default.
+        args: The command and its arguments. Default: those of the process.
 
     Returns:
-        What ran, with its `trainer`, `model` and `datamodule`.
+        The CLI, with its `trainer`, `model` and `datamodule`.
     """
     usage = {
         command: {"usage": f"lightning-vi {command} --config FILE [--KEY VALUE ...]"}
         for command in TrainerCLI.subcommands()
     }
     return TrainerCLI(
-        UQMethod,
+        Predictor,
         LightningDataModule,
         subclass_mode_model=True,
         subclass_mode_data=True,

@@ -1,4 +1,4 @@
-"""Stochastic layers by module name."""
+"""Conversion of deterministic networks to stochastic networks."""
 
 from lightning_vi.conversion.convert import convert
 from lightning_vi.conversion.dropout import put_dropout_behind

@@ -1,4 +1,4 @@
-"""Deterministic networks made stochastic, module by module."""
+"""Conversion of the selected modules of a network to variational modules."""
 
 import copy
 from collections import Counter
@@ -13,15 +13,13 @@ from lightning_vi.conversion.layers import (
     named_layers,
     own_parameters,
     reading_parent,
-    selected_layers,
 )
 from lightning_vi.conversion.named_priors import choose_priors
 from lightning_vi.conversion.report import ConversionReport, ModuleReport
-from lightning_vi.conversion.selection import ModuleSelector
+from lightning_vi.conversion.selection import ModuleSelector, select_convertible
 from lightning_vi.layers import (
     VARIATIONAL_COUNTERPART,
     SharedParameters,
-    VariationalLayer,
     VariationalModule,
     check_estimator,
     make_variational,
@@ -43,30 +41,29 @@ def convert(
     init_std: InitialStd = 0.05,
     stochastic_biases: bool = True,
 ) -> tuple[nn.Module, ConversionReport]:
-    """A copy of a network in which the parameters of the selected modules have posteriors.
+    """Returns a copy of a network with posteriors over the parameters of the selected modules.
 
-    Any parameter of any module can have one. The weights become posterior means, tied weights share one posterior,
-    and layers that are variational already stay as they are. The caller's network is not changed.
+    Parameters of any module can be stochastic. The weights become posterior means, tied weights share one posterior,
+    and variational layers are kept. The network itself is not changed.
 
     Args:
         network: Any network.
-        stochastic_module_names: Dotted names, globs, indices, classes, or predicates of a module's name and the
-            module. All but an index stand for the modules that they match and all below them; an index counts the
-            layers that own parameters, in order of definition, from the end if negative. None selects every layer.
-        prior: The prior of each parameter; or several, by dotted names or globs of parameters and modules, of which the
-            first that matches counts. The standard Gaussian where there is none.
+        stochastic_module_names: Dotted names, globs, indices, classes, or predicates of the name and the module. A
+            name, glob, class or predicate selects the matching modules with all their submodules. An index selects
+            from the layers that own parameters, in order of definition. None selects all layers.
+        prior: Prior of all parameters, or a mapping from dotted names or globs of parameters and modules to priors, of
+            which the first match is used. Default: standard Gaussian.
         estimator: ``"auto"``, ``"reparameterization"``, ``"local_reparameterization"`` or ``"flipout"``. The last two
-            need a layer that is linear in its weights and that is used once.
+            require layers that are linear in their weights and called once per forward pass.
         init_std: Initial posterior standard deviation.
-        stochastic_biases: Whether biases have posteriors too.
+        stochastic_biases: If False, biases stay deterministic.
 
     Returns:
-        The converted copy and a report of what became of each module.
+        The converted copy and a report on each module.
 
     Raises:
-        ValueError: If a selector matches nothing (the message lists the names there are) or nothing that can be
-            stochastic, if the estimator cannot serve a selected module, or if nothing in the network is stochastic
-            at the end.
+        ValueError: If a selector matches no module or none that can be stochastic, the estimator does not support a
+            selected module, or nothing in the converted network is stochastic.
 
     Example:
         >>> from torch import nn
@@ -82,38 +79,39 @@ def convert(
     layers = named_layers(network)
     names = {name: _stochastic_names(layer, stochastic_biases) for name, layer in layers.items()}
     obstacles = {name: _obstacle(layer, names[name]) for name, layer in layers.items()}
-    selected = selected_layers(network, layers, obstacles, stochastic_module_names)
+    selected = select_convertible(network, layers, obstacles, stochastic_module_names)
     for name, partner in _broken_ties(layers, names, selected).items():
         obstacles[name] = f"tied to {partner}, which stays deterministic"
         if stochastic_module_names is not None:
             raise ValueError(f"stochastic_module_names: {name!r} is {obstacles[name]}: select both or neither")
         selected.discard(name)
-    limits = _limits(network, layers)
+    weight_space = _weight_space_reasons(network, layers)
     priors = choose_priors({name: names[name] for name in layers if name in selected}, prior, GaussianPrior())
-    _refuse_impossible(estimator, {name: limits[name] for name in limits if name in selected})
+    _check_support(estimator, {name: reason for name, reason in weight_space.items() if name in selected})
     shared: SharedParameters = {}
     rows = []
-    weights, random_weights = list[Tensor](), list[Tensor]()
+    weights, stochastic_weights = list[Tensor](), list[Tensor]()
     for name, layer in layers.items():
-        kind = type(layer).__name__
-        own, own_random = _weights(layer, names[name] if name in selected else [])
+        kind, is_variational = type(layer).__name__, stochastic_parameters(layer) is not None
+        if name in selected and not is_variational:
+            chosen = WEIGHT_SPACE if name in weight_space else estimator
+            _convert_layer(layer, names[name], priors[name], chosen, init_std, shared)
+        own, own_stochastic = _weights(layer)
         weights += own
-        random_weights += own_random
-        count, total = count_elements(own), count_elements(own_random)
-        built = stochastic_parameters(layer)
-        if built is not None:
-            rows.append(ModuleReport(name, kind, count, total, built.estimator, "built by hand"))
+        stochastic_weights += own_stochastic
+        count, num_stochastic = count_elements(own), count_elements(own_stochastic)
+        if is_variational:
+            reason = "already variational"
         elif name in selected:
-            chosen = _convert_layer(
-                layer, names[name], priors[name], WEIGHT_SPACE if name in limits else estimator, init_std, shared
-            )
-            reasons = ["selected", *([limits[name]] if name in limits else [])]
-            if total < count:
-                reasons.append(f"only {', '.join(names[name])}")
-            rows.append(ModuleReport(name, kind, count, total, chosen, "; ".join(reasons)))
+            reasons = ["selected", *([weight_space[name]] if name in weight_space else [])]
+            reasons += [f"only {', '.join(names[name])}"] if num_stochastic < count else []
+            reason = "; ".join(reasons)
         else:
-            rows.append(ModuleReport(name, kind, count, 0, None, obstacles[name] or "not selected"))
-    report = ConversionReport(tuple(rows), count_elements(weights), count_elements(random_weights))
+            reason = obstacles[name] or "not selected"
+        stochastic = stochastic_parameters(layer)
+        used = None if stochastic is None else stochastic.estimator
+        rows.append(ModuleReport(name, kind, count, num_stochastic, used, reason))
+    report = ConversionReport(tuple(rows), count_elements(weights), count_elements(stochastic_weights))
     if not report.num_stochastic:
         raise ValueError(
             f"stochastic_module_names={stochastic_module_names!r} leaves nothing stochastic in the network:\n{report}"
@@ -121,13 +119,13 @@ def convert(
     return network, report
 
 
-def _weights(layer: nn.Module, selected: Sequence[str]) -> tuple[list[Tensor], list[Tensor]]:
-    """A layer's own weights, and those of them that have a posterior or are selected for one."""
-    built = stochastic_parameters(layer)
-    if built is None:
-        return list(layer.parameters(recurse=False)), [layer.get_parameter(name) for name in selected]
-    means = [built.mu(name) for name in built.names]
-    variational = {f"{name}_{kind}" for name in built.names for kind in ("mu", "rho")}
+def _weights(layer: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """Weights that a layer owns directly, represented by posterior means, and the stochastic ones among them."""
+    stochastic = stochastic_parameters(layer)
+    if stochastic is None:
+        return list(layer.parameters(recurse=False)), []
+    means = [stochastic.mu(name) for name in stochastic.names]
+    variational = {f"{name}_{kind}" for name in stochastic.names for kind in ("mu", "rho")}
     return means + [each for name, each in own_parameters(layer) if name not in variational], means
 
 
@@ -144,7 +142,7 @@ def _is_bias(name: str) -> bool:
 
 
 def _obstacle(layer: nn.Module, names: Sequence[str]) -> str | None:
-    """Why a layer cannot become stochastic, None if it can."""
+    """Reason why a layer cannot become stochastic, None if it can."""
     if isinstance(layer, ScriptModule):
         return "a compiled ScriptModule cannot be changed"
     if not names:
@@ -153,24 +151,24 @@ def _obstacle(layer: nn.Module, names: Sequence[str]) -> str | None:
     return f"it has an attribute {taken[0]!r} already" if taken else None
 
 
-def _limits(network: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, str]:
-    """Why whole weights must be drawn for a layer, where noise on its outputs will not do."""
-    reused, limits = _reused(network, layers), dict[str, str]()
+def _weight_space_reasons(network: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, str]:
+    """Layers that support only weight-space estimators, with the reason."""
+    reused, reasons = _reused(network, layers), dict[str, str]()
     for name, layer in layers.items():
         if stochastic_parameters(layer) is not None:
             continue
         reader = reading_parent(network, name)
         if affine_parent(layer) is None:
-            limits[name] = f"{type(layer).__name__} is drawn in weight space"
+            reasons[name] = f"{type(layer).__name__} is drawn in weight space"
         elif name in reused:
-            limits[name] = "its weight is used in several places"
+            reasons[name] = "its weight is used in several places"
         elif reader is not None:
-            limits[name] = f"its parent {reader} reads its weight directly"
-    return limits
+            reasons[name] = f"its parent {reader} reads its weight directly"
+    return reasons
 
 
 def _reused(network: nn.Module, layers: Mapping[str, nn.Module]) -> set[str]:
-    """Layers that stand in several places of the network, or share a parameter with another."""
+    """Names of the layers that occur several times in the network or share a parameter with another layer."""
     uses = Counter(
         id(parameter)
         for _, module in network.named_modules(remove_duplicate=False)
@@ -183,13 +181,14 @@ def _reused(network: nn.Module, layers: Mapping[str, nn.Module]) -> set[str]:
     }
 
 
-def _refuse_impossible(estimator: str, limits: Mapping[str, str]) -> None:
-    if estimator in ("auto", WEIGHT_SPACE) or not limits:
+def _check_support(estimator: str, reasons: Mapping[str, str]) -> None:
+    """Raises if the estimator does not support the modules of `reasons`."""
+    if estimator in ("auto", WEIGHT_SPACE) or not reasons:
         return
-    reasons = ", ".join(f"{name or '(root)'}: {limit}" for name, limit in limits.items())
+    listed = ", ".join(f"{name or '(root)'}: {reason}" for name, reason in reasons.items())
     raise ValueError(
-        f"estimator={estimator!r} draws a layer's outputs and cannot serve {reasons}. Use 'auto' or "
-        f"{WEIGHT_SPACE!r}, or select other modules by stochastic_module_names"
+        f"estimator={estimator!r} samples the outputs of a layer and does not support {listed}. Use 'auto' or "
+        f"{WEIGHT_SPACE!r}, or select other modules with stochastic_module_names"
     )
 
 
@@ -200,11 +199,11 @@ def _convert_layer(
     estimator: str,
     init_std: InitialStd,
     shared: SharedParameters,
-) -> str:
-    """Makes one layer of the copy variational, and returns its estimator."""
+) -> None:
+    """Converts a layer in place."""
     parent = affine_parent(layer)
     if parent is not None:
-        converted: VariationalLayer = VARIATIONAL_COUNTERPART[parent].adopt(
+        VARIATIONAL_COUNTERPART[parent].convert_in_place(
             layer,
             prior=prior,
             estimator=estimator,
@@ -212,20 +211,19 @@ def _convert_layer(
             stochastic_bias="bias" in names,
             shared=shared,
         )
-        return converted.estimator
+        return
     if isinstance(layer, nn.Embedding | nn.EmbeddingBag):
         layer.sparse = False
-    sizes = {name: num_inputs_of(layer.get_parameter(name)) for name in names}
-    if isinstance(layer, nn.Embedding | nn.EmbeddingBag):
         sizes = dict.fromkeys(names, 1)
+    else:
+        sizes = {name: num_inputs_of(layer.get_parameter(name)) for name in names}
     make_variational(layer, VariationalModule, names, num_inputs=sizes, prior=prior, init_std=init_std, shared=shared)
-    return WEIGHT_SPACE
 
 
 def _broken_ties(
     layers: Mapping[str, nn.Module], names: Mapping[str, Sequence[str]], selected: set[str]
 ) -> dict[str, str]:
-    """Selected layers that share a parameter with a deterministic one, each with that parameter's name."""
+    """Selected layers tied to a deterministic parameter, with the name of that parameter."""
     stochastic = {(name, label) for name in selected for label in names[name]}
     kept: dict[int, str] = {
         id(parameter): f"{name}.{label}".lstrip(".")

@@ -1,4 +1,4 @@
-"""The last layer of a network, and another in its place."""
+"""Finding and replacing the last layer of a network."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,18 +9,19 @@ from lightning_vi.conversion.selection import ModuleSelector, select_layers
 
 
 def find_last_layer(network: nn.Module, layers: Mapping[str, nn.Module], names: Sequence[ModuleSelector]) -> str:
-    """The one layer that is selected, called by the network and has weights of its own.
+    """Finds the selected last layer, which must be called by the network and must not share weights.
 
     Args:
         network: Any network.
         layers: Its `named_layers`.
-        names: Selectors, such as [-1].
+        names: Selectors of one layer, such as [-1].
 
     Returns:
-        Its dotted name, empty for the network itself.
+        Dotted name of the layer, empty for the network itself.
 
     Raises:
-        ValueError: If not one layer is selected, or it is not such a layer.
+        ValueError: If the selectors do not select exactly one layer, its parent reads its weight without calling it,
+            or its weights are tied.
     """
     chosen = sorted({name for _, found in select_layers(network, layers, names) for name in found})
     if len(chosen) != 1:
@@ -42,15 +43,15 @@ def find_last_layer(network: nn.Module, layers: Mapping[str, nn.Module], names: 
 
 
 def replace_layer(network: nn.Module, layer: nn.Module, replacement: nn.Module) -> nn.Module:
-    """The network with another module in each place of a layer, changed in place.
+    """Replaces each occurrence of a layer in a network in place.
 
     Args:
         network: Any network.
-        layer: A module of it.
-        replacement: What comes in its place.
+        layer: A module of the network, or the network itself.
+        replacement: The new module.
 
     Returns:
-        The network, or the replacement where the layer is all of it.
+        The network, or `replacement` if `layer` is the network itself.
     """
     if network is layer:
         return replacement

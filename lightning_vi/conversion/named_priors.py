@@ -1,4 +1,4 @@
-"""Priors by the names of modules and parameters."""
+"""Assignment of priors to parameters by name."""
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -9,16 +9,16 @@ from lightning_vi.priors import Prior
 def choose_priors(
     parameters: Mapping[str, Sequence[str]], prior: Prior | Mapping[str, Prior] | None, default: Prior
 ) -> dict[str, dict[str, Prior]]:
-    """The prior of each stochastic parameter.
+    """Chooses the prior of each stochastic parameter.
 
     Args:
-        parameters: The names of each module's stochastic parameters, by the module's dotted name.
-        prior: One for all; or several by names or globs, of a parameter such as ``"head.bias"`` or of a module, which
-            stands for all in it and below it. The first that matches counts.
-        default: The prior where none is given or matches.
+        parameters: Names of the stochastic parameters of each module, by dotted module name.
+        prior: Prior of all parameters, or a mapping from names or globs to priors. A name refers to a parameter, such
+            as ``"head.bias"``, or to a module with all its submodules. The first match is used.
+        default: Prior of parameters without a match.
 
     Returns:
-        Priors by module and parameter.
+        Priors by module name and parameter name.
 
     Raises:
         ValueError: If a name matches no stochastic parameter.
@@ -40,7 +40,7 @@ def choose_priors(
     unused = [pattern for pattern in named if pattern not in used]
     if unused and isinstance(prior, Mapping):
         names = [f"{module}.{label}".lstrip(".") for module, labels in parameters.items() for label in labels]
-        raise ValueError(f"prior: {unused} match no stochastic parameter; these are {names}")
+        raise ValueError(f"prior: {unused} match no stochastic parameter, the stochastic parameters are {names}")
     return chosen
 
 

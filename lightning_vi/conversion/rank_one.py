@@ -1,4 +1,4 @@
-"""Deterministic networks with random rank-one factors in their layers."""
+"""Conversion of the selected layers of a network to layers with random rank-one factors."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,10 @@ from lightning_vi.conversion.layers import (
     named_layers,
     own_parameters,
     reading_parent,
-    selected_layers,
 )
 from lightning_vi.conversion.named_priors import choose_priors
 from lightning_vi.conversion.report import ConversionReport, ModuleReport
-from lightning_vi.conversion.selection import ModuleSelector
+from lightning_vi.conversion.selection import ModuleSelector, select_convertible
 from lightning_vi.layers import SCALES, make_rank_one, stochastic_parameters
 from lightning_vi.posteriors import InitialStd
 from lightning_vi.priors import GaussianPrior, Prior
@@ -33,30 +32,29 @@ def convert_to_rank_one(
     num_components: int,
     component_std: float,
 ) -> tuple[nn.Module, ConversionReport]:
-    """A copy of a network in which inputs and outputs of the selected layers have random scales.
+    """Returns a copy of a network with random scales of the inputs and outputs of the selected layers.
 
-    Linear layers and convolutions can be selected. Their weights stay deterministic. The caller's network is not
-    changed.
+    Linear layers and convolutions are supported. Their weights stay deterministic. The network itself is not changed.
 
     Args:
         network: Any network.
-        stochastic_module_names: As for `lightning_vi.conversion.convert`; None selects every layer that can be.
-        prior: The prior of the scales; or several, by dotted names or globs. `DEFAULT_PRIOR` where there is none.
+        stochastic_module_names: See `lightning_vi.conversion.convert`; None selects all supported layers.
+        prior: Prior of all scales, or a mapping from dotted names or globs to priors. Default: N(1, 0.1^2).
         init_std: Initial posterior standard deviation of the scales.
-        scales_biases: Whether an output's scale multiplies its bias too.
-        num_components: K, the number of components of each posterior.
-        component_std: Standard deviation of the initial means around 1 with several components.
+        scales_biases: If True, the output scale multiplies the bias too.
+        num_components: Number of components K of each posterior.
+        component_std: Standard deviation of the initial means around 1 if K > 1.
 
     Returns:
-        The converted copy and a report of what became of each module.
+        The converted copy and a report on each module.
 
     Raises:
-        ValueError: If a selector matches nothing or nothing that can be converted, or if nothing is converted at all.
+        ValueError: If a selector matches no module or none that is supported, or nothing is converted.
     """
     network = copy.deepcopy(network)
     layers = named_layers(network)
     obstacles = {name: _obstacle(network, name, layer) for name, layer in layers.items()}
-    selected = selected_layers(network, layers, obstacles, stochastic_module_names)
+    selected = select_convertible(network, layers, obstacles, stochastic_module_names)
     priors = choose_priors({name: list(SCALES) for name in layers if name in selected}, prior, DEFAULT_PRIOR)
     rows = []
     for name, layer in layers.items():
@@ -68,7 +66,7 @@ def convert_to_rank_one(
             layer,
             num_components=num_components,
             component_std=component_std,
-            prior=dict(priors[name]),
+            prior=priors[name],
             init_std=init_std,
             scales_bias=scales_biases,
         )
@@ -85,10 +83,10 @@ def convert_to_rank_one(
 
 
 def _obstacle(network: nn.Module, name: str, layer: nn.Module) -> str | None:
-    """Why a layer's inputs and outputs cannot be scaled, None if they can."""
+    """Reason why the inputs and outputs of a layer cannot be scaled, None if they can."""
     if stochastic_parameters(layer) is not None:
-        return "it is variational already"
+        return "it is already variational"
     if affine_parent(layer) is None:
-        return "it is no linear layer or convolution"
+        return "it is not a linear layer or convolution"
     reader = reading_parent(network, name)
     return None if reader is None else f"its parent {reader} reads its weight directly"

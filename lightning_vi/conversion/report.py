@@ -1,4 +1,4 @@
-"""What became of each module of a network."""
+"""Reports on converted networks."""
 
 from dataclasses import dataclass, replace
 
@@ -9,15 +9,15 @@ from lightning_vi.layers import stochastic_parameters
 
 @dataclass(frozen=True)
 class ModuleReport:
-    """What became of one module.
+    """Conversion result of one module.
 
     Attributes:
-        name: Its dotted name in the network, empty for the network itself.
-        kind: The name of its class before conversion.
-        num_parameters: Number of weights that it owns itself.
-        num_stochastic: How many of them have a posterior now.
+        name: Dotted name of the module, empty for the network itself.
+        kind: Class name of the module before conversion.
+        num_parameters: Number of weights that the module owns directly.
+        num_stochastic: Number of these weights that have a posterior.
         estimator: The gradient estimator, None for a deterministic module.
-        reason: Why it is as it is.
+        reason: Reason for this result.
     """
 
     name: str
@@ -29,19 +29,18 @@ class ModuleReport:
 
     @property
     def stochastic(self) -> bool:
-        """Whether any of its weights has a posterior."""
+        """True if any weight of the module has a posterior."""
         return self.num_stochastic > 0
 
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """A row for each module that owns parameters; prints as a table.
+    """Conversion results of all modules that own parameters; prints as a table.
 
     Attributes:
-        modules: The rows, in the network's order.
-        num_parameters: Number of weights in the network. One that several modules share counts once here, and in
-            the row of each of them.
-        num_stochastic: How many of them have a posterior, counted alike.
+        modules: One row per module, in the order of the network.
+        num_parameters: Number of weights in the network, counting shared weights once.
+        num_stochastic: Number of these weights that have a posterior.
     """
 
     modules: tuple[ModuleReport, ...]
@@ -49,14 +48,7 @@ class ConversionReport:
     num_stochastic: int
 
     def updated(self, network: nn.Module) -> "ConversionReport":
-        """The report with the estimators that the network's modules have by now.
-
-        Args:
-            network: The converted network.
-
-        Returns:
-            A new report.
-        """
+        """Returns a new report with the present estimators of the converted network."""
         return replace(self, modules=tuple(_updated(row, network) for row in self.modules))
 
     def __str__(self) -> str:
@@ -84,4 +76,4 @@ def _updated(row: ModuleReport, network: nn.Module) -> ModuleReport:
     stochastic = stochastic_parameters(network.get_submodule(row.name))
     if stochastic is None or stochastic.estimator == row.estimator:
         return row
-    return replace(row, estimator=stochastic.estimator, reason=f"{row.reason}; {stochastic.why}")
+    return replace(row, estimator=stochastic.estimator, reason=f"{row.reason}; {stochastic.reason}")

@@ -1,55 +1,95 @@
-"""Modules by name, glob, index, type or predicate."""
+"""Selection of modules by name, glob, index, class or predicate."""
 
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from torch import nn
 
+from lightning_vi.layers import stochastic_parameters
+
 ModuleSelector = str | int | type[nn.Module] | Callable[[str, nn.Module], bool]
-"""A dotted name or glob, an index, a class, or a function of a module's name and the module."""
+"""A dotted name or glob, an index, a class, or a predicate of the name and the module."""
 
 
 def select_layers(
-    network: nn.Module, layers: Mapping[str, nn.Module], wanted: Sequence[ModuleSelector]
+    network: nn.Module, layers: Mapping[str, nn.Module], selectors: Sequence[ModuleSelector]
 ) -> list[tuple[ModuleSelector, list[str]]]:
-    """The layers that each selector chooses.
+    """Finds the layers that each selector matches.
 
     Args:
         network: The network.
         layers: Its modules that own parameters, by name, in order of definition.
-        wanted: Selectors. A name, glob, class or predicate stands for the modules that it matches and all below them;
-            an index counts the layers, from the end if negative.
+        selectors: Names, globs, classes and predicates match modules with all their submodules; an index refers to
+            `layers`.
 
     Returns:
-        Each selector with the names of its layers, never none.
+        Each selector with the names of its layers, at least one.
 
     Raises:
-        ValueError: If `wanted` is no list, or a selector chooses no layer; the message lists what there is.
+        ValueError: If `selectors` is not a list, or a selector matches no layer.
     """
-    _check_list(wanted, "stochastic_module_names")
-    return [(selector, _chosen(network, layers, selector)) for selector in wanted]
+    _check_list(selectors, "stochastic_module_names")
+    return [(selector, _matching_layers(network, layers, selector)) for selector in selectors]
+
+
+def select_convertible(
+    network: nn.Module,
+    layers: Mapping[str, nn.Module],
+    obstacles: Mapping[str, str | None],
+    selectors: Sequence[ModuleSelector] | None,
+) -> set[str]:
+    """Selects the layers to convert.
+
+    Args:
+        network: The network.
+        layers: Its `named_layers`.
+        obstacles: Reason why each layer cannot become stochastic, None if it can.
+        selectors: Selectors of layers; None selects all that can become stochastic.
+
+    Returns:
+        Names of selected layers that can become, or already are, stochastic.
+
+    Raises:
+        ValueError: If a selector matches no layer, or none that can be stochastic.
+    """
+    possible = {name for name in layers if obstacles[name] is None and stochastic_parameters(layers[name]) is None}
+    if selectors is None:
+        return possible
+    selected: set[str] = set()
+    for selector, chosen in select_layers(network, layers, selectors):
+        usable = {name for name in chosen if name in possible or stochastic_parameters(layers[name]) is not None}
+        if not usable:
+            reasons = ", ".join(f"{name or '(root)'}: {obstacles[name]}" for name in chosen)
+            raise ValueError(
+                f"stochastic_module_names: {selector!r} selects nothing that can be stochastic ({reasons})"
+            )
+        selected |= usable
+    return selected
 
 
 def select_modules(
-    modules: Mapping[str, nn.Module], layers: Mapping[str, nn.Module], wanted: Sequence[ModuleSelector], argument: str
+    modules: Mapping[str, nn.Module],
+    layers: Mapping[str, nn.Module],
+    selectors: Sequence[ModuleSelector],
+    argument: str,
 ) -> list[str]:
-    """The modules that selectors name, and not what lies below them.
+    """Finds the modules that selectors match, without their submodules.
 
     Args:
-        modules: What names, globs, classes and predicates are compared with, by name.
-        layers: The modules that an index counts, from the end if negative.
-        wanted: Selectors.
-        argument: What the caller calls them.
+        modules: Modules by name, to which names, globs, classes and predicates refer.
+        layers: Modules to which an index refers.
+        selectors: Selectors of modules.
+        argument: Argument name for error messages.
 
     Returns:
-        Names, each once, in the order of the selectors.
+        Names in the order of the selectors, without duplicates.
 
     Raises:
-        ValueError: If `wanted` is no list, or a selector chooses no module; the message lists what there is.
+        ValueError: If `selectors` is not a list, or a selector matches no module.
     """
-    _check_list(wanted, argument)
+    _check_list(selectors, argument)
     chosen: dict[str, None] = {}
-    for selector in wanted:
+    for selector in selectors:
         _check_selector(selector, argument)
         if isinstance(selector, int):
             found = [_by_index(layers, selector, argument)]
@@ -61,11 +101,11 @@ def select_modules(
     return list(chosen)
 
 
-def _check_list(wanted: Sequence[ModuleSelector], argument: str) -> None:
-    if isinstance(wanted, str | type) or not isinstance(wanted, Sequence):
+def _check_list(selectors: Sequence[ModuleSelector], argument: str) -> None:
+    if isinstance(selectors, str | type) or not isinstance(selectors, Sequence):
         raise ValueError(
             f"{argument} must be a list of names, globs, indices, classes or predicates, got "
-            f"{'the string ' if isinstance(wanted, str) else ''}{wanted!r}"
+            f"{'the string ' if isinstance(selectors, str) else ''}{selectors!r}"
         )
 
 
@@ -74,20 +114,20 @@ def _check_selector(selector: ModuleSelector, argument: str) -> None:
         raise ValueError(f"{argument}: a name, glob, index, class or predicate is expected, got {selector!r}")
 
 
-def _chosen(network: nn.Module, layers: Mapping[str, nn.Module], selector: ModuleSelector) -> list[str]:
+def _matching_layers(network: nn.Module, layers: Mapping[str, nn.Module], selector: ModuleSelector) -> list[str]:
     argument = "stochastic_module_names"
     _check_selector(selector, argument)
     if isinstance(selector, int):
         return [_by_index(layers, selector, argument)]
-    everything = dict(network.named_modules(remove_duplicate=False))
+    modules = dict(network.named_modules(remove_duplicate=False))
     matched = {
-        id(part) for name, module in everything.items() if _matches(selector, name, module) for part in module.modules()
+        id(part) for name, module in modules.items() if _matches(selector, name, module) for part in module.modules()
     }
     chosen = [name for name, layer in layers.items() if id(layer) in matched]
     if not chosen:
         raise ValueError(
             f"{argument}: {selector!r} matches no module with parameters; the modules are "
-            f"{[name for name in everything if name]}"
+            f"{[name for name in modules if name]}"
         )
     return chosen
 

@@ -1,10 +1,10 @@
-"""The curvature of a likelihood around a trained network."""
+"""Curvature of the log-likelihood around trained weights."""
 
-from lightning_vi.curvature.base import Linearisation
+from lightning_vi.curvature.base import Linearization
 from lightning_vi.curvature.blocks import Block, choose_blocks, flat_weights
 from lightning_vi.curvature.evidence import best_prior_precision, log_evidence
 from lightning_vi.curvature.last_layer import is_pointwise
-from lightning_vi.curvature.linearisation import linearise
+from lightning_vi.curvature.linearization import linearize
 from lightning_vi.curvature.structures import (
     Curvature,
     DiagonalCurvature,
@@ -19,12 +19,12 @@ __all__ = [
     "DiagonalCurvature",
     "FullCurvature",
     "KroneckerCurvature",
-    "Linearisation",
+    "Linearization",
     "PerOutputCurvature",
     "best_prior_precision",
     "choose_blocks",
     "flat_weights",
     "is_pointwise",
-    "linearise",
+    "linearize",
     "log_evidence",
 ]

@@ -1,8 +1,10 @@
-r"""What a network is as a linear function of its weights, around the present ones.
+r"""Base class of networks linearized in their weights.
 
 .. math:: f_{w + \delta}(x) \approx f_w(x) + J(x)\, \delta
 
-E is the number of a datum's outputs, P that of the weights in all blocks; J has the shape [B, E, P].
+E is the number of outputs per example and P the number of weights in all blocks; J has shape [B, E, P]. The generalized
+Gauss-Newton matrix (GGN) is :math:`\sum_n J_n^\top L_n L_n^\top J_n`, where L of shape [B, E, R] is the square root of
+the output-space Fisher information.
 """
 
 from abc import ABC, abstractmethod
@@ -11,18 +13,18 @@ from collections.abc import Sequence
 from torch import Tensor
 
 
-class Linearisation(ABC):
-    """A linearised network on one batch.
+class Linearization(ABC):
+    """A linearized network on one batch.
 
     Attributes:
-        outputs: The network's outputs [B, ...].
+        outputs: Outputs of the network, shape [B, ...].
     """
 
     outputs: Tensor
 
     @abstractmethod
-    def outer_products(self, factor: Tensor) -> Tensor:
-        r"""The generalised Gauss-Newton matrix :math:`\sum_n J_n^\top L_n L_n^\top J_n`.
+    def ggn(self, factor: Tensor) -> Tensor:
+        """GGN of the batch.
 
         Args:
             factor: L, shape [B, E, R].
@@ -32,8 +34,8 @@ class Linearisation(ABC):
         """
 
     @abstractmethod
-    def squares(self, factor: Tensor) -> Tensor:
-        """Its diagonal.
+    def ggn_diagonal(self, factor: Tensor) -> Tensor:
+        """Diagonal of the GGN.
 
         Args:
             factor: L, shape [B, E, R].
@@ -43,71 +45,72 @@ class Linearisation(ABC):
         """
 
     @abstractmethod
-    def per_output_products(self, factor: Tensor) -> list[Tensor]:
-        """Its blocks on the diagonal, one for the weights behind each output of a layer.
+    def ggn_per_output(self, factor: Tensor) -> list[Tensor]:
+        """Diagonal blocks of the GGN, one for the weights of each output of a layer.
 
         Args:
             factor: L, shape [B, E, R].
 
         Returns:
-            For each block of weights the shape [outputs, inputs, inputs].
+            One tensor of shape [outputs, inputs, inputs] per block of weights.
         """
 
     @abstractmethod
     def kronecker_factors(self, factor: Tensor) -> list[tuple[Tensor, Tensor, int]]:
-        r"""Second moments of each block's inputs, and of the gradients of its outputs.
+        r"""Kronecker factors of the GGN of each block, before normalization.
 
         Args:
             factor: L, shape [B, E, R].
 
         Returns:
-            For each block the sums :math:`\sum a a^\top` and :math:`\sum b b^\top` over data and positions, of shapes
-            [inputs, inputs] and [outputs, outputs], and how many inputs a were summed.
+            For each block of weights, :math:`\sum a a^\top` of shape [inputs, inputs] over the layer inputs a,
+            :math:`\sum b b^\top` of shape [outputs, outputs] over the gradients b of the layer outputs, and the number
+            of inputs a. Sums run over examples and positions.
         """
 
     @abstractmethod
-    def squared_norms(self, basis: Tensor | None, weights: Tensor) -> Tensor:
+    def variances(self, basis: Tensor | None, weight_variances: Tensor) -> Tensor:
         r"""Variances of the outputs, :math:`\sum_p (J Q)_{ep}^2 v_p`.
 
         Args:
-            basis: Q, shape [P, P], None for the identity.
-            weights: v, shape [P].
+            basis: Orthogonal matrix Q, shape [P, P]; None for the identity.
+            weight_variances: Variances v of the weights in this basis, shape [P].
 
         Returns:
             Shape [B, E].
         """
 
     @abstractmethod
-    def per_output_norms(self, bases: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
-        """Variances of the outputs where the weights behind each output of a layer have a basis of their own.
+    def per_output_variances(self, bases: Sequence[Tensor], weight_variances: Sequence[Tensor]) -> Tensor:
+        """Variances of the outputs with a separate basis for the weights of each output of a layer.
 
         Args:
-            bases: For each block of weights orthogonal matrices, shape [outputs, inputs, inputs].
-            weights: For each block, shape [outputs, inputs].
+            bases: Orthogonal matrices of each block, shape [outputs, inputs, inputs].
+            weight_variances: Variances of the weights of each block, shape [outputs, inputs].
 
         Returns:
             Shape [B, E].
         """
 
     @abstractmethod
-    def kronecker_norms(self, bases: Sequence[tuple[Tensor, Tensor]], weights: Sequence[Tensor]) -> Tensor:
-        """Variances of the outputs where the basis of each block is a Kronecker product.
+    def kronecker_variances(self, bases: Sequence[tuple[Tensor, Tensor]], weight_variances: Sequence[Tensor]) -> Tensor:
+        """Variances of the outputs with a Kronecker-factored basis of each block.
 
         Args:
-            bases: For each block orthogonal matrices of its outputs [outputs, outputs] and inputs [inputs, inputs].
-            weights: For each block, shape [outputs, inputs].
+            bases: Orthogonal matrices of each block, shapes [outputs, outputs] and [inputs, inputs].
+            weight_variances: Variances of the weights of each block, shape [outputs, inputs].
 
         Returns:
             Shape [B, E].
         """
 
     @abstractmethod
-    def changes(self, deltas: Tensor) -> Tensor:
-        r"""What changes of the weights change, :math:`J \delta`.
+    def jvp(self, deltas: Tensor) -> Tensor:
+        r"""Jacobian-vector products :math:`J \delta`.
 
         Args:
-            deltas: Shape [S, P].
+            deltas: Changes of the weights, shape [S, P].
 
         Returns:
-            Shape [S, *shape of `outputs`].
+            Changes of the outputs, shape [S, *shape of `outputs`].
         """

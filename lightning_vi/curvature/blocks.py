@@ -1,4 +1,4 @@
-"""Which weights a Gaussian around a trained network covers, and in which order."""
+"""Blocks of weights covered by a Gaussian around a trained network."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,21 +7,22 @@ import torch
 from torch import Tensor, nn
 
 from lightning_vi.conversion import ModuleSelector, named_layers, reading_parent, select_layers
+from lightning_vi.conversion.layers import affine_parent
 
 KRONECKER_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
 
 @dataclass(frozen=True)
 class Block:
-    """The weights of one module: a matrix for linear layers and convolutions, a vector elsewhere.
+    """Weights of one module, as a matrix for linear layers and convolutions and as a vector for other modules.
 
     A bias is the last column of the matrix.
 
     Attributes:
-        module_name: The module's name in the network.
-        names: Names of its parameters in the network.
-        shape: (outputs, inputs) of the matrix, or (1, length) of the vector.
-        is_matrix: Which of the two it is.
+        module_name: Name of the module in the network.
+        names: Names of the parameters in the network.
+        shape: Shape (outputs, inputs) of the matrix, or (1, length) of the vector.
+        is_matrix: If True, the block is a matrix.
     """
 
     module_name: str
@@ -34,24 +35,17 @@ class Block:
         """Number of weights."""
         return self.shape[0] * self.shape[1]
 
-    def within(self, parent: str) -> "Block":
-        """The same weights in a network of which this one is a part.
+    def with_prefix(self, prefix: str) -> "Block":
+        """Returns the block of the same weights in a network that contains this one under the name `prefix`."""
+        module_name = f"{prefix}.{self.module_name}".rstrip(".")
+        return replace(self, module_name=module_name, names=tuple(f"{prefix}.{name}" for name in self.names))
+
+    def flatten(self, tensors: Mapping[str, Tensor], num_leading: int = 0) -> Tensor:
+        """Flattens and concatenates tensors of the shapes of the parameters.
 
         Args:
-            parent: The part's name.
-
-        Returns:
-            With longer names.
-        """
-        module_name = f"{parent}.{self.module_name}".rstrip(".")
-        return replace(self, module_name=module_name, names=tuple(f"{parent}.{name}" for name in self.names))
-
-    def join(self, tensors: Mapping[str, Tensor], num_leading: int = 0) -> Tensor:
-        """Tensors of the parameters' shapes as one.
-
-        Args:
-            tensors: By parameter name, each of shape [..., *parameter's shape].
-            num_leading: Number of dimensions in front of the parameter's.
+            tensors: Tensors by parameter name, each of shape [..., *shape of the parameter].
+            num_leading: Number of leading dimensions.
 
         Returns:
             Shape [..., size].
@@ -64,26 +58,26 @@ class Block:
 
 
 def choose_blocks(
-    network: nn.Module, wanted: Sequence[ModuleSelector] | None, *, matrices_only: bool = False
+    network: nn.Module, selectors: Sequence[ModuleSelector] | None, *, matrices_only: bool = False
 ) -> list[Block]:
-    """The trainable weights of the chosen modules.
+    """Selects blocks of trainable weights.
 
     Args:
         network: Any network.
-        wanted: Selectors of modules; None for all.
-        matrices_only: Whether every module must be a linear layer or a convolution without groups that the network
-            calls; with None the others are left out.
+        selectors: Selectors of modules; None selects all modules.
+        matrices_only: If True, only linear layers and convolutions without groups are allowed. If `selectors` is None,
+            other modules are skipped.
 
     Returns:
-        One block for each module, in the network's order. Tied weights belong to the first of their modules.
+        One block per module, in the order of the network. Tied weights belong to their first module.
 
     Raises:
-        ValueError: If a selector matches nothing, no weight is left, or a chosen module is not of the right kind.
+        ValueError: If a selector matches no module, no weight is trainable, or a selected module is not supported.
     """
     layers = named_layers(network)
     chosen = set(layers)
-    if wanted is not None:
-        chosen = {name for _, found in select_layers(network, layers, wanted) for name in found}
+    if selectors is not None:
+        chosen = {name for _, found in select_layers(network, layers, selectors) for name in found}
     seen: set[Tensor] = set()
     blocks: list[Block] = []
     for name in (name for name in layers if name in chosen):
@@ -92,25 +86,22 @@ def choose_blocks(
         is_matrix = _is_matrix(network, name, layers[name]) and is_whole
         seen |= set(own.values())
         if matrices_only and not is_matrix:
-            if wanted is not None:
+            if selectors is not None:
                 raise ValueError(
-                    f"structure='kronecker' needs linear layers and convolutions without groups whose weights are "
-                    f"trained and their own, but {name or 'the root'!r} ({type(layers[name]).__name__}) is none"
+                    "structure='kronecker' needs linear layers and convolutions without groups whose weights are "
+                    f"trained and not tied, but got {name or 'the root'!r} ({type(layers[name]).__name__})"
                 )
             continue
         if own:
             blocks.append(_block(name, own, is_matrix))
     if not blocks:
-        raise ValueError(f"stochastic_module_names={wanted!r} leaves no trainable weight")
+        raise ValueError(f"stochastic_module_names={selectors!r} leaves no trainable weight")
     return blocks
 
 
 def _is_matrix(network: nn.Module, name: str, layer: nn.Module) -> bool:
-    kind = next((kind for kind in KRONECKER_LAYERS if isinstance(layer, kind)), None)
-    if kind is None or type(layer).forward is not kind.forward or getattr(layer, "groups", 1) != 1:
-        return False
-    names = {key for key, parameter in layer._parameters.items() if parameter is not None}
-    return names in ({"weight"}, {"weight", "bias"}) and reading_parent(network, name) is None
+    is_supported = affine_parent(layer) in KRONECKER_LAYERS and getattr(layer, "groups", 1) == 1
+    return is_supported and reading_parent(network, name) is None
 
 
 def _block(name: str, own: Mapping[str, Tensor], is_matrix: bool) -> Block:
@@ -122,14 +113,14 @@ def _block(name: str, own: Mapping[str, Tensor], is_matrix: bool) -> Block:
 
 
 def flat_weights(network: nn.Module, blocks: Sequence[Block]) -> Tensor:
-    """The present weights of all blocks.
+    """Flattens the weights of all blocks.
 
     Args:
         network: The network.
-        blocks: Its blocks.
+        blocks: Blocks of its weights.
 
     Returns:
         Shape [P], differentiable.
     """
     parameters = dict(network.named_parameters(remove_duplicate=False))
-    return torch.cat([block.join(parameters) for block in blocks])
+    return torch.cat([block.flatten(parameters) for block in blocks])

@@ -1,26 +1,26 @@
-"""The marginal likelihood of a Gaussian around a mode, and the prior at which it is largest."""
+"""Laplace approximation of the log marginal likelihood, and the prior precision that maximizes it."""
 
 import torch
 from torch import Tensor
 
 LOG_PRECISION_RANGE = (-18.0, 23.0)
-"""Prior standard deviations from 1e-5 to 8000."""
+"""Search range, corresponding to prior standard deviations from 1e-5 to 8000."""
 
 NUM_HALVINGS = 30
-"""Of the range, to 4e-8 of the precision."""
+"""Bisection steps, for a relative accuracy of 4e-8."""
 
 
 def log_evidence(log_likelihood: Tensor, eigenvalues: Tensor, squared_norm: Tensor, prior_precision: Tensor) -> Tensor:
-    r"""Laplace's approximation of the log marginal likelihood (MacKay, 1992).
+    r"""Laplace approximation of the log marginal likelihood (MacKay, 1992).
 
     .. math:: \ln p(D) \approx \ln p(D \mid w^*) - \tfrac{\delta}{2} \lVert w^* \rVert^2
         + \tfrac{P}{2} \ln \delta - \tfrac12 \sum_i \ln (\lambda_i + \delta)
 
     Args:
-        log_likelihood: The first term, in nats, a scalar tensor.
-        eigenvalues: :math:`\lambda` of the curvature, shape [P].
-        squared_norm: Of the weights, a scalar tensor.
-        prior_precision: :math:`\delta`, a scalar tensor.
+        log_likelihood: Log-likelihood of the data at the mode in nats, a scalar tensor.
+        eigenvalues: Eigenvalues :math:`\lambda` of the curvature, shape [P].
+        squared_norm: Squared norm of the weights, a scalar tensor.
+        prior_precision: Prior precision :math:`\delta`, a scalar tensor.
 
     Returns:
         Nats, a scalar tensor.
@@ -35,17 +35,17 @@ def log_evidence(log_likelihood: Tensor, eigenvalues: Tensor, squared_norm: Tens
 
 
 def best_prior_precision(eigenvalues: Tensor, squared_norm: Tensor) -> Tensor:
-    r"""The prior precision of the largest marginal likelihood.
+    r"""Prior precision that maximizes the log marginal likelihood.
 
-    It solves :math:`\sum_i \lambda_i / (\lambda_i + \delta) = \delta \lVert w^* \rVert^2`, whose left side falls and
-    whose right side grows; the solution is found by halving, between standard deviations of 1e-5 and 8000.
+    Solves :math:`\sum_i \lambda_i / (\lambda_i + \delta) = \delta \lVert w^* \rVert^2` by bisection, between prior
+    standard deviations of 1e-5 and 8000. The left side decreases and the right side increases with :math:`\delta`.
 
     Args:
-        eigenvalues: :math:`\lambda` of the curvature, shape [P].
-        squared_norm: Of the weights, a scalar tensor.
+        eigenvalues: Eigenvalues :math:`\lambda` of the curvature, shape [P].
+        squared_norm: Squared norm of the weights, a scalar tensor.
 
     Returns:
-        :math:`\delta`, a scalar tensor.
+        Prior precision :math:`\delta`, a scalar tensor.
 
     Example:
         >>> best_prior_precision(torch.tensor([2.0]), torch.tensor(0.25))

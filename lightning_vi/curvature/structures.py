@@ -1,8 +1,8 @@
-r"""Gaussians whose precision is the curvature of a likelihood plus that of an isotropic prior.
+r"""Structured approximations of the GGN, and Gaussians with precision GGN plus prior precision.
 
 .. math:: \Sigma = (G + \delta I)^{-1}, \qquad G = Q \Lambda Q^\top
 
-G is kept by its eigenvalues and an orthogonal basis, so that any prior precision :math:`\delta` costs nothing.
+G is stored as its eigendecomposition, so that the prior precision :math:`\delta` can be changed at no cost.
 """
 
 from abc import ABC, abstractmethod
@@ -11,21 +11,21 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from lightning_vi.curvature.base import Linearisation
+from lightning_vi.curvature.base import Linearization
 from lightning_vi.curvature.blocks import Block
 
-Terms = Iterable[tuple[Linearisation, Tensor]]
-"""Linearised batches with the factors L [B, E, R] of their outputs' information."""
+Terms = Iterable[tuple[Linearization, Tensor]]
+"""Linearized batches with the square roots L [B, E, R] of their output-space Fisher information."""
 
 Reduction = Callable[[Tensor], Tensor]
-"""Adds a tensor up over all processes."""
+"""Sums a tensor over all processes."""
 
 
 class Curvature(nn.Module, ABC):
-    """An approximation of the generalised Gauss-Newton matrix, zero until `fit`.
+    """Base class of approximations of the GGN, which is zero until `fit`.
 
     Args:
-        blocks: The weights.
+        blocks: Blocks of weights.
     """
 
     def __init__(self, blocks: Sequence[Block]) -> None:
@@ -35,24 +35,24 @@ class Curvature(nn.Module, ABC):
 
     @abstractmethod
     def fit(self, terms: Terms, reduction: Reduction) -> None:
-        """Adds up the curvature of all data; what was there before is replaced at the end.
+        """Computes the curvature of all training data, replacing the present one.
 
         Args:
-            terms: All data.
-            reduction: Adds up over processes.
+            terms: All batches of the training data.
+            reduction: Sums a tensor over all processes.
         """
 
     @abstractmethod
     def eigenvalues(self) -> Tensor:
-        r""":math:`\Lambda`, shape [P], not negative."""
+        r"""Eigenvalues :math:`\Lambda` of the GGN, nonnegative, shape [P]."""
 
     @abstractmethod
-    def variances(self, linearisation: Linearisation, prior_precision: Tensor) -> Tensor:
-        r"""Variances of the linearised outputs, the diagonal of :math:`J \Sigma J^\top`.
+    def variances(self, linearization: Linearization, prior_precision: Tensor) -> Tensor:
+        r"""Variances of the linearized outputs, the diagonal of :math:`J \Sigma J^\top`.
 
         Args:
-            linearisation: The network at some inputs.
-            prior_precision: :math:`\delta`, a scalar tensor.
+            linearization: The linearized network on a batch.
+            prior_precision: Prior precision :math:`\delta`, a scalar tensor.
 
         Returns:
             Shape [B, E].
@@ -60,11 +60,11 @@ class Curvature(nn.Module, ABC):
 
     @abstractmethod
     def draw(self, noise: Tensor, prior_precision: Tensor) -> Tensor:
-        r"""Draws from :math:`\mathcal{N}(0, \Sigma)`.
+        r"""Transforms standard normal noise to samples of :math:`\mathcal{N}(0, \Sigma)`.
 
         Args:
-            noise: Standard normal, shape [S, P].
-            prior_precision: :math:`\delta`, a scalar tensor.
+            noise: Standard normal noise, shape [S, P].
+            prior_precision: Prior precision :math:`\delta`, a scalar tensor.
 
         Returns:
             Shape [S, P].
@@ -72,7 +72,7 @@ class Curvature(nn.Module, ABC):
 
 
 class DiagonalCurvature(Curvature):
-    """The diagonal of the matrix."""
+    """Diagonal of the GGN."""
 
     diagonal: Tensor
 
@@ -81,28 +81,28 @@ class DiagonalCurvature(Curvature):
         self.register_buffer("diagonal", torch.zeros(self.num_weights))
 
     def fit(self, terms: Terms, reduction: Reduction) -> None:  # noqa: D102
-        (total,) = add_up([linearisation.squares(factor)] for linearisation, factor in terms)
+        (total,) = accumulate([linearization.ggn_diagonal(factor)] for linearization, factor in terms)
         self.diagonal.copy_(reduction(total))
 
     def eigenvalues(self) -> Tensor:  # noqa: D102
         return self.diagonal
 
-    def variances(self, linearisation: Linearisation, prior_precision: Tensor) -> Tensor:  # noqa: D102
-        return linearisation.squared_norms(None, 1 / (self.diagonal + prior_precision))
+    def variances(self, linearization: Linearization, prior_precision: Tensor) -> Tensor:  # noqa: D102
+        return linearization.variances(None, 1 / (self.diagonal + prior_precision))
 
     def draw(self, noise: Tensor, prior_precision: Tensor) -> Tensor:  # noqa: D102
         return noise / (self.diagonal + prior_precision).sqrt()
 
 
 class FullCurvature(Curvature):
-    """The whole matrix.
+    """Full GGN.
 
     Args:
-        blocks: The weights.
-        max_mebibytes: The largest matrix allowed.
+        blocks: Blocks of weights.
+        max_mebibytes: Maximum size of the matrix.
 
     Raises:
-        ValueError: If the matrix would be larger.
+        ValueError: If the matrix exceeds `max_mebibytes`.
     """
 
     basis: Tensor
@@ -115,7 +115,7 @@ class FullCurvature(Curvature):
         self.register_buffer("values", torch.zeros(self.num_weights))
 
     def fit(self, terms: Terms, reduction: Reduction) -> None:  # noqa: D102
-        (total,) = add_up([linearisation.outer_products(factor)] for linearisation, factor in terms)
+        (total,) = accumulate([linearization.ggn(factor)] for linearization, factor in terms)
         values, basis = symmetric_eigen(reduction(total))
         self.values.copy_(values)
         self.basis.copy_(basis)
@@ -123,66 +123,73 @@ class FullCurvature(Curvature):
     def eigenvalues(self) -> Tensor:  # noqa: D102
         return self.values
 
-    def variances(self, linearisation: Linearisation, prior_precision: Tensor) -> Tensor:  # noqa: D102
-        return linearisation.squared_norms(self.basis, 1 / (self.values + prior_precision))
+    def variances(self, linearization: Linearization, prior_precision: Tensor) -> Tensor:  # noqa: D102
+        return linearization.variances(self.basis, 1 / (self.values + prior_precision))
 
     def draw(self, noise: Tensor, prior_precision: Tensor) -> Tensor:  # noqa: D102
         return (noise / (self.values + prior_precision).sqrt()) @ self.basis.mT
 
 
 class PerOutputCurvature(Curvature):
-    """The blocks of the matrix that belong to the weights behind one output of a layer each.
+    """Block-diagonal GGN with one block for the weights of each output of a layer.
 
-    In a last layer nothing is left out where the likelihood's information of the outputs is diagonal.
+    For a last layer this is exact if the output-space Fisher information is diagonal.
 
     Args:
-        blocks: The weights.
-        max_mebibytes: The largest size of all blocks together.
+        blocks: Blocks of weights.
+        max_mebibytes: Maximum total size of the matrices.
 
     Raises:
-        ValueError: If they would be larger.
+        ValueError: If the matrices exceed `max_mebibytes`.
     """
 
     def __init__(self, blocks: Sequence[Block], max_mebibytes: float = 256.0) -> None:
         super().__init__(blocks)
-        numbers = sum(block.size * block.shape[1] for block in blocks)
-        _check_size("per_output", numbers, self.num_weights, max_mebibytes)
+        num_elements = sum(block.size * block.shape[1] for block in blocks)
+        _check_size("per_output", num_elements, self.num_weights, max_mebibytes)
         for index, block in enumerate(self.blocks):
             outputs, inputs = block.shape
             self.register_buffer(f"basis_{index}", torch.eye(inputs).repeat(outputs, 1, 1))
             self.register_buffer(f"values_{index}", torch.zeros(outputs, inputs))
 
-    def _of_blocks(self, kind: str) -> list[Tensor]:
+    def _buffers_of_blocks(self, kind: str) -> list[Tensor]:
         return [self.get_buffer(f"{kind}_{index}") for index in range(len(self.blocks))]
 
     def fit(self, terms: Terms, reduction: Reduction) -> None:  # noqa: D102
-        totals = add_up(linearisation.per_output_products(factor) for linearisation, factor in terms)
-        for total, basis, values in zip(totals, self._of_blocks("basis"), self._of_blocks("values"), strict=True):
+        totals = accumulate(linearization.ggn_per_output(factor) for linearization, factor in terms)
+        for total, basis, values in zip(
+            totals, self._buffers_of_blocks("basis"), self._buffers_of_blocks("values"), strict=True
+        ):
             eigenvalues, eigenvectors = symmetric_eigen(reduction(total))
             values.copy_(eigenvalues)
             basis.copy_(eigenvectors)
 
     def eigenvalues(self) -> Tensor:  # noqa: D102
-        return torch.cat([values.flatten() for values in self._of_blocks("values")])
+        return torch.cat([values.flatten() for values in self._buffers_of_blocks("values")])
 
-    def variances(self, linearisation: Linearisation, prior_precision: Tensor) -> Tensor:  # noqa: D102
-        weights = [1 / (values + prior_precision) for values in self._of_blocks("values")]
-        return linearisation.per_output_norms(self._of_blocks("basis"), weights)
+    def variances(self, linearization: Linearization, prior_precision: Tensor) -> Tensor:  # noqa: D102
+        weights = [1 / (values + prior_precision) for values in self._buffers_of_blocks("values")]
+        return linearization.per_output_variances(self._buffers_of_blocks("basis"), weights)
 
     def draw(self, noise: Tensor, prior_precision: Tensor) -> Tensor:  # noqa: D102
         parts = noise.split_with_sizes([block.size for block in self.blocks], -1)
         drawn = []
-        for part, values, basis in zip(parts, self._of_blocks("values"), self._of_blocks("basis"), strict=True):
+        for part, values, basis in zip(
+            parts, self._buffers_of_blocks("values"), self._buffers_of_blocks("basis"), strict=True
+        ):
             scaled = part.view(-1, *values.shape) / (values + prior_precision).sqrt()
             drawn.append((scaled.transpose(0, 1) @ basis.mT).transpose(0, 1).flatten(1))
         return torch.cat(drawn, -1)
 
 
 class KroneckerCurvature(Curvature):
-    r"""One Kronecker product for each layer, :math:`A \otimes B` (Martens & Grosse, 2015).
+    r"""Kronecker-factored GGN, :math:`A \otimes B` for each layer (Martens & Grosse, 2015).
 
-    A is the mean of the outer products of the layer's inputs, B the sum of those of the gradients of its outputs, over
-    data and, where a weight is used at several positions, over these (KFAC-expand of Eschenhagen et al., 2023).
+    A is the mean of the outer products of the layer inputs, B the sum of the outer products of the gradients of the
+    layer outputs, over examples and positions (KFAC-expand, Eschenhagen et al., 2023).
+
+    Args:
+        blocks: Blocks of weights.
     """
 
     def __init__(self, blocks: Sequence[Block]) -> None:
@@ -192,19 +199,19 @@ class KroneckerCurvature(Curvature):
                 self.register_buffer(f"{role}_basis_{index}", torch.eye(size))
                 self.register_buffer(f"{role}_values_{index}", torch.zeros(size))
 
-    def _of_blocks(self, kind: str) -> list[tuple[Tensor, Tensor]]:
+    def _buffers_of_blocks(self, kind: str) -> list[tuple[Tensor, Tensor]]:
         return [
             (self.get_buffer(f"outputs_{kind}_{index}"), self.get_buffer(f"inputs_{kind}_{index}"))
             for index in range(len(self.blocks))
         ]
 
     def fit(self, terms: Terms, reduction: Reduction) -> None:  # noqa: D102
-        sums = add_up(
-            [part for a, b, count in linearisation.kronecker_factors(factor) for part in (a, b, a.new_tensor(count))]
-            for linearisation, factor in terms
+        sums = accumulate(
+            [part for a, b, count in linearization.kronecker_factors(factor) for part in (a, b, a.new_tensor(count))]
+            for linearization, factor in terms
         )
         sums = [reduction(tensor) for tensor in sums]
-        bases, values = self._of_blocks("basis"), self._of_blocks("values")
+        bases, values = self._buffers_of_blocks("basis"), self._buffers_of_blocks("values")
         for inputs, outputs, count, basis, value in zip(sums[::3], sums[1::3], sums[2::3], bases, values, strict=True):
             for role, matrix in enumerate((outputs, inputs / count)):
                 eigenvalues, eigenvectors = symmetric_eigen(matrix)
@@ -212,60 +219,61 @@ class KroneckerCurvature(Curvature):
                 basis[role].copy_(eigenvectors)
 
     def _eigenvalues_of_blocks(self) -> list[Tensor]:
-        return [torch.outer(outputs, inputs) for outputs, inputs in self._of_blocks("values")]
+        return [torch.outer(outputs, inputs) for outputs, inputs in self._buffers_of_blocks("values")]
 
     def eigenvalues(self) -> Tensor:  # noqa: D102
         return torch.cat([values.flatten() for values in self._eigenvalues_of_blocks()])
 
-    def variances(self, linearisation: Linearisation, prior_precision: Tensor) -> Tensor:  # noqa: D102
+    def variances(self, linearization: Linearization, prior_precision: Tensor) -> Tensor:  # noqa: D102
         weights = [1 / (values + prior_precision) for values in self._eigenvalues_of_blocks()]
-        return linearisation.kronecker_norms(self._of_blocks("basis"), weights)
+        return linearization.kronecker_variances(self._buffers_of_blocks("basis"), weights)
 
     def draw(self, noise: Tensor, prior_precision: Tensor) -> Tensor:  # noqa: D102
         parts = noise.split_with_sizes([block.size for block in self.blocks], -1)
         drawn = []
         for block, part, values, (of_outputs, of_inputs) in zip(
-            self.blocks, parts, self._eigenvalues_of_blocks(), self._of_blocks("basis"), strict=True
+            self.blocks, parts, self._eigenvalues_of_blocks(), self._buffers_of_blocks("basis"), strict=True
         ):
             scaled = part.reshape(*part.shape[:-1], *block.shape) / (values + prior_precision).sqrt()
             drawn.append((of_outputs @ scaled @ of_inputs.mT).flatten(1))
         return torch.cat(drawn, -1)
 
 
-def add_up(terms: Iterable[list[Tensor]]) -> list[Tensor]:
-    """Sums of several tensors over several terms.
+def accumulate(terms: Iterable[list[Tensor]]) -> list[Tensor]:
+    """Sums lists of tensors elementwise.
 
     Args:
-        terms: At least one, each a list of as many new tensors; the first is used up.
+        terms: Lists of the same length, at least one. The tensors of the first list are modified in place.
 
     Returns:
-        One sum for each tensor.
+        The sums, one for each position in the lists.
     """
     rest = iter(terms)
     totals = next(rest)
     for term in rest:
-        for total, more in zip(totals, term, strict=True):
-            total.add_(more)
+        for total, tensor in zip(totals, term, strict=True):
+            total.add_(tensor)
     return totals
 
 
-def _check_size(structure: str, numbers: int, num_weights: int, max_mebibytes: float) -> None:
-    mebibytes = 4 * numbers / 2**20
+def _check_size(structure: str, num_elements: int, num_weights: int, max_mebibytes: float) -> None:
+    mebibytes = 4 * num_elements / 2**20
     if mebibytes > max_mebibytes:
         raise ValueError(
             f"structure={structure!r} needs {mebibytes:.0f} MiB for {num_weights} weights, more than "
-            f"max_mebibytes={max_mebibytes:g}: use 'kronecker' or 'diagonal', or choose fewer modules"
+            f"max_mebibytes={max_mebibytes:g}: use 'kronecker' or 'diagonal', or select fewer modules"
         )
 
 
 def symmetric_eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues and eigenvectors of positive semidefinite matrices, in float64 where the device has it.
+    """Eigendecomposition of positive semidefinite matrices, computed in float64 if the device supports it.
 
     Args:
         matrix: Shape [..., n, n].
 
     Returns:
-        Eigenvalues [..., n], negative ones set to zero, and eigenvectors as columns [..., n, n], of the matrix's type.
+        Eigenvalues [..., n], with negative ones set to zero, and eigenvectors [..., n, n] as columns, in the data type
+        of `matrix`.
     """
     precise = matrix if matrix.device.type == "mps" else matrix.double()
     values, vectors = torch.linalg.eigh((precise + precise.mT) / 2)

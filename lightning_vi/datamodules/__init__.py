@@ -1,8 +1,10 @@
-"""Toy and real data as LightningDataModules.
+"""LightningDataModules of toy problems, tables and benchmark data.
 
-Every datamodule holds its splits from construction on: `X_train`, `Y_train`, and the same for `val`, `test`
-and `calib`. Targets are in their original units; see `ArrayDataModule` for the contract that all of them
-share.
+The splits are available from construction: `X_train`, `Y_train`, and the same for `val`, `test` and `calib`. Targets
+are in their original units. See `ArrayDataModule` for the common interface.
+
+In all shapes, N is the number of rows, F the number of input features, D the number of targets and C the number of
+classes.
 """
 
 from lightning_vi.datamodules.base import ArrayDataModule, LoaderOptions

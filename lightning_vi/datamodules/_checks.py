@@ -1,4 +1,4 @@
-"""Argument checks of the datamodules: each error names the argument, its value and what was expected."""
+"""Argument checks of the datamodules."""
 
 from numbers import Integral
 
@@ -9,7 +9,7 @@ MAX_SEED = 2**32 - 1
 
 
 def check_int(name: str, value: object, at_least: int, at_most: int | None = None) -> int:
-    """Returns `value` as an int; raises a `ValueError` unless it is one, no bool, within both bounds."""
+    """Returns `value` as an int; raises a `ValueError` unless it is an integer (not a bool) within the bounds."""
     if isinstance(value, Integral) and not isinstance(value, bool):
         number = int(value)
         if number >= at_least and (at_most is None or number <= at_most):
@@ -19,12 +19,12 @@ def check_int(name: str, value: object, at_least: int, at_most: int | None = Non
 
 
 def check_seed(name: str, value: object) -> int:
-    """Returns `value`; raises a `ValueError` unless numpy, scikit-learn and torch all take it as a seed."""
+    """Returns `value`; raises a `ValueError` unless NumPy, scikit-learn and PyTorch all accept it as a seed."""
     return check_int(name, value, at_least=0, at_most=MAX_SEED)
 
 
 def check_split(name: str, rows: object, num_classes: int | None) -> tuple[Tensor, Tensor]:
-    """Returns the rows of one split; raises a `ValueError` unless they can be trained on or scored.
+    """Returns the rows of one split; raises a `ValueError` unless they are valid inputs and targets.
 
     Args:
         name: Name of the split, such as `train`.

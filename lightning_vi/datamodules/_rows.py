@@ -1,4 +1,4 @@
-"""A dataset of tensor rows whose batches are gathered by one indexing call instead of one call per row."""
+"""Dataset of tensor rows whose batches are gathered with one indexing call instead of one call per row."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,10 +10,10 @@ Sample = tuple[Tensor, Tensor]
 
 
 class RowBatch:
-    """The samples of one batch, stored as whole tensors but still a sequence of `(x, y)` samples.
+    """Samples of one batch, stored as whole tensors but usable as a sequence of `(x, y)` samples.
 
-    `torch.utils.data` expects `Dataset.__getitems__` to return a sequence of samples. This one keeps that
-    promise, so any collate function works on it, while `collate_rows` takes the tensors as they are.
+    `torch.utils.data` requires `Dataset.__getitems__` to return a sequence of samples. This class is one, so that any
+    collate function works with it, while `collate_rows` returns the tensors directly.
 
     Args:
         inputs: Inputs of the batch, [B, ...].
@@ -35,7 +35,7 @@ class RowBatch:
 
 
 class RowDataset(Dataset[Sample]):
-    """Pairs of rows `(X[i], Y[i])`.
+    """Dataset of pairs of rows `(X[i], Y[i])`.
 
     Args:
         inputs: Inputs, [N, ...].
@@ -58,7 +58,7 @@ class RowDataset(Dataset[Sample]):
 
 
 def collate_rows(batch: RowBatch | list[Sample]) -> Sample:
-    """Returns the batch `(x, y)`, without a Python call per row where the rows were gathered at once."""
+    """Returns the batch `(x, y)`, without a Python call per row for a `RowBatch`."""
     if isinstance(batch, RowBatch):
         return batch.inputs, batch.targets
     inputs, targets = default_collate(batch)

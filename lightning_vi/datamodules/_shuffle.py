@@ -1,4 +1,4 @@
-"""Shuffling that depends on (seed, epoch) alone."""
+"""Shuffling that depends on the seed and the epoch only."""
 
 from collections.abc import Iterator, Sized
 
@@ -8,15 +8,15 @@ from torch.utils.data import RandomSampler
 
 
 class EpochShuffle(RandomSampler):
-    """A random permutation of the rows per epoch, a function of the seed and the epoch and of nothing else.
+    """Sampler of a random permutation of the rows per epoch, which depends on the seed and the epoch only.
 
-    A generator that is carried from epoch to epoch would give a resumed run, or one that reloads its
-    dataloaders, another order than an unbroken one. Lightning calls `set_epoch` before each epoch; in a plain
-    loop each pass counts as an epoch. As a `RandomSampler` it tells Lightning that the loader is shuffled, so
-    that the `DistributedSampler` injected in a distributed run shuffles too.
+    With a generator that advances from epoch to epoch, the order of a run that is resumed or reloads its dataloaders
+    would differ from that of an uninterrupted run. Lightning calls `set_epoch` before each epoch; in a plain loop each
+    pass counts as an epoch. The base class is `RandomSampler` so that the `DistributedSampler` that Lightning injects
+    shuffles too.
 
     Args:
-        data_source: The dataset to draw rows from.
+        data_source: Dataset to sample from.
         seed: Seed of the order.
     """
 
@@ -26,7 +26,7 @@ class EpochShuffle(RandomSampler):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Makes the next pass the one of this epoch."""
+        """Sets the epoch of the next pass."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:

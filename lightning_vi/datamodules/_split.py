@@ -1,4 +1,4 @@
-"""Splits of rows that depend on their number, the fractions and the seed alone."""
+"""Splits of rows that depend only on their number, the fractions and the seed."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,17 +11,16 @@ IntArray = NDArray[np.int64]
 def split_rows(
     rows: IntArray, fractions: Mapping[str, float], seed: int, strata: IntArray | None = None
 ) -> dict[str, IntArray]:
-    """Returns disjoint row numbers for each named split, and the rest as `train`.
+    """Returns disjoint row numbers for each named split; all other rows are `train`.
 
     Args:
         rows: Row numbers to split, [N].
-        fractions: Fraction of the N rows per split name; a split of fraction 0 is left out.
+        fractions: Fraction of the N rows per split name; a split of fraction 0 is omitted.
         seed: Seed of the split.
-        strata: Class label of every row of the data, indexed by row number, to keep the classes' proportions
-            in each split; None for a plain random split.
+        strata: Class labels, indexed by row number, for a stratified split; None for a random split.
 
     Raises:
-        ValueError: If a fraction is outside [0, 1), they sum to 1 or more, or a split would hold no row.
+        ValueError: If a fraction is outside [0, 1), they sum to 1 or more, or a split would be empty.
     """
     from sklearn.model_selection import train_test_split
 
@@ -41,10 +40,10 @@ def split_rows(
         if count == 0:
             raise ValueError(
                 f"{name}_fraction={fraction} of {len(rows)} rows leaves the {name} split empty; "
-                f"give a larger fraction or more rows."
+                f"pass a larger fraction or more rows."
             )
         if count >= len(remaining):
-            raise ValueError(f"No row of {len(rows)} is left to train on, got {listed}.")
+            raise ValueError(f"The fractions must leave rows to train on, got {listed} of {len(rows)} rows.")
         remaining, splits[name] = train_test_split(
             remaining,
             test_size=count,
@@ -57,11 +56,10 @@ def split_rows(
 def predefined_rows(
     n_rows: int, train_indices: Sequence[int] | None, test_indices: Sequence[int]
 ) -> tuple[IntArray, IntArray]:
-    """Returns the given training and test rows; without training rows, all that are not test rows.
+    """Returns the given training and test rows; all other rows are training rows if `train_indices` is None.
 
     Raises:
-        ValueError: If row numbers are not whole numbers in [0, n_rows), none are given, or one is given
-            twice.
+        ValueError: If row numbers are not integers in [0, n_rows), are empty, repeated or in both sets.
     """
     test = _checked_rows("test_indices", test_indices, n_rows)
     if train_indices is None:
@@ -81,9 +79,7 @@ def predefined_rows(
 def _checked_rows(argument: str, indices: Sequence[int], n_rows: int) -> IntArray:
     rows = np.asarray(indices)
     if rows.ndim != 1 or len(rows) == 0 or not np.issubdtype(rows.dtype, np.integer):
-        raise ValueError(
-            f"{argument} must be row numbers, at least one, got {rows.dtype} values of shape {rows.shape}."
-        )
+        raise ValueError(f"{argument} must be one or more row numbers, got {rows.dtype} values of shape {rows.shape}.")
     if rows.min() < 0 or rows.max() >= n_rows:
         raise ValueError(
             f"{argument} must be between 0 and {n_rows - 1}, got numbers from {rows.min()} to {rows.max()}."

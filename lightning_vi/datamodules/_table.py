@@ -1,4 +1,4 @@
-"""Tables as arrays: reading files, checking columns, encoding labels."""
+"""Conversion of tables to arrays: reading files, checking columns, encoding labels."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,23 +8,24 @@ import numpy as np
 import pandas as pd
 
 from lightning_vi.datamodules._split import IntArray
-from lightning_vi.datamodules._standardise import FloatArray
+from lightning_vi.datamodules._standardize import FloatArray
 
 
 def read_table(data: str | Path | pd.DataFrame) -> pd.DataFrame:
-    """Returns the table of a `.csv` or `.parquet` file, or the DataFrame itself.
+    """Returns the table in a `.csv` or `.parquet` file; a DataFrame is returned as it is.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         ImportError: If a Parquet file is given and pyarrow is not installed.
-        ValueError: If the suffix is another one, the table holds no row, or two columns share a name.
+        TypeError: If `data` is neither a path nor a DataFrame.
+        ValueError: If the suffix is unknown, the table has no rows, or column names are not unique.
     """
     frame = data if isinstance(data, pd.DataFrame) else _read_file(data)
     if len(frame) == 0:
-        raise ValueError(f"data must hold at least one row, got none, with columns {list(frame.columns)}.")
+        raise ValueError(f"data must have at least one row, got none, with columns {list(frame.columns)}.")
     if not frame.columns.is_unique:
         repeated = sorted({str(name) for name in frame.columns[frame.columns.duplicated()]})
-        raise ValueError(f"data must have unique column names, got more than one of {repeated}.")
+        raise ValueError(f"data must have unique column names, got duplicates of {repeated}.")
     return frame
 
 
@@ -34,9 +35,9 @@ def _read_file(data: str | Path) -> pd.DataFrame:
     path = Path(data).expanduser()
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".parquet"):
-        raise ValueError(f"data must be a path that ends in .csv or .parquet, got {str(data)!r}.")
+        raise ValueError(f"data must be a path ending in .csv or .parquet, got {str(data)!r}.")
     if not path.is_file():
-        raise FileNotFoundError(f"data={str(data)!r}: there is no such file (looked for {path.absolute()}).")
+        raise FileNotFoundError(f"data={str(data)!r}: file not found ({path.absolute()}).")
     if suffix == ".csv":
         try:
             return pd.read_csv(path)
@@ -50,7 +51,7 @@ def _read_file(data: str | Path) -> pd.DataFrame:
 
 
 def check_columns(argument: str, names: Sequence[str], frame: pd.DataFrame) -> None:
-    """Raises a `ValueError` unless these are distinct columns of the table, at least one."""
+    """Raises a `ValueError` unless `names` is one or more distinct columns of the table."""
     if not names:
         raise ValueError(f"{argument} must name at least one column, got none of {list(frame.columns)}.")
     if missing := [name for name in names if name not in frame.columns]:
@@ -63,11 +64,11 @@ def numeric_columns(argument: str, names: Sequence[str], frame: pd.DataFrame) ->
     """Returns the columns as floating-point numbers, [N, len(names)].
 
     Raises:
-        ValueError: If a column is no real number or truth value, or holds NaN, missing or infinite values.
+        ValueError: If a column is neither real nor boolean, or has NaN, missing or infinite values.
     """
     kinds = {name: frame[name].dtype for name in names}
     if wrong := {name: str(kind) for name, kind in kinds.items() if not _is_real(kind)}:
-        remedy = "leave them out" if argument == "input_columns" else "give task='classification'"
+        remedy = "omit them" if argument == "input_columns" else "pass task='classification'"
         raise ValueError(f"{argument} must be numeric columns, got {wrong}; encode them as numbers or {remedy}.")
     values = np.stack([frame[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in names], axis=1)
     counts = (~(np.abs(values) <= np.finfo(np.float32).max)).sum(axis=0)
@@ -85,11 +86,11 @@ def _is_real(dtype: Any) -> bool:
 
 
 def encode_labels(column: "pd.Series[Any]") -> tuple[IntArray, list[Any]]:
-    """Returns the labels as numbers 0..C-1, [N], and the C label values in sorted order.
+    """Returns the labels encoded as 0..C-1, [N], and the C label values in sorted order.
 
     Raises:
-        ValueError: If a label is missing or not a whole number, labels of different types are mixed, or there
-            are fewer than two classes.
+        ValueError: If a label is missing or a non-integer float, the types of the labels are mixed, or there are fewer
+            than two classes.
     """
     if missing := int(column.isna().sum()):
         raise ValueError(f"target_columns: {missing} labels in {column.name!r} are NaN or missing.")
@@ -97,7 +98,7 @@ def encode_labels(column: "pd.Series[Any]") -> tuple[IntArray, list[Any]]:
     if fractional := sum(isinstance(value, float) and not value.is_integer() for value in values):
         raise ValueError(
             f"target_columns: task='classification' needs class labels, got {fractional} values in "
-            f"{column.name!r} that are not whole numbers; give task='regression' for a continuous target."
+            f"{column.name!r} that are not integers; pass task='regression' for a continuous target."
         )
     try:
         classes = sorted(set(values))
@@ -105,6 +106,6 @@ def encode_labels(column: "pd.Series[Any]") -> tuple[IntArray, list[Any]]:
         kinds = sorted({type(value).__name__ for value in values})
         raise ValueError(f"target_columns: the labels in {column.name!r} mix the types {kinds}.") from error
     if len(classes) < 2:
-        raise ValueError(f"target_columns: {column.name!r} must hold at least two classes, got {classes}.")
+        raise ValueError(f"target_columns: {column.name!r} must have at least two classes, got {classes}.")
     code = {label: number for number, label in enumerate(classes)}
     return np.array([code[value] for value in values], dtype=np.int64), classes

@@ -1,4 +1,4 @@
-"""The base of the datamodules: named splits of tensors and the loaders over them."""
+"""Base class of the datamodules: splits of tensors and their dataloaders."""
 
 from collections.abc import Mapping
 from typing import NotRequired, TypedDict, Unpack, cast
@@ -15,13 +15,12 @@ from lightning_vi.datamodules._split import IntArray
 
 
 class LoaderOptions(TypedDict, total=False):
-    """Options of the dataloaders that every datamodule takes.
+    """Dataloader options of every datamodule.
 
     Attributes:
-        num_workers: Worker processes per dataloader. Default 0: the rows are in memory already.
-        pin_memory: Whether batches are put in page-locked memory for faster copies to a GPU. Default False.
-        shuffle_seed: Seed of the order of the training rows, which is a function of it and the epoch.
-            Default 0.
+        num_workers: Number of worker processes per dataloader. Default: 0, since the rows are in memory.
+        pin_memory: If True, batches are copied to page-locked memory. Default: False.
+        shuffle_seed: Seed of the order of the training rows, which depends on the seed and the epoch. Default: 0.
     """
 
     num_workers: int
@@ -30,7 +29,7 @@ class LoaderOptions(TypedDict, total=False):
 
 
 class Splits(TypedDict):
-    """The rows `(X, Y)` of each split, as `ArrayDataModule` takes them."""
+    """Rows `(X, Y)` of each split, as arguments of `ArrayDataModule`."""
 
     train: Sample
     test: Sample
@@ -44,43 +43,41 @@ def take_splits(inputs: Tensor, targets: Tensor, rows: Mapping[str, IntArray]) -
 
 
 class ArrayDataModule(LightningDataModule):
-    """Named splits of tensors, available from construction, and the dataloaders over them.
+    """Datamodule of splits given as tensors, and base class of all other datamodules.
 
-    The base of every datamodule here, and usable directly by who has tensors at hand. There is nothing to
-    download or to split later: `setup()` may be called any number of times and changes nothing.
+    The splits are available from construction; `setup()` may be called any number of times and has no effect.
 
-    Units: `X_*` and the batches carry inputs as the network sees them, standardised with `input_mean` and
-    `input_std` where a datamodule does so. `Y_*` and the batches carry targets in their *original* units.
-    Where `target_mean` and `target_std` are not None, a method trains on `(y - target_mean) / target_std` and
-    gives its predictions and scores in original units.
+    Units: `X_*` and the batches have inputs as the network sees them, standardized if `input_mean` and `input_std` are
+    not None. `Y_*` and the batches have targets in their *original* units. If `target_mean` and `target_std` are not
+    None, methods train on `(y - target_mean) / target_std` and return predictions and metrics in original units.
 
-    The training rows are shuffled by a permutation that depends on `shuffle_seed` and the epoch alone. In a
-    distributed run Lightning puts its own sampler in this place, seeded by `seed_everything`. Neither
-    construction nor iteration draws from the global random state of torch, numpy or `random`.
+    The order of the training rows depends on `shuffle_seed` and the epoch only. In distributed training, Lightning
+    replaces the sampler by a `DistributedSampler`, seeded by `seed_everything`. Neither construction nor iteration uses
+    the global random state of PyTorch, NumPy or `random`.
 
     Args:
-        train: Training inputs and targets `(X, Y)`: X floating point, [N, ...features]; Y floating point in
-            original units, [N, D] or [N, ..., D], or int64 class labels [N].
+        train: Training inputs and targets `(X, Y)`: X floating point, [N, ...features]; Y floating point in original
+            units, [N, D] or [N, ..., D], or int64 class labels [N].
         test: Test inputs and targets, as `train`.
-        val: Validation inputs and targets, or None: no validation split.
-        calib: Calibration inputs and targets, or None: no calibration split.
-        num_classes: Number of classes C of the labels 0..C-1, or None for regression.
-        batch_size: Rows per batch.
+        val: Validation inputs and targets; None for no validation split.
+        calib: Calibration inputs and targets; None for no calibration split.
+        num_classes: Number of classes C of the labels 0..C-1; None for regression.
+        batch_size: Number of rows per batch.
         **loader_options: `num_workers`, `pin_memory`, `shuffle_seed`, see `LoaderOptions`.
 
     Attributes:
-        X_train, X_val, X_test, X_calib: Inputs, [N, ...features]; None where a split is absent.
-        Y_train, Y_val, Y_test, Y_calib: Targets, [N, D] in original units, or int64 class labels [N]; None
-            where a split is absent.
-        input_mean, input_std: Mean and standard deviation of the training inputs, [F], where the inputs are
-            standardised; otherwise None.
-        target_mean, target_std: Mean and standard deviation of the training targets, [D], where methods are
-            to standardise the targets; otherwise None.
-        num_classes: Number of classes C, or None for regression.
+        X_train, X_val, X_test, X_calib: Inputs, [N, ...features]; None for a missing split.
+        Y_train, Y_val, Y_test, Y_calib: Targets in original units, [N, D], or int64 class labels, [N]; None for a
+            missing split.
+        input_mean, input_std: Mean and standard deviation of the training inputs, [F]; None if inputs are not
+            standardized.
+        target_mean, target_std: Mean and standard deviation of the training targets, [D]; None if methods do not
+            standardize the targets.
+        num_classes: Number of classes C; None for regression.
 
     Raises:
-        ValueError: If `batch_size` is not positive, a loader option is out of range, or a split is not a pair
-            of finite, non-empty tensors with matching shapes.
+        ValueError: If `batch_size` is not positive, a loader option is out of range, or a split is not a pair of
+            finite, non-empty tensors with matching shapes.
 
     Example:
         >>> x = torch.linspace(-1.0, 1.0, 10).unsqueeze(-1)
@@ -134,12 +131,12 @@ class ArrayDataModule(LightningDataModule):
 
     @property
     def n_inputs(self) -> int:
-        """Number of input features per row: the product of the input's dimensions after the first."""
+        """Number of input features per row, the product of all input dimensions but the first."""
         return self.X_train[0].numel()
 
     @property
     def n_targets(self) -> int:
-        """Number of target columns D of a regression, 1 for class labels."""
+        """Number of targets D; 1 for class labels."""
         return 1 if self.num_classes is not None else self.Y_train.shape[-1]
 
     def train_dataloader(self) -> DataLoader[Sample]:
@@ -147,9 +144,9 @@ class ArrayDataModule(LightningDataModule):
         return self._loader(self.X_train, self.Y_train, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Sample] | list[DataLoader[Sample]]:
-        """Returns batches `(x, y)` of the validation rows in order; without such rows, an empty list.
+        """Returns batches `(x, y)` of the validation rows in order; an empty list without a validation split.
 
-        A `Trainer` then skips validation, with a warning unless it has `limit_val_batches=0`.
+        The `Trainer` then skips validation, with a warning unless `limit_val_batches=0`.
         """
         if self.X_val is None or self.Y_val is None:
             return []
@@ -183,7 +180,7 @@ class ArrayDataModule(LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=self.pin_memory,
-            # Without one, each pass draws the workers' base seed from torch's global generator.
+            # Without a generator, each pass draws a base seed from the global random state of PyTorch.
             generator=torch.Generator().manual_seed(self.shuffle_seed),
         )
 

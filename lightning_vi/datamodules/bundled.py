@@ -1,4 +1,4 @@
-"""Small real data sets that ship with scikit-learn: nothing to download."""
+"""Small real data sets that are part of scikit-learn."""
 
 from typing import Unpack
 
@@ -12,14 +12,14 @@ from lightning_vi.datamodules.tabular import TabularDataModule
 
 
 class DiabetesDataModule(TabularDataModule):
-    """Regression of the progression of diabetes after one year on ten measurements of 442 patients.
+    """Diabetes data set: progression after one year, predicted from ten measurements of 442 patients.
 
-    Source: scikit-learn's `load_diabetes(scaled=False)` (Efron, Hastie, Johnstone & Tibshirani 2004, "Least
-    angle regression"). The target is the study's score, 25 to 346, in these units everywhere; inputs are
-    standardised on the training rows, and methods standardise the target by `target_mean` and `target_std`.
+    Source: `sklearn.datasets.load_diabetes(scaled=False)` (Efron, Hastie, Johnstone & Tibshirani 2004, "Least angle
+    regression"). The target is a progression score between 25 and 346, kept in original units; inputs are standardized
+    on the training rows, and methods standardize the target by `target_mean` and `target_std`.
 
     Args:
-        batch_size: Rows per batch.
+        batch_size: Number of rows per batch.
         val_fraction: Fraction of the rows for validation; 0 for none.
         test_fraction: Fraction of the rows for testing.
         calib_fraction: Fraction of the rows for calibration; 0 for none.
@@ -27,11 +27,11 @@ class DiabetesDataModule(TabularDataModule):
         **loader_options: `num_workers`, `pin_memory`, `shuffle_seed`, see `LoaderOptions`.
 
     Attributes:
-        X_train, X_val, X_test, X_calib: Standardised inputs, [N, 10] float32.
+        X_train, X_val, X_test, X_calib: Standardized inputs, [N, 10] float32.
         Y_train, Y_val, Y_test, Y_calib: Progression scores, [N, 1] float32.
 
     Raises:
-        ValueError: If the fractions leave a split without rows, or another argument is out of range.
+        ValueError: If a split is empty, or an argument is out of range.
 
     Example:
         >>> dm = DiabetesDataModule()
@@ -65,14 +65,14 @@ class DiabetesDataModule(TabularDataModule):
 
 
 class DigitsDataModule(ArrayDataModule):
-    """Classification of 1797 handwritten digits, 8 x 8 pixels each.
+    """Digits data set: classification of 1797 handwritten digits of 8 x 8 pixels.
 
-    Source: scikit-learn's `load_digits` (UCI, "Optical Recognition of Handwritten Digits", test part). Every
-    split keeps the proportions of the ten classes.
+    Source: `sklearn.datasets.load_digits` (UCI, "Optical Recognition of Handwritten Digits", test part). The splits are
+    stratified by class.
 
     Args:
-        batch_size: Rows per batch.
-        as_images: Whether the inputs are images rather than flat rows of pixels.
+        batch_size: Number of rows per batch.
+        as_images: If True, inputs are images, [N, 1, 8, 8]; otherwise flat rows of pixels, [N, 64].
         val_fraction: Fraction of the rows for validation; 0 for none.
         test_fraction: Fraction of the rows for testing.
         calib_fraction: Fraction of the rows for calibration; 0 for none.
@@ -80,12 +80,12 @@ class DigitsDataModule(ArrayDataModule):
         **loader_options: `num_workers`, `pin_memory`, `shuffle_seed`, see `LoaderOptions`.
 
     Attributes:
-        X_train, X_val, X_test, X_calib: Grey values in [0, 1], [N, 64] float32, or [N, 1, 8, 8] as images.
+        X_train, X_val, X_test, X_calib: Gray values in [0, 1], float32, [N, 64] or [N, 1, 8, 8].
         Y_train, Y_val, Y_test, Y_calib: Digits, [N] int64.
         num_classes: 10.
 
     Raises:
-        ValueError: If the fractions leave a split without rows, or another argument is out of range.
+        ValueError: If a split is empty, or an argument is out of range.
 
     Example:
         >>> dm = DigitsDataModule(as_images=True)

@@ -1,4 +1,4 @@
-"""The calibration data of another datamodule in the place of its training data."""
+"""Datamodule that serves the calibration data of another datamodule as training data."""
 
 from typing import Any
 
@@ -9,19 +9,19 @@ from torch import Tensor
 
 
 class CalibrationDataModule(LightningDataModule):
-    """Another datamodule whose calibration data stand where a `Trainer` looks for training data.
+    """Wraps a datamodule so that its calibration data are the training data of a `Trainer`.
 
-    Methods that calibrate after training take it in ``Trainer.fit``. The data for validation, test and prediction, the
-    scaling of the target and all hooks are those of the wrapped datamodule.
+    Pass it to ``Trainer.fit`` to fit a method that is calibrated after training. Validation, test and prediction data,
+    the scaling of the targets and all hooks are delegated to the wrapped datamodule.
 
     Args:
         data: A datamodule with a `calibration_dataloader`.
 
     Attributes:
-        gives_calibration_data: True, by which such methods know it.
+        gives_calibration_data: True; methods read it to tell calibration data from training data.
 
     Raises:
-        TypeError: If `data` is no datamodule or has no `calibration_dataloader`.
+        TypeError: If `data` is not a datamodule or has no `calibration_dataloader`.
 
     Example:
         >>> from lightning_vi.datamodules import ToyHeteroscedasticDataModule
@@ -42,66 +42,66 @@ class CalibrationDataModule(LightningDataModule):
 
     @property
     def target_mean(self) -> Tensor | None:
-        """The wrapped datamodule's mean of the training targets, shape [D]; None where it gives none."""
+        """Mean of the training targets of the wrapped datamodule, [D]; None if it has none."""
         mean: Tensor | None = getattr(self.data, "target_mean", None)
         return mean
 
     @property
     def target_std(self) -> Tensor | None:
-        """The wrapped datamodule's standard deviation of the training targets, shape [D]; None where it gives none."""
+        """Standard deviation of the training targets of the wrapped datamodule, [D]; None if it has none."""
         std: Tensor | None = getattr(self.data, "target_std", None)
         return std
 
     def prepare_data(self) -> None:
-        """Prepares the wrapped datamodule."""
+        """Calls `prepare_data` of the wrapped datamodule."""
         self.data.prepare_data()
 
     def setup(self, stage: str) -> None:
-        """Sets the wrapped datamodule up."""
+        """Calls `setup` of the wrapped datamodule, which is attached to the same trainer."""
         self.data.trainer = self.trainer
         self.data.setup(stage)
 
     def teardown(self, stage: str) -> None:
-        """Tears the wrapped datamodule down."""
+        """Calls `teardown` of the wrapped datamodule."""
         self.data.teardown(stage)
 
     def train_dataloader(self) -> Any:
-        """Returns the wrapped datamodule's `calibration_dataloader`."""
+        """Returns the `calibration_dataloader` of the wrapped datamodule."""
         return self.data.calibration_dataloader()
 
     def val_dataloader(self) -> Any:
-        """Returns the wrapped datamodule's; without one, an empty list."""
+        """Returns the `val_dataloader` of the wrapped datamodule; an empty list if it has none."""
         return self.data.val_dataloader() if is_overridden("val_dataloader", self.data, LightningDataModule) else []
 
     def test_dataloader(self) -> Any:
-        """Returns the wrapped datamodule's."""
+        """Returns the `test_dataloader` of the wrapped datamodule."""
         return self.data.test_dataloader()
 
     def predict_dataloader(self) -> Any:
-        """Returns the wrapped datamodule's."""
+        """Returns the `predict_dataloader` of the wrapped datamodule."""
         return self.data.predict_dataloader()
 
     def calibration_dataloader(self) -> Any:
-        """Returns the wrapped datamodule's."""
+        """Returns the `calibration_dataloader` of the wrapped datamodule."""
         return self.data.calibration_dataloader()
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Does what the wrapped datamodule does."""
+        """Calls the hook of the wrapped datamodule."""
         return self.data.on_before_batch_transfer(batch, dataloader_idx)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Does what the wrapped datamodule does."""
+        """Calls the hook of the wrapped datamodule."""
         return self.data.transfer_batch_to_device(batch, device, dataloader_idx)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Does what the wrapped datamodule does."""
+        """Calls the hook of the wrapped datamodule."""
         return self.data.on_after_batch_transfer(batch, dataloader_idx)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the wrapped datamodule's state."""
+        """Returns the state of the wrapped datamodule."""
         state: dict[str, Any] = self.data.state_dict()
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores the wrapped datamodule's state."""
+        """Restores the state of the wrapped datamodule."""
         self.data.load_state_dict(state_dict)

@@ -1,4 +1,4 @@
-"""Handwritten digits in their original files."""
+"""MNIST and data sets in the same file format."""
 
 import gzip
 from pathlib import Path
@@ -14,17 +14,17 @@ from lightning_vi.datamodules.base import ArrayDataModule, LoaderOptions
 
 
 class MNISTDataModule(ArrayDataModule):
-    """MNIST from a local folder (LeCun et al., 1998), or another set in the same format, such as Fashion-MNIST.
+    """MNIST (LeCun et al., 1998), or a data set in the same format such as Fashion-MNIST, from a local folder.
 
-    The folder holds the four files `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte` and
-    `t10k-labels-idx1-ubyte`, with or without `.gz`. Nothing is downloaded. Pixels are standardised with the mean and
-    the standard deviation of all training pixels.
+    The folder has the four files `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte` and
+    `t10k-labels-idx1-ubyte`, optionally with the suffix `.gz`. Nothing is downloaded. Pixels are standardized with the
+    mean and the standard deviation of all training pixels.
 
     Args:
-        folder: Where the files are.
-        val_fraction: Fraction of the training images that is held out for validation.
-        split_seed: Seed of that choice.
-        batch_size: Images per batch.
+        folder: Folder of the files.
+        val_fraction: Fraction of the training images held out for validation.
+        split_seed: Seed of the validation split.
+        batch_size: Number of images per batch.
         **loader_options: `num_workers`, `pin_memory`, `shuffle_seed`, see `LoaderOptions`.
 
     Attributes:
@@ -32,8 +32,8 @@ class MNISTDataModule(ArrayDataModule):
         Y_train, Y_val, Y_test: Labels 0 to 9, [N] int64.
 
     Raises:
-        FileNotFoundError: If the folder lacks one of the files.
-        ValueError: If a file has another format, or an argument is out of range.
+        FileNotFoundError: If one of the files is missing.
+        ValueError: If a file is not in idx format, or an argument is out of range.
 
     Example:
         >>> dm = MNISTDataModule("data/mnist")  # doctest: +SKIP
@@ -73,13 +73,13 @@ IMAGES, LABELS = "images-idx3-ubyte", "labels-idx1-ubyte"
 
 
 def _read(folder: Path, name: str) -> Tensor:
-    """An idx file of bytes: a magic number with the number of dimensions, the sizes, and the values."""
+    """Reads an idx file of unsigned bytes: a magic number with the number of dimensions, the sizes, and the values."""
     plain, zipped = folder / name, folder / f"{name}.gz"
     if not plain.is_file() and not zipped.is_file():
-        raise FileNotFoundError(f"there is neither {name} nor {name}.gz in folder={str(folder)!r}")
+        raise FileNotFoundError(f"found neither {name} nor {name}.gz in folder={str(folder)!r}")
     data = plain.read_bytes() if plain.is_file() else gzip.decompress(zipped.read_bytes())
     num_dims = data[3] if len(data) > 3 and data[:3] == b"\x00\x00\x08" else 0
     sizes = np.frombuffer(data, ">u4", num_dims, 4).astype(np.int64) if len(data) >= 4 + 4 * num_dims else np.zeros(1)
     if num_dims == 0 or len(data) != 4 + 4 * num_dims + int(sizes.prod()):
-        raise ValueError(f"{name} in folder={str(folder)!r} is no idx file of unsigned bytes")
+        raise ValueError(f"{name} in folder={str(folder)!r} is not an idx file of unsigned bytes")
     return torch.from_numpy(np.frombuffer(data, np.uint8, offset=4 + 4 * num_dims).reshape(sizes).copy())

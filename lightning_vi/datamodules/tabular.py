@@ -1,4 +1,4 @@
-"""Tables: a CSV or Parquet file or a DataFrame, split and standardised without leaks."""
+"""Datamodule of a table: a CSV or Parquet file or a DataFrame."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lightning_vi.datamodules._checks import check_seed
 from lightning_vi.datamodules._split import IntArray, predefined_rows, split_rows
-from lightning_vi.datamodules._standardise import Standardiser, as_float32
+from lightning_vi.datamodules._standardize import Standardizer, as_float32
 from lightning_vi.datamodules._table import check_columns, encode_labels, numeric_columns, read_table
 from lightning_vi.datamodules.base import ArrayDataModule, LoaderOptions, take_splits
 
@@ -19,53 +19,51 @@ Task = Literal["regression", "classification"]
 
 
 class TabularDataModule(ArrayDataModule):
-    """Regression or classification on the numeric columns of a table.
+    """Regression or classification with the numeric columns of a table as inputs.
 
-    The table is read, checked, split and standardised at construction, by a function of the arguments alone:
-    every instance, in any process, gets the same splits, and `setup()` changes nothing.
+    The table is read, checked, split and standardized at construction. The result depends on the arguments only: every
+    instance, in any process, has the same splits.
 
-    Units: inputs are standardised column by column with the mean and standard deviation (ddof = 0) of the
-    training rows; a column that is constant there has standard deviation 1. Regression targets stay in
-    original units; `target_mean` and `target_std` say how a method is to standardise them inside.
+    Units: input columns are standardized with the mean and standard deviation (ddof = 0) of the training rows; the
+    standard deviation of a constant column is set to 1. Regression targets stay in original units; methods standardize
+    them internally by `target_mean` and `target_std`.
 
     Args:
-        data: Path of a `.csv` file (with a header) or a `.parquet` file, or a DataFrame, of at least one row.
-        target_columns: Name or names of the columns to predict; one for classification.
-        task: `regression`, or `classification`: the target's sorted distinct values become classes 0..C-1.
-            Never guessed from the data.
-        input_columns: Names of the columns to predict from; None: all columns but the targets.
+        data: Path of a `.csv` file (with a header) or a `.parquet` file, or a DataFrame.
+        target_columns: Name or names of the target columns; exactly one for classification.
+        task: `regression`, or `classification`: the sorted unique values of the target become classes 0..C-1. Never
+            inferred from the data.
+        input_columns: Names of the input columns; None for all columns but the targets.
         val_fraction: Fraction of the rows for validation; 0 for none.
-        test_fraction: Fraction of the rows for testing. Ignored where `test_indices` is given.
+        test_fraction: Fraction of the rows for testing. Ignored if `test_indices` is given.
         calib_fraction: Fraction of the rows for calibration; 0 for none.
-        train_indices: Row numbers of a predefined training set, from which validation and calibration rows
-            are then taken as fractions of *it*; None: all rows not in `test_indices`. Only with
-            `test_indices`.
-        test_indices: Row numbers of a predefined test set; None: a random one of `test_fraction`.
+        train_indices: Row numbers of a predefined training set, only with `test_indices`; None for all rows not in
+            `test_indices`. Validation and calibration rows are fractions of *these* rows.
+        test_indices: Row numbers of a predefined test set; None for a random one of size `test_fraction`.
         split_seed: Seed of the split.
-        standardise_inputs: Whether to standardise the inputs.
-        standardise_targets: Whether methods are to standardise the targets; of no effect in classification.
-        batch_size: Rows per batch.
+        standardise_inputs: If True, standardizes the inputs.
+        standardise_targets: If True, methods standardize the targets; no effect in classification.
+        batch_size: Number of rows per batch.
         **loader_options: `num_workers`, `pin_memory`, `shuffle_seed`, see `LoaderOptions`.
 
     Attributes:
-        X_train, X_val, X_test, X_calib: Inputs, [N, F] float32; None where a fraction is 0.
-        Y_train, Y_val, Y_test, Y_calib: Targets in original units, [N, D] float32, or class labels, [N]
-            int64.
+        X_train, X_val, X_test, X_calib: Inputs, [N, F] float32; None if the fraction is 0.
+        Y_train, Y_val, Y_test, Y_calib: Targets in original units, [N, D] float32, or class labels, [N] int64.
         input_names, target_names: Names of the F input and D target columns.
-        input_mean, input_std: [F] float32, or None if `standardise_inputs` is False.
-        target_mean, target_std: [D] float32, or None if `standardise_targets` is False or in classification.
-        classes: The C label values as in the table, in the order of their numbers; None in regression.
-        num_classes: C, or None in regression.
-        row_indices: Row numbers in the table by split name, [N] int64 each.
+        input_mean, input_std: Training statistics, [F] float32; None if `standardise_inputs` is False.
+        target_mean, target_std: Training statistics, [D] float32; None if `standardise_targets` is False or in
+            classification.
+        classes: The C label values of the table, in the order of the classes; None in regression.
+        num_classes: Number of classes C; None in regression.
+        row_indices: Row numbers in the table by split, [N] int64 each.
 
     Raises:
-        FileNotFoundError: If `data` is the path of no file.
-        ImportError: If `data` is a Parquet file and pyarrow is missing (`pip install
-            'lightning-vi[parquet]'`).
+        FileNotFoundError: If `data` is a path without a file.
+        ImportError: If `data` is a Parquet file and pyarrow is missing (`pip install 'lightning-vi[parquet]'`).
         TypeError: If `data` is neither a path nor a DataFrame.
-        ValueError: If the suffix is unknown, the table is empty, columns are missing, named twice, both input
-            and target, text, or hold NaN or infinite values, labels are missing, the fractions leave a split
-            without rows, or the given row numbers are out of range, repeated or in both sets.
+        ValueError: If the suffix is unknown; the table or a split is empty; columns are missing, duplicated, both input
+            and target, not numeric or not finite; labels are missing; or row numbers are out of range, repeated or in
+            both sets.
 
     Example:
         >>> table = pd.DataFrame({"width": range(20), "height": [3.0, 4.0] * 10, "weight": range(20, 40)})
@@ -108,8 +106,8 @@ class TabularDataModule(ArrayDataModule):
             test_indices,
             check_seed("split_seed", split_seed),
         )
-        input_scale = Standardiser.fit(inputs[rows["train"]]) if standardise_inputs else None
-        target_scale = Standardiser.fit(targets[rows["train"]]) if standardise_targets and classes is None else None
+        input_scale = Standardizer.fit(inputs[rows["train"]]) if standardise_inputs else None
+        target_scale = Standardizer.fit(targets[rows["train"]]) if standardise_targets and classes is None else None
         super().__init__(
             **take_splits(
                 as_float32(inputs if input_scale is None else input_scale(inputs)),
@@ -138,7 +136,7 @@ def _input_names(input_columns: str | list[str] | None, target_names: list[str],
     if input_columns is None:
         names = [name for name in frame.columns if name not in target_names]
         if not names:
-            raise ValueError(f"target_columns={target_names} are all columns of the table; none is left as input.")
+            raise ValueError(f"target_columns={target_names} are all columns of the table; no input columns remain.")
         return names
     names = _as_list(input_columns)
     check_columns("input_columns", names, frame)
@@ -165,10 +163,10 @@ def _rows(
 ) -> dict[str, IntArray]:
     if test_indices is not None:
         train, test = predefined_rows(n_rows, train_indices, test_indices)
-        held_out = {name: fraction for name, fraction in fractions.items() if name != "test"}
-        return {**split_rows(train, held_out, seed), "test": test}
+        others = {name: fraction for name, fraction in fractions.items() if name != "test"}
+        return {**split_rows(train, others, seed), "test": test}
     if train_indices is not None:
-        raise ValueError("train_indices must come with test_indices, got test_indices=None.")
+        raise ValueError("train_indices requires test_indices, got test_indices=None.")
     if fractions["test"] == 0.0:
         raise ValueError("test_fraction must be greater than 0 when test_indices is None, got 0.0.")
     return split_rows(np.arange(n_rows), fractions, seed)

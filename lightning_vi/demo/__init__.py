@@ -1,4 +1,4 @@
-"""The demonstration: four methods on three small data sets, in about a minute."""
+"""The demonstration: methods of the package compared on three small data sets."""
 
 from lightning_vi.demo.run import run_demo
 

@@ -1,4 +1,4 @@
-"""The figures of the demonstration."""
+"""Figures of the demonstration."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_vi.datamodules import ArrayDataModule, ToyHeteroscedasticDataModule
-from lightning_vi.methods import CalibratedMethod, UQMethod
+from lightning_vi.errors import InputTypeError
+from lightning_vi.methods import CalibratedMethod, Predictor
 from lightning_vi.plots import (
     plot_calibration,
     plot_objective,
@@ -18,18 +19,18 @@ from lightning_vi.plots import (
 
 @dataclass(frozen=True)
 class FittedMethod:
-    """A method that has been fitted, scored and asked for predictions.
+    """A fitted method with its scores and predictions on the test data.
 
     Attributes:
         method: The method.
-        data: What it was fitted to.
-        prediction: What `predict_step` says about all test data.
-        scores: Metrics on the test data by their names, without a prefix.
-        seconds: How long the fit took.
-        folder: Where its log, predictions and figures are.
+        data: The datamodule that it was fitted to.
+        prediction: The output of `predict_step` for all test data.
+        scores: Metrics on the test data by name, without a prefix.
+        seconds: Duration of the fit.
+        folder: Folder of its log, predictions and figures.
     """
 
-    method: UQMethod
+    method: Predictor
     data: ArrayDataModule
     prediction: dict[str, Tensor]
     scores: dict[str, float]
@@ -38,24 +39,24 @@ class FittedMethod:
 
     @property
     def name(self) -> str:
-        """The method's name, with that of the method that it calibrates."""
+        """Class name of the method; for a calibration, preceded by that of the calibrated method."""
         if isinstance(self.method, CalibratedMethod):
             return f"{type(self.method.method).__name__} + {type(self.method).__name__}"
         return type(self.method).__name__
 
     @property
     def label(self) -> str:
-        """The name in a table, where what calibrates a method stands right below it."""
+        """Name in a table, where a calibration is listed below the calibrated method."""
         return f"+ {type(self.method).__name__}" if isinstance(self.method, CalibratedMethod) else self.name
 
 
 def regression_figures(fitted: FittedMethod, *, ylabel: str = "y", x: Tensor | None = None) -> dict[str, Figure]:
-    """Calibration on the test data, and the objective over the epochs of training.
+    """Draws calibration on the test data and the training objective by epoch.
 
     Args:
         fitted: The method.
         ylabel: Label of the target.
-        x: The one input [N, 1] of the test data, if there is no more than one.
+        x: The test inputs [N, 1], if the data have one input.
 
     Returns:
         The figures by name.
@@ -70,20 +71,20 @@ def regression_figures(fitted: FittedMethod, *, ylabel: str = "y", x: Tensor | N
 
 
 def curve_figures(fitted: FittedMethod) -> dict[str, Figure]:
-    """The predictive distribution over the one input, besides `regression_figures`.
+    """Draws the predictive distribution over the input, and `regression_figures`.
 
     Args:
-        fitted: A method that was fitted to the toy problem.
+        fitted: A method fitted to the toy problem.
 
     Returns:
         The figures by name.
 
     Raises:
-        TypeError: If the data are not the toy problem's.
+        TypeError: If the data are not those of the toy problem.
     """
     data = fitted.data
     if not isinstance(data, ToyHeteroscedasticDataModule):
-        raise TypeError(f"fitted.data must be a ToyHeteroscedasticDataModule, got {type(data).__name__}")
+        raise InputTypeError(f"fitted.data must be a ToyHeteroscedasticDataModule, got {type(data).__name__}")
     grid = fitted.method.predict_step(data.X_gtext)
     curve = plot_predictions_regression(
         data.X_train,
@@ -100,7 +101,7 @@ def curve_figures(fitted: FittedMethod) -> dict[str, Figure]:
 
 
 def classifier_figures(fitted: FittedMethod) -> dict[str, Figure]:
-    """The reliability diagram on the test data, and the objective over the epochs of training.
+    """Draws the reliability diagram of the test data and the training objective by epoch.
 
     Args:
         fitted: The method.
@@ -115,7 +116,7 @@ def classifier_figures(fitted: FittedMethod) -> dict[str, Figure]:
 
 
 def _objective(fitted: FittedMethod) -> dict[str, Figure]:
-    """Nothing for what was calibrated and not trained."""
+    """Draws the training objective; empty for a calibration, which has none."""
     if isinstance(fitted.method, CalibratedMethod):
         return {}
     return {"objective": plot_objective(fitted.folder, title=fitted.name)}

@@ -1,4 +1,4 @@
-"""One fit of the demonstration, without a word."""
+"""Fits and calibrates one method of the demonstration, without output."""
 
 import logging
 import time
@@ -16,17 +16,18 @@ from lightning.pytorch.loggers import CSVLogger
 
 from lightning_vi.backbones import MLP
 from lightning_vi.callbacks import PredictionWriter
+from lightning_vi.core import Predictor, UQMethod
 from lightning_vi.datamodules import ArrayDataModule
 from lightning_vi.demo.figures import FittedMethod
 from lightning_vi.demo.problems import Fit, Problem
-from lightning_vi.methods import IVON, CalibratedMethod, UQMethod
+from lightning_vi.methods import CalibratedMethod
 
 SEED = 0
 EPOCHS_PER_VALIDATION = 5
 
 
 class EpochCounter(Callback):
-    """Reports every epoch.
+    """Calls a function after every training epoch.
 
     Args:
         report: Called after each epoch.
@@ -36,26 +37,26 @@ class EpochCounter(Callback):
         self.report = report
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Reports one more epoch."""
+        """Reports one epoch."""
         self.report()
 
 
 def build_method(problem: Problem, fit: Fit, data: ArrayDataModule) -> UQMethod:
-    """The method with a network for the problem; all methods with outputs of one width start at the same weights.
+    """Builds a method with a network for the problem. Networks of the same shape start at the same weights.
 
     Args:
         problem: The problem.
-        fit: Which method.
+        fit: The method and its options.
         data: The problem's data.
 
     Returns:
-        The method, not yet fitted.
+        The unfitted method.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         likelihood = fit.likelihood()
         adam: dict[str, Any] = (
-            {} if fit.method is IVON else {"optimizer": partial(torch.optim.Adam, lr=problem.learning_rate)}
+            {} if fit.own_optimizer else {"optimizer": partial(torch.optim.Adam, lr=problem.learning_rate)}
         )
         return fit.method(
             MLP(data.n_inputs + fit.extra_inputs, problem.n_hidden, likelihood.num_outputs),
@@ -72,13 +73,13 @@ def fit_method(
 
     Args:
         problem: The problem.
-        fit: Which method.
+        fit: The method and its options.
         data: The problem's data.
-        folder: Where the log and the predictions go.
+        folder: Folder for the log and the predictions.
         report_epoch: Called after each epoch.
 
     Returns:
-        What came of it.
+        The fitted method with its scores and predictions.
     """
     method = build_method(problem, fit, data)
     trainer = _trainer(folder, problem.epochs, EpochCounter(report_epoch))
@@ -92,11 +93,11 @@ def calibrate_method(fitted: FittedMethod, calibration: type[CalibratedMethod], 
 
     Args:
         fitted: The method.
-        calibration: What calibrates it.
-        folder: Where the log and the predictions go.
+        calibration: The class of the calibration.
+        folder: Folder for the log and the predictions.
 
     Returns:
-        What came of it.
+        The fitted method with its scores and predictions.
     """
     method = calibration(fitted.method)
     trainer = _trainer(folder, 1)
@@ -119,7 +120,9 @@ def _trainer(folder: Path, epochs: int, *callbacks: Callback) -> Trainer:
     )
 
 
-def _evaluated(method: UQMethod, data: ArrayDataModule, trainer: Trainer, seconds: float, folder: Path) -> FittedMethod:
+def _evaluated(
+    method: Predictor, data: ArrayDataModule, trainer: Trainer, seconds: float, folder: Path
+) -> FittedMethod:
     (scores,) = trainer.test(method, data, verbose=False)
     batches = trainer.predict(method, data) or []
     return FittedMethod(
@@ -134,7 +137,7 @@ def _evaluated(method: UQMethod, data: ArrayDataModule, trainer: Trainer, second
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps Lightning's hints, notes and warnings from the screen."""
+    """Silences the log messages and the warnings of Lightning."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     try:
@@ -148,7 +151,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Runs its body on one thread: for networks this small, several wait for each other more than they compute."""
+    """Limits PyTorch to one thread, which is faster than several for networks this small."""
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)

@@ -1,7 +1,7 @@
-"""What the demonstration fits, and how.
+"""Data sets and methods of the demonstration.
 
-Sizes and learning rates were chosen so that every method fits these data well: the tables demonstrate, they are no
-benchmark.
+A method takes part if it is listed here. Network sizes and learning rates were chosen so that all methods fit these
+data well; the tables are no benchmark.
 """
 
 from collections.abc import Callable, Mapping
@@ -53,34 +53,36 @@ class Fit:
 
     Attributes:
         method: The method's class.
-        likelihood: Makes the likelihood.
-        options: The method's own arguments.
-        extra_inputs: How many inputs the network has beyond those of the data.
-        calibrations: What is fitted to the calibration data afterwards, each for a row of its own.
+        likelihood: Constructor of the likelihood.
+        options: Further arguments of the method.
+        extra_inputs: Number of inputs of the network in addition to those of the data.
+        own_optimizer: True for a method that takes no `optimizer`.
+        calibrations: Classes of calibrations of the fitted method; each is a row of the table.
     """
 
     method: type[UQMethod]
     likelihood: Callable[[], Likelihood]
     options: Mapping[str, Any] = field(default_factory=dict)
     extra_inputs: int = 0
+    own_optimizer: bool = False
     calibrations: tuple[type[CalibratedMethod], ...] = ()
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A data set, the network for it and the methods that are compared on it, all trained alike.
+    """A data set, a network and the methods that are compared on them, all with the same training.
 
     Attributes:
-        name: The name of its folder.
-        title: The heading of its table.
-        data: Makes the datamodule.
+        name: Name of the output folder.
+        title: Title of the table.
+        data: Constructor of the datamodule.
         n_hidden: Widths of the network's hidden layers.
-        learning_rate: Adam's.
-        epochs: How long every method is trained.
+        learning_rate: Learning rate of Adam.
+        epochs: Number of training epochs.
         fits: The methods.
-        scores: The columns of the table: a metric's name and its heading.
-        figures: Draws the figures of one method; their names are file names.
-        note: What stands below the table.
+        scores: Columns of the table, from the name of a metric to its heading.
+        figures: Function that draws the figures of one method, by file name.
+        note: Caption of the table.
     """
 
     name: str
@@ -95,10 +97,10 @@ class Problem:
     note: str | None = None
 
     def shortened(self, epochs: int) -> "Problem":
-        """The same problem with at most one epoch of burn-in.
+        """Returns the same problem with fewer epochs, at most one of them burn-in.
 
         Args:
-            epochs: How long every method is trained.
+            epochs: Number of training epochs.
 
         Returns:
             A copy.
@@ -115,7 +117,7 @@ CLASSIFICATION_SCORES = {"accuracy": "Accuracy", "nll": "NLL", "brier": "Brier",
 
 DROPOUT = {"dropout_p": 0.05, "dropout_module_names": [torch.nn.ReLU]}
 FEW_STEPS_IVON = {"lr": 0.03, "hess_init": 50.0, "betas": (0.9, 0.999), "weight_decay": 1e-3}
-"""Its defaults are for far more steps than these."""
+"""Options for few training steps; the defaults of `IVON` are for many more."""
 
 
 def variational(
@@ -125,17 +127,17 @@ def variational(
     burnin_epochs: int,
     ivon: Mapping[str, Any],
 ) -> tuple[Fit, ...]:
-    """All variants of variational inference.
+    """Variants of variational inference.
 
     Args:
-        likelihood: Makes the likelihood.
-        samples_train: Samples in each training step of those that draw several.
-        samples_test: Samples for prediction.
-        burnin_epochs: Epochs on the likelihood's point loss.
-        ivon: Options of `IVON`, which is its own optimizer.
+        likelihood: Constructor of the likelihood.
+        samples_train: Number of samples per training step, for methods that draw several.
+        samples_test: Number of samples for prediction.
+        burnin_epochs: Number of burn-in epochs.
+        ivon: Options of `IVON`.
 
     Returns:
-        One fit for each.
+        One fit per method.
     """
     base: dict[str, Any] = {"num_mc_samples_test": samples_test, "burnin_epochs": burnin_epochs}
     sampled = base | {"num_mc_samples_train": samples_train}
@@ -149,7 +151,7 @@ def variational(
         Fit(RadialVI, likelihood, sampled),
         Fit(AlphaDivergenceVI, likelihood, sampled),
         Fit(LatentVariableVI, likelihood, sampled, extra_inputs=1),
-        Fit(IVON, likelihood, base | dict(ivon)),
+        Fit(IVON, likelihood, base | dict(ivon), own_optimizer=True),
     )
 
 
@@ -160,17 +162,17 @@ def baselines(
     laplace: Mapping[str, Any] | None = None,
     sngp: Mapping[str, Any] | None = None,
 ) -> tuple[Fit, ...]:
-    """The baselines for any likelihood, but for a plain network.
+    """Baselines for any likelihood, without `Deterministic`.
 
     Args:
-        likelihood: Makes the likelihood.
-        samples_test: Samples for prediction.
-        burnin_epochs: Epochs on the likelihood's point loss.
+        likelihood: Constructor of the likelihood.
+        samples_test: Number of samples for prediction.
+        burnin_epochs: Number of burn-in epochs.
         laplace: Further options of `Laplace`.
-        sngp: Further options of `SNGP`, whose scales depend on the problem.
+        sngp: Further options of `SNGP`, such as scales that depend on the data.
 
     Returns:
-        One fit for each.
+        One fit per method.
     """
     base: dict[str, Any] = {"burnin_epochs": burnin_epochs}
     sampled = base | {"num_mc_samples_test": samples_test}
@@ -207,7 +209,7 @@ PROBLEMS = (
         scores=REGRESSION_SCORES,
         figures=curve_figures,
         note="Deterministic learns one noise level, the others predict one for each input. FullRankVI has a posterior "
-        "of the last layer alone.",
+        "over the last layer only.",
     ),
     Problem(
         name="diabetes",
@@ -226,7 +228,7 @@ PROBLEMS = (
         scores=REGRESSION_SCORES,
         figures=partial(regression_figures, ylabel="progression score"),
         note="MeanVarianceEstimation and QuantileRegression predict a noise level for each input, the others learn "
-        "one. FullRankVI has a posterior of the last layer alone.",
+        "one. FullRankVI has a posterior over the last layer only.",
     ),
     Problem(
         name="digits",
@@ -248,6 +250,6 @@ PROBLEMS = (
         ),
         scores=CLASSIFICATION_SCORES,
         figures=classifier_figures,
-        note="FullRankVI has a posterior of the last layer alone.",
+        note="FullRankVI has a posterior over the last layer only.",
     ),
 )

@@ -1,4 +1,4 @@
-"""Runs the demonstration and reports."""
+"""Runs the demonstration and prints its tables."""
 
 import csv
 import re
@@ -24,16 +24,16 @@ def run_demo(
     problems: Sequence[Problem] = PROBLEMS,
     console: Console | None = None,
 ) -> None:
-    """Fits every method of every problem, prints a table for each problem, and writes predictions and figures.
+    """Fits the methods of each problem, prints a table per problem, and writes predictions and figures.
 
-    `output_dir` has a folder for each problem then, with `scores.csv` and a folder for each method: `metrics.csv` is
-    the training log, `predictions.csv` the predictions for the test data, and the figures are PNG files.
+    Each problem has a folder in `output_dir`, with `scores.csv` and a folder per method. The latter holds the training
+    log `metrics.csv`, the predictions for the test data `predictions.csv`, and the figures as PNG files.
 
     Args:
-        output_dir: Where the files go; earlier ones of the same names are replaced.
-        quick: Whether to train for two epochs only, to see that everything runs.
-        problems: What to run.
-        console: Where to print; standard output by default.
+        output_dir: Folder for the files. Existing files of the same names are replaced.
+        quick: If True, train for two epochs only, as a smoke test.
+        problems: The problems to run.
+        console: Console for the tables. Default: standard output.
     """
     console = Console() if console is None else console
     output_dir = Path(output_dir)
@@ -53,15 +53,15 @@ def _run(problem: Problem, folder: Path, console: Console) -> list[FittedMethod]
             name = fit.method.__name__
             task = progress.add_task(f"{problem.name}: {name}", total=problem.epochs)
             result = fit_method(problem, fit, data, folder / _snake_case(name), partial(progress.advance, task))
-            fitted.append(_drawn(problem, result))
+            fitted.append(_with_figures(problem, result))
             for calibration in fit.calibrations:
-                own_folder = folder / f"{_snake_case(name)}_{_snake_case(calibration.__name__)}"
-                fitted.append(_drawn(problem, calibrate_method(result, calibration, own_folder)))
+                calibration_folder = folder / f"{_snake_case(name)}_{_snake_case(calibration.__name__)}"
+                fitted.append(_with_figures(problem, calibrate_method(result, calibration, calibration_folder)))
     _write_scores(folder / "scores.csv", fitted)
     return fitted
 
 
-def _drawn(problem: Problem, result: FittedMethod) -> FittedMethod:
+def _with_figures(problem: Problem, result: FittedMethod) -> FittedMethod:
     for title, figure in problem.figures(result).items():
         figure.savefig(result.folder / f"{title}.png", dpi=150)
     return result

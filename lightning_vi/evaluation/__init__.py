@@ -1,4 +1,4 @@
-"""What an uncertainty is good for, measured for any method: abstaining, and noticing foreign data."""
+"""Evaluation of the uncertainty of a method: selective prediction and out-of-distribution detection."""
 
 from lightning_vi.evaluation.detection import OODDetection, ood_detection
 from lightning_vi.evaluation.scores import Loss, Score

@@ -1,4 +1,4 @@
-"""Predictions of a dataloader, reduced batch by batch, with or without a Trainer."""
+"""Collection of per-datum results over a dataloader, with or without a Trainer."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
@@ -9,8 +9,8 @@ from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lightning_vi.methods import UQMethod
-from lightning_vi.methods.batch import to_device
+from lightning_vi.core import Predictor
+from lightning_vi.core.batch import to_device
 from lightning_vi.noise import private_random_state
 from lightning_vi.sampling import evaluating
 
@@ -18,38 +18,36 @@ Reader: TypeAlias = Callable[[Mapping[str, Tensor], Any], tuple[Tensor, ...]]
 
 
 def collect(
-    method: UQMethod, dataloader: Iterable[Any], read: Reader, *, name: str, trainer: Trainer | None
+    method: Predictor, dataloader: Iterable[Any], read: Reader, *, name: str, trainer: Trainer | None
 ) -> tuple[Tensor, ...]:
-    """What a function reads off the predictions of every batch, joined over the batches.
+    """Applies a function to the predictions of every batch and concatenates the results.
 
-    The method's modes, device and trainer and the global random state are afterwards what they were, also after an
-    exception. A dataloader that shuffles does so in the same order in each call.
+    The modes, device and trainer of the method and the global random state are restored afterwards, also after an
+    exception. A shuffling dataloader has the same order in every call.
 
     Args:
-        method: Who predicts.
-        dataloader: The batches.
-        read: From `predict_step`'s dictionary and its batch to tensors of shape [B].
-        name: The dataloader's name in errors.
-        trainer: Runs `Trainer.predict`; by default `predict_step` is called here, on the method's device.
+        method: Method that predicts.
+        dataloader: Batches.
+        read: Function of the dictionary of `predict_step` and the batch that returns tensors of shape [B].
+        name: Name of the dataloader in errors.
+        trainer: Trainer whose `predict` is used; None calls `predict_step` on the device of the method.
 
     Returns:
-        Tensors of shape [N] on the CPU, as many as `read` returns.
+        One tensor of shape [N] on the CPU for each tensor that `read` returns.
 
     Raises:
-        TypeError: If the method or the dataloader is none.
-        ValueError: If there are no data, or the trainer's results stay in processes of its own.
+        TypeError: If `method` is not a `Predictor` or `dataloader` is not an iterable of batches.
+        ValueError: If there are no data, or the trainer spawns processes.
     """
-    if not isinstance(method, UQMethod):
-        raise TypeError(f"method must be a UQMethod, got a {type(method).__name__}")
+    if not isinstance(method, Predictor):
+        raise TypeError(f"method must be a Predictor, got a {type(method).__name__}")
     if not isinstance(dataloader, Iterable) or isinstance(dataloader, Tensor | tuple | Mapping | str):
         raise TypeError(
             f"{name} must be a dataloader, such as datamodule.test_dataloader(), or a list of batches, "
             f"got a {type(dataloader).__name__}"
         )
     if trainer is not None and isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
-        raise ValueError(
-            "the trainer spawns processes, which hand nothing back; give one with strategy='ddp' or one device"
-        )
+        raise ValueError("trainer must not spawn processes, which return no results; use strategy='ddp' or one device")
     with evaluating(method), private_random_state(0, method.device), torch.no_grad():
         batches = _predict(method, dataloader, read) if trainer is None else _run(trainer, method, dataloader, read)
     if sum(len(batch[0]) for batch in batches) == 0:
@@ -58,33 +56,24 @@ def collect(
 
 
 def check_not_nan(values: Tensor, name: str, dataloader: str) -> None:
-    """Refuses numbers that have no rank.
-
-    Args:
-        values: Shape [N].
-        name: What they are.
-        dataloader: The name of the dataloader that they belong to.
-
-    Raises:
-        ValueError: If any is NaN.
-    """
+    """Raises a `ValueError` if any of the values, [N], is NaN; `name` and `dataloader` are named in the error."""
     missing = int(values.isnan().sum())
     if missing:
         raise ValueError(f"{name} is NaN for {missing} of the {len(values)} data of {dataloader}")
 
 
-def _predict(method: UQMethod, dataloader: Iterable[Any], read: Reader) -> list[tuple[Tensor, ...]]:
+def _predict(method: Predictor, dataloader: Iterable[Any], read: Reader) -> list[tuple[Tensor, ...]]:
     batches = []
-    for index, on_host in enumerate(dataloader):
-        batch = to_device(method, on_host)
+    for index, host_batch in enumerate(dataloader):
+        batch = to_device(method, host_batch)
         batches.append(read(method.predict_step(batch, index), batch))
     return batches
 
 
-def _run(trainer: Trainer, method: UQMethod, dataloader: Iterable[Any], read: Reader) -> list[tuple[Tensor, ...]]:
+def _run(trainer: Trainer, method: Predictor, dataloader: Iterable[Any], read: Reader) -> list[tuple[Tensor, ...]]:
     collector = _Collector(read)
     device, attached = method.device, method._trainer
-    # Lightning takes a list for several dataloaders.
+    # Lightning would treat a list as several dataloaders.
     loader = DataLoader(dataloader, batch_size=None) if isinstance(dataloader, list) else dataloader  # type: ignore[arg-type]
     trainer.callbacks.append(collector)  # type: ignore[attr-defined]
     try:
@@ -97,7 +86,7 @@ def _run(trainer: Trainer, method: UQMethod, dataloader: Iterable[Any], read: Re
 
 
 class _Collector(Callback):
-    """Reads every batch off its prediction; in distributed prediction every rank gets those of all."""
+    """Applies `read` to every prediction; in distributed prediction every rank gets the results of all ranks."""
 
     def __init__(self, read: Reader) -> None:
         self.read = read

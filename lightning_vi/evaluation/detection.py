@@ -1,4 +1,4 @@
-"""Out-of-distribution detection: whether uncertainty is larger on data of another kind."""
+"""Out-of-distribution detection by the uncertainty of a method."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -7,22 +7,22 @@ from typing import Any
 from lightning import Trainer
 from torch import Tensor
 
+from lightning_vi.core import Predictor
 from lightning_vi.evaluation.collecting import check_not_nan, collect
 from lightning_vi.evaluation.scores import Score, check_score, datum_scores
 from lightning_vi.functional.selective import auroc, false_positive_rate
-from lightning_vi.methods import UQMethod
 
 
 @dataclass(frozen=True, eq=False)
 class OODDetection:
-    """How well a score tells out-of-distribution data, the positive class, from in-distribution data.
+    """Results of `ood_detection`; out-of-distribution data are the positive class.
 
     Attributes:
-        auroc: Probability that an out-of-distribution datum has the larger score, ties counting half; 1 is perfect.
-        fpr95: Share of in-distribution data that is flagged by the largest threshold that flags 95% of the
-            out-of-distribution data; 0 is perfect.
-        scores_in: Scores of the in-distribution data, in the order in which they came, shape [N].
-        scores_out: Scores of the out-of-distribution data, in the order in which they came, shape [M].
+        auroc: Area under the ROC curve, the probability that an out-of-distribution datum has the larger score; ties
+            count one half, 1 is perfect.
+        fpr95: False positive rate at 95% true positive rate; 0 is perfect.
+        scores_in: Scores of the in-distribution data, in the order of the dataloader, shape [N].
+        scores_out: Scores of the out-of-distribution data, in the order of the dataloader, shape [M].
     """
 
     auroc: float
@@ -32,38 +32,38 @@ class OODDetection:
 
 
 def ood_detection(
-    method: UQMethod,
+    method: Predictor,
     in_distribution: Iterable[Any],
     out_of_distribution: Iterable[Any],
     *,
     score: Score = "pred_uct",
     trainer: Trainer | None = None,
 ) -> OODDetection:
-    """Measures whether a method's uncertainty is larger on data unlike those it was trained on.
+    """Evaluates the detection of out-of-distribution data by the uncertainty of a method.
 
-    A datum is flagged where its score is large. See `lightning_vi.functional.auroc` and
-    `lightning_vi.functional.false_positive_rate` for the definitions, and `plot_ood_scores` for a picture. The method's
-    weights, mode and device and the global random state stay as they were.
+    A datum is classified as out-of-distribution if its score is large. See `lightning_vi.functional.auroc` and
+    `lightning_vi.functional.false_positive_rate` for the definitions, and `plot_ood_scores` for a plot. The weights,
+    modes and device of the method and the global random state are not changed.
 
     Args:
-        method: Any method, fitted.
-        in_distribution: Batches of data like the training data: a dataloader, or a list. Targets are not used:
-            ``(x, y)``, ``{"input": x, "target": y}`` or the input alone.
-        out_of_distribution: Batches of other data.
-        score: A key of the dictionary that `predict_step` returns (`pred_uct`, `epistemic_uct`, `aleatoric_uct`), or a
-            function from that dictionary to one number for each datum, [B], larger for foreign data. Several numbers
-            of a datum become one as in `selective_prediction`. `epistemic_uct` is what is meant to grow away from
-            the training data.
-        trainer: Its `predict` is used as it is set up, with its device and precision. By default the method predicts
-            where it is, without a Trainer.
+        method: A fitted method.
+        in_distribution: Dataloader or list of batches of data like the training data, ``(x, y)``,
+            ``{"input": x, "target": y}`` or inputs only. Targets are not used.
+        out_of_distribution: Dataloader or list of batches of out-of-distribution data.
+        score: A key of the dictionary of `predict_step` (`pred_uct`, `epistemic_uct`, `aleatoric_uct`), or a function
+            of this dictionary that returns one score per datum, [B], larger for out-of-distribution data. Several
+            values per datum are reduced as in `selective_prediction`. `epistemic_uct` is the part of the uncertainty
+            that should increase away from the training data.
+        trainer: Trainer whose `predict` is used, with its device and precision. None predicts without a Trainer, on the
+            device of the method.
 
     Returns:
-        The two numbers, and the scores behind them, on the CPU.
+        The two metrics and the scores, on the CPU.
 
     Raises:
-        ValueError: If `score` is no key of the dictionary, there are no data, shapes do not fit, scores are NaN, or
-            `trainer` spawns processes, which hand nothing back.
-        TypeError: If an argument is of another type.
+        ValueError: If `score` is not a key of the dictionary, there are no data, shapes do not match, scores are NaN,
+            or `trainer` spawns processes.
+        TypeError: If an argument has the wrong type.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""From a prediction dictionary to one number for each datum."""
+"""Scores and losses of each datum from a prediction dictionary."""
 
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
@@ -10,41 +10,34 @@ from lightning_vi.functional.scoring import top_label
 from lightning_vi.likelihoods import Likelihood
 
 Score: TypeAlias = str | Callable[[Mapping[str, Tensor]], Tensor]
-"""A key of the dictionary that `predict_step` returns, or a function from it to one number for each datum, [B]."""
+"""A key of the dictionary of `predict_step`, or a function of it that returns one score per datum, [B]."""
 
 Loss: TypeAlias = Callable[[Mapping[str, Tensor], Tensor], Tensor]
-"""A function from the dictionary that `predict_step` returns and the target to one number for each datum, [B]."""
+"""A function of the dictionary of `predict_step` and the target that returns one loss per datum, [B]."""
 
-_STANDARD_DEVIATIONS = {"pred_uct", "epistemic_uct", "aleatoric_uct"}
+_STD_KEYS = {"pred_uct", "epistemic_uct", "aleatoric_uct"}
 
 
 def check_score(score: Score) -> None:
-    """Refuses what can be no score, before anything is predicted.
-
-    Args:
-        score: What the caller gave.
-
-    Raises:
-        TypeError: If it is neither a string nor a function.
-    """
+    """Raises a `TypeError` unless the score is a string or a function."""
     if not isinstance(score, str) and not callable(score):
         raise TypeError(f"score must be a key of predict_step's dictionary or a function, got {score!r}")
 
 
 def datum_scores(score: Score, prediction: Mapping[str, Tensor], likelihood: Likelihood) -> Tensor:
-    """One score for each datum of a batch.
+    """Returns the score of each datum of a batch.
 
     Args:
-        score: Which one.
-        prediction: What `predict_step` returned.
-        likelihood: The method's; it tells whether uncertainties are standard deviations.
+        score: Key or function.
+        prediction: Dictionary of `predict_step`.
+        likelihood: Likelihood of the method; uncertainties are standard deviations in regression.
 
     Returns:
-        Shape [B]: for a datum with several elements the root mean square of standard deviations, and the mean of
-        anything else.
+        Scores, shape [B]. Several elements per datum are reduced to the root mean square of standard deviations, and to
+        the mean of other quantities.
 
     Raises:
-        ValueError: If the key is not there, or the result does not have a row for each datum.
+        ValueError: If the key does not exist, or the result does not have one row per datum.
     """
     if not isinstance(score, str):
         return _check_rows("score", score(prediction), prediction)
@@ -55,30 +48,30 @@ def datum_scores(score: Score, prediction: Mapping[str, Tensor], likelihood: Lik
         )
     values = prediction[score]
     if not isinstance(values, Tensor) or values.shape[:1] != prediction["pred"].shape[:1]:
-        raise ValueError(f"score {score!r} must be a tensor with a row for each datum, got {_describe(values)}")
-    elements = _in_rows(values).to(torch.promote_types(values.dtype, torch.float32))
+        raise ValueError(f"score {score!r} must be a tensor with one row per datum, got {_describe(values)}")
+    elements = _flatten_elements(values).to(torch.promote_types(values.dtype, torch.float32))
     if elements.shape[1] == 1:
         return elements[:, 0]
-    if likelihood.task == "regression" and score in _STANDARD_DEVIATIONS:
+    if likelihood.task == "regression" and score in _STD_KEYS:
         return elements.square().mean(1).sqrt()
     return elements.mean(1)
 
 
 def datum_losses(loss: Loss | None, prediction: Mapping[str, Tensor], target: Tensor, likelihood: Likelihood) -> Tensor:
-    """One loss for each datum of a batch.
+    """Returns the loss of each datum of a batch.
 
     Args:
-        loss: A function, or None for the error of the most probable class or the squared error of the mean.
-        prediction: What `predict_step` returned.
-        target: Shape [B, ...].
-        likelihood: The method's; it tells classification from regression.
+        loss: A function; None for the 0-1 loss in classification and the squared error of the mean in regression.
+        prediction: Dictionary of `predict_step`.
+        target: Targets, shape [B, ...].
+        likelihood: Likelihood of the method.
 
     Returns:
-        Shape [B]; the mean over a datum's elements without a function.
+        Losses, shape [B]; default losses are averaged over the elements of a datum.
 
     Raises:
-        ValueError: If shapes do not fit, or a target is impossible.
-        TypeError: If labels are no integers.
+        ValueError: If shapes do not match, or a target is invalid for the likelihood.
+        TypeError: If class labels are not integers.
     """
     if loss is not None:
         return _check_rows("loss", loss(prediction, target), prediction)
@@ -90,17 +83,18 @@ def datum_losses(loss: Loss | None, prediction: Mapping[str, Tensor], target: Te
     else:
         losses = (pred - target).square()
     likelihood.check_values(target)
-    return _in_rows(losses).mean(1)
+    return _flatten_elements(losses).mean(1)
 
 
-def _in_rows(values: Tensor) -> Tensor:
+def _flatten_elements(values: Tensor) -> Tensor:
+    """Returns values of shape [B, ...] as [B, number of elements]."""
     return values.unsqueeze(-1).flatten(1)
 
 
 def _check_rows(name: str, values: object, prediction: Mapping[str, Tensor]) -> Tensor:
     expected = list(prediction["pred"].shape[:1])
     if not isinstance(values, Tensor) or list(values.shape) != expected:
-        raise ValueError(f"{name} must return one number for each datum, shape {expected}, got {_describe(values)}")
+        raise ValueError(f"{name} must return one number per datum, shape {expected}, got {_describe(values)}")
     return values
 
 

@@ -1,4 +1,4 @@
-"""Selective prediction: what abstaining from the most uncertain data saves."""
+"""Selective prediction: the risk of a method that abstains from uncertain data."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -7,6 +7,8 @@ from typing import Any
 from lightning import Trainer
 from torch import Tensor
 
+from lightning_vi.core import Predictor
+from lightning_vi.core.batch import split_batch
 from lightning_vi.evaluation.collecting import check_not_nan, collect
 from lightning_vi.evaluation.scores import Loss, Score, check_score, datum_losses, datum_scores
 from lightning_vi.functional.selective import (
@@ -15,21 +17,19 @@ from lightning_vi.functional.selective import (
     excess_area_under_risk_coverage,
     risk_coverage_curve,
 )
-from lightning_vi.methods import UQMethod
-from lightning_vi.methods.batch import split_batch
 
 
 @dataclass(frozen=True, eq=False)
 class SelectivePrediction:
-    """The risk of a method that abstains from the data it is least certain of.
+    """Results of `selective_prediction`.
 
     Attributes:
-        aurc: Area under the risk-coverage curve, in the loss's unit; lower is better.
-        excess_aurc: `aurc` minus that of the best order of the same losses; 0 is perfect.
-        coverage: Share of the data that is kept, 1/N, 2/N, ..., 1, float64 of shape [N].
-        risk: Mean loss of the data that is kept at each coverage, float64 of shape [N].
-        uncertainty: Each datum's score, in the order in which the data came, shape [N].
-        loss: Each datum's loss, in the same order, shape [N].
+        aurc: Area under the risk-coverage curve, in units of the loss; lower is better.
+        excess_aurc: `aurc` minus that of the optimal ranking, by the losses themselves; 0 is perfect.
+        coverage: Fractions of the data for which the method predicts, 1/N, 2/N, ..., 1, float64 of shape [N].
+        risk: Mean loss of these data at each coverage, float64 of shape [N].
+        uncertainty: Score of each datum, in the order of the dataloader, shape [N].
+        loss: Loss of each datum, in the order of the dataloader, shape [N].
     """
 
     aurc: float
@@ -40,13 +40,13 @@ class SelectivePrediction:
     loss: Tensor = field(repr=False)
 
     def risk_at(self, coverage: float) -> float:
-        """The risk of keeping a share of the data, the most certain ones.
+        """Returns the risk at a given coverage, the mean loss of the most certain data.
 
         Args:
-            coverage: The share, above 0 and at most 1; the smallest number of data that reaches it is kept.
+            coverage: Fraction of the data, above 0 and at most 1; rounded up to a number of data.
 
         Returns:
-            Their mean loss.
+            Mean loss, in units of the loss.
 
         Raises:
             ValueError: If `coverage` is outside (0, 1].
@@ -55,39 +55,38 @@ class SelectivePrediction:
 
 
 def selective_prediction(
-    method: UQMethod,
+    method: Predictor,
     dataloader: Iterable[Any],
     *,
     score: Score = "pred_uct",
     loss: Loss | None = None,
     trainer: Trainer | None = None,
 ) -> SelectivePrediction:
-    """Measures whether a method's losses are where its uncertainty is: the risk at each coverage.
+    """Computes the risk-coverage curve of a method that abstains from the most uncertain data.
 
-    See `lightning_vi.functional.risk_coverage_curve` for the definition and for ties, and `plot_risk_coverage` for
-    a picture. The method's weights, mode and device and the global random state stay as they were.
+    See `lightning_vi.functional.risk_coverage_curve` for the definition and the treatment of ties, and
+    `plot_risk_coverage` for a plot. The weights, modes and device of the method and the global random state are not
+    changed.
 
     Args:
-        method: Any method, fitted.
-        dataloader: Batches with targets, ``(x, y)`` or ``{"input": x, "target": y}``: a dataloader, or a list.
-        score: A key of the dictionary that `predict_step` returns (`pred_uct`, `epistemic_uct`, `aleatoric_uct`), or
-            a function from that dictionary to one uncertainty for each datum, [B]. Where a key has several numbers
-            for a datum they become one: the root mean square of a regression's standard deviations over the targets,
-            so that its square is the mean variance as the default loss is the mean squared error; the mean of all
-            else, such as the entropies of pixels.
-        loss: A function from that dictionary and the target to one loss for each datum, [B]. By default 1 for a
-            wrong class and 0 for the right one in classification, and the squared error of the mean in regression,
-            in squared target units; both are averaged over a datum's elements.
-        trainer: Its `predict` is used as it is set up, with its device and precision. By default the method predicts
-            where it is, without a Trainer.
+        method: A fitted method.
+        dataloader: Dataloader or list of batches with targets, ``(x, y)`` or ``{"input": x, "target": y}``.
+        score: A key of the dictionary of `predict_step` (`pred_uct`, `epistemic_uct`, `aleatoric_uct`), or a function
+            of this dictionary that returns one uncertainty per datum, [B]. Several values per datum are reduced to one:
+            standard deviations of a regression to their root mean square, whose square is the mean variance just as
+            the default loss is the mean squared error; other quantities, such as entropies of pixels, to their mean.
+        loss: A function of this dictionary and the target that returns one loss per datum, [B]. None: the 0-1 loss in
+            classification and the squared error of the mean in regression, averaged over the elements of a datum.
+        trainer: Trainer whose `predict` is used, with its device and precision. None predicts without a Trainer, on the
+            device of the method.
 
     Returns:
-        The curve, the areas, and the data behind them, on the CPU.
+        The curve, the areas, and the scores and losses, on the CPU.
 
     Raises:
-        ValueError: If `score` is no key of the dictionary, there are no data, shapes do not fit, scores or losses are
-            NaN, or `trainer` spawns processes, which hand nothing back.
-        TypeError: If an argument is of another type, or batches have no targets.
+        ValueError: If `score` is not a key of the dictionary, there are no data, shapes do not match, scores or losses
+            are NaN, or `trainer` spawns processes.
+        TypeError: If an argument has the wrong type, or batches have no targets.
 
     Example:
         >>> import torch

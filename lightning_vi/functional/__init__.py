@@ -1,4 +1,4 @@
-"""Pure tensor mathematics: divergences, decompositions, scores, and how well an uncertainty ranks data."""
+"""Pure tensor functions: divergences, decompositions, quadrature, scores and rankings of data by uncertainty."""
 
 from lightning_vi.functional.decomposition import (
     EntropyDecomposition,
@@ -7,6 +7,7 @@ from lightning_vi.functional.decomposition import (
     entropy,
 )
 from lightning_vi.functional.divergence import gaussian_kl
+from lightning_vi.functional.ensembles import disagreement
 from lightning_vi.functional.quadrature import gauss_hermite
 from lightning_vi.functional.selective import (
     area_under_risk_coverage,
@@ -15,6 +16,7 @@ from lightning_vi.functional.selective import (
     false_positive_rate,
     risk_coverage_curve,
 )
+from lightning_vi.functional.special import inverse_softplus
 
 __all__ = [
     "EntropyDecomposition",
@@ -22,10 +24,12 @@ __all__ = [
     "area_under_risk_coverage",
     "auroc",
     "decompose_entropy",
+    "disagreement",
     "entropy",
     "excess_area_under_risk_coverage",
     "false_positive_rate",
     "gauss_hermite",
     "gaussian_kl",
+    "inverse_softplus",
     "risk_coverage_curve",
 ]

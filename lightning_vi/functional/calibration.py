@@ -1,4 +1,4 @@
-r"""What calibration after training computes: a temperature, quantiles of scores, and sets of classes."""
+"""Post-hoc calibration: temperatures, conformal quantiles and scores of prediction sets."""
 
 import math
 
@@ -21,64 +21,66 @@ __all__ = [
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
 _NUM_STEPS = 100
 _GRID = 2**20
+_SMALLEST_LOG_PROB = -1e9
 
 
-def temper(probs: Tensor, temperature: Tensor | float, dim: int = 1) -> Tensor:
-    r"""Class probabilities at another temperature, :math:`p_c^{1 / T} / \sum_k p_k^{1 / T}`.
+def temper(log_probs: Tensor, temperature: Tensor | float, dim: int = 1) -> Tensor:
+    r"""Class log-probabilities at another temperature, :math:`\ln (p_c^{1 / T} / \sum_k p_k^{1 / T})`.
 
     Args:
-        probs: Class probabilities that sum to one along `dim`; what is smaller than the smallest normal number of their
-            type counts as that.
+        log_probs: Class log-probabilities, normalized or not, such as logits.
         temperature: T, positive; larger is less certain.
         dim: The class dimension.
 
     Returns:
-        Probabilities, the shape of `probs`.
+        Normalized log-probabilities in nats, the shape of `log_probs`.
 
     Example:
-        >>> temper(torch.tensor([[0.2, 0.8]]), 0.5)
+        >>> temper(torch.tensor([[0.2, 0.8]]).log(), 0.5).exp()
         tensor([[0.0588, 0.9412]])
     """
-    return F.softmax(_log(probs) / temperature, dim)
+    return F.log_softmax(log_probs / temperature, dim)
 
 
-def log_odds_against(probs: Tensor, target: Tensor) -> Tensor:
-    r"""What a temperature is fitted to, :math:`\ln p_c - \ln p_y` for each class c.
+def log_odds_against(log_probs: Tensor, target: Tensor) -> Tensor:
+    r"""Log-odds of each class c against the label, :math:`\ln p_c - \ln p_y`.
 
     Args:
-        probs: Class probabilities, shape [B, C, ...].
+        log_probs: Class log-probabilities, normalized or not, shape [B, C, ...]. A class that is excluded, with
+            :math:`-\infty`, counts as one of log-probability -1e9.
         target: Labels y, shape [B, ...].
 
     Returns:
         Nats, shape [B, C, ...]; zero for the label's own class.
 
     Example:
-        >>> log_odds_against(torch.tensor([[0.2, 0.8]]), torch.tensor([0]))
+        >>> log_odds_against(torch.tensor([[0.2, 0.8]]).log(), torch.tensor([0]))
         tensor([[0.0000, 1.3863]])
     """
-    logs = _log(probs)
-    return logs - logs.gather(1, target.long().unsqueeze(1))
+    smallest = max(_SMALLEST_LOG_PROB, torch.finfo(log_probs.dtype).min / 2)
+    log_probs = log_probs.clamp_min(smallest)
+    return log_probs - log_probs.gather(1, target.long().unsqueeze(1))
 
 
 def best_temperature(log_odds: Tensor) -> Tensor:
-    r"""The temperature of the largest likelihood (Guo et al., "On calibration of modern neural networks", 2017).
+    r"""Temperature of maximum likelihood (Guo et al., "On calibration of modern neural networks", 2017).
 
     .. math:: T^* = \arg\min_T \sum_n -\ln \frac{p_{n y_n}^{1 / T}}{\sum_c p_{nc}^{1 / T}}
 
-    The negative log-likelihood is convex in 1/T. Its derivative is brought to zero by Newton's method, which is kept in
-    a bracket that shrinks in every step, in float64 where the device has it. The search ends at the bounds 0.01 and
-    100: at the upper one where the order of the probabilities is worth nothing, at the lower one, or before it where
-    rounding leaves no slope, where all labels are those of the most probable class.
+    The negative log-likelihood is convex in 1/T. Newton's method finds the zero of its derivative within a bracket
+    that shrinks in every step, in float64 where the device supports it. T lies between 0.01 and 100. It is 100 where
+    the probabilities are uninformative. Where all labels are those of the most probable class, it is 0.01, or larger
+    where the slope vanishes to rounding.
 
     Args:
-        log_odds: What `log_odds_against` returns, shape [N, C, ...].
+        log_odds: Log-odds of the classes against the labels, see `log_odds_against`, shape [N, C, ...].
 
     Returns:
-        T, a scalar tensor of the type of `log_odds`.
+        T, a scalar tensor of the dtype of `log_odds`.
 
     Example:
-        >>> probs = torch.tensor([[0.2, 0.8]])
-        >>> best_temperature(log_odds_against(probs.expand(10, 2), torch.tensor([0] * 4 + [1] * 6)))
+        >>> log_probs = torch.tensor([[0.2, 0.8]]).log().expand(10, 2)
+        >>> best_temperature(log_odds_against(log_probs, torch.tensor([0] * 4 + [1] * 6)))
         tensor(3.4190)
     """
     rows = log_odds.movedim(1, -1).flatten(0, -2)
@@ -102,16 +104,16 @@ def best_temperature(log_odds: Tensor) -> Tensor:
 def conformal_quantile(scores: Tensor, coverage: float) -> Tensor:
     r"""The :math:`\lceil (n + 1)\, \text{coverage} \rceil`-th smallest of n scores.
 
-    The score of one more datum, exchangeable with these, is at most that large with a probability of at least
-    `coverage`, and of at most `coverage` + 1 / (n + 1) if there are no ties (Vovk, Gammerman and Shafer, "Algorithmic
-    learning in a random world", 2005; Lei et al., 2018).
+    The score of a further exchangeable datum does not exceed it with a probability of at least `coverage`, and of at
+    most `coverage` + 1 / (n + 1) without ties (Vovk, Gammerman and Shafer, "Algorithmic learning in a random world",
+    2005; Lei et al., 2018).
 
     Args:
         scores: Shape [n, ...].
         coverage: Strictly between 0 and 1.
 
     Returns:
-        Quantiles, the shape of `scores` without its first dimension; infinite where n is too small for a finite one.
+        Quantiles, the shape of `scores` without its first dimension; infinite if n is too small.
 
     Raises:
         ValueError: If `coverage` lies outside (0, 1].
@@ -130,20 +132,20 @@ def conformal_quantile(scores: Tensor, coverage: float) -> Tensor:
 def adaptive_set_scores(
     probs: Tensor, penalty: float = 0.0, allowed_size: int = 1, uniforms: Tensor | float = 1.0
 ) -> Tensor:
-    r"""How far down the list of classes each class is, by the probability of the list up to there.
+    r"""Scores of adaptive prediction sets: cumulative probabilities of the classes in descending order.
 
     .. math:: s(x, c) = \sum_{k:\, r(k) < r(c)} p_k(x) + u\, p_c(x) + \lambda \max(0, r(c) - k_{\mathrm{reg}})
 
     r is the rank of a class, 1 for the most probable one. Without a penalty these are the scores of adaptive prediction
-    sets (APS; Romano, Sesia and Candes, "Classification with valid and adaptive coverage", 2020), with one those of
-    their regularised form (RAPS; Angelopoulos et al., "Uncertainty sets for image classifiers using conformal
-    prediction", 2021). Of equally probable classes the one of the smaller index is first. Scores are multiples of
-    2**-20, so that rounding does not part those that are equal.
+    sets (APS; Romano, Sesia and Candes, "Classification with valid and adaptive coverage", 2020), with a penalty those
+    of regularized adaptive prediction sets (RAPS; Angelopoulos et al., "Uncertainty sets for image classifiers using
+    conformal prediction", 2021). Ties of probabilities are ordered by class index. Scores are rounded to multiples of
+    2**-20, so that equal scores stay equal under floating-point rounding.
 
     Args:
         probs: Class probabilities, shape [B, C, ...].
         penalty: :math:`\lambda`, not negative.
-        allowed_size: :math:`k_{\mathrm{reg}}`, the rank beyond which classes are penalised.
+        allowed_size: :math:`k_{\mathrm{reg}}`, the rank beyond which classes are penalized.
         uniforms: u between 0 and 1 for each datum, shape [B, 1, ...], or one number for all.
 
     Returns:
@@ -159,7 +161,3 @@ def adaptive_set_scores(
     penalties = penalty * (ranks - allowed_size).clamp_min(0)
     scores = ordered.cumsum(1) - (1 - uniforms) * ordered + penalties.view(-1, *[1] * (probs.dim() - 2))
     return torch.empty_like(scores).scatter_(1, order, (scores * _GRID).round() / _GRID)
-
-
-def _log(probs: Tensor) -> Tensor:
-    return probs.clamp_min(torch.finfo(probs.dtype).tiny).log()

@@ -1,4 +1,4 @@
-"""Uncertainty split into its epistemic and aleatoric parts."""
+"""Decompositions of uncertainty into epistemic and aleatoric parts."""
 
 from typing import NamedTuple
 
@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 class RunningMoments:
-    """Mean and population variance over samples that arrive in chunks (Chan et al., 1983).
+    """Mean and population variance of samples, updated in chunks (Chan et al., 1983).
 
-    Memory does not grow with the number of samples, and one sample has variance zero.
+    Memory does not grow with the number of samples. The variance of one sample is zero.
 
     Example:
         >>> import torch
@@ -35,10 +35,10 @@ class RunningMoments:
         self.merge(samples.shape[0], mean, (samples - mean).square().mean(0))
 
     def merge(self, count: int, mean: Tensor, variance: Tensor) -> None:
-        """Adds samples of which only the moments are known.
+        """Adds samples that are known by their moments.
 
         Args:
-            count: How many they are.
+            count: Number of samples.
             mean: Their mean, the shape of one sample.
             variance: Their population variance, the shape of one sample.
         """
@@ -54,7 +54,7 @@ class RunningMoments:
 
     @property
     def variance(self) -> Tensor:
-        """Population variance over the samples so far, the shape of one sample."""
+        """Population variance of the samples so far, the shape of one sample."""
         return self._sum_of_squares / max(self.count, 1)
 
 
@@ -90,8 +90,8 @@ def decompose_entropy(mean_probs: Tensor, expected_entropy: Tensor, dim: int = -
 
     .. math:: \mathrm{H}[\bar p] = \mathrm{E}_s \mathrm{H}[p_s] + \mathrm{I}[y; w]
 
-    Rounding can make the difference of the two entropies negative; the mutual information is then zero and
-    the predictive entropy stays the sum of the two parts.
+    Where rounding makes the difference of the two entropies negative, the mutual information is zero. The predictive
+    entropy is the sum of the two parts.
 
     Args:
         mean_probs: Class probabilities averaged over samples.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class _GaussianKL(torch.autograd.Function):
-    """The summed divergence with its gradient written out; only its inputs are kept for that."""
+    """The summed divergence with an explicit gradient, which saves the inputs alone for the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, mean: Tensor, std: Tensor, prior_mean: Tensor | float, prior_std: Tensor | float) -> Tensor:
@@ -48,7 +48,7 @@ def gaussian_kl(mean: Tensor, std: Tensor, prior_mean: Tensor | float = 0.0, pri
     .. math:: \mathrm{KL} = \sum_i \ln\frac{s_i}{\sigma_i}
         + \frac{\sigma_i^2 + (\mu_i - m_i)^2}{2 s_i^2} - \frac12
 
-    The sum runs in float32 or better, also under mixed precision. Gradients flow to `mean` and `std`.
+    The sum is in float32 or better, also under mixed precision. Gradients flow to `mean` and `std`.
 
     Args:
         mean: Posterior means, any shape.

@@ -1,6 +1,6 @@
-r"""Scores of an equal-weight mixture of any distributions of which the distribution function is known.
+r"""Scores of equal-weight mixtures of any distributions with a known cumulative distribution function.
 
-The counterpart of the closed forms for Gaussians in `lightning_vi.functional.scoring`.
+For mixtures of Gaussians, `lightning_vi.functional.scoring` has closed forms.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch import Tensor
 
 __all__ = ["Mixture", "join_mixtures", "mixture_crps", "mixture_interval_covers", "mixture_quantile"]
 
-# Elements of the largest temporary of a distribution function: 1 MiB in float32, which stays in a CPU cache.
+# Elements of the largest temporary of a cumulative distribution function: 1 MiB in float32, to fit in a CPU cache.
 _MAX_ELEMENTS = 2**18
 _NUM_CELLS = 60
 _FINEST, _FURTHEST = 0.25, 1e3
@@ -25,12 +25,12 @@ class Mixture:
     r"""An equal-weight mixture of S distributions for each element of a target, :math:`F = \frac1S \sum_s F_s`.
 
     Attributes:
-        component_cdf: The distribution functions: from values ``[..., 1, B, ..., D]`` to probabilities
-            ``[..., S, B, ..., D]``. Where the values are counts it is smooth between the integers, and zero below 0.
+        component_cdf: Cumulative distribution functions, from values ``[..., 1, B, ..., D]`` to probabilities
+            ``[..., S, B, ..., D]``. For counts they are smooth between the integers, and zero below 0.
         means: Means of the components, shape ``[S, B, ..., D]``.
-        stds: Their standard deviations, finite, the same shape.
-        component_pmf: Where the values are the counts 0, 1, 2, ..., their probabilities, with the shapes of
-            `component_cdf`; None elsewhere.
+        stds: Standard deviations of the components, finite, shape ``[S, B, ..., D]``.
+        component_pmf: For counts 0, 1, 2, ..., their probabilities, with the shapes of `component_cdf`; None for real
+            values.
 
     Example:
         >>> normal = torch.distributions.Normal(torch.zeros(2, 1), torch.ones(2, 1))
@@ -46,11 +46,11 @@ class Mixture:
 
     @property
     def is_count(self) -> bool:
-        """Whether the values are the integers 0, 1, 2, ..."""
+        """True if the values are the integers 0, 1, 2, ..."""
         return self.component_pmf is not None
 
     def cdf(self, values: Tensor) -> Tensor:
-        """The mixture's distribution function.
+        """Cumulative distribution function of the mixture.
 
         Args:
             values: K values for each element, shape ``[K, B, ..., D]``.
@@ -62,9 +62,9 @@ class Mixture:
 
     @cached_property
     def table(self) -> Tensor | None:
-        """The distribution function at 0, 1, 2, ..., up to where nothing is left, shape ``[K, B, ..., D]``.
+        """Cumulative distribution function at 0, 1, 2, ..., up to the far tail, shape ``[K, B, ..., D]``.
 
-        None for what is no count, and where there would be too many.
+        None for real values, and for counts too large to tabulate.
         """
         if self.component_pmf is None or self.means.numel() == 0:
             return None
@@ -81,16 +81,16 @@ class Mixture:
 
 
 def join_mixtures(mixtures: Sequence[Mixture]) -> Mixture:
-    """A mixture of the components of several mixtures, each component with the same weight.
+    """Returns the mixture of all components of several mixtures, each with the same weight.
 
     Args:
-        mixtures: At least one, of the same target; all of counts or none.
+        mixtures: At least one, of the same target; all of counts or all of real values.
 
     Returns:
         The mixture.
 
     Raises:
-        ValueError: If some are of counts and others not.
+        ValueError: If some are of counts and others of real values.
 
     Example:
         >>> normal = torch.distributions.Normal(torch.zeros(2, 1), torch.ones(2, 1))
@@ -98,7 +98,7 @@ def join_mixtures(mixtures: Sequence[Mixture]) -> Mixture:
         torch.Size([6, 1])
     """
     if len({mixture.is_count for mixture in mixtures}) > 1:
-        raise ValueError("mixtures of counts and of other numbers cannot be joined")
+        raise ValueError("mixtures of counts and of real values cannot be joined")
     dim = -mixtures[0].means.ndim
     functions = [mixture.component_pmf for mixture in mixtures if mixture.component_pmf is not None]
     return Mixture(
@@ -117,13 +117,12 @@ def _side_by_side(functions: Sequence[Callable[[Tensor], Tensor]], dim: int) -> 
 def mixture_quantile(mixture: Mixture, levels: Sequence[float]) -> Tensor:
     r"""Quantiles of a mixture, :math:`\inf\{y : F(y) \ge level\}`.
 
-    The one-sided inequality of Chebyshev brackets each component's quantile, and so the mixture's, by its mean and
-    standard deviation. The bracket is halved 32 times in float32 and 64 times in float64. Quantiles of counts are
-    integers, found in a table where they are small.
+    The one-sided Chebyshev inequality brackets each component's quantile, and so the mixture's. The bracket is halved
+    32 times in float32 and 64 times in float64. Quantiles of counts are integers; small ones are read from a table.
 
     Args:
         mixture: The mixture.
-        levels: L probabilities below the quantiles, strictly between 0 and 1.
+        levels: L probabilities, strictly between 0 and 1.
 
     Returns:
         Quantiles in the target's units, shape ``[L, B, ..., D]``.
@@ -160,18 +159,18 @@ def mixture_quantile(mixture: Mixture, levels: Sequence[float]) -> Tensor:
 
 
 def mixture_interval_covers(mixture: Mixture, target: Tensor, level: float = 0.95) -> Tensor:
-    r"""Whether the central interval of a mixture holds the target, ends included.
+    r"""Coverage of the target by the central interval of a mixture, ends included.
 
-    With :math:`\alpha = (1 - level) / 2` it does where :math:`P(Y \le y) \ge \alpha` and
-    :math:`P(Y \ge y) \ge \alpha`. The interval of counts holds at least `level`, and often more.
+    With :math:`\alpha = (1 - level) / 2` the interval contains y where :math:`P(Y \le y) \ge \alpha` and
+    :math:`P(Y \ge y) \ge \alpha`. For counts the interval has a probability of at least `level`, and often more.
 
     Args:
         mixture: The mixture.
         target: Observed values, shape ``[B, ..., D]``.
-        level: Probability that the interval holds, strictly between 0 and 1.
+        level: Probability of the interval, strictly between 0 and 1.
 
     Returns:
-        1.0 where the interval holds the target, 0.0 where it does not and NaN where the prediction or the target is
+        1.0 where the interval contains the target, 0.0 where it does not and NaN where the prediction or the target is
         NaN, the shape of `target`.
 
     Example:
@@ -196,12 +195,11 @@ def mixture_crps(mixture: Mixture, target: Tensor) -> Tensor:
 
     .. math:: \mathrm{CRPS}(F, y) = \int_{-\infty}^{y} F(z)^2 \, dz + \int_{y}^{\infty} (1 - F(z))^2 \, dz
 
-    The line is cut at y and at 61 points that lie the denser the nearer they are to the mixture's mean, and each
-    cell has three Gauss-Legendre nodes. For counts the integral is a sum over integers. Where these are small it is
-    taken as it stands; where they are large, cells have whole numbers of them, and the nodes are those of the Gauss
-    rule for sums: exact in cells of up to three integers, which all cells near the mean are where the standard
-    deviation is at most 20. What is left is an error of about 1e-4 of the score, more where components are much
-    narrower than the mixture.
+    The real line is split at y and at 61 points that are denser near the mixture's mean, and each cell has three
+    Gauss-Legendre nodes. For counts the integral is a sum over integers. Small counts are summed exactly. For large
+    counts, each cell holds a whole number of integers and the nodes are those of the Gauss rule for sums; it is exact
+    in cells of up to three integers, which includes all cells near the mean if the standard deviation is at most 20.
+    The relative error is about 1e-4, and larger where components are much narrower than the mixture.
 
     Args:
         mixture: The mixture.
@@ -220,17 +218,17 @@ def mixture_crps(mixture: Mixture, target: Tensor) -> Tensor:
         counts = torch.arange(len(table), dtype=table.dtype, device=table.device).view(-1, *[1] * target.ndim)
         within = (table - (counts >= target).to(table.dtype)).square().sum(0)
         return within + (target - len(table)).clamp_min(0)
-    centre = mixture.means.mean(0)
+    center = mixture.means.mean(0)
     spread = (mixture.means.var(0, correction=0) + mixture.stds.square().mean(0)).sqrt()
     end = math.asinh(_FURTHEST / _FINEST)
-    steps = torch.linspace(-end, end, _NUM_CELLS + 1, dtype=centre.dtype, device=centre.device).sinh()
-    edges = centre + _FINEST * spread * steps.view(-1, *[1] * centre.ndim)
+    steps = torch.linspace(-end, end, _NUM_CELLS + 1, dtype=center.dtype, device=center.device).sinh()
+    edges = center + _FINEST * spread * steps.view(-1, *[1] * center.ndim)
     if mixture.is_count:
         edges = edges.clamp_min(0).round()
     edges = torch.cat([edges, target.to(edges.dtype).unsqueeze(0)]).sort(0).values
     start, width = edges[:-1], edges.diff(dim=0)
-    centre_of_cell, offset, outer_weight = _gauss_rule(start, width, mixture.is_count)
-    nodes = torch.stack([centre_of_cell - offset, centre_of_cell, centre_of_cell + offset])
+    center_of_cell, offset, outer_weight = _gauss_rule(start, width, mixture.is_count)
+    nodes = torch.stack([center_of_cell - offset, center_of_cell, center_of_cell + offset])
     weights = width * torch.stack([outer_weight, 1 - 2 * outer_weight, outer_weight])
     cdf = mixture.cdf(nodes.flatten(0, 1)).view_as(nodes)
     return (weights * (cdf - (start >= target).to(cdf.dtype)).square()).sum((0, 1))

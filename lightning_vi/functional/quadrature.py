@@ -1,8 +1,18 @@
-"""Expectations of functions of one Gaussian variable."""
+"""Deterministic rules for expectations under a standard normal density."""
+
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.quasirandom import SobolEngine
+
+__all__ = ["NUM_NODES", "NUM_POINTS", "gauss_hermite", "gaussian_nodes", "sobol_gaussian"]
+
+NUM_NODES, NUM_POINTS = 32, 512
+"""Numbers of nodes of `gaussian_nodes` in one dimension, and in several."""
 
 
 def gauss_hermite(num_nodes: int) -> tuple[Tensor, Tensor]:
@@ -10,13 +20,13 @@ def gauss_hermite(num_nodes: int) -> tuple[Tensor, Tensor]:
 
     .. math:: \mathrm{E}_{z \sim \mathcal{N}(0, 1)}[g(z)] \approx \sum_i \omega_i\, g(z_i)
 
-    It is exact for polynomials of degree ``2 * num_nodes - 1``.
+    The rule is exact for polynomials of degree ``2 * num_nodes - 1``.
 
     Args:
-        num_nodes: How many nodes.
+        num_nodes: Number of nodes.
 
     Returns:
-        Nodes and weights, each of shape [num_nodes], in the default type; the weights add up to one.
+        Nodes and weights, each of shape [num_nodes], in the default dtype; the weights add up to one.
 
     Raises:
         ValueError: If `num_nodes` is not positive.
@@ -28,6 +38,86 @@ def gauss_hermite(num_nodes: int) -> tuple[Tensor, Tensor]:
     """
     if num_nodes < 1:
         raise ValueError(f"num_nodes must be positive, got {num_nodes}")
-    nodes, weights = np.polynomial.hermite_e.hermegauss(num_nodes)
+    nodes, weights = _gauss_hermite(num_nodes)
     dtype = torch.get_default_dtype()
-    return torch.tensor(nodes, dtype=dtype), torch.tensor(weights / weights.sum(), dtype=dtype)
+    return torch.tensor(nodes, dtype=dtype), torch.tensor(weights, dtype=dtype)
+
+
+def sobol_gaussian(num_points: int, dim: int) -> Tensor:
+    r"""Quasi-Monte Carlo points of the standard normal density in several dimensions.
+
+    Unscrambled Sobol points, each moved to the center of its cell, are mapped by the normal quantile function (Joe and
+    Kuo, "Constructing Sobol sequences with better two-dimensional projections", 2008). If there are at least four times
+    as many points as dimensions, a linear map then gives them zero mean and unit covariance, so that the average over
+    the points is exact for quadratic functions.
+
+    Args:
+        num_points: Number of points, a power of two.
+        dim: Number of dimensions.
+
+    Returns:
+        Shape [num_points, dim], in the default dtype.
+
+    Raises:
+        ValueError: If `num_points` is not a power of two or `dim` is not positive.
+
+    Example:
+        >>> points = sobol_gaussian(64, 2)
+        >>> (points[:, 0] * points[:, 1]).mean().abs() < 1e-6
+        tensor(True)
+    """
+    if num_points < 1 or num_points & (num_points - 1):
+        raise ValueError(f"num_points must be a power of two, got {num_points}")
+    if dim < 1:
+        raise ValueError(f"dim must be positive, got {dim}")
+    return torch.tensor(_sobol_gaussian(num_points, dim), dtype=torch.get_default_dtype())
+
+
+def gaussian_nodes(dim: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Nodes and weights for the expectation of a function of independent standard normal variables.
+
+    .. math:: \mathrm{E}_{z \sim \mathcal{N}(0, I)}[g(z)] \approx \sum_i \omega_i\, g(z_i)
+
+    One variable has the 32 nodes of `gauss_hermite`, several variables have the 512 points of `sobol_gaussian`.
+
+    Args:
+        dim: K, the number of variables.
+        like: Sets the device and the dtype, which is at least float32.
+
+    Returns:
+        Nodes [Q, K] and weights [Q]; the weights add up to one.
+
+    Raises:
+        ValueError: If `dim` is not positive.
+
+    Example:
+        >>> nodes, weights = gaussian_nodes(3, like=torch.zeros(()))
+        >>> weights @ nodes.square().sum(1)
+        tensor(3.)
+    """
+    if dim < 1:
+        raise ValueError(f"dim must be positive, got {dim}")
+    if dim == 1:
+        nodes, weights = _gauss_hermite(NUM_NODES)
+        nodes = nodes[:, None]
+    else:
+        nodes, weights = _sobol_gaussian(NUM_POINTS, dim), np.full(NUM_POINTS, 1 / NUM_POINTS)
+    options: dict[str, Any] = {"dtype": torch.promote_types(like.dtype, torch.float32), "device": like.device}
+    return torch.tensor(nodes, **options), torch.tensor(weights, **options)
+
+
+@lru_cache(maxsize=32)
+def _gauss_hermite(num_nodes: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    nodes, weights = np.polynomial.hermite_e.hermegauss(num_nodes)
+    return nodes, weights / weights.sum()
+
+
+@lru_cache(maxsize=32)
+def _sobol_gaussian(num_points: int, dim: int) -> NDArray[np.float64]:
+    uniform = SobolEngine(dim).draw(num_points, dtype=torch.float64) + 0.5 / num_points  # type: ignore[no-untyped-call]
+    points: NDArray[np.float64] = torch.special.ndtri(uniform).numpy()
+    if 4 * dim > num_points:
+        return points
+    centered = points - points.mean(0)
+    root = np.linalg.cholesky(centered.T @ centered / num_points)
+    return np.linalg.solve(root, centered.T).T

@@ -4,9 +4,8 @@ S forward passes of a network give S predictive distributions for every datum, a
 equal-weight mixture :math:`p(y) = \frac{1}{S} \sum_s p_s(y)`. The functions here score that mixture itself,
 not a Gaussian with the mixture's mean and variance: the two differ as soon as the samples disagree.
 
-Scores need more digits than predictions do, so half and bfloat16 inputs are computed, and returned, in
-float32. Nothing here looks at a tensor's values to decide what to do, so nothing waits for a GPU; a label
-outside the classes is reported by the indexing operation that meets it.
+Half and bfloat16 inputs are computed, and returned, in float32. No function branches on the values of a tensor,
+which would synchronize with a GPU; a label outside the classes raises the error of the indexing operation.
 """
 
 import math
@@ -28,8 +27,7 @@ __all__ = [
     "top_label_bins",
 ]
 
-# Elements of the largest temporary that the pairwise term of the CRPS creates: 1 MiB in float32, which also
-# stays in a CPU cache and so is faster than a larger one.
+# Elements of the largest temporary of the pairwise term of the CRPS: 1 MiB in float32, to fit in a CPU cache.
 _MAX_PAIR_ELEMENTS = 2**18
 
 
@@ -39,7 +37,7 @@ def mixture_log_prob(log_prob: Tensor) -> Tensor:
     .. math::
         \log p(y) = \log \frac{1}{S} \sum_{s=1}^{S} p_s(y)
 
-    evaluated as a log-sum-exp, so that densities that underflow are no problem. This is the test
+    evaluated as a log-sum-exp, which is safe for densities that underflow. This is the test
     log-likelihood of Gal and Ghahramani (2016), "Dropout as a Bayesian Approximation".
 
     Args:
@@ -69,7 +67,7 @@ def gaussian_mixture_cdf(means: Tensor, stds: Tensor, value: Tensor) -> Tensor:
 
     A component with a standard deviation of zero is a point mass, and :math:`F` is continuous from the
     right: :math:`F(\mu_s)` includes it. The probability of :math:`Y \ge y` is
-    ``gaussian_mixture_cdf(-means, stds, -value)``, precise also where :math:`1 - F(y)` is not.
+    ``gaussian_mixture_cdf(-means, stds, -value)``, which is precise also where :math:`1 - F(y)` cancels.
 
     Args:
         means: component means, in the target's units, shape ``[S, ...]``.
@@ -96,14 +94,13 @@ def gaussian_mixture_quantile(means: Tensor, stds: Tensor, level: float | Sequen
     r"""Returns quantiles of an equal-weight mixture of Gaussians, :math:`\inf\{y : F(y) \ge level\}`.
 
     The mixture's quantile lies between the smallest and the largest of its components' quantiles. That
-    bracket is halved a fixed number of times, elementwise and without a look at the values: 32 times in
-    float32 and 64 in float64, which leaves 2**-32 or 2**-64 of its width. Components that agree, and a
-    single one, give their own quantile exactly. The result carries no gradient.
+    bracket is halved elementwise, 32 times in float32 and 64 times in float64, to 2**-32 or 2**-64 of its
+    width. A single component, and equal components, give the exact quantile. The result has no gradient.
 
     Args:
         means: component means, in the target's units, shape ``[S, ...]``.
         stds: component standard deviations, in the target's units, shape ``[S, ...]``; zero is a point mass.
-        level: probability below the quantile, strictly between 0 and 1, or a sequence of L of them.
+        level: probability below the quantile, strictly between 0 and 1, or a sequence of L probabilities.
 
     Returns:
         Quantiles in the target's units, shape ``[...]``, or ``[L, ...]`` for a sequence.
@@ -139,20 +136,20 @@ def gaussian_mixture_quantile(means: Tensor, stds: Tensor, level: float | Sequen
 
 
 def central_interval_covers(means: Tensor, stds: Tensor, target: Tensor, level: float = 0.95) -> Tensor:
-    r"""Returns whether the central interval of an equal-weight mixture of Gaussians holds the target.
+    r"""Returns the coverage of the target by the central interval of an equal-weight mixture of Gaussians.
 
-    The interval between the quantiles at :math:`\alpha = (1 - level) / 2` and :math:`1 - \alpha` holds y
+    The interval between the quantiles at :math:`\alpha = (1 - level) / 2` and :math:`1 - \alpha` contains y
     where :math:`P(Y \le y) \ge \alpha` and :math:`P(Y \ge y) \ge \alpha`, ends and point masses included.
-    That takes two evaluations of the distribution function and no quantile.
+    This takes two evaluations of the distribution function and no quantile.
 
     Args:
         means: component means, in the target's units, shape ``[S, ...]``.
         stds: component standard deviations, in the target's units, shape ``[S, ...]``; zero is a point mass.
         target: observed values, shape ``[...]``.
-        level: probability that the interval holds, strictly between 0 and 1.
+        level: probability of the interval, strictly between 0 and 1.
 
     Returns:
-        1.0 where the interval holds the target, 0.0 where it does not and NaN where the prediction or the
+        1.0 where the interval contains the target, 0.0 where it does not and NaN where the prediction or the
         target is NaN, shape ``[...]``.
 
     Raises:
@@ -180,9 +177,9 @@ def gaussian_mixture_crps(means: Tensor, stds: Tensor, target: Tensor) -> Tensor
 
     in closed form, where :math:`A(m, v) = E|X|` for :math:`X \sim N(m, v)`. Grimit, Gneiting, Berrocal and
     Johnson (2006), "The continuous ranked probability score for circular variables and its application to
-    mesoscale forecast ensemble verification". Lower is better; a point forecast scores its absolute error.
+    mesoscale forecast ensemble verification". Lower is better; the score of a point forecast is its absolute error.
 
-    Time grows with S squared. Memory does not: pairs are taken in chunks, unless autograd records them.
+    Time grows with S squared. Pairs are summed in chunks, so memory does not, unless autograd records them.
 
     Args:
         means: component means, in the target's units, shape ``[S, ...]``.
@@ -219,7 +216,7 @@ def brier_score(probs: Tensor, target: Tensor) -> Tensor:
         \mathrm{BS}(p, y) = \sum_{c=1}^{C} (p_c - 1\{c = y\})^2
 
     Brier (1950), "Verification of forecasts expressed in terms of probability", with the sum over all
-    classes as there: between 0 and 2, and for two classes twice the score that counts one of them.
+    classes: between 0 and 2, and for two classes twice the score of one class.
 
     Args:
         probs: class probabilities, shape ``[B, C]`` or ``[B, C, ...]``.
@@ -243,14 +240,14 @@ def brier_score(probs: Tensor, target: Tensor) -> Tensor:
 
 
 def top_label(probs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the probability of each element's most probable class and whether that class is right.
+    """Returns the probability of each element's most probable class, and its correctness.
 
     Args:
         probs: class probabilities, shape ``[B, C]`` or ``[B, C, ...]``.
         target: class indices, an integer tensor of shape ``[B]`` or ``[B, ...]``.
 
     Returns:
-        ``(confidence, correct)``, both of the target's shape: probabilities, and 1.0 or 0.0.
+        ``(confidence, correct)``, both of the target's shape: probabilities, and 1.0 or 0.0 for right or wrong.
 
     Raises:
         ValueError: if the shapes do not fit.
@@ -266,10 +263,10 @@ def top_label(probs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def top_label_bins(confidence: Tensor, correct: Tensor, num_bins: int = 15) -> Tensor:
-    r"""Sorts predictions by confidence into equal bins and sums what a reliability diagram needs.
+    r"""Returns the statistics of a reliability diagram: predictions binned by confidence.
 
     Bin b of M holds the confidences in :math:`((b - 1) / M, b / M]`, as in Guo, Pleiss, Sun and Weinberger
-    (2017), "On Calibration of Modern Neural Networks". The sums of separate batches add up.
+    (2017), "On Calibration of Modern Neural Networks". The statistics of several batches can be added.
 
     Args:
         confidence: probability of the predicted class, any shape.
@@ -277,7 +274,7 @@ def top_label_bins(confidence: Tensor, correct: Tensor, num_bins: int = 15) -> T
         num_bins: number of bins M.
 
     Returns:
-        Rows: number of predictions, sum of their confidences, number of right ones. Shape ``[3, num_bins]``.
+        Rows: number of predictions, sum of their confidences, number of correct predictions. Shape ``[3, num_bins]``.
 
     Raises:
         ValueError: if the shapes differ or ``num_bins`` is not a positive integer.
@@ -301,7 +298,7 @@ def top_label_bins(confidence: Tensor, correct: Tensor, num_bins: int = 15) -> T
 
 
 def expected_calibration_error(bins: Tensor) -> Tensor:
-    r"""Returns the expected calibration error of the predictions that `top_label_bins` counted.
+    r"""Returns the expected calibration error from the statistics of `top_label_bins`.
 
     .. math::
         \mathrm{ECE} = \sum_{b=1}^{M} \frac{n_b}{N} \, |\mathrm{accuracy}_b - \mathrm{confidence}_b|
@@ -310,10 +307,10 @@ def expected_calibration_error(bins: Tensor) -> Tensor:
     Guo et al. (2017), see `top_label_bins`.
 
     Args:
-        bins: counts, sums of confidences and numbers of right predictions, shape ``[3, num_bins]``.
+        bins: numbers of predictions, sums of confidences and numbers of correct predictions, shape ``[3, num_bins]``.
 
     Returns:
-        The error between 0 and 1, a scalar; NaN where nothing was counted.
+        The error between 0 and 1, a scalar; NaN without predictions.
 
     Raises:
         ValueError: if ``bins`` does not have three rows.
@@ -336,7 +333,7 @@ def _at_least_float32(tensor: Tensor) -> Tensor:
 def _mixture_cdf(means: Tensor, stds: Tensor, value: Tensor) -> Tensor:
     deviation = value - means
     point_mass = stds == 0
-    # erfc keeps the digits of a small lower tail that 1 + erf rounds away.
+    # erfc is precise in the lower tail, where 1 + erf cancels.
     cdf = 0.5 * torch.erfc(deviation / torch.where(point_mass, 1.0, stds) * -math.sqrt(0.5))
     return torch.where(point_mass, (deviation >= 0).to(cdf.dtype), cdf).mean(0)
 

@@ -1,14 +1,13 @@
-r"""How good an uncertainty is at ranking data: risk and coverage, and the detection of foreign data.
+r"""Rankings of data by uncertainty: risk-coverage curves and out-of-distribution detection.
 
-A model that may abstain keeps the data it is most certain of; its risk is the mean loss of those it keeps, its
-coverage their share of all. A detector flags the data whose score is large. Both look at the *order* of the
-scores alone: any increasing function of a score gives the same numbers.
+A model that may abstain keeps the data it is most certain of. Its risk is the mean loss of the data it keeps, its
+coverage the fraction that it keeps. A detector flags the data with the largest scores. Both depend on the *order* of
+the scores alone: any increasing function of a score gives the same results.
 
-Equal scores cannot be told apart, so the order in which their rows happen to stand must not matter. Here they
-count as the average over all orders.
+Ties are averaged over all orders of their rows, so the results do not depend on the order of the rows.
 
-Half and bfloat16 inputs are computed, and returned, in float32; counts are exact integers. Nothing here looks at
-a tensor's values to decide what to do, so nothing waits for a GPU. NaN in the inputs gives NaN.
+Half and bfloat16 inputs are computed, and returned, in float32; counts are exact integers. No function branches on
+the values of a tensor, which would synchronize with a GPU. NaN in the inputs gives NaN.
 """
 
 import math
@@ -33,15 +32,15 @@ def risk_coverage_curve(uncertainty: Tensor, loss: Tensor) -> tuple[Tensor, Tens
 
     where :math:`\ell_{(i)}` is the loss of the datum with the i-th smallest uncertainty. El-Yaniv and Wiener
     (2010), "On the Foundations of Noise-free Selective Classification". Each datum of a tie has the mean loss of
-    the tie, which makes :math:`r_k` its expectation over a random order of them.
+    the tie, so that :math:`r_k` is the expectation over a random order of the tie.
 
     Args:
         uncertainty: larger is less certain, any unit, shape ``[N]``.
-        loss: what each prediction costs, such as 1 for an error and 0 for none, shape ``[N]``.
+        loss: loss of each prediction, such as 1 for an error and 0 for none, shape ``[N]``.
 
     Returns:
         ``(coverage, risk)``, both of shape ``[N]``: 1/N, 2/N, ..., 1, and the mean loss of the data kept, in the
-        loss's unit.
+        unit of the loss.
 
     Raises:
         ValueError: if the shapes are not ``[N]`` or N is 0.
@@ -75,14 +74,14 @@ def area_under_risk_coverage(uncertainty: Tensor, loss: Tensor) -> Tensor:
         \mathrm{AURC} = \frac{1}{N} \sum_{k=1}^{N} r_k
 
     Geifman, Uziel and El-Yaniv (2019), "Bias-Reduced Uncertainty Estimation for Deep Neural Classifiers". Lower
-    is better; a useless uncertainty has the mean loss.
+    is better; an uninformative uncertainty has the mean loss.
 
     Args:
         uncertainty: larger is less certain, any unit, shape ``[N]``.
-        loss: what each prediction costs, shape ``[N]``.
+        loss: loss of each prediction, shape ``[N]``.
 
     Returns:
-        The area in the loss's unit, a scalar tensor.
+        The area in the unit of the loss, a scalar tensor.
 
     Raises:
         ValueError: if the shapes are not ``[N]`` or N is 0.
@@ -95,20 +94,20 @@ def area_under_risk_coverage(uncertainty: Tensor, loss: Tensor) -> Tensor:
 
 
 def excess_area_under_risk_coverage(uncertainty: Tensor, loss: Tensor) -> Tensor:
-    r"""Returns the excess area under the risk-coverage curve (E-AURC): what the best order would save.
+    r"""Returns the excess area under the risk-coverage curve (E-AURC): the excess over the best order.
 
     .. math::
         \text{E-AURC} = \mathrm{AURC}(u, \ell) - \mathrm{AURC}(\ell, \ell)
 
-    The best order is that of the losses themselves, which no model reaches without luck. The difference makes
-    models of unlike accuracy comparable; Geifman, Uziel and El-Yaniv (2019), see `area_under_risk_coverage`.
+    The best order is that of the losses themselves. The difference makes models of different accuracy comparable;
+    Geifman, Uziel and El-Yaniv (2019), see `area_under_risk_coverage`.
 
     Args:
         uncertainty: larger is less certain, any unit, shape ``[N]``.
-        loss: what each prediction costs, shape ``[N]``.
+        loss: loss of each prediction, shape ``[N]``.
 
     Returns:
-        The difference in the loss's unit, a scalar tensor; never negative, 0 for the best order.
+        The difference in the unit of the loss, a scalar tensor; never negative, 0 for the best order.
 
     Raises:
         ValueError: if the shapes are not ``[N]`` or N is 0.
@@ -127,9 +126,9 @@ def auroc(scores_in: Tensor, scores_out: Tensor) -> Tensor:
     .. math::
         \mathrm{AUROC} = P(s_\mathrm{out} > s_\mathrm{in}) + \tfrac12 P(s_\mathrm{out} = s_\mathrm{in})
 
-    for one datum of each kind, taken at random: the statistic of Mann and Whitney over the number of pairs.
-    Out-of-distribution is the positive class, and a larger score speaks for it. 1 is perfect, 1/2 is chance. The
-    area does not depend on which class is called positive, as long as the scores change their sign with it.
+    for one random datum of each kind: the Mann-Whitney statistic over the number of pairs. Out-of-distribution is the
+    positive class, with the larger scores. 1 is perfect, 1/2 is chance. The area stays the same if the classes are
+    exchanged and the scores change their sign.
 
     Time is O(N log N) for N scores in all.
 
@@ -163,18 +162,18 @@ def false_positive_rate(scores_in: Tensor, scores_out: Tensor, true_positive_rat
         t = \max \{ t : P(s_\mathrm{out} \ge t) \ge \text{true\_positive\_rate} \}
 
     Out-of-distribution is the positive class, as in Hendrycks, Mazeika and Dietterich (2019), "Deep Anomaly
-    Detection with Outlier Exposure": the result is the share of in-distribution data that is flagged by the
-    largest threshold which flags 95% of the out-of-distribution data. Scores equal to the threshold are flagged.
-    It is the first point of the ROC curve that reaches the rate, with no interpolation; 0 is perfect.
+    Detection with Outlier Exposure": the result is the fraction of in-distribution data flagged by the
+    largest threshold that flags 95% of the out-of-distribution data. Scores equal to the threshold are flagged.
+    It is the first point of the ROC curve that reaches the rate, without interpolation; 0 is perfect.
 
     Liang, Li and Srikant (2018), "Enhancing The Reliability of Out-of-distribution Image Detection in Neural
-    Networks", call in-distribution positive instead: the share of out-of-distribution data that is accepted where
-    95% of the in-distribution data is. That number is another one, ``false_positive_rate(-scores_out, -scores_in)``.
+    Networks", call in-distribution positive instead: the fraction of out-of-distribution data accepted where 95% of
+    the in-distribution data are. That is ``false_positive_rate(-scores_out, -scores_in)``.
 
     Args:
-        scores_in: scores of in-distribution data, larger is more foreign, shape ``[N]``.
+        scores_in: scores of in-distribution data, larger is more likely out-of-distribution, shape ``[N]``.
         scores_out: scores of out-of-distribution data, shape ``[M]``.
-        true_positive_rate: the share of out-of-distribution data to flag, above 0 and at most 1.
+        true_positive_rate: fraction of out-of-distribution data to flag, above 0 and at most 1.
 
     Returns:
         The rate between 0 and 1, a scalar tensor.
@@ -194,15 +193,15 @@ def false_positive_rate(scores_in: Tensor, scores_out: Tensor, true_positive_rat
 
 
 def count_that_reaches(share: float, total: int, name: str = "share") -> int:
-    """Returns the smallest count whose share of a total is at least the share asked for.
+    """Returns the smallest count that is at least a given share of a total.
 
     Args:
         share: above 0 and at most 1.
-        total: how many there are, at least 1.
-        name: what an error calls ``share``.
+        total: at least 1.
+        name: name of ``share`` in the error message.
 
     Returns:
-        The smallest k with ``k / total >= share``, free of the rounding of ``share * total``.
+        The smallest k with ``k / total >= share``, unaffected by the rounding of ``share * total``.
 
     Raises:
         ValueError: if ``share`` is outside (0, 1].
@@ -228,7 +227,7 @@ def _detector_scores(scores_in: Tensor, scores_out: Tensor) -> tuple[Tensor, Ten
 
 
 def _ratio(count: Tensor, total: int, dtype: torch.dtype) -> Tensor:
-    # Dividing by a Python number multiplies by its rounded inverse on a GPU: then a / a may not be 1.
+    # A GPU divides by a Python number through its rounded inverse, so that a / a may not be 1.
     numerator = count.to(dtype)
     return numerator / numerator.new_full((), total)
 

@@ -1,6 +1,6 @@
-r"""Special functions that observation models need and torch does not have.
+r"""Special functions of observation models that torch does not have.
 
-None of them looks at a tensor's values to decide what to do: series and fractions have a fixed length.
+Series and continued fractions have a fixed length, so no function branches on the values of a tensor.
 """
 
 import math
@@ -9,7 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["log_gamma_ratio", "negative_binomial_cdf", "negative_binomial_log_prob", "poisson_cdf", "student_t_cdf"]
+__all__ = [
+    "inverse_softplus",
+    "log_gamma_ratio",
+    "negative_binomial_cdf",
+    "negative_binomial_log_prob",
+    "poisson_cdf",
+    "student_t_cdf",
+]
 
 _NODES, _WEIGHTS = (array.tolist() for array in np.polynomial.legendre.leggauss(24))
 _LAST_QUANTILE = 8.0
@@ -17,11 +24,27 @@ _FRACTION_DEPTH = 32
 _LOG_SQRT_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
-def log_gamma_ratio(base: Tensor, step: Tensor) -> Tensor:
-    r"""How far a ratio of gamma functions is from a power, :math:`\ln \Gamma(r + y) - \ln \Gamma(r) - y \ln r`.
+def inverse_softplus(value: Tensor) -> Tensor:
+    r"""Inverse of softplus, :math:`\ln(e^x - 1)`, without overflow or cancellation.
 
-    The difference of two log gamma functions loses its digits where r is large. Here Stirling's formula (Abramowitz
-    and Stegun, 1964, 6.1.41) is subtracted from both, and what remains is small.
+    Args:
+        value: Positive, any shape.
+
+    Returns:
+        The shape of `value`.
+
+    Example:
+        >>> inverse_softplus(torch.tensor([0.6931, 100.0]))
+        tensor([-9.4414e-05,  1.0000e+02])
+    """
+    return value + torch.log(-torch.expm1(-value))
+
+
+def log_gamma_ratio(base: Tensor, step: Tensor) -> Tensor:
+    r"""Log of a ratio of gamma functions over its leading power, :math:`\ln [\Gamma(r + y) / \Gamma(r)] - y \ln r`.
+
+    The difference of two log gamma functions cancels where r is large. Here Stirling's formula (Abramowitz and Stegun,
+    1964, 6.1.41) is subtracted from both, which leaves small remainders.
 
     Args:
         base: r, positive.
@@ -45,8 +68,8 @@ def negative_binomial_log_prob(value: Tensor, mean: Tensor, dispersion: Tensor) 
     .. math:: p(k) = \frac{\Gamma(k + r)}{\Gamma(r)\, k!} \left(\frac{r}{r + \mu}\right)^{r}
         \left(\frac{\mu}{r + \mu}\right)^{k}, \qquad r = 1 / \alpha,
 
-    around its saddle point (Loader, "Fast and accurate computation of binomial probabilities", 2000), so that large
-    counts and dispersions near zero, which are Poisson's, keep their digits.
+    around its saddle point (Loader, "Fast and accurate computation of binomial probabilities", 2000), which keeps
+    full precision for large counts and for dispersions near zero, the Poisson limit.
 
     Args:
         value: k, not negative, any shape.
@@ -66,14 +89,14 @@ def negative_binomial_log_prob(value: Tensor, mean: Tensor, dispersion: Tensor) 
 
 
 def student_t_cdf(value: Tensor, df: Tensor) -> Tensor:
-    r"""Distribution function of Student's t.
+    r"""Cumulative distribution function of Student's t.
 
     With :math:`v = \sqrt{\nu \ln(1 + t^2 / \nu)}` (Wallace, "Bounds on normal approximations to Student's and the
     chi-square distributions", 1959) the density is nearly that of a Gaussian for all degrees of freedom,
 
     .. math:: P(0 \le T \le t) \propto \int_0^{v} e^{-u^2 / 2} \sqrt{\frac{s}{1 - e^{-s}}}\, du, \qquad s = u^2 / \nu,
 
-    and 24 Gauss-Legendre nodes integrate it to the last digits of float32, and to 1e-10 in float64.
+    which 24 Gauss-Legendre nodes integrate to the precision of float32, and to 1e-10 in float64.
 
     Args:
         value: t, any shape.
@@ -92,7 +115,7 @@ def student_t_cdf(value: Tensor, df: Tensor) -> Tensor:
 
 
 def poisson_cdf(value: Tensor, rate: Tensor) -> Tensor:
-    r"""Distribution function of a Poisson variable, :math:`Q(k + 1, \lambda)`, smooth between the integers.
+    r"""Cumulative distribution function of a Poisson variable, :math:`Q(k + 1, \lambda)`, smooth between the integers.
 
     Args:
         value: k, any shape.
@@ -110,9 +133,9 @@ def poisson_cdf(value: Tensor, rate: Tensor) -> Tensor:
 
 
 def negative_binomial_cdf(value: Tensor, mean: Tensor, dispersion: Tensor) -> Tensor:
-    r"""Distribution function of a negative binomial variable, smooth between the integers.
+    r"""Cumulative distribution function of a negative binomial variable, smooth between the integers.
 
-    For a mean :math:`\mu` and a variance :math:`\mu + \alpha \mu^2` it is the regularised incomplete beta function
+    For a mean :math:`\mu` and a variance :math:`\mu + \alpha \mu^2` it is the regularized incomplete beta function
     :math:`I_p(1 / \alpha, k + 1)` at :math:`p = 1 / (1 + \alpha \mu)`, here from the first 64 terms of its
     continued fraction (DLMF, 8.17.22).
 
@@ -129,7 +152,7 @@ def negative_binomial_cdf(value: Tensor, mean: Tensor, dispersion: Tensor) -> Te
         tensor([0.0000, 0.5000, 0.7500])
     """
     dtype = torch.promote_types(value.dtype, mean.dtype)
-    if value.device.type != "mps":  # which has no float64; there 1 / dispersion may have too few digits
+    if value.device.type != "mps":  # MPS has no float64
         value, mean, dispersion = value.double(), mean.double(), dispersion.double()
     odds = dispersion * mean
     successes, failures = dispersion.reciprocal(), value.clamp_min(0) + 1

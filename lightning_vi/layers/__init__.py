@@ -1,4 +1,4 @@
-"""Layers with stochastic weights."""
+"""Variational layers and other building blocks."""
 
 from torch import nn
 
@@ -42,7 +42,7 @@ VARIATIONAL_COUNTERPART: dict[type[nn.Module], type[VariationalLayer]] = {
         VariationalConvTranspose3d,
     )
 }
-"""The variational layer for each torch layer."""
+"""Maps each supported torch layer to its variational counterpart."""
 
 __all__ = [
     "ACTIVATION_SPACE",

@@ -1,4 +1,4 @@
-"""What makes a torch layer variational."""
+"""Base class of variational layers."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self, cast
 import torch
 from torch import Tensor, nn
 
-from lightning_vi.layers.estimators import ESTIMATORS, check_estimator
+from lightning_vi.layers.estimators import ESTIMATORS, check_estimator, mean_output
 from lightning_vi.layers.module import VariationalModule, make_variational
 from lightning_vi.layers.parameters import SharedParameters
 from lightning_vi.posteriors import InitialStd, MeanFieldGaussian, initial_rho
@@ -17,8 +17,14 @@ from lightning_vi.priors import Prior
 class VariationalLayer(VariationalModule):
     """Mixin that gives the weight and the bias of a torch layer a mean-field Gaussian posterior.
 
-    The layer's output is linear in both, so that noise may be drawn on its outputs as well as on its weights. Drawn
-    weights are used where they are put into the slots ``weight`` and ``bias``; otherwise the layer draws for itself.
+    The output is linear in weight and bias, so noise can be sampled on the weights or on the outputs. The layer uses
+    the weights that the sampling engine puts into its slots ``weight`` and ``bias``, and samples itself if they are
+    empty.
+
+    Attributes:
+        torch_parent: The torch layer to which the posterior is added.
+        channel_dim: The dimension of the output that holds features or channels.
+        preferred_estimator: The gradient estimator that ``"auto"`` stands for.
     """
 
     torch_parent: ClassVar[type[nn.Module]]
@@ -28,22 +34,22 @@ class VariationalLayer(VariationalModule):
     @property
     @abstractmethod
     def num_inputs(self) -> int:
-        """How many inputs each output sums over."""
+        """Number of inputs that each output sums over (fan-in)."""
 
     @abstractmethod
     def linear_map(self, x: Tensor, weight: Tensor, bias: Tensor | None, *args: Any) -> Tensor:
-        """The torch layer's own operation with the given weights."""
+        """Applies the torch layer with the given weights."""
 
     @abstractmethod
     def stacked_map(self, x: Tensor, weight: Tensor, bias: Tensor | None, *args: Any) -> Tensor:
-        """The operation with S inputs [S, B, ...] and S weights [S, ...]; the bias is stacked, or one for all."""
+        """Applies S weights [S, ...] to S inputs [S, B, ...]; the bias has shape [S, ...] or is shared."""
 
     @abstractmethod
     def is_batched(self, x: Tensor) -> bool:
-        """Whether the first dimension of `x` is the batch."""
+        """Returns True if the first dimension of `x` is the batch dimension."""
 
     @classmethod
-    def adopt(
+    def convert_in_place(
         cls,
         module: nn.Module,
         *,
@@ -53,29 +59,28 @@ class VariationalLayer(VariationalModule):
         stochastic_bias: bool = True,
         shared: SharedParameters | None = None,
     ) -> Self:
-        """Turns a torch layer into a variational one, in place.
+        """Converts a torch layer to a variational layer in place.
 
-        Every constructor option, hook and buffer stays; the weights become posterior means.
+        Constructor options, hooks and buffers are kept; the weights become posterior means.
 
         Args:
-            module: An instance of the torch parent of this class.
-            prior: The prior of weight and bias, or one for each by name; the standard Gaussian by default.
+            module: An instance of `torch_parent`.
+            prior: Prior of weight and bias, or a mapping from their names to priors. Default: standard Gaussian.
             estimator: Gradient estimator, see `lightning_vi.layers.estimators`.
             init_std: Initial posterior standard deviation.
-            stochastic_bias: Whether the bias has a posterior too.
-            shared: Variational parameters made so far by the ``id`` of the parameter that they replace, so that
-                tied weights share one posterior.
+            stochastic_bias: If True, the bias has a posterior too.
+            shared: See `StochasticParameters`.
 
         Returns:
             `module` itself.
 
         Raises:
-            TypeError: If `module` is no instance of the torch parent.
-            ValueError: If the estimator is unknown, `init_std` is not positive and finite, or the prior's shape
-                does not fit. `module` is then as it was.
+            TypeError: If `module` is not an instance of `torch_parent`.
+            ValueError: If the estimator is unknown, `init_std` is not positive and finite, or the shape of the prior
+                does not match. `module` is left unchanged.
         """
         if not isinstance(module, cls.torch_parent):
-            raise TypeError(f"a {type(module).__name__} cannot become a {cls.__name__}")
+            raise TypeError(f"module must be a {cls.torch_parent.__name__}, got {type(module).__name__}")
         check_estimator(estimator)
         candidates = ("weight", "bias") if stochastic_bias else ("weight",)
         names = [name for name in candidates if isinstance(module._parameters.get(name), nn.Parameter)]
@@ -90,70 +95,51 @@ class VariationalLayer(VariationalModule):
             shared=shared,
         )
         layer = cast(Self, module)
-        layer._stochastic.was_asked_for = estimator != "auto"
+        layer._stochastic.is_estimator_fixed = estimator != "auto"
         return layer
 
     @property
     def estimator(self) -> str:
-        """The gradient estimator, a key of `ESTIMATORS`."""
+        """Name of the gradient estimator, a key of `ESTIMATORS`."""
         return self._stochastic.estimator
 
     @property
     def stochastic_names(self) -> tuple[str, ...]:
-        """Which of ``"weight"`` and ``"bias"`` have posteriors."""
+        """Names of the parameters with a posterior, out of ``"weight"`` and ``"bias"``."""
         return self._stochastic.names
 
     def posterior(self, name: str) -> MeanFieldGaussian:
-        """The posterior of one parameter.
-
-        Args:
-            name: ``"weight"`` or ``"bias"``.
-
-        Returns:
-            A view of ``<name>_mu`` and ``<name>_rho``.
-        """
+        """Posterior of ``"weight"`` or ``"bias"``, a view of ``<name>_mu`` and ``<name>_rho``."""
         return self._stochastic.posterior(name)
 
     def prior(self, name: str) -> Prior:
-        """The prior of one parameter.
-
-        Args:
-            name: ``"weight"`` or ``"bias"``.
-
-        Returns:
-            The prior, settled for the parameter's shape.
-        """
+        """Prior of ``"weight"`` or ``"bias"``, resolved for its shape."""
         return self._stochastic.prior(name)
 
     def kl(self) -> Tensor:
-        """KL divergence from posterior to prior, summed over weight and bias.
-
-        Returns:
-            Nats, a scalar tensor.
-        """
+        """KL divergence from posterior to prior in nats, summed over weight and bias; a scalar tensor."""
         return torch.stack([self.posterior(name).kl(self.prior(name)) for name in self.stochastic_names]).sum()
 
     @property
     def num_copies(self) -> int | None:
-        """S while the batch consists of S copies, None at other times."""
+        """S while the batch consists of S copies, otherwise None."""
         return self._stochastic.num_copies
 
     @property
     def is_antithetic(self) -> bool:
-        """Whether the noise of every second copy is the negative of the one before."""
+        """If True, the noise of every second copy is the negative of the copy before."""
         return self._stochastic.is_antithetic
 
     @property
     def deterministic_bias(self) -> Tensor | None:
-        """The bias if it has no posterior."""
+        """The bias if it is deterministic, otherwise None."""
         return None if "bias" in self.stochastic_names else self._parameters["bias"]
 
     def _forward(self, x: Tensor, *args: Any, sample: bool, num_samples: int | None) -> Tensor:
         weight = self._parameters["weight"]
         if weight is None:
             if not sample:
-                bias = self.posterior("bias").mean if "bias" in self.stochastic_names else self.deterministic_bias
-                return self.linear_map(x, self.posterior("weight").mean, bias, *args)
+                return mean_output(self, x, *args)
             return ESTIMATORS[self.estimator](self, x, num_samples, *args)
         bias = self._parameters["bias"]
         if weight.dim() == self._stochastic.mu("weight").dim():
@@ -164,7 +150,7 @@ class VariationalLayer(VariationalModule):
         return self.stacked_map(x.expand(num_samples, *x.shape), weight, bias, *args)
 
     def reset_parameters(self) -> None:
-        """Draws new posterior means as the torch layer draws its weights, and resets the stds to where they started."""
+        """Reinitializes the posterior means as the torch layer does its weights, and resets the standard deviations."""
         if "_stochastic" not in self.__dict__:
             super().reset_parameters()  # type: ignore[misc]
             return

@@ -1,11 +1,11 @@
-r"""Linear heads whose outputs each have a Gaussian posterior over their weights, with moments in closed form.
+r"""Variational Bayesian last layers with output moments in closed form.
 
 Harrison, Willes and Snoek, "Variational Bayesian last layers", ICLR 2024. Output k of K is :math:`w_k^\top \phi` with
 
 .. math:: q(w_k) = \mathcal{N}(\mu_k, S_k), \qquad p(w_k) = \mathcal{N}(0, s^2 I), \qquad
     w_k^\top \phi \sim \mathcal{N}(\mu_k^\top \phi,\ \phi^\top S_k \phi),
 
-and different outputs are independent. A bias is the weight of one more feature that is always one, the last.
+and the outputs are independent. A bias is treated as the weight of an additional last feature that is always one.
 """
 
 import math
@@ -21,12 +21,12 @@ from lightning_vi.posteriors import inverse_softplus
 
 
 class BayesianLastLayer(nn.Module, ABC):
-    r"""A linear head with a Gaussian posterior for each output.
+    r"""Base class of linear heads with a Gaussian posterior over the weights of each output.
 
-    Called on features it returns the posterior mean of its outputs. F counts the feature of the bias.
+    The number of features F includes the feature of the bias.
 
     Args:
-        layer: The linear layer whose weight and bias become posterior means; it stays as it is.
+        layer: Linear layer whose weight and bias become posterior means; it is not modified.
         prior_std: s, the prior standard deviation of each weight and bias.
         init_std: Initial posterior standard deviation of each weight and bias.
 
@@ -49,24 +49,24 @@ class BayesianLastLayer(nn.Module, ABC):
 
     @property
     def num_noise(self) -> int:
-        """How many standard normal numbers make one draw of the head."""
+        """Number of standard normal numbers needed for one sample of the weights."""
         return self.weight_mu.numel()
 
     @abstractmethod
     def covariance(self) -> Tensor:
-        """The posterior covariance of each output's weights, shape [K, F, F]."""
+        """Posterior covariance of the weights of each output, shape [K, F, F]."""
 
     @abstractmethod
     def kl(self) -> Tensor:
-        """KL divergence from posterior to prior, summed over outputs and weights; nats, a scalar tensor."""
+        """KL divergence from posterior to prior in nats, summed over all weights; a scalar tensor."""
 
     @abstractmethod
     def _variance(self, phi: Tensor) -> Tensor:
-        """Variance of the outputs [..., K] for features [..., F] that include the bias."""
+        """Variance of the outputs [..., K] for features [..., F]."""
 
     @abstractmethod
     def _deviations(self, noise: Tensor) -> Tensor:
-        """Deviations from the means [S, K, F] from standard normal noise [S, num_noise]."""
+        """Transforms standard normal noise [S, num_noise] to deviations from the mean [S, K, F]."""
 
     def forward(self, features: Tensor) -> Tensor:
         """Posterior mean of the outputs.
@@ -78,12 +78,12 @@ class BayesianLastLayer(nn.Module, ABC):
             Shape [..., K].
 
         Raises:
-            ValueError: If the features have another width.
+            ValueError: If the last dimension of the features is not `in_features`.
         """
         return F.linear(self._with_bias(features), self.weight_mu)
 
     def moments(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of the outputs, in the precision of the weights also under autocast.
+        """Mean and variance of the outputs, computed in the precision of the weights even under autocast.
 
         Args:
             features: Shape [..., in_features].
@@ -92,19 +92,19 @@ class BayesianLastLayer(nn.Module, ABC):
             Each of shape [..., K].
 
         Raises:
-            ValueError: If the features have another width.
+            ValueError: If the last dimension of the features is not `in_features`.
         """
         with torch.autocast(features.device.type, enabled=False):
             phi = self._with_bias(features.to(self.weight_mu.dtype))
             return F.linear(phi, self.weight_mu), self._variance(phi)
 
     def draw(self, first: int, stop: int, seed: int) -> Tensor:
-        """Weights of the heads of some indices; each depends on the seed and its index alone.
+        """Weight samples of a range of indices; each sample depends only on the seed and its index.
 
         Args:
-            first: Index of the first head.
-            stop: Index behind the last one.
-            seed: Which family of heads.
+            first: Index of the first sample.
+            stop: Index after the last sample.
+            seed: Random seed.
 
         Returns:
             Shape [stop - first, K, F].
@@ -113,11 +113,11 @@ class BayesianLastLayer(nn.Module, ABC):
         return self.weight_mu + self._deviations(noise.to(self.weight_mu))
 
     def sampled_outputs(self, features: Tensor, weights: Tensor) -> Tensor:
-        """Outputs of drawn heads.
+        """Outputs for sampled weights.
 
         Args:
             features: Shape [..., in_features].
-            weights: What `draw` returned, shape [S, K, F].
+            weights: Weights from `draw`, shape [S, K, F].
 
         Returns:
             Shape [S, ..., K].
@@ -148,10 +148,10 @@ class BayesianLastLayer(nn.Module, ABC):
 
 
 class DiagonalLastLayer(BayesianLastLayer):
-    r"""Independent weights, :math:`S_k = \mathrm{diag}(d_k^2)` with :math:`d = \ln(1 + e^\rho)`.
+    r"""Last layer with diagonal covariance, :math:`S_k = \mathrm{diag}(d_k^2)` with :math:`d = \ln(1 + e^\rho)`.
 
     Args:
-        layer: The linear layer whose weight and bias become posterior means.
+        layer: Linear layer whose weight and bias become posterior means.
         prior_std: s, the prior standard deviation of each weight and bias.
         init_std: Initial posterior standard deviation of each weight and bias.
 
@@ -179,19 +179,19 @@ class DiagonalLastLayer(BayesianLastLayer):
 
 
 class LowRankLastLayer(BayesianLastLayer):
-    r"""A diagonal and a few directions, :math:`S_k = \mathrm{diag}(d_k^2) + U_k U_k^\top` with U of shape [K, F, R].
+    r"""Last layer with low-rank plus diagonal covariance, :math:`S_k = \mathrm{diag}(d_k^2) + U_k U_k^\top`.
 
-    By the matrix determinant lemma the divergence is that of the diagonal alone, plus
+    U has shape [K, F, R]. By the matrix determinant lemma, the KL divergence is that of the diagonal plus
     :math:`\|U_k\|^2 / 2 s^2 - \tfrac12 \ln\det(I + U_k^\top \mathrm{diag}(d_k^{-2}) U_k)`.
 
     Args:
-        layer: The linear layer whose weight and bias become posterior means.
+        layer: Linear layer whose weight and bias become posterior means.
         prior_std: s, the prior standard deviation of each weight and bias.
-        init_std: Initial posterior standard deviation of each weight and bias, nearly all of it in d.
-        rank: R, at least 1.
+        init_std: Initial posterior standard deviation of each weight and bias, nearly all of it due to d.
+        rank: Rank R of the low-rank part.
 
     Raises:
-        ValueError: If a standard deviation is not positive and finite, or `rank` is not positive.
+        ValueError: If a standard deviation is not positive and finite, or `rank` is less than 1.
 
     Example:
         >>> head = LowRankLastLayer(nn.Linear(3, 2), prior_std=1.0, init_std=0.5, rank=2)
@@ -225,25 +225,26 @@ class LowRankLastLayer(BayesianLastLayer):
         return diagonal + torch.einsum("...f,kfr->...kr", phi, self.weight_factor).square().sum(-1)
 
     def _deviations(self, noise: Tensor) -> Tensor:
-        own, shared = noise.tensor_split([self.weight_mu.numel()], dim=1)
-        shared = shared.view(len(noise), self.out_features, -1, 1)
-        return self._std * own.view(-1, *self.weight_mu.shape) + (self.weight_factor @ shared).squeeze(-1)
+        diagonal, low_rank = noise.tensor_split([self.weight_mu.numel()], dim=1)
+        low_rank = low_rank.view(len(noise), self.out_features, -1, 1)
+        return self._std * diagonal.view(-1, *self.weight_mu.shape) + (self.weight_factor @ low_rank).squeeze(-1)
 
 
 class DenseLastLayer(BayesianLastLayer):
-    r"""Any covariance, :math:`S_k = L_k L_k^\top` with a lower triangular Cholesky factor.
+    r"""Last layer with dense covariance, :math:`S_k = L_k L_k^\top` with Cholesky factor L.
 
-    The diagonal of L is the softplus of `weight_rho`, and `weight_lower` [K, F (F - 1) / 2] holds what lies below it
-    row by row. The divergence is that of the diagonal alone, plus half the squares of the rest over :math:`s^2`.
+    The diagonal of L is the softplus of `weight_rho`; `weight_lower` [K, F (F - 1) / 2] holds the entries below it,
+    row by row. The KL divergence is that of the diagonal plus half the sum of squares of these entries over
+    :math:`s^2`.
 
     Args:
-        layer: The linear layer whose weight and bias become posterior means.
+        layer: Linear layer whose weight and bias become posterior means.
         prior_std: s, the prior standard deviation of each weight and bias.
-        init_std: Initial posterior standard deviation of each weight and bias, which start independent.
-        max_mebibytes: The most memory for L; the optimizer and the gradient need several times that.
+        init_std: Initial posterior standard deviation of each weight and bias; the initial covariance is diagonal.
+        max_mebibytes: Maximum memory for L. Gradients and optimizer state need several times as much.
 
     Raises:
-        ValueError: If a standard deviation is not positive and finite, or L needs more memory.
+        ValueError: If a standard deviation is not positive and finite, or L exceeds `max_mebibytes`.
 
     Example:
         >>> head = DenseLastLayer(nn.Linear(3, 2), prior_std=1.0, init_std=0.5)
@@ -260,8 +261,8 @@ class DenseLastLayer(BayesianLastLayer):
         needed = self.weight_mu.numel() * size * self.weight_mu.element_size() / 2**20
         if needed > max_mebibytes:
             raise ValueError(
-                f"a dense posterior of {self.out_features} outputs of {size} weights each needs {needed:.0f} MiB, but "
-                f"max_mebibytes={max_mebibytes:g}: take a low-rank or diagonal one, or raise it"
+                f"a dense posterior of {self.out_features} outputs with {size} weights each needs {needed:.0f} MiB, "
+                f"more than max_mebibytes={max_mebibytes:g}: use a low-rank or diagonal posterior, or raise the limit"
             )
         rows, columns = torch.tril_indices(size, size, offset=-1, device=self.weight_mu.device)
         self.register_buffer("rows", rows, persistent=False)
@@ -270,7 +271,7 @@ class DenseLastLayer(BayesianLastLayer):
 
     @property
     def cholesky_factor(self) -> Tensor:
-        """L, shape [K, F, F]."""
+        """Cholesky factor L of the covariance, shape [K, F, F]."""
         factor = torch.diag_embed(self._std)
         return factor.index_put((torch.arange(len(factor), device=factor.device)[:, None], self.rows, self.columns),
                                 self.weight_lower)  # fmt: skip
@@ -290,4 +291,4 @@ class DenseLastLayer(BayesianLastLayer):
 
 
 INITIAL_FACTOR = 0.1
-"""Size of the low-rank part in the beginning, in units of the initial standard deviation: not zero, a saddle point."""
+"""Initial scale of the low-rank part relative to `init_std`. It is not zero because zero is a saddle point."""

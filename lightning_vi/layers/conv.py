@@ -29,7 +29,7 @@ class _VariationalConvolution(VariationalLayer, _ConvNd):
         **kwargs: Any,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, *args, **kwargs)  # type: ignore[arg-type]
-        self.adopt(self, prior=prior, estimator=estimator, init_std=init_std)
+        self.convert_in_place(self, prior=prior, estimator=estimator, init_std=init_std)
 
     def is_batched(self, x: Tensor) -> bool:
         return x.dim() == len(self.kernel_size) + 2
@@ -51,8 +51,8 @@ class _VariationalConv(_VariationalConvolution):
 
         Args:
             input: Input, shape [B, in_channels, ...].
-            sample: Whether to draw; otherwise the posterior means are used.
-            num_samples: S independent draws; None for one without the extra dimension.
+            sample: If False, the posterior means are used.
+            num_samples: Number of independent samples S; None for one sample without the extra dimension.
 
         Returns:
             Shape [B, out_channels, ...], with a leading dimension S if `num_samples` is given.
@@ -80,9 +80,9 @@ class _VariationalConvTranspose(_VariationalConvolution, _ConvTransposeNd):
 
         Args:
             input: Input, shape [B, in_channels, ...].
-            output_size: Spatial size of the output where the stride leaves it open.
-            sample: Whether to draw; otherwise the posterior means are used.
-            num_samples: S independent draws; None for one without the extra dimension.
+            output_size: Spatial size of the output, see `torch.nn.ConvTranspose2d`.
+            sample: If False, the posterior means are used.
+            num_samples: Number of independent samples S; None for one sample without the extra dimension.
 
         Returns:
             Shape [B, out_channels, ...], with a leading dimension S if `num_samples` is given.
@@ -119,10 +119,10 @@ class VariationalConv1d(_VariationalConv, nn.Conv1d):
 class VariationalConv2d(_VariationalConv, nn.Conv2d):
     """`torch.nn.Conv2d` with a mean-field Gaussian posterior (Blundell et al., 2015).
 
-    It takes all arguments of its torch parent, and besides:
+    Accepts all arguments of `torch.nn.Conv2d`, and additionally:
 
     Args:
-        prior: Prior of weight and bias; the standard Gaussian by default.
+        prior: Prior of weight and bias. Default: standard Gaussian.
         estimator: ``"reparameterization"``, ``"local_reparameterization"``, ``"flipout"``, or ``"auto"``.
         init_std: Initial posterior standard deviation.
 

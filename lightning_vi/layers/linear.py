@@ -1,4 +1,4 @@
-"""The variational fully connected layer."""
+"""Variational fully connected layer."""
 
 from typing import Any
 
@@ -12,20 +12,20 @@ from lightning_vi.priors import Prior
 
 
 class VariationalLinear(VariationalLayer, nn.Linear):
-    r"""A fully connected layer with a mean-field Gaussian posterior (Blundell et al., 2015).
+    r"""`torch.nn.Linear` with a mean-field Gaussian posterior (Blundell et al., 2015).
 
     :math:`y = x W^\top + b` with :math:`W_{ij} \sim \mathcal{N}(\mu_{ij}, \mathrm{softplus}(\rho_{ij})^2)`, and
-    the same for b. Put it into any network by hand, or let a method convert the network's own layers.
+    likewise for b.
 
     Args:
         in_features: Size of each input row.
         out_features: Size of each output row.
-        bias: Whether there is a bias, which is then stochastic too.
-        prior: Prior of weight and bias; the standard Gaussian by default.
+        bias: If True, adds a bias, which is stochastic too.
+        prior: Prior of weight and bias. Default: standard Gaussian.
         estimator: ``"reparameterization"``, ``"local_reparameterization"``, ``"flipout"``, or ``"auto"``.
-        init_std: Initial posterior standard deviation; the means start as `torch.nn.Linear` starts its weights.
+        init_std: Initial posterior standard deviation; the means are initialized as the weights of `torch.nn.Linear`.
         device: Device of the parameters.
-        dtype: Type of the parameters.
+        dtype: Data type of the parameters.
 
     Raises:
         ValueError: If the estimator is unknown, or `init_std` is not positive and finite.
@@ -56,21 +56,21 @@ class VariationalLinear(VariationalLayer, nn.Linear):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(in_features, out_features, bias, device=device, dtype=dtype)
-        self.adopt(self, prior=prior, estimator=estimator, init_std=init_std)
+        self.convert_in_place(self, prior=prior, estimator=estimator, init_std=init_std)
 
     def forward(self, input: Tensor, sample: bool = True, num_samples: int | None = None) -> Tensor:  # noqa: A002
         """Applies the layer.
 
         Args:
             input: Input, shape [..., in_features].
-            sample: Whether to draw; otherwise the posterior means are used.
-            num_samples: S independent draws; None for one without the extra dimension.
+            sample: If False, the posterior means are used.
+            num_samples: Number of independent samples S; None for one sample without the extra dimension.
 
         Returns:
             Shape [..., out_features], with a leading dimension S if `num_samples` is given.
 
         Raises:
-            ValueError: If the input has another width.
+            ValueError: If the last dimension of the input is not `in_features`.
         """
         if input.shape[-1] != self.in_features:
             raise ValueError(f"the layer takes {self.in_features} features, got an input of shape {tuple(input.shape)}")

@@ -1,4 +1,4 @@
-"""Modules that get a further class while they keep everything else."""
+"""Mixins added to the class of an existing module."""
 
 from typing import Any, ClassVar
 
@@ -6,26 +6,26 @@ from torch import nn
 
 
 class ModuleMixin(nn.Module):
-    """Something added to the class of a module that exists already; such modules can be copied and pickled."""
+    """Base class of mixins for existing modules, which stay copyable and picklable."""
 
     class_prefix: ClassVar[str]
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """Pickles a class made by `mixed_class` as the two classes that it was made of."""
+        """Pickles a class made by `mixed_class` as the pair of classes it is made of."""
         cls, reduced = type(self), super().__reduce_ex__(protocol)
         parts = cls.__dict__.get("_made_of")
         return reduced if parts is None else (_new, parts, *reduced[2:])
 
 
 def mixed_class(mixin: type[ModuleMixin], original: type[nn.Module]) -> type[ModuleMixin]:
-    """A class that adds a mixin to the class of a module.
+    """Combines a mixin with the class of a module.
 
     Args:
-        mixin: What is added.
-        original: The module's class.
+        mixin: The mixin.
+        original: The class of the module.
 
     Returns:
-        A subclass of both, the same one in every call.
+        A subclass of both. Repeated calls return the same class.
     """
     if issubclass(original, mixin):
         return original

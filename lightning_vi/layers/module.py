@@ -1,4 +1,4 @@
-"""Any module with stochastic parameters."""
+"""Modules with stochastic parameters."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -12,10 +12,10 @@ from lightning_vi.priors import GaussianPrior, Prior
 
 
 class VariationalModule(ModuleMixin):
-    """Mixin for a module some of whose parameters have posteriors; all that it knows of them is in `_stochastic`.
+    """Mixin for a module with stochastic parameters, which are described by `_stochastic`.
 
-    The module computes what it always did, with the weights that stand in its slots: drawn ones within a sampled
-    forward pass, posterior means at all other times.
+    The forward pass of the module is unchanged. It reads the weights from their slots: sampled weights within a sampled
+    forward pass, otherwise the posterior means.
     """
 
     _stochastic: StochasticParameters
@@ -31,7 +31,7 @@ class VariationalModule(ModuleMixin):
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any, **kwargs: Any) -> None:
         if "_stochastic" in self.__dict__:
-            self._stochastic.prepare_for(state_dict, prefix)
+            self._stochastic.adapt_state_dict(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
@@ -46,26 +46,26 @@ def make_variational(
     init_std: InitialStd = 0.05,
     shared: SharedParameters | None = None,
 ) -> StochasticParameters:
-    """Gives posteriors to parameters of a module, in place.
+    """Gives posteriors to parameters of a module in place.
 
-    Every other attribute, option, hook and buffer stays; the weights become posterior means.
+    All other attributes, hooks and buffers are kept; the weights become posterior means.
 
     Args:
         module: Any module.
-        mixin: What its class becomes a subclass of.
-        names: Parameters of the module itself.
-        num_inputs: How many inputs each output of the module sums over, for each name.
-        prior: The prior of each parameter, or one for each name; the standard Gaussian by default.
+        mixin: Mixin added to the class of the module.
+        names: Names of parameters that the module owns directly.
+        num_inputs: Fan-in of each parameter, by name.
+        prior: Prior of all parameters, or a mapping from their names to priors. Default: standard Gaussian.
         estimator: Gradient estimator.
         init_std: Initial posterior standard deviation.
         shared: See `StochasticParameters`.
 
     Returns:
-        The stochastic parameters, which the module keeps.
+        The stochastic parameters, which are also stored in the module.
 
     Raises:
-        ValueError: If the prior's shape does not fit, or `init_std` is not positive and finite. `module` is then as
-            it was.
+        ValueError: If the shape of a prior does not match, or `init_std` is not positive and finite. `module` is left
+            unchanged.
     """
     given = prior if isinstance(prior, Mapping) else dict.fromkeys(names, GaussianPrior() if prior is None else prior)
     priors = {name: given[name].for_parameter(name, module.get_parameter(name), num_inputs[name]) for name in names}
@@ -78,13 +78,13 @@ def make_variational(
 
 
 def num_inputs_of(parameter: Tensor) -> int:
-    """How many inputs each output sums over, by the convention that the first dimension counts outputs.
+    """Fan-in of a weight whose first dimension counts outputs.
 
     Args:
         parameter: A weight of any module.
 
     Returns:
-        The number of elements behind the first dimension; 1 for vectors.
+        The number of elements per output; 1 for vectors.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""The stochastic parameters of one module."""
+"""Stochastic parameters of a module."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,29 +8,29 @@ from lightning_vi.posteriors import InitialStd, MeanFieldGaussian, initial_rho
 from lightning_vi.priors import Prior
 
 SharedParameters = dict[int, tuple[nn.Parameter, nn.Parameter]]
+"""Maps the ``id`` of a replaced parameter to its variational parameters (mu, rho)."""
 
 
 class StochasticParameters:
-    """Posteriors and priors of a module's parameters, and the slots where drawn weights are put.
+    """Posteriors and priors of the parameters of a module, and slots for sampled weights.
 
-    Each parameter gives way to ``<name>_mu`` and ``<name>_rho`` in the same module. Its own slot stays, empty: weights
-    that were drawn elsewhere are put there for the length of a forward pass. A prior's tensors are buffers
-    ``<name>_prior_<label>`` of the module.
+    Each parameter is replaced by ``<name>_mu`` and ``<name>_rho``. Its original name becomes an empty slot, which holds
+    a sampled weight during a forward pass. The tensors of a prior are registered as buffers ``<name>_prior_<label>``
+    of the module.
 
     Args:
-        module: The owner of the parameters.
-        priors: The prior of each parameter that becomes stochastic, by name.
+        module: The module that owns the parameters.
+        priors: Prior of each parameter that becomes stochastic, by name.
         estimator: Gradient estimator.
         init_std: Initial posterior standard deviation.
-        shared: Variational parameters made so far by the ``id`` of the parameter that they replace, so that tied
-            weights share one posterior.
+        shared: Variational parameters of all modules converted so far, so that tied weights share one posterior.
 
     Attributes:
-        was_asked_for: Whether somebody named the estimator; otherwise it may be changed for a better one.
-        why: Why it was changed.
-        revision: How often the estimator or a prior was changed for another.
-        num_copies: S while the batch consists of S copies, None at other times.
-        is_antithetic: Whether the noise of every second copy is the negative of the one before.
+        is_estimator_fixed: If False, the sampling engine may replace the estimator.
+        reason: Why the estimator was replaced.
+        revision: Number of times that the estimator or a prior was replaced.
+        num_copies: S while the batch consists of S copies, otherwise None.
+        is_antithetic: If True, the noise of every second copy is the negative of the copy before.
     """
 
     def __init__(
@@ -45,8 +45,8 @@ class StochasticParameters:
         self.names = tuple(priors)
         self.estimator = estimator
         self.init_std = init_std
-        self.was_asked_for = True
-        self.why = ""
+        self.is_estimator_fixed = True
+        self.reason = ""
         self.revision = 0
         self.num_copies: int | None = None
         self.is_antithetic = False
@@ -66,83 +66,69 @@ class StochasticParameters:
             self.put(name, None)
 
     def mu(self, name: str) -> Tensor:
-        """The posterior means of one parameter."""
+        """Posterior means of a parameter."""
         return self.module._parameters[f"{name}_mu"]  # type: ignore[return-value]
 
     def posterior(self, name: str) -> MeanFieldGaussian:
-        """The posterior of one parameter.
-
-        Args:
-            name: The parameter's name in the module.
-
-        Returns:
-            A view of ``<name>_mu`` and ``<name>_rho``.
-        """
+        """Posterior of a parameter, a view of ``<name>_mu`` and ``<name>_rho``."""
         parameters = self.module._parameters
         return MeanFieldGaussian(parameters[f"{name}_mu"], parameters[f"{name}_rho"], self._stds.get(name))  # type: ignore[arg-type]
 
     def prior(self, name: str) -> Prior:
-        """The prior of one parameter.
-
-        Args:
-            name: The parameter's name in the module.
-
-        Returns:
-            The prior, settled for the parameter's shape.
-        """
+        """Prior of a parameter, resolved for its shape."""
         prior = self._priors[name]
         for label in prior._buffers:
             prior._buffers[label] = self.module._buffers[f"{name}_prior_{label}"]
         return prior
 
-    def change_estimator(self, estimator: str, why: str) -> None:
-        """Takes another estimator.
+    def replace_estimator(self, estimator: str, reason: str) -> None:
+        """Replaces the gradient estimator.
 
         Args:
-            estimator: Its name.
-            why: What the report says of it.
+            estimator: Name of the new estimator.
+            reason: Reason stated in the conversion report.
         """
-        self.estimator, self.why = estimator, why
+        self.estimator, self.reason = estimator, reason
         self.revision += 1
 
     def put(self, name: str, weight: Tensor | None) -> None:
-        """Puts a drawn weight into its slot, or empties the slot.
+        """Puts a sampled weight into its slot, or empties the slot.
 
         Args:
-            name: The parameter's name in the module.
-            weight: The parameter's shape, with a leading dimension S where the module understands that; or None.
+            name: Name of the parameter.
+            weight: Sampled weight, with a leading dimension S if the module supports it; None empties the slot.
         """
         self.module._parameters[name] = weight  # type: ignore[assignment]
         if isinstance(self.module, nn.RNNBase):
             position = self.module._flat_weights_names.index(name)
             self.module._flat_weights[position] = self.mu(name) if weight is None else weight
 
-    def know_stds(self, stds: Mapping[str, Tensor]) -> None:
-        """Keeps standard deviations that were computed elsewhere; an empty mapping forgets them.
+    def cache_stds(self, stds: Mapping[str, Tensor]) -> None:
+        """Caches posterior standard deviations that are already computed; an empty mapping clears the cache.
 
         Args:
-            stds: By the parameter's name, each of its shape.
+            stds: Standard deviations by parameter name, each of the shape of its parameter.
         """
         self._stds = dict(stds)
 
     def deterministic_rows(self, name: str) -> Sequence[int]:
-        """Rows of a parameter that keep their mean: the padding of an embedding."""
+        """Indices of the rows of a parameter that stay at their mean, such as the padding row of an embedding."""
         padding = getattr(self.module, "padding_idx", None) if name == "weight" else None
         return [] if padding is None else [padding]
 
-    def prepare_for(self, state: dict[str, Tensor], prefix: str) -> None:
-        """Makes room for what a state dictionary holds, in place of both.
+    def adapt_state_dict(self, state: dict[str, Tensor], prefix: str) -> None:
+        """Prepares a state dictionary, and the priors of this module, for loading.
 
-        A deterministic module's entries become posterior means there; posterior scales and priors that it lacks stay
-        as they are. A prior's number gives way where the dictionary has a tensor for it.
+        The weights of a deterministic module become posterior means; missing scales and priors are filled with the
+        present ones. Numeric hyperparameters of a prior become buffers if the dictionary holds tensors for them.
 
         Args:
-            state: A state dictionary.
-            prefix: What the module's names start with there.
+            state: A state dictionary, modified in place.
+            prefix: Prefix of the names of this module in the dictionary.
         """
         for name in self.names:
             key = f"{prefix}{name}"
-            self._take_over_prior(name, state, f"{key}_prior_")
+            self._load_prior(name, state, f"{key}_prior_")
             if key not in state or f"{key}_mu" in state:
                 continue
             state[f"{key}_mu"] = state.pop(key)
@@ -150,22 +136,15 @@ class StochasticParameters:
             for label in self._priors[name]._buffers:
                 state.setdefault(f"{key}_prior_{label}", self.module.get_buffer(f"{name}_prior_{label}"))
 
-    def _take_over_prior(self, name: str, state: Mapping[str, Tensor], prefix: str) -> None:
+    def _load_prior(self, name: str, state: Mapping[str, Tensor], prefix: str) -> None:
         for key in [key for key in state if key.startswith(prefix)]:
             label, value = key.removeprefix(prefix), state[key].to(self.mu(name).device)
-            if self._priors[name].take_over(label, value):
+            if self._priors[name].load_hyperparameter(label, value):
                 self.module.register_buffer(f"{name}_prior_{label}", value.clone())
                 self.revision += 1
 
 
 def stochastic_parameters(module: nn.Module) -> StochasticParameters | None:
-    """The stochastic parameters of a module itself, not of its children.
-
-    Args:
-        module: Any module.
-
-    Returns:
-        None if it has none.
-    """
+    """Returns the stochastic parameters that a module owns directly, or None if there are none."""
     found = module.__dict__.get("_stochastic")
     return found if isinstance(found, StochasticParameters) else None

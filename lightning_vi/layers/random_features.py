@@ -11,20 +11,20 @@ from torch.nn import functional as F
 
 
 class RandomFourierFeatures(nn.Module):
-    r"""Fixed features whose inner products approximate a Gaussian kernel.
+    r"""Random Fourier features, whose inner products approximate a Gaussian kernel.
 
     .. math:: \phi(h) = \sqrt{2 / M} \cos(W h / l + b), \qquad W_{mi} \sim \mathcal{N}(0, 1),\
         b_m \sim \mathrm{U}(0, 2 \pi), \qquad
         \mathrm{E}[\phi(h)^\top \phi(h')] = \exp\!\Big(-\frac{\lVert h - h' \rVert^2}{2 l^2}\Big)
 
-    W and b are buffers.
+    W and b are sampled once and stored as buffers.
 
     Args:
-        num_inputs: Width F of the input.
-        num_features: M.
-        length_scale: l, in units of the input, or of the normalised input.
-        normalize: Whether each input is shifted to mean 0 and scaled to std 1 over its F entries first.
-        dim: The dimension of the input that holds the F entries.
+        num_inputs: Number of input features F.
+        num_features: Number of random features M.
+        length_scale: Length scale l of the kernel, in units of the (normalized) input.
+        normalize: If True, each input is normalized to mean 0 and standard deviation 1 over its F features.
+        dim: Feature dimension of the input.
 
     Raises:
         ValueError: If a size or `length_scale` is not positive.
@@ -53,13 +53,13 @@ class RandomFourierFeatures(nn.Module):
         self.register_buffer("phases", 2 * math.pi * torch.rand(num_features))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The features.
+        """Computes the random features.
 
         Args:
-            x: Shape [..., F], or with F in dimension `dim`.
+            x: Input of size F in dimension `dim`.
 
         Returns:
-            Shape [..., M], or with M in dimension `dim`.
+            Features of size M in dimension `dim`.
         """
         inputs = x.movedim(self.dim, -1)
         if self.normalize:

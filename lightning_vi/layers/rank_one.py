@@ -1,4 +1,4 @@
-"""Layers whose weight is deterministic up to a random rank-one factor."""
+"""Layers with a deterministic weight and a random rank-one factor."""
 
 import math
 from collections.abc import Callable
@@ -15,23 +15,23 @@ SCALES = ("input_scale", "output_scale")
 
 
 class RankOneModule(VariationalModule):
-    r"""Mixin for a linear layer or convolution with random scales of its inputs r and its outputs s.
+    r"""Mixin for a linear layer or convolution with random scales r of its inputs and s of its outputs.
 
     .. math:: y = \big(W (x \odot r) + b\big) \odot s \qquad \text{or} \qquad y = W (x \odot r) \odot s + b
 
-    The weight is :math:`W \odot s r^\top` then. The scales have posteriors with K components, which the rows of
-    the batch take in turn.
+    This is a layer with weight :math:`W \odot s r^\top`. The posteriors of the scales have K components, which are
+    assigned to the examples of a batch in turn.
     """
 
     class_prefix: ClassVar[str] = "RankOne"
     scales_bias: bool
 
     def forward(self, x: Tensor, *args: Any) -> Tensor:
-        """The layer's output.
+        """Applies the layer.
 
         Args:
             x: Shape [B, ...].
-            *args: What else the torch layer takes.
+            *args: Further arguments of the torch layer.
 
         Returns:
             Shape [B, ...].
@@ -62,18 +62,18 @@ def make_rank_one(
     init_std: InitialStd,
     scales_bias: bool,
 ) -> None:
-    """Gives random scales of inputs and outputs to a linear layer or convolution, in place.
+    """Adds random scales of inputs and outputs to a linear layer or convolution in place.
 
     Args:
-        module: The layer; its weight and bias stay as they are.
-        num_components: K.
-        component_std: Standard deviation of the initial means around 1 with several components; one starts at 1.
-        prior: The prior of ``input_scale`` and of ``output_scale``.
+        module: The layer; its weight and bias are not changed.
+        num_components: Number of components K.
+        component_std: Standard deviation of the initial means around 1 if K > 1. A single component starts at 1.
+        prior: Priors of ``input_scale`` and ``output_scale``.
         init_std: Initial posterior standard deviation.
-        scales_bias: Whether the output's scale multiplies the bias too.
+        scales_bias: If True, the output scale multiplies the bias too.
 
     Raises:
-        ValueError: If a prior's shape does not fit, or `init_std` is not positive and finite.
+        ValueError: If the shape of a prior does not match, or `init_std` is not positive and finite.
     """
     weight = cast(Tensor, module.weight)
     if isinstance(module, nn.Linear):

@@ -1,14 +1,14 @@
-r"""A bound on the spectral norm of a weight.
+r"""Layers with a bounded spectral norm.
 
-Miyato et al., "Spectral normalization for generative adversarial networks", ICLR 2018, for the power iteration; Liu et
-al., "Simple and principled uncertainty estimation with deterministic deep learning via distance awareness", NeurIPS
-2020, for a bound where there was a norm of 1:
+The power iteration is that of Miyato et al., "Spectral normalization for generative adversarial networks", ICLR 2018.
+The weight is scaled only if its norm exceeds the bound c (Liu et al., "Simple and principled uncertainty estimation
+with deterministic deep learning via distance awareness", NeurIPS 2020):
 
 .. math:: \bar{W} = W / \max(1, \sigma(W) / c)
 """
 
 import math
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +20,16 @@ NUM_INITIAL_ITERATIONS = 50
 
 
 class BoundedModule(ModuleMixin):
-    r"""Mixin for a linear layer or convolution whose weight is bounded wherever it is read.
+    r"""Mixin for a linear layer or convolution whose weight has a bounded spectral norm.
 
-    The parameter is `unbounded_weight`. Singular vectors are buffers, `left_vector` and `right_vector`, which follow
-    the parameter by one power iteration each time the weight is read in training mode, and never in evaluation mode.
+    The weight is computed from the parameter `unbounded_weight` each time it is read. In training mode, each read
+    updates the singular vectors by one power iteration.
+
+    Attributes:
+        unbounded_weight: The parameter W.
+        left_vector: Buffer with the left singular vector u.
+        right_vector: Buffer with the right singular vector v.
+        spectral_norm_bound: The bound c.
     """
 
     class_prefix: ClassVar[str] = "Bounded"
@@ -34,50 +40,42 @@ class BoundedModule(ModuleMixin):
 
     @property
     def weight(self) -> Tensor:
-        r"""The bounded weight :math:`\bar{W}`, of the parameter's shape; differentiable, also through the norm."""
+        r"""The bounded weight :math:`\bar{W}`, differentiable also through the norm."""
         if self.training:
             self.iterate(1)
         excess = self.spectral_norm() / self.spectral_norm_bound
         return self.unbounded_weight / excess.clamp_min(1).to(self.unbounded_weight.dtype)
 
     def spectral_norm(self) -> Tensor:
-        r"""The estimate :math:`u^\top W v \le \sigma(W)` of the spectral norm of `unbounded_weight`.
-
-        Returns:
-            A scalar tensor, differentiable.
-        """
-        left, right = self.left_vector.clone(), self.right_vector.clone()  # a later iteration must not disturb backward
+        r"""Estimate :math:`u^\top W v \le \sigma(W)` of the spectral norm, a differentiable scalar tensor."""
+        left, right = (
+            self.left_vector.clone(),
+            self.right_vector.clone(),
+        )  # the buffers change in place
         with torch.autocast(left.device.type, enabled=False):
             return left @ (as_matrix(self, self.unbounded_weight) @ right)
 
     @torch.no_grad()
     def iterate(self, num_iterations: int) -> None:
-        """Brings the singular vectors closer to those of the present parameter.
+        """Updates the singular vectors by power iterations.
 
         Args:
-            num_iterations: Power iterations.
+            num_iterations: Number of power iterations.
         """
         matrix = as_matrix(self, self.unbounded_weight)
         left, right = self.left_vector, self.right_vector
         with torch.autocast(left.device.type, enabled=False):
             for _ in range(num_iterations):
-                left = _normalised(matrix @ right, left)
-                right = _normalised(matrix.mT @ left, right)
+                left = _normalize(matrix @ right, left)
+                right = _normalize(matrix.mT @ left, right)
         self.left_vector.copy_(left)
         self.right_vector.copy_(right)
 
 
 def as_matrix(layer: nn.Module, weight: Tensor) -> Tensor:
-    """The weight as a matrix from what one output sums over to the outputs.
+    """Reshapes the weight of a layer to a matrix of shape [outputs, inputs].
 
-    For a convolution that is its kernel, whose norm is not that of the convolution as a linear map of images.
-
-    Args:
-        layer: The layer.
-        weight: A weight of its shape.
-
-    Returns:
-        Shape [outputs, inputs], for transposed convolutions too.
+    For convolutions this is the kernel, whose spectral norm differs from that of the convolution as a linear map.
     """
     if isinstance(layer, _ConvTransposeNd):
         weight = weight.transpose(0, 1)
@@ -85,13 +83,13 @@ def as_matrix(layer: nn.Module, weight: Tensor) -> Tensor:
 
 
 def bound_spectral_norm(layer: nn.Module, bound: float) -> None:
-    r"""Bounds the spectral norm of a layer's weight, in place.
+    r"""Bounds the spectral norm of the weight of a layer in place.
 
-    Every other attribute, option, hook and buffer stays. The singular vectors start with 50 power iterations.
+    All other attributes, hooks and buffers are kept. The singular vectors are initialized by 50 power iterations.
 
     Args:
-        layer: A linear layer or convolution for which `can_be_bounded`.
-        bound: c.
+        layer: A linear layer or convolution, see `can_be_bounded`.
+        bound: The bound c.
 
     Raises:
         ValueError: If `bound` is not positive and finite, or the layer cannot be bounded.
@@ -110,12 +108,11 @@ def bound_spectral_norm(layer: nn.Module, bound: float) -> None:
     if not 0 < bound < math.inf:
         raise ValueError(f"spectral_norm_bound must be positive and finite, got {bound!r}")
     if not can_be_bounded(layer):
-        raise ValueError(f"a linear layer or convolution with a weight of its own is expected, got {layer!r}")
-    weight = layer._parameters.pop("weight")
+        raise ValueError(f"layer must be a linear layer or convolution whose weight is a parameter, got {layer!r}")
+    weight = layer.get_parameter("weight")
+    del layer._parameters["weight"]
     object.__setattr__(layer, "__class__", mixed_class(BoundedModule, type(layer)))
-    bounded = layer
-    if not isinstance(bounded, BoundedModule) or weight is None:
-        raise TypeError(f"{layer!r} cannot be bounded")
+    bounded = cast(BoundedModule, layer)
     bounded.spectral_norm_bound = bound
     bounded.register_parameter("unbounded_weight", weight)
     outputs, inputs = as_matrix(bounded, weight).shape
@@ -126,17 +123,13 @@ def bound_spectral_norm(layer: nn.Module, bound: float) -> None:
 
 
 def can_be_bounded(layer: nn.Module) -> bool:
-    """Whether a module is a linear layer or convolution whose weight is a parameter of its own.
+    """Returns True for linear layers and convolutions whose weight is a parameter.
 
-    Args:
-        layer: Any module.
-
-    Returns:
-        False for layers whose weight is computed from other parameters, such as parametrised ones, bounded ones too.
+    Layers whose weight is computed from other parameters, such as parametrized or bounded layers, cannot be bounded.
     """
     return isinstance(layer, nn.Linear | _ConvNd) and layer._parameters.get("weight") is not None
 
 
-def _normalised(vector: Tensor, otherwise: Tensor) -> Tensor:
+def _normalize(vector: Tensor, fallback: Tensor) -> Tensor:
     norm = vector.norm()
-    return torch.where(norm > 0, vector / norm, otherwise)
+    return torch.where(norm > 0, vector / norm, fallback)

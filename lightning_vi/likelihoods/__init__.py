@@ -1,10 +1,11 @@
 """Observation models p(y | f)."""
 
-from lightning_vi.likelihoods.base import Likelihood, Task
+from lightning_vi.likelihoods.base import Likelihood, Support, Task
 from lightning_vi.likelihoods.classification import Bernoulli, Categorical
 from lightning_vi.likelihoods.counts import NegativeBinomial, Poisson
 from lightning_vi.likelihoods.gaussian import Gaussian
 from lightning_vi.likelihoods.heteroscedastic import HeteroscedasticGaussian
+from lightning_vi.likelihoods.joining import join_chunks, join_members
 from lightning_vi.likelihoods.prediction import Prediction
 from lightning_vi.likelihoods.quantiles import Quantiles
 from lightning_vi.likelihoods.regression import RegressionLikelihood
@@ -22,5 +23,8 @@ __all__ = [
     "Quantiles",
     "RegressionLikelihood",
     "StudentT",
+    "Support",
     "Task",
+    "join_chunks",
+    "join_members",
 ]

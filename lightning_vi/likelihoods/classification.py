@@ -13,17 +13,18 @@ from lightning_vi.likelihoods.prediction import Prediction
 
 
 class ClassificationLikelihood(Likelihood):
-    """A distribution over C classes for each label; labels are integers from 0 to C - 1.
+    """Base class of distributions over C classes; labels are integers from 0 to C - 1.
 
     Args:
-        class_dim: The dimension of the network's output [B, ...] that holds the classes. Predictions have it in
-            second place, [B, C, ...], whatever it is in the network.
+        class_dim: Dimension of the network's output [B, ...] that holds the classes. Predictions always have the shape
+            [B, C, ...].
 
     Raises:
         ValueError: If `class_dim` is 0, the batch.
     """
 
     task = "classification"
+    support = "classes"
 
     def __init__(self, class_dim: int = 1) -> None:
         super().__init__()
@@ -31,9 +32,14 @@ class ClassificationLikelihood(Likelihood):
             raise ValueError("class_dim must not be 0, the batch")
         self.class_dim = class_dim
 
+    @property
+    def output_dim(self) -> int:
+        """`class_dim`."""
+        return self.class_dim
+
     @abstractmethod
     def class_log_probs(self, logits: Tensor) -> Tensor:
-        """Normalised log probabilities.
+        """Normalized log-probabilities.
 
         Args:
             logits: Network outputs with the classes in the last dimension, shape [..., width].
@@ -41,6 +47,9 @@ class ClassificationLikelihood(Likelihood):
         Returns:
             Shape [..., C].
         """
+
+    def log_probs(self, outputs: Tensor) -> Tensor:  # noqa: D102
+        return self.class_log_probs(self._classes_last(outputs)).movedim(-1, 2)
 
     def _classes_last(self, outputs: Tensor) -> Tensor:
         return outputs.movedim(self.class_dim + 1 if self.class_dim > 0 else self.class_dim, -1)
@@ -51,7 +60,7 @@ class ClassificationLikelihood(Likelihood):
         if not 2 <= dimension < outputs.dim() or outputs.shape[dimension] != self.num_outputs:
             raise ValueError(
                 f"{name} needs network outputs of width {self.num_outputs} in dimension {self.class_dim}, got "
-                f"the shape {tuple(outputs.shape[1:])}; class_dim says where the classes are"
+                f"the shape {tuple(outputs.shape[1:])}; class_dim must be the dimension of the classes"
             )
         expected = (*outputs.shape[1:dimension], *outputs.shape[dimension + 1 :])
         if target.shape != expected:
@@ -72,7 +81,7 @@ class ClassificationLikelihood(Likelihood):
 
     @abstractmethod
     def class_information_factor(self, logits: Tensor) -> Tensor:
-        """A factor of the information of the logits in one place.
+        """Square root of the Fisher information of the logits of one label.
 
         Args:
             logits: Network outputs with the classes in the last dimension, shape [..., width].
@@ -96,13 +105,13 @@ class ClassificationLikelihood(Likelihood):
         return -self.log_prob(outputs, target).mean()
 
     def point_prediction(self, outputs: Tensor) -> Tensor:  # noqa: D102
-        return self.class_log_probs(self._classes_last(outputs)).exp().mean(0).movedim(-1, 1)
+        return self.log_probs(outputs).exp().mean(0)
 
     def predictive_moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
-        probs = self.class_log_probs(self._classes_last(outputs)).exp()
-        return probs.movedim(-1, 2), entropy(probs)
+        probs = self.log_probs(outputs).exp()
+        return probs, entropy(probs, dim=2)
 
-    def marginalise(self, means: Tensor, spreads: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002, D102
+    def marginalize(self, means: Tensor, spreads: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002, D102
         probs = means.mean(1)
         return probs, entropy(probs, dim=2)
 
@@ -144,8 +153,8 @@ class Categorical(ClassificationLikelihood):
 
     Args:
         num_classes: C, at least 2, the width of the network's output.
-        class_dim: The dimension of the network's output [B, ...] that holds the classes; -1 for a linear head on
-            features [B, ..., F].
+        class_dim: Dimension of the network's output [B, ...] that holds the classes; -1 for a linear head on features
+            [B, ..., F].
 
     Raises:
         ValueError: If there are fewer than two classes, or `class_dim` is 0.
@@ -171,7 +180,7 @@ class Categorical(ClassificationLikelihood):
         return self.num_classes
 
     @property
-    def shift_dim(self) -> int:
+    def softmax_dim(self) -> int:
         """`class_dim`."""
         return self.class_dim
 
@@ -179,7 +188,7 @@ class Categorical(ClassificationLikelihood):
         return F.log_softmax(logits, dim=-1)
 
     def class_information_factor(self, logits: Tensor) -> Tensor:
-        r"""Of :math:`\mathrm{diag}(p) - p p^\top`, with :math:`L = \mathrm{diag}(\sqrt p) - p \sqrt{p}^\top`.
+        r"""Square root of :math:`\mathrm{diag}(p) - p p^\top`, :math:`L = \mathrm{diag}(\sqrt p) - p \sqrt{p}^\top`.
 
         Args:
             logits: Shape [..., C].
@@ -209,12 +218,12 @@ class Categorical(ClassificationLikelihood):
 
 
 class Bernoulli(ClassificationLikelihood):
-    r"""One of two classes from one logit, :math:`p(y = 1) = 1 / (1 + e^{-f})`.
+    r"""One of two classes, from one logit, :math:`p(y = 1) = 1 / (1 + e^{-f})`.
 
-    Predictions have both classes, [B, 2, ...], as for `Categorical`.
+    Predictions have both classes, [B, 2, ...], as those of `Categorical` do.
 
     Args:
-        class_dim: The dimension of the network's output [B, ...] that holds the one logit.
+        class_dim: Dimension of the network's output [B, ...] that holds the logit.
 
     Raises:
         ValueError: If `class_dim` is 0.
@@ -240,7 +249,7 @@ class Bernoulli(ClassificationLikelihood):
         return F.logsigmoid(torch.cat([-logits, logits], dim=-1))
 
     def class_information_factor(self, logits: Tensor) -> Tensor:
-        r"""Of :math:`p (1 - p)`.
+        r"""Square root of :math:`p (1 - p)`.
 
         Args:
             logits: Shape [..., 1].

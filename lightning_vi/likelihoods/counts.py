@@ -1,4 +1,4 @@
-"""Counts: Poisson and negative binomial."""
+"""Poisson and negative binomial counts."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -9,8 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_vi.functional.mixture import Mixture
-from lightning_vi.functional.special import negative_binomial_cdf, negative_binomial_log_prob, poisson_cdf
-from lightning_vi.likelihoods.location_scale import diagonal_factor, inverse_softplus, one_for_each_target
+from lightning_vi.functional.special import (
+    inverse_softplus,
+    negative_binomial_cdf,
+    negative_binomial_log_prob,
+    poisson_cdf,
+)
+from lightning_vi.likelihoods.location_scale import diagonal_factor, one_for_each_target
 from lightning_vi.likelihoods.regression import RegressionLikelihood
 
 Link = Literal["log", "softplus"]
@@ -19,10 +24,9 @@ _SMALLEST_MEAN = 1e-30
 
 
 class CountLikelihood(RegressionLikelihood):
-    r"""A distribution over 0, 1, 2, ... with the mean :math:`\mu_d` for each of D targets.
+    r"""Base class of distributions over 0, 1, 2, ... with the mean :math:`\mu_d` for each of D targets.
 
-    Counts are floating-point tensors. They have no other units than their own: a network predicts their mean, and a
-    datamodule that standardises the targets is refused.
+    Counts are floating-point tensors. A network predicts their mean, so the targets must not be standardized.
 
     Args:
         num_targets: D, the width of the network's output.
@@ -31,6 +35,8 @@ class CountLikelihood(RegressionLikelihood):
     Raises:
         ValueError: If `num_targets` is not positive or `link` is unknown.
     """
+
+    support = "counts"
 
     def __init__(self, num_targets: int = 1, link: Link = "log") -> None:
         super().__init__(num_targets)
@@ -56,8 +62,8 @@ class CountLikelihood(RegressionLikelihood):
     def set_target_scaling(self, mean: Tensor, std: Tensor) -> None:  # noqa: D102
         if not ((mean == 0).all() and (std == 1).all()):
             raise ValueError(
-                f"{type(self).__name__} needs counts in their own units, and the targets are to be standardised by "
-                f"mean {mean.tolist()} and std {std.tolist()}; datamodules have standardise_targets=False"
+                f"{type(self).__name__} needs counts that are not standardized, but the targets have "
+                f"mean {mean.tolist()} and std {std.tolist()}: use standardise_targets=False of the datamodule"
             )
 
     def check_values(self, target: Tensor) -> None:  # noqa: D102
@@ -93,7 +99,9 @@ class CountLikelihood(RegressionLikelihood):
         return mean.clamp_min(_SMALLEST_MEAN)
 
     def information_factor(self, outputs: Tensor) -> Tensor:
-        r"""Diagonal, :math:`(\partial \mu / \partial f)^2` over the variance.
+        r"""Square root of the Fisher information, which is diagonal.
+
+        Its elements are :math:`(\partial \mu / \partial f)^2` over the variance.
 
         Args:
             outputs: Outputs of one network, shape [B, ..., D].
@@ -106,7 +114,7 @@ class CountLikelihood(RegressionLikelihood):
         return diagonal_factor(slope / self.variance(mean).sqrt())
 
     def point_loss(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """The negative log-likelihood of a Poisson variable: it asks for the mean alone, whatever the dispersion.
+        """Negative log-likelihood of a Poisson variable, which depends on the mean alone.
 
         Args:
             outputs: Network outputs, shape [1, B, ..., D].
@@ -143,7 +151,7 @@ class Poisson(CountLikelihood):
 
     The network predicts the log rate, :math:`\lambda = e^{f}`, the canonical link of McCullagh and Nelder, "Generalized
     linear models", 1989, or with ``link="softplus"`` the rate before a softplus, which grows linearly where sampled
-    networks extrapolate. The variance is the rate. Burn-in is the same negative log-likelihood. Coverage and width of
+    networks extrapolate. The variance is the rate. Burn-in has the same negative log-likelihood. Coverage and width of
     intervals are those of the mixture of Poisson distributions; its CRPS is a numerical sum, see
     `lightning_vi.functional.mixture.mixture_crps`.
 
@@ -166,25 +174,18 @@ class Poisson(CountLikelihood):
     def elementwise_log_prob(self, outputs: Tensor, target: Tensor) -> Tensor:  # noqa: D102
         return poisson_log_prob(target, self.mean(outputs))
 
-    @property
-    def has_expected_log_prob(self) -> bool:  # noqa: D102
-        return self.link == "log"
-
     def expected_log_prob(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
-        r"""Exact with the log link, :math:`\sum_d y_d m_d - e^{m_d + v_d / 2} - \ln y_d!`.
+        r"""Exact with the log link, :math:`\sum_d y_d m_d - e^{m_d + v_d / 2} - \ln y_d!`, else by quadrature.
 
         Args:
-            mean: Means m of the log rates, shape [B, ..., D].
+            mean: Means m of the network's outputs, shape [B, ..., D].
             variance: Their variances v, the shape of `mean`.
             target: Counts, shape [B, ..., D].
 
         Returns:
             Nats, shape [B].
-
-        Raises:
-            TypeError: If the link is another one.
         """
-        if not self.has_expected_log_prob:
+        if self.link != "log":
             return super().expected_log_prob(mean, variance, target)
         log_prob = target * mean - torch.exp(mean + 0.5 * variance) - torch.lgamma(target + 1)
         return log_prob.flatten(1).sum(-1)
@@ -200,14 +201,14 @@ class Poisson(CountLikelihood):
 
 
 class NegativeBinomial(CountLikelihood):
-    r"""Counts that vary more than Poisson's, with the variance :math:`\mu_d + \alpha_d \mu_d^2`.
+    r"""Overdispersed counts, with the variance :math:`\mu_d + \alpha_d \mu_d^2`.
 
     .. math:: p(y = k) = \frac{\Gamma(k + 1/\alpha)}{\Gamma(1/\alpha)\, k!}
         \Big(\frac{1}{1 + \alpha\mu}\Big)^{1/\alpha} \Big(\frac{\alpha\mu}{1 + \alpha\mu}\Big)^{k}
 
-    A Poisson variable whose rate is gamma distributed (Lawless, "Negative binomial and mixed Poisson regression",
-    1987); :math:`\alpha \to 0` is `Poisson`. The network predicts :math:`\mu` by the same links, and burn-in is
-    Poisson's negative log-likelihood, which the dispersion has no part in. Coverage and width of intervals are
+    A Poisson variable with a gamma distributed rate (Lawless, "Negative binomial and mixed Poisson regression",
+    1987); :math:`\alpha \to 0` is `Poisson`. The network predicts :math:`\mu` by the same links, and burn-in has
+    the Poisson negative log-likelihood, without the dispersion. Coverage and width of intervals are
     those of the mixture of negative binomial distributions; its CRPS is a numerical sum, see
     `lightning_vi.functional.mixture.mixture_crps`.
 
@@ -215,7 +216,7 @@ class NegativeBinomial(CountLikelihood):
         dispersion: :math:`\alpha`: a number, one number for each target, or None to learn one for each target.
         num_targets: D, the width of the network's output.
         link: ``"log"`` for :math:`\mu = e^{f}`, ``"softplus"`` for :math:`\mu = \ln(1 + e^{f})`.
-        initial_dispersion: Where a learned dispersion starts.
+        initial_dispersion: Initial value of a learned dispersion.
 
     Raises:
         ValueError: If a dispersion is not positive, there is not one for each target, `num_targets` is not positive or

@@ -6,11 +6,11 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_vi.functional import inverse_softplus
 from lightning_vi.likelihoods.location_scale import (
     GaussianNoise,
     diagonal_factor,
     gaussian_log_prob,
-    inverse_softplus,
     one_for_each_target,
 )
 from lightning_vi.likelihoods.prediction import Prediction
@@ -20,11 +20,11 @@ class Gaussian(GaussianNoise):
     r"""Homoscedastic Gaussian noise, :math:`y_d \sim \mathcal{N}(f_d, \sigma_d^2)`.
 
     Args:
-        noise_std: Standard deviation of the noise in the units that the network predicts (standardised units where
-            the datamodule standardises the target): a number, one number for each target, or None to learn one for
+        noise_std: Standard deviation of the noise in the units that the network predicts (standardized units where
+            the datamodule standardizes the target): a number, one number for each target, or None to learn one for
             each target.
         num_targets: D, the width of the network's output.
-        initial_noise_std: Where a learned standard deviation starts.
+        initial_noise_std: Initial value of a learned standard deviation.
 
     Raises:
         ValueError: If a standard deviation is not positive, or there is not one for each target.
@@ -36,6 +36,7 @@ class Gaussian(GaussianNoise):
         tensor([[-0.2258, -0.2258]])
     """
 
+    has_gaussian_noise = True
     noise_std_given: Tensor | None
 
     def __init__(
@@ -61,7 +62,7 @@ class Gaussian(GaussianNoise):
     def num_outputs(self) -> int:  # noqa: D102
         return self.num_targets
 
-    def standardised_moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
+    def standardized_moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
         return outputs, self.noise_std.to(outputs.dtype)
 
     def information_factor(self, outputs: Tensor) -> Tensor:  # noqa: D102
@@ -81,33 +82,13 @@ class Gaussian(GaussianNoise):
         log_prob = self.elementwise_log_prob(mean, target) - 0.5 * variance / self.noise_std.square()
         return log_prob.flatten(1).sum(-1)
 
-    def exact_prediction(self, mean: Tensor, std: Tensor, **extras: Any) -> Prediction:
-        """The prediction where the network's output is Gaussian itself.
-
-        Args:
-            mean: Mean of the network's output, shape [B, ..., D].
-            std: Standard deviation of the network's output, the shape of `mean`.
-            **extras: Further fields of the prediction.
-
-        Returns:
-            The prediction in target units.
-        """
+    def gaussian_prediction(self, mean: Tensor, std: Tensor, **extras: Any) -> Prediction:  # noqa: D102
         means, noise_variance = self.predictive_moments(mean)
         epistemic = (std * self.target_std).square()
         return Prediction(means, epistemic, noise_variance, epistemic + noise_variance, **extras)
 
-    def exact_metric_inputs(self, mean: Tensor, std: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """What metrics need where the network's output is Gaussian itself: one component instead of S.
-
-        Args:
-            mean: Mean of the network's output, shape [B, ..., D].
-            std: Standard deviation of the network's output, the shape of `mean`.
-            target: Targets, shape [B, ..., D].
-
-        Returns:
-            As `metric_inputs`; the density of a datum is the product of its elements' marginals.
-        """
-        prediction = self.exact_prediction(mean, std)
+    def gaussian_metric_inputs(self, mean: Tensor, std: Tensor, target: Tensor) -> dict[str, Any]:  # noqa: D102
+        prediction = self.gaussian_prediction(mean, std)
         total_std = prediction.total_var.sqrt()
         log_prob = gaussian_log_prob((target - prediction.mean) / total_std, total_std)
         return {

@@ -1,4 +1,4 @@
-"""Gaussian noise whose standard deviation the network predicts."""
+"""Gaussian noise with a predicted standard deviation."""
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ class HeteroscedasticGaussian(GaussianNoise):
 
     Args:
         num_targets: D, half the width of the network's output.
-        min_std: :math:`\sigma_{\min}`, which bounds the density, in the units that the network predicts.
+        min_std: :math:`\sigma_{\min}` in the units that the network predicts; it bounds the density.
 
     Raises:
         ValueError: If `num_targets` is not positive or `min_std` is negative.
@@ -44,12 +44,15 @@ class HeteroscedasticGaussian(GaussianNoise):
     def num_outputs(self) -> int:  # noqa: D102
         return 2 * self.num_targets
 
-    def standardised_moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
+    def standardized_moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
         mean, raw_scale = outputs[..., : self.num_targets], outputs[..., self.num_targets :]
         return mean, F.softplus(raw_scale) + self.min_std
 
     def information_factor(self, outputs: Tensor) -> Tensor:
-        r"""Diagonal: :math:`\sigma^{-2}` for the mean, :math:`2 (\partial\sigma / \partial r)^2 \sigma^{-2}` for r.
+        r"""Square root of the Fisher information, which is diagonal.
+
+        Its elements are :math:`\sigma^{-2}` for the mean and :math:`2 (\partial\sigma / \partial r)^2 \sigma^{-2}` for
+        the raw scale.
 
         Args:
             outputs: Outputs of one network, shape [B, ..., 2 D].
@@ -57,12 +60,12 @@ class HeteroscedasticGaussian(GaussianNoise):
         Returns:
             Shape [B, E, E].
         """
-        _, std = self.standardised_moments(outputs)
+        _, std = self.standardized_moments(outputs)
         slope = torch.sigmoid(outputs[..., self.num_targets :])
         return diagonal_factor(torch.cat([1 / std, 2**0.5 * slope / std], -1))
 
     def expected_log_prob(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
-        r"""Exact in the mean's output, by Gauss-Hermite quadrature in the raw scale's, of which it is independent.
+        r"""Exact in the mean, by Gauss-Hermite quadrature in the raw scale; the two are independent.
 
         .. math:: \sum_d -\tfrac12 \big((y_d - m_d)^2 + v_d\big)\, \mathrm{E}[\sigma_d^{-2}]
             - \mathrm{E}[\ln \sigma_d] - \tfrac12 \ln 2 \pi
@@ -78,13 +81,13 @@ class HeteroscedasticGaussian(GaussianNoise):
         width = self.num_targets
         nodes = self.nodes.view(-1, *[1] * mean.dim())
         weights = self.node_weights.view_as(nodes)
-        raw_std = variance[..., width:].clamp_min(torch.finfo(variance.dtype).tiny).sqrt()  # its gradient stays finite
+        raw_std = variance[..., width:].clamp_min(torch.finfo(variance.dtype).tiny).sqrt()  # finite gradient at 0
         raw_scales = mean[..., width:] + raw_std * nodes
         stds = F.softplus(raw_scales) + self.min_std
-        squares = (self._standardise(target) - mean[..., :width]).square() + variance[..., :width]
+        squares = (self._standardize(target) - mean[..., :width]).square() + variance[..., :width]
         log_prob = -(weights * (0.5 * squares / stds.square() + stds.log())).sum(0)
         return (log_prob - LOG_SQRT_TWO_PI - self.target_std.log()).flatten(1).sum(-1)
 
 
 NUM_NODES = 20
-"""Of the quadrature, which is right to 1e-4 nats where the raw scale has a standard deviation of up to 1."""
+"""Number of nodes; the error is below 1e-4 nats if the standard deviation of the raw scale is at most 1."""

@@ -1,4 +1,4 @@
-"""What observation models of a location and a scale share: the target's units."""
+"""Base classes of observation models with a location and a scale."""
 
 import math
 from abc import abstractmethod
@@ -27,10 +27,10 @@ def gaussian_log_prob(residual: Tensor, std: Tensor) -> Tensor:
 
 
 def one_for_each_target(name: str, value: float | Sequence[float], num_targets: int, above: float = 0.0) -> Tensor:
-    """A parameter of the noise from what the user gave.
+    """Returns a noise parameter for each target.
 
     Args:
-        name: The argument's name.
+        name: Name of the argument.
         value: One number, or one for each target.
         num_targets: D.
         above: Each number must be larger.
@@ -50,36 +50,23 @@ def one_for_each_target(name: str, value: float | Sequence[float], num_targets: 
     return parameter.expand(num_targets).clone()
 
 
-def inverse_softplus(value: Tensor) -> Tensor:
-    """The numbers whose softplus is `value`.
-
-    Args:
-        value: Positive, any shape.
-
-    Returns:
-        The shape of `value`.
-    """
-    return value + torch.log(-torch.expm1(-value))
-
-
 def diagonal_factor(roots: Tensor) -> Tensor:
-    """The factor of an information matrix that is diagonal.
+    """Square root of a diagonal information matrix.
 
     Args:
-        roots: Square roots of its diagonal, shape [B, ...].
+        roots: Square roots of the diagonal, shape [B, ...], with E elements for each datum.
 
     Returns:
-        Shape [B, E, E], E being the number of elements of each datum.
+        Shape [B, E, E].
     """
     return torch.diag_embed(roots.flatten(1))
 
 
 class LocationScaleLikelihood(RegressionLikelihood):
-    r"""A distribution around a mean :math:`\mu(f)` with a standard deviation :math:`\sigma(f)` for each of D targets.
+    r"""Base class of distributions with a mean :math:`\mu(f)` and a standard deviation :math:`\sigma(f)`.
 
-    Targets are in their original units. The network works in standardised units,
-    :math:`(y - m) / s`, if `set_target_scaling` has given m and s; predictions, densities and metrics
-    are in the original units all the same.
+    The network predicts in standardized units, :math:`(y - m) / s`, if `set_target_scaling` has set m and s. Targets,
+    predictions, densities and metrics are in the original units.
 
     Args:
         num_targets: D.
@@ -97,7 +84,7 @@ class LocationScaleLikelihood(RegressionLikelihood):
         self.register_buffer("target_std", torch.ones(num_targets))
 
     @abstractmethod
-    def standardised_moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+    def standardized_moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation in the network's units.
 
         Args:
@@ -108,7 +95,7 @@ class LocationScaleLikelihood(RegressionLikelihood):
         """
 
     @abstractmethod
-    def standardised_log_prob(self, outputs: Tensor, target: Tensor) -> Tensor:
+    def standardized_log_prob(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Log density in the network's units.
 
         Args:
@@ -130,11 +117,11 @@ class LocationScaleLikelihood(RegressionLikelihood):
         self.target_mean.copy_(mean)
         self.target_std.copy_(std)
 
-    def _standardise(self, target: Tensor) -> Tensor:
+    def _standardize(self, target: Tensor) -> Tensor:
         return (target - self.target_mean) / self.target_std
 
     def target_features(self, target: Tensor) -> Tensor:
-        """Standardised targets.
+        """Standardized targets.
 
         Args:
             target: Shape [B, D].
@@ -142,27 +129,27 @@ class LocationScaleLikelihood(RegressionLikelihood):
         Returns:
             Shape [B, D].
         """
-        return self._standardise(target)
+        return self._standardize(target)
 
     def elementwise_log_prob(self, outputs: Tensor, target: Tensor) -> Tensor:  # noqa: D102
-        return self.standardised_log_prob(outputs, self._standardise(target)) - self.target_std.log()
+        return self.standardized_log_prob(outputs, self._standardize(target)) - self.target_std.log()
 
     def point_loss(self, outputs: Tensor, target: Tensor) -> Tensor:  # noqa: D102
-        mean, _ = self.standardised_moments(outputs)
-        squared_error = (mean - self._standardise(target)).square()
+        mean, _ = self.standardized_moments(outputs)
+        squared_error = (mean - self._standardize(target)).square()
         return squared_error.flatten(2).sum(-1).mean()
 
     def point_prediction(self, outputs: Tensor) -> Tensor:  # noqa: D102
-        mean, _ = self.standardised_moments(outputs.mean(0))
+        mean, _ = self.standardized_moments(outputs.mean(0))
         return mean * self.target_std + self.target_mean
 
     def predictive_moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
-        mean, std = self.standardised_moments(outputs)
+        mean, std = self.standardized_moments(outputs)
         return mean * self.target_std + self.target_mean, (std * self.target_std).square().expand_as(mean)
 
 
 class GaussianNoise(LocationScaleLikelihood):
-    r"""A Gaussian :math:`\mathcal{N}(y \mid \mu(f), \sigma(f)^2)` for each of D targets.
+    r"""Base class of Gaussians :math:`\mathcal{N}(y \mid \mu(f), \sigma(f)^2)` for each of D targets.
 
     Args:
         num_targets: D.
@@ -171,8 +158,8 @@ class GaussianNoise(LocationScaleLikelihood):
         ValueError: If `num_targets` is not positive.
     """
 
-    def standardised_log_prob(self, outputs: Tensor, target: Tensor) -> Tensor:  # noqa: D102
-        mean, std = self.standardised_moments(outputs)
+    def standardized_log_prob(self, outputs: Tensor, target: Tensor) -> Tensor:  # noqa: D102
+        mean, std = self.standardized_moments(outputs)
         return gaussian_log_prob((target - mean) / std, std)
 
     def mixture(self, outputs: Tensor) -> Mixture | None:  # noqa: ARG002, D102

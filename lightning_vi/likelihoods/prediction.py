@@ -1,4 +1,4 @@
-"""What a prediction says."""
+"""Predictive distributions."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,10 +8,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Prediction:
-    """A predictive distribution, split into its epistemic and its aleatoric part.
+    """A predictive distribution, split into an epistemic and an aleatoric part.
 
-    For regression the variances follow the law of total variance. For classification they are those of the
-    one-hot label, `total_var = p (1 - p)`, which the same law splits, and the entropies stand beside them.
+    The variances follow the law of total variance. For classification they are those of the one-hot label,
+    `total_var = p (1 - p)`, and the entropies are given too.
 
     Attributes:
         mean: Predictive mean [B, ..., D] in target units, or class probabilities [B, C, ...].
@@ -23,10 +23,10 @@ class Prediction:
         predictive_entropy: Entropy of `probs` in nats [B, ...]; None for regression.
         expected_entropy: Mean entropy of the sampled probabilities in nats [B, ...]; None for regression.
         mutual_information: Their difference, never negative; None for regression.
-        samples: Sampled means or probabilities [S, ...], if they were asked for.
-        lower: Lower ends of prediction intervals, the shape of `mean`, from methods that make them.
-        upper: Their upper ends.
-        pred_set: Whether each class belongs to the prediction set [B, C, ...], from methods that make them.
+        samples: Sampled means or probabilities [S, ...], on request.
+        lower: Lower ends of prediction intervals, the shape of `mean`, from methods with intervals.
+        upper: Upper ends of prediction intervals, the shape of `mean`.
+        pred_set: True for the classes of the prediction set [B, C, ...], from methods with prediction sets.
         metadata: The method's name, the number of samples and the seed.
     """
 
@@ -46,13 +46,13 @@ class Prediction:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Tensor]:
-        """The dictionary that `predict_step` returns.
+        """Returns the dictionary of `predict_step`.
 
         Returns:
             `pred`, `pred_uct`, `epistemic_uct` and `aleatoric_uct`: for regression the mean and standard
             deviations, all of the target's shape; for classification the probabilities, and the predictive
-            entropy, mutual information and expected entropy in nats, with `probs_var` besides. And `samples`,
-            `lower`, `upper` and `pred_set` if there are any.
+            entropy, mutual information and expected entropy in nats, and `probs_var`. Also `samples`, `lower`,
+            `upper` and `pred_set`, unless they are None.
         """
         if self.probs is None:
             result = {

@@ -1,4 +1,4 @@
-"""Quantiles that the network predicts."""
+"""Predicted quantiles."""
 
 from collections.abc import Sequence
 from statistics import NormalDist
@@ -15,14 +15,18 @@ class Quantiles(GaussianNoise):
     r"""Quantiles of each target at given levels (Koenker and Bassett, "Regression quantiles", 1978).
 
     The first D outputs are the quantiles of the D targets at the smallest level, the next D those at the second one,
-    and so on. They are trained on the pinball loss, `point_loss`. A prediction rearranges them in ascending order, so
-    that they never cross (Chernozhukov, Fernandez-Val and Galichon, "Quantile and probability curves without crossing",
+    and so on. They are trained on the pinball loss, `point_loss`. A prediction sorts them in ascending order, so that
+    they never cross (Chernozhukov, Fernandez-Val and Galichon, "Quantile and probability curves without crossing",
     2010).
 
-    Means are the medians. For the standard deviation, for densities and for metrics, the quantiles stand for a Gaussian
-    around the median whose outermost ones lie as far apart:
+    Predictive means are the medians. Standard deviations, densities and metrics are those of a Gaussian around the
+    median with the same distance between the outermost quantiles:
     :math:`\sigma = (q_{\max} - q_{\min}) / (z_{\max} - z_{\min})` with the standard normal quantiles z, and at least
     0.001 in the units that the network predicts.
+
+    `expected_log_prob` uses quasi-Monte Carlo points over the outputs of each target. Its error is below 1e-3 nats
+    where the outputs' standard deviations are at most a tenth of the distance of neighboring quantiles, and grows to
+    0.1 nats at a third of it: crossing quantiles have a large negative log density.
 
     Args:
         levels: Strictly between 0 and 1, in ascending order, 0.5 among at least three.
@@ -55,7 +59,11 @@ class Quantiles(GaussianNoise):
     def num_outputs(self) -> int:  # noqa: D102
         return len(self.levels) * self.num_targets
 
-    def standardised_quantiles(self, outputs: Tensor) -> Tensor:
+    @property
+    def outputs_per_element(self) -> int:  # noqa: D102
+        return len(self.levels)
+
+    def standardized_quantiles(self, outputs: Tensor) -> Tensor:
         """Quantiles in ascending order, in the network's units.
 
         Args:
@@ -75,24 +83,24 @@ class Quantiles(GaussianNoise):
         Returns:
             Shape [..., L, D].
         """
-        return self.standardised_quantiles(outputs) * self.target_std + self.target_mean
+        return self.standardized_quantiles(outputs) * self.target_std + self.target_mean
 
-    def standardised_moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
-        quantiles = self.standardised_quantiles(outputs)
+    def standardized_moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
+        quantiles = self.standardized_quantiles(outputs)
         width = quantiles[..., -1, :] - quantiles[..., 0, :]
         return quantiles[..., self._median, :], (width / self._normal_width).clamp_min(MIN_STD)
 
     def point_loss(self, outputs: Tensor, target: Tensor) -> Tensor:
-        r"""The pinball loss, :math:`\rho_\tau(u) = \max(\tau u, (\tau - 1) u)`, summed over levels and targets.
+        r"""Pinball loss, :math:`\rho_\tau(u) = \max(\tau u, (\tau - 1) u)`, summed over levels and targets.
 
         Args:
-            outputs: Network outputs, shape [S, B, ..., L D]; they are taken as they come, crossing or not.
+            outputs: Network outputs, shape [S, B, ..., L D]; not sorted.
             target: Targets, shape [B, ..., D].
 
         Returns:
             Mean over the samples and the data, in the network's units, a scalar tensor.
         """
-        residual = self._standardise(target).unsqueeze(-2) - self._by_level(outputs)
+        residual = self._standardize(target).unsqueeze(-2) - self._by_level(outputs)
         levels = torch.tensor(self.levels, dtype=residual.dtype, device=residual.device).unsqueeze(-1)
         loss = torch.maximum(levels * residual, (levels - 1) * residual)
         return loss.flatten(2).sum(-1).mean()

@@ -1,4 +1,4 @@
-"""What observation models of real numbers and of counts share."""
+"""Base class of observation models of real numbers and counts."""
 
 from abc import abstractmethod
 from typing import Any
@@ -7,12 +7,12 @@ from torch import Tensor
 
 from lightning_vi.functional import RunningMoments
 from lightning_vi.functional.mixture import Mixture
-from lightning_vi.likelihoods.base import Likelihood
+from lightning_vi.likelihoods.base import Likelihood, Support
 from lightning_vi.likelihoods.prediction import Prediction
 
 
 class RegressionLikelihood(Likelihood):
-    """A distribution with a mean and a variance for each of D targets.
+    """Base class of distributions with a mean and a variance for each of D targets.
 
     Args:
         num_targets: D.
@@ -22,6 +22,7 @@ class RegressionLikelihood(Likelihood):
     """
 
     task = "regression"
+    support: Support = "real"
 
     def __init__(self, num_targets: int = 1) -> None:
         super().__init__()
@@ -38,23 +39,27 @@ class RegressionLikelihood(Likelihood):
             std: Shape [D], positive, in target units.
 
         Raises:
-            ValueError: If a shape or value is wrong, or the targets have no other units than their own.
+            ValueError: If a shape or value is wrong, or the targets cannot be scaled.
         """
 
     @abstractmethod
     def mixture(self, outputs: Tensor) -> Mixture | None:
-        """The mixture over samples, for metrics.
+        """Mixture over samples, for metrics.
 
         Args:
             outputs: Network outputs, shape [S, B, ..., width].
 
         Returns:
-            The mixture in target units; None where its components are Gaussians, which metrics score in closed form.
+            The mixture in target units; None for Gaussian components, which metrics score in closed form.
         """
 
     @property
     def num_predictions(self) -> int:  # noqa: D102
         return self.num_targets
+
+    @property
+    def outputs_per_element(self) -> int:  # noqa: D102
+        return 1 if self.num_outputs == self.num_targets else self.num_outputs
 
     def check(self, outputs: Tensor, target: Tensor) -> None:  # noqa: D102
         name = type(self).__name__
@@ -72,7 +77,7 @@ class RegressionLikelihood(Likelihood):
     def prediction(self, moments: RunningMoments, spread: Tensor, **extras: Any) -> Prediction:  # noqa: D102
         return Prediction(moments.mean, moments.variance, spread, moments.variance + spread, **extras)
 
-    def marginalise(self, means: Tensor, spreads: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
+    def marginalize(self, means: Tensor, spreads: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
         return means.mean(1), means.var(1, correction=0) + spreads.mean(1)
 
     def metric_inputs(self, outputs: Tensor, target: Tensor) -> dict[str, Any]:  # noqa: D102

@@ -1,4 +1,4 @@
-"""Noise with heavy tails."""
+"""Heavy-tailed noise."""
 
 from collections.abc import Sequence
 
@@ -6,16 +6,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_vi.functional.mixture import Mixture
-from lightning_vi.functional.special import log_gamma_ratio, student_t_cdf
+from lightning_vi.functional.special import inverse_softplus, log_gamma_ratio, student_t_cdf
 from lightning_vi.likelihoods.location_scale import (
     LOG_SQRT_TWO_PI,
     LocationScaleLikelihood,
     diagonal_factor,
-    inverse_softplus,
     one_for_each_target,
 )
 
-# The variance is infinite at 2, where rounding would take 2 + softplus(rho).
+# The variance is infinite at 2, and 2 + softplus(rho) would round to it.
 _SMALLEST_LEARNED_DF = 2.01
 
 
@@ -25,22 +24,21 @@ class StudentT(LocationScaleLikelihood):
     .. math:: y_d = f_d + \tau_d\, t, \qquad p(t) = \frac{\Gamma(\frac{\nu_d + 1}{2})}{\Gamma(\frac{\nu_d}{2})
         \sqrt{\nu_d \pi}} \Big(1 + \frac{t^2}{\nu_d}\Big)^{-\frac{\nu_d + 1}{2}}
 
-    `noise_scale` is the scale parameter :math:`\tau` and no standard deviation; that is
-    :math:`\tau \sqrt{\nu / (\nu - 2)}`, which `noise_std` gives and the aleatoric uncertainty is. More than two
-    degrees of freedom :math:`\nu` keep it finite. Burn-in trains the location on the squared error. Metrics score the
-    mixture of Student's t distributions; its CRPS is integrated numerically, see
-    `lightning_vi.functional.mixture.mixture_crps`.
+    `noise_scale` is the scale parameter :math:`\tau`. The standard deviation, `noise_std`, is
+    :math:`\tau \sqrt{\nu / (\nu - 2)}`; it is the aleatoric uncertainty, and finite for more than two degrees of
+    freedom :math:`\nu`. Burn-in trains the location on the squared error. Metrics score the mixture of Student's t
+    distributions; its CRPS is integrated numerically, see `lightning_vi.functional.mixture.mixture_crps`.
 
     Lange, Little and Taylor, "Robust statistical modeling using the t distribution", 1989.
 
     Args:
         df: Degrees of freedom :math:`\nu`: a number larger than 2, one for each target, or None to learn one for each
-            target, which stays above 2.01.
-        noise_scale: Scale :math:`\tau` in the units that the network predicts (standardised units where the datamodule
-            standardises the target): a number, one number for each target, or None to learn one for each target.
+            target, above 2.01.
+        noise_scale: Scale :math:`\tau` in the units that the network predicts (standardized units where the datamodule
+            standardizes the target): a number, one number for each target, or None to learn one for each target.
         num_targets: D, the width of the network's output.
-        initial_df: Where learned degrees of freedom start, above 2.01.
-        initial_noise_scale: Where a learned scale starts.
+        initial_df: Initial value of learned degrees of freedom, above 2.01.
+        initial_noise_scale: Initial value of a learned scale.
 
     Raises:
         ValueError: If degrees of freedom are too small, a scale is not positive, or there is not one for each
@@ -106,11 +104,11 @@ class StudentT(LocationScaleLikelihood):
     def num_outputs(self) -> int:  # noqa: D102
         return self.num_targets
 
-    def standardised_moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
+    def standardized_moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
         return outputs, self.noise_std.to(outputs.dtype)
 
     def information_factor(self, outputs: Tensor) -> Tensor:
-        r"""Diagonal, :math:`(\nu + 1) / ((\nu + 3) \tau^2)`.
+        r"""Square root of the Fisher information, which is diagonal: :math:`(\nu + 1) / ((\nu + 3) \tau^2)`.
 
         Args:
             outputs: Outputs of one network, shape [B, ..., D].
@@ -121,7 +119,7 @@ class StudentT(LocationScaleLikelihood):
         df = self.df
         return diagonal_factor((((df + 1) / (df + 3)).sqrt() / self.noise_scale).expand_as(outputs))
 
-    def standardised_log_prob(self, outputs: Tensor, target: Tensor) -> Tensor:  # noqa: D102
+    def standardized_log_prob(self, outputs: Tensor, target: Tensor) -> Tensor:  # noqa: D102
         df, scale = self.df, self.noise_scale
         residual = (target - outputs) / scale
         at_zero = log_gamma_ratio(df / 2, df.new_tensor(0.5)) - LOG_SQRT_TWO_PI - scale.log()

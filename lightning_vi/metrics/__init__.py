@@ -1,9 +1,11 @@
-"""Metrics for uncertainty quantification: torchmetrics classes, and the collections that methods log.
+"""Metrics for uncertainty quantification: `torchmetrics.Metric` classes and the collections that methods log.
 
-Each is a running sum around a pure function of `lightning_vi.functional.scoring`, so its value does not
-depend on batch sizes or on the number of ranks. Those that rank the data keep a score and a label or loss for
-each datum instead, and do not depend on the batches either. Inputs are checked by shape and dtype
-only: nothing waits for a GPU.
+The value of a metric does not depend on the batch size or on the number of ranks. Most metrics are running sums around
+a function of `lightning_vi.functional.scoring`; ranking metrics store two numbers per datum until `reset`. Inputs are
+checked by shape and dtype only, so that no update synchronizes with the GPU.
+
+In all shapes, S is the number of samples (mixture components), B the batch size, D the number of targets and C the
+number of classes. Keyword arguments that are not listed are passed on to `torchmetrics.Metric`.
 """
 
 from lightning_vi.metrics.base import MeanScore

@@ -1,4 +1,4 @@
-"""The mean of a score over all data, as a torchmetrics metric."""
+"""Base class of the metrics that average a score over the data."""
 
 from typing import Any
 
@@ -10,14 +10,13 @@ __all__ = ["MeanScore"]
 
 
 class MeanScore(Metric):
-    """Averages a score over everything that `update` was given; base of the metrics that are means.
+    """Base class of metrics that average a score over all data.
 
-    The value does not depend on how the data was cut into batches or spread over ranks. The running sum is
-    float32, because MPS has no float64, and the count an exact integer; scores are summed in float32 whatever
-    the inputs were. Where sums of very many batches need more digits, ``metric.set_dtype(torch.float64)``.
+    The running sum is float32, whatever the dtype of the inputs, because MPS has no float64; the count is an exact
+    integer. Call ``metric.set_dtype(torch.float64)`` if a sum over very many batches needs more digits.
 
-    A subclass writes `update`, which scores a batch and hands the scores to `_accumulate`, and may write
-    `_summarise`.
+    Subclasses implement `update`, which computes the scores of a batch and passes them to `_accumulate`, and may
+    override `_summarize`, which maps the mean score to the value of the metric.
 
     Example:
         >>> import torch
@@ -44,15 +43,15 @@ class MeanScore(Metric):
         self.add_state("count", default=torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def compute(self) -> Tensor:
-        """Returns the metric's value, a scalar tensor; NaN where no score was accumulated."""
-        return self._summarise(self.total / self.count)
+        """Returns the value of the metric, a scalar tensor; NaN if no score was accumulated."""
+        return self._summarize(self.total / self.count)
 
     def _accumulate(self, scores: Tensor) -> None:
-        """Adds scores of any shape, each with the same weight."""
-        # Not in place: a state that Lightning reset in inference mode may be updated outside it.
+        """Adds scores of any shape, all with the same weight."""
+        # Not in-place: a state that Lightning has reset in inference mode may be updated outside of it.
         self.total = self.total + scores.sum(dtype=self.total.dtype)
         self.count = self.count + scores.numel()
 
-    def _summarise(self, mean: Tensor) -> Tensor:
-        """Returns the metric's value from the mean score."""
+    def _summarize(self, mean: Tensor) -> Tensor:
+        """Returns the value of the metric, given the mean score."""
         return mean

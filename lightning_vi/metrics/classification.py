@@ -6,29 +6,20 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_vi.functional.scoring import (
-    brier_score,
-    expected_calibration_error,
-    top_label,
-    top_label_bins,
-)
+from lightning_vi.functional.scoring import brier_score, expected_calibration_error, top_label, top_label_bins
 from lightning_vi.metrics.base import MeanScore
 
 __all__ = ["Accuracy", "BrierScore", "ExpectedCalibrationError"]
 
 
 class Accuracy(MeanScore):
-    r"""Fraction of the data whose most probable class is the observed one.
+    """Fraction of the data whose most probable class is the observed class.
 
-    The same number as ``torchmetrics.classification.MulticlassAccuracy(average="micro")``, without the look
-    at the labels' values that makes a GPU wait.
-
-    ``update(preds, target)`` takes class probabilities ``[B, C]`` or ``[B, C, ...]`` and class indices
-    ``[B]`` or ``[B, ...]``.
+    The same value as ``torchmetrics.classification.MulticlassAccuracy(average="micro")``, which however synchronizes
+    with the GPU to validate the labels.
 
     Args:
-        num_classes: number of classes C, checked against the predictions where it is given.
-        **kwargs: options of every torchmetrics metric.
+        num_classes: number of classes C; predictions of another width are rejected. None: not checked.
 
     Example:
         >>> import torch
@@ -52,7 +43,7 @@ class Accuracy(MeanScore):
             target: class indices, an integer tensor of shape ``[B]`` or ``[B, ...]``.
 
         Raises:
-            ValueError: if the shapes do not fit.
+            ValueError: if the shapes do not match.
             TypeError: if ``target`` is not an integer tensor.
         """
         _check_width(preds, self.num_classes)
@@ -65,15 +56,11 @@ class BrierScore(MeanScore):
     .. math::
         \mathrm{BS} = \frac{1}{N} \sum_{n=1}^{N} \sum_{c=1}^{C} (p_{nc} - 1\{c = y_n\})^2
 
-    Brier (1950), "Verification of forecasts expressed in terms of probability". A proper score between 0 and
-    2; lower is better.
-
-    ``update(preds, target)`` takes class probabilities ``[B, C]`` or ``[B, C, ...]`` and class indices
-    ``[B]`` or ``[B, ...]``.
+    Brier (1950), "Verification of forecasts expressed in terms of probability". A proper scoring rule between 0 and 2;
+    lower is better.
 
     Args:
-        num_classes: number of classes C, checked against the predictions where it is given.
-        **kwargs: options of every torchmetrics metric.
+        num_classes: number of classes C; predictions of another width are rejected. None: not checked.
 
     Example:
         >>> import torch
@@ -95,7 +82,7 @@ class BrierScore(MeanScore):
             target: class indices, an integer tensor of shape ``[B]`` or ``[B, ...]``.
 
         Raises:
-            ValueError: if the shapes do not fit.
+            ValueError: if the shapes do not match.
             TypeError: if ``target`` is not an integer tensor.
         """
         _check_width(preds, self.num_classes)
@@ -103,26 +90,21 @@ class BrierScore(MeanScore):
 
 
 class ExpectedCalibrationError(Metric):
-    r"""Expected calibration error of the most probable class, over equal bins of confidence.
+    r"""Expected calibration error (ECE) of the most probable class, over confidence bins of equal width.
 
     .. math::
         \mathrm{ECE} = \sum_{b=1}^{M} \frac{n_b}{N} \, |\mathrm{accuracy}_b - \mathrm{confidence}_b|
 
-    Guo, Pleiss, Sun and Weinberger (2017), "On Calibration of Modern Neural Networks". Between 0 and 1; lower
-    is better, though no proper score: constant class frequencies reach 0.
+    Guo, Pleiss, Sun and Weinberger (2017), "On Calibration of Modern Neural Networks". Between 0 and 1; lower is
+    better. It is not a proper scoring rule: constant class frequencies reach 0.
 
-    ``torchmetrics.classification.MulticlassCalibrationError(norm="l1")`` keeps every prediction until the
-    epoch ends, gives a confidence of exactly 1 a bin of its own, and takes a whole batch for logits as soon
-    as one average of probabilities rounds to more than 1. Here the state is the bins' sums, and
-    probabilities are taken as they come.
-
-    ``update(preds, target)`` takes class probabilities ``[B, C]`` or ``[B, C, ...]`` and class indices
-    ``[B]`` or ``[B, ...]``.
+    ``torchmetrics.classification.MulticlassCalibrationError(norm="l1")`` stores all predictions until the end of the
+    epoch, has a separate bin for a confidence of exactly 1, and treats a batch as logits if one probability is rounded
+    to more than 1. This metric stores the sums of each bin, and never interprets probabilities as logits.
 
     Args:
-        num_classes: number of classes C, checked against the predictions where it is given.
+        num_classes: number of classes C; predictions of another width are rejected. None: not checked.
         num_bins: number of bins M.
-        **kwargs: options of every torchmetrics metric.
 
     Raises:
         ValueError: if ``num_bins`` is not a positive integer.
@@ -157,7 +139,7 @@ class ExpectedCalibrationError(Metric):
             target: class indices, an integer tensor of shape ``[B]`` or ``[B, ...]``.
 
         Raises:
-            ValueError: if the shapes do not fit.
+            ValueError: if the shapes do not match.
             TypeError: if ``target`` is not an integer tensor.
         """
         _check_width(preds, self.num_classes)
@@ -165,7 +147,7 @@ class ExpectedCalibrationError(Metric):
         self.bins = self.bins + bins.to(self.bins.dtype)
 
     def compute(self) -> Tensor:
-        """Returns the expected calibration error, a scalar tensor; NaN where nothing was added."""
+        """Returns the expected calibration error, a scalar tensor; NaN without data."""
         return expected_calibration_error(self.bins)
 
 

@@ -1,4 +1,4 @@
-"""Metrics of prediction intervals and prediction sets."""
+"""Coverage and size of prediction intervals and prediction sets."""
 
 import torch
 from torch import Tensor
@@ -9,12 +9,9 @@ __all__ = ["PredictionIntervalCoverage", "PredictionIntervalWidth", "PredictionS
 
 
 class PredictionIntervalCoverage(MeanScore):
-    r"""Fraction of the targets inside intervals that a method gives, ends included.
+    """Fraction of the targets inside given prediction intervals, endpoints included.
 
-    Where `IntervalCoverage` takes the interval from a predictive distribution, this takes it as it is. A NaN is
-    outside.
-
-    ``update(lower, upper, target)`` takes the ends of the intervals and observed values, all ``[B, ..., D]``.
+    `IntervalCoverage` computes the interval from a predictive distribution instead. NaN counts as outside.
 
     Example:
         >>> import torch
@@ -30,8 +27,8 @@ class PredictionIntervalCoverage(MeanScore):
         """Adds a batch.
 
         Args:
-            lower: lower ends of the intervals, in the target's units, shape ``[B, ..., D]``.
-            upper: their upper ends, the same shape.
+            lower: lower endpoints, in the target's units, shape ``[B, ..., D]``.
+            upper: upper endpoints, the same shape.
             target: observed values, the same shape.
 
         Raises:
@@ -43,9 +40,7 @@ class PredictionIntervalCoverage(MeanScore):
 
 
 class PredictionIntervalWidth(MeanScore):
-    r"""Mean width of intervals that a method gives, in the target's units.
-
-    ``update(lower, upper)`` takes the ends of the intervals, both ``[B, ..., D]``.
+    """Mean width of given prediction intervals, in the target's units.
 
     Example:
         >>> import torch
@@ -59,8 +54,8 @@ class PredictionIntervalWidth(MeanScore):
         """Adds a batch.
 
         Args:
-            lower: lower ends of the intervals, in the target's units, shape ``[B, ..., D]``.
-            upper: their upper ends, the same shape.
+            lower: lower endpoints, in the target's units, shape ``[B, ..., D]``.
+            upper: upper endpoints, the same shape.
 
         Raises:
             ValueError: if the shapes differ.
@@ -71,10 +66,7 @@ class PredictionIntervalWidth(MeanScore):
 
 
 class PredictionSetCoverage(MeanScore):
-    r"""Fraction of the labels that belong to the prediction set.
-
-    ``update(pred_set, target)`` takes whether each class belongs to the set, ``[B, C]`` or ``[B, C, ...]``, and class
-    indices, ``[B]`` or ``[B, ...]``.
+    """Fraction of the labels inside the prediction set.
 
     Example:
         >>> import torch
@@ -90,20 +82,18 @@ class PredictionSetCoverage(MeanScore):
         """Adds a batch.
 
         Args:
-            pred_set: whether each class belongs to the set, shape ``[B, C]`` or ``[B, C, ...]``.
+            pred_set: membership of each class, boolean, shape ``[B, C]`` or ``[B, C, ...]``.
             target: class indices, an integer tensor of shape ``[B]`` or ``[B, ...]``.
 
         Raises:
-            ValueError: if the shapes do not fit.
+            ValueError: if the shapes do not match.
         """
         _check_shape("one class of pred_set", pred_set[:, 0], "target", target)
         self._accumulate(pred_set.gather(1, target.long().unsqueeze(1)))
 
 
 class PredictionSetSize(MeanScore):
-    r"""Mean number of classes in the prediction set.
-
-    ``update(pred_set)`` takes whether each class belongs to the set, ``[B, C]`` or ``[B, C, ...]``.
+    """Mean number of classes in the prediction set.
 
     Example:
         >>> import torch
@@ -117,7 +107,7 @@ class PredictionSetSize(MeanScore):
         """Adds a batch.
 
         Args:
-            pred_set: whether each class belongs to the set, shape ``[B, C]`` or ``[B, C, ...]``.
+            pred_set: membership of each class, boolean, shape ``[B, C]`` or ``[B, C, ...]``.
         """
         self._accumulate(pred_set.sum(1))
 

@@ -1,12 +1,11 @@
-"""The collections that a method logs when its user names none.
+"""Collections of metrics that methods log by default.
 
-Every collection is fed by one call with all that a method knows about a batch, and each metric picks its own
-arguments by name::
+A collection is updated with all quantities of a batch at once; each metric picks its arguments by name::
 
     collection.update(log_prob=..., means=..., stds=..., preds=..., target=...)
 
-Metrics never share a state (``compute_groups=False``): torchmetrics would merge two of them for good if their
-states happened to agree on the first batch.
+Compute groups are disabled (``compute_groups=False``): torchmetrics would merge two metrics permanently if their states
+happened to agree after the first batch.
 """
 
 from typing import Literal, get_args
@@ -35,16 +34,16 @@ Scope = Literal["point", "full"]
 def regression_metrics(prefix: str = "", *, num_targets: int = 1, interval_level: float = 0.95) -> MetricCollection:
     """Returns ``rmse``, ``mae``, ``r2``, ``nll``, ``crps``, ``coverage`` and ``interval_width``.
 
-    ``update`` needs ``log_prob [S, B]``, ``means`` and ``stds [S, B, ..., D]``, ``preds`` and ``target
-    [B, ..., D]``, and a ``mixture`` where the components are no Gaussians.
+    ``update`` takes ``log_prob [S, B]``, ``means`` and ``stds [S, B, ..., D]``, ``preds`` and ``target [B, ..., D]``,
+    and a ``mixture`` if the components are not Gaussian.
 
     Args:
-        prefix: put in front of each name, such as ``"test_"``.
+        prefix: prefix of each name, such as ``"test_"``.
         num_targets: number of targets D.
-        interval_level: probability that the intervals of coverage and width hold, strictly between 0 and 1.
+        interval_level: probability mass of the intervals of coverage and width, strictly between 0 and 1.
 
     Returns:
-        The collection; ``compute`` gives a dictionary such as ``{"test_rmse": ..., "test_nll": ...}``.
+        The collection; ``compute`` returns a dictionary such as ``{"test_rmse": ..., "test_nll": ...}``.
 
     Raises:
         ValueError: if ``num_targets`` is not positive or ``interval_level`` is outside (0, 1).
@@ -66,12 +65,12 @@ def regression_metrics(prefix: str = "", *, num_targets: int = 1, interval_level
 
 
 def point_regression_metrics(prefix: str = "") -> MetricCollection:
-    """Returns ``rmse``: cheap enough for every training step.
+    """Returns ``rmse``, which is cheap enough for every training step.
 
-    ``update`` needs ``preds`` and ``target [B, ..., D]``; what else it is given is ignored.
+    ``update`` takes ``preds`` and ``target [B, ..., D]``; other keyword arguments are ignored.
 
     Args:
-        prefix: put in front of each name, such as ``"train_"``.
+        prefix: prefix of each name, such as ``"train_"``.
 
     Returns:
         The collection.
@@ -86,12 +85,12 @@ def point_regression_metrics(prefix: str = "") -> MetricCollection:
 def classification_metrics(prefix: str = "", *, num_classes: int) -> MetricCollection:
     """Returns ``accuracy``, ``nll``, ``brier`` and ``ece``.
 
-    ``update`` needs ``log_prob [S, B]`` or ``[S, B, ...]``, ``preds [B, C]`` or ``[B, C, ...]``
+    ``update`` takes ``log_prob [S, B]`` or ``[S, B, ...]``, ``preds [B, C]`` or ``[B, C, ...]``
     (probabilities) and ``target [B]`` or ``[B, ...]`` (class indices).
 
     Args:
-        prefix: put in front of each name, such as ``"test_"``.
-        num_classes: number of classes C, 2 for a binary problem.
+        prefix: prefix of each name, such as ``"test_"``.
+        num_classes: number of classes C; 2 for binary classification.
 
     Returns:
         The collection.
@@ -110,14 +109,14 @@ def classification_metrics(prefix: str = "", *, num_classes: int) -> MetricColle
 
 
 def point_classification_metrics(prefix: str = "", *, num_classes: int) -> MetricCollection:
-    """Returns ``accuracy``: cheap enough for every training step.
+    """Returns ``accuracy``, which is cheap enough for every training step.
 
-    ``update`` needs ``preds [B, C]`` or ``[B, C, ...]`` (probabilities or logits) and ``target [B]`` or
-    ``[B, ...]`` (class indices); what else it is given is ignored.
+    ``update`` takes ``preds [B, C]`` or ``[B, C, ...]`` (probabilities or logits) and ``target [B]`` or
+    ``[B, ...]`` (class indices); other keyword arguments are ignored.
 
     Args:
-        prefix: put in front of each name, such as ``"train_"``.
-        num_classes: number of classes C, 2 for a binary problem.
+        prefix: prefix of each name, such as ``"train_"``.
+        num_classes: number of classes C; 2 for binary classification.
 
     Returns:
         The collection.
@@ -132,21 +131,22 @@ def point_classification_metrics(prefix: str = "", *, num_classes: int) -> Metri
 def default_metrics(
     task: Task, prefix: str = "", *, num_outputs: int, scope: Scope = "full", interval_level: float = 0.95
 ) -> MetricCollection:
-    """Returns the collection for a task: the one function that a method calls.
+    """Returns the default metrics of a task.
 
     Args:
         task: ``"regression"`` or ``"classification"``.
-        prefix: put in front of each name, such as ``"val_"``.
-        num_outputs: number of targets in regression, of classes in classification.
-        scope: ``"point"`` scores the prediction alone and costs next to nothing, for training steps;
-            ``"full"`` scores the predictive distribution too, for validation and test.
-        interval_level: probability that the intervals of coverage and width hold, for regression in full.
+        prefix: prefix of each name, such as ``"val_"``.
+        num_outputs: number of targets (regression) or of classes (classification).
+        scope: ``"point"`` scores the point prediction only and is cheap, for training steps; ``"full"`` also scores
+            the predictive distribution, for validation and test.
+        interval_level: probability mass of the intervals of coverage and width; used by regression in full scope.
 
     Returns:
         The collection.
 
     Raises:
-        ValueError: if ``task``, ``scope``, ``num_outputs`` or ``interval_level`` is not one of those allowed.
+        ValueError: if ``task`` or ``scope`` is unknown, ``num_outputs`` is not a positive integer, or
+            ``interval_level`` is outside (0, 1).
 
     Example:
         >>> import torch

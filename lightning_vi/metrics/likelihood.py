@@ -9,16 +9,13 @@ __all__ = ["NegativeLogLikelihood"]
 
 
 class NegativeLogLikelihood(MeanScore):
-    r"""Mean negative log predictive density of the equal-weight mixture over S samples, in nats.
+    r"""Mean negative log predictive density (NLL) of an equal-weight mixture over S samples, in nats.
 
     .. math::
         \mathrm{NLL} = -\frac{1}{N} \sum_{n=1}^{N} \log \frac{1}{S} \sum_{s=1}^{S} p(y_n \mid x_n, w_s)
 
-    A proper score for regression and classification alike; lower is better. It is not the mean of the
-    samples' own negative log-likelihoods, which is larger.
-
-    ``update(log_prob)`` takes the log density of each datum under each sample, shape ``[S, B]``, or
-    ``[S, B, ...]`` where a datum has parts, such as pixels, that are scored one by one.
+    A proper scoring rule for regression and classification; lower is better. It is not the mean of the negative
+    log-likelihoods of the samples, which is larger.
 
     Example:
         >>> import torch
@@ -32,7 +29,8 @@ class NegativeLogLikelihood(MeanScore):
         """Adds a batch.
 
         Args:
-            log_prob: log densities or log probabilities in nats, shape ``[S, B]`` or ``[S, B, ...]``.
+            log_prob: log density or log probability of each datum under each sample, in nats, shape ``[S, B]``; or
+                ``[S, B, ...]`` if the elements of a datum, such as pixels, are scored separately.
 
         Raises:
             ValueError: if ``log_prob`` has no batch dimension or no samples.

@@ -1,4 +1,4 @@
-"""Metrics of a predictive mixture, of Gaussians or of other distributions."""
+"""Metrics of a predictive mixture of Gaussians or of other distributions."""
 
 from typing import Any
 
@@ -6,30 +6,22 @@ import torch
 from torch import Tensor
 
 from lightning_vi.functional.mixture import Mixture, mixture_crps, mixture_interval_covers, mixture_quantile
-from lightning_vi.functional.scoring import (
-    central_interval_covers,
-    gaussian_mixture_crps,
-    gaussian_mixture_quantile,
-)
+from lightning_vi.functional.scoring import central_interval_covers, gaussian_mixture_crps, gaussian_mixture_quantile
 from lightning_vi.metrics.base import MeanScore
-
-MAX_EXACT_COMPONENTS = 256
 
 __all__ = ["GaussianMixtureCRPS", "IntervalCoverage", "IntervalWidth", "MixtureCRPS"]
 
+MAX_EXACT_COMPONENTS = 256
+
 
 class GaussianMixtureCRPS(MeanScore):
-    r"""Mean continuous ranked probability score of a mixture of Gaussians, in the target's units.
+    r"""Mean continuous ranked probability score (CRPS) of a mixture of Gaussians, in the target's units.
 
     .. math::
         \mathrm{CRPS}(F, y) = \int (F(z) - 1\{z \ge y\})^2 \, dz
 
-    in closed form (Grimit et al., 2006; see `lightning_vi.functional.scoring.gaussian_mixture_crps`),
-    averaged over data and targets. A proper score; lower is better. A point forecast scores its absolute
-    error.
-
-    ``update(means, stds, target)`` takes the S Gaussians, ``[S, B, ..., D]``, and observed values,
-    ``[B, ..., D]``.
+    in closed form (Grimit et al., 2006; see `lightning_vi.functional.scoring.gaussian_mixture_crps`), averaged over
+    data and targets. A proper scoring rule; lower is better. The score of a point forecast is its absolute error.
 
     Example:
         >>> import torch
@@ -43,25 +35,22 @@ class GaussianMixtureCRPS(MeanScore):
         """Adds a batch.
 
         Args:
-            means: means of the S Gaussians, in the target's units, shape ``[S, B, ..., D]``.
-            stds: their standard deviations, in the target's units, the same shape; zero is a point mass.
+            means: means of the Gaussians, in the target's units, shape ``[S, B, ..., D]``.
+            stds: standard deviations of the Gaussians, in the target's units, the same shape; 0 is a point mass.
             target: observed values, shape ``[B, ..., D]``.
 
         Raises:
-            ValueError: if the shapes do not fit.
+            ValueError: if the shapes do not match.
         """
         self._accumulate(gaussian_mixture_crps(means, stds, target))
 
 
 class MixtureCRPS(MeanScore):
-    r"""Mean continuous ranked probability score of a mixture, in the target's units.
+    """Mean continuous ranked probability score (CRPS) of a mixture, in the target's units.
 
-    For up to 256 Gaussians it is `GaussianMixtureCRPS`, whose cost is quadratic in their number. For more of them, and
-    where a `mixture` of other distributions is given, it is integrated numerically, or for counts summed, see
-    `lightning_vi.functional.mixture.mixture_crps`.
-
-    ``update(means, stds, target, mixture=None)`` takes the moments of the S components, ``[S, B, ..., D]``, observed
-    values, ``[B, ..., D]``, and their mixture unless they are Gaussians.
+    Equal to `GaussianMixtureCRPS` for up to 256 Gaussians; the cost of the closed form is quadratic in their number.
+    For more Gaussians, and for a `mixture` of other distributions, the CRPS is integrated numerically (summed for
+    counts); see `lightning_vi.functional.mixture.mixture_crps`.
 
     Example:
         >>> import torch
@@ -75,13 +64,13 @@ class MixtureCRPS(MeanScore):
         """Adds a batch.
 
         Args:
-            means: means of the S components, in the target's units, shape ``[S, B, ..., D]``.
-            stds: their standard deviations, in the target's units, the same shape.
+            means: means of the components, in the target's units, shape ``[S, B, ..., D]``.
+            stds: standard deviations of the components, in the target's units, the same shape.
             target: observed values, shape ``[B, ..., D]``.
-            mixture: the mixture of the components where they are no Gaussians.
+            mixture: mixture of the components; None if they are Gaussian.
 
         Raises:
-            ValueError: if the shapes do not fit.
+            ValueError: if the shapes do not match.
         """
         if mixture is None and len(means) > MAX_EXACT_COMPONENTS:
             mixture = Mixture(lambda value: torch.special.ndtr((value - means) / stds), means, stds)
@@ -94,16 +83,12 @@ class MixtureCRPS(MeanScore):
 class IntervalCoverage(MeanScore):
     r"""Fraction of the targets inside the central predictive interval of a mixture.
 
-    The interval runs from the mixture's quantile at :math:`\alpha = (1 - level) / 2` to the one at
-    :math:`1 - \alpha`, ends included. A calibrated prediction covers ``level``, so neither more nor less is
-    better. See `lightning_vi.functional.scoring.central_interval_covers`.
-
-    ``update(means, stds, target, mixture=None)`` takes the moments of the S components, ``[S, B, ..., D]``, observed
-    values, ``[B, ..., D]``, and their mixture unless they are Gaussians.
+    The interval is bounded by the quantiles of the mixture at :math:`\alpha = (1 - level) / 2` and :math:`1 - \alpha`,
+    endpoints included. A calibrated prediction has a coverage of ``level``: neither higher nor lower is better. See
+    `lightning_vi.functional.scoring.central_interval_covers`.
 
     Args:
-        level: probability that the interval holds, strictly between 0 and 1.
-        **kwargs: options of every torchmetrics metric.
+        level: probability mass of the interval, strictly between 0 and 1.
 
     Raises:
         ValueError: if ``level`` is outside (0, 1).
@@ -126,13 +111,13 @@ class IntervalCoverage(MeanScore):
         """Adds a batch.
 
         Args:
-            means: means of the S components, in the target's units, shape ``[S, B, ..., D]``.
-            stds: their standard deviations, in the target's units, the same shape; zero is a point mass.
+            means: means of the components, in the target's units, shape ``[S, B, ..., D]``.
+            stds: standard deviations of the components, in the target's units, the same shape; 0 is a point mass.
             target: observed values, shape ``[B, ..., D]``.
-            mixture: the mixture of the components where they are no Gaussians.
+            mixture: mixture of the components; None if they are Gaussian.
 
         Raises:
-            ValueError: if the shapes do not fit.
+            ValueError: if the shapes do not match.
         """
         if mixture is None:
             self._accumulate(central_interval_covers(means, stds, target, self.level))
@@ -146,15 +131,11 @@ class IntervalWidth(MeanScore):
     .. math::
         F^{-1}(1 - \alpha) - F^{-1}(\alpha), \qquad \alpha = (1 - level) / 2
 
-    The sharpness that goes with `IntervalCoverage`: of two predictions with the right coverage, the one with
-    the narrower intervals is better.
-
-    ``update(means, stds, mixture=None)`` takes the moments of the S components, ``[S, B, ..., D]``, and their mixture
-    unless they are Gaussians.
+    The sharpness that complements `IntervalCoverage`: of two predictions with correct coverage, the one with the
+    narrower intervals is better.
 
     Args:
-        level: probability that the interval holds, strictly between 0 and 1.
-        **kwargs: options of every torchmetrics metric.
+        level: probability mass of the interval, strictly between 0 and 1.
 
     Raises:
         ValueError: if ``level`` is outside (0, 1).
@@ -175,19 +156,19 @@ class IntervalWidth(MeanScore):
         """Adds a batch.
 
         Args:
-            means: means of the S components, in the target's units, shape ``[S, B, ..., D]``.
-            stds: their standard deviations, in the target's units, the same shape; zero is a point mass.
-            mixture: the mixture of the components where they are no Gaussians.
+            means: means of the components, in the target's units, shape ``[S, B, ..., D]``.
+            stds: standard deviations of the components, in the target's units, the same shape; 0 is a point mass.
+            mixture: mixture of the components; None if they are Gaussian.
 
         Raises:
-            ValueError: if the shapes do not fit.
+            ValueError: if the shapes do not match.
         """
         tail = (1 - self.level) / 2
         levels = [tail, 1 - tail]
-        quantiles = (
-            gaussian_mixture_quantile(means, stds, levels) if mixture is None else mixture_quantile(mixture, levels)
-        )
-        lower, upper = quantiles.unbind()
+        if mixture is None:
+            lower, upper = gaussian_mixture_quantile(means, stds, levels).unbind()
+        else:
+            lower, upper = mixture_quantile(mixture, levels).unbind()
         self._accumulate(upper - lower)
 
 

@@ -1,4 +1,4 @@
-"""Metrics of a predictive mean."""
+"""Metrics of the predictive mean."""
 
 from functools import reduce
 from typing import Any
@@ -18,10 +18,8 @@ class RootMeanSquaredError(MeanScore):
     .. math::
         \mathrm{RMSE} = \sqrt{\frac{1}{N D} \sum_{n, d} (\hat y_{nd} - y_{nd})^2}
 
-    The same number as ``torchmetrics.MeanSquaredError(squared=False)``, which however sums half-precision
-    errors in half precision and overflows at 65504.
-
-    ``update(preds, target)`` takes predictive means and observed values, both ``[B, ..., D]``.
+    The same value as ``torchmetrics.MeanSquaredError(squared=False)``, which however sums half-precision errors in half
+    precision and overflows at 65504.
 
     Example:
         >>> import torch
@@ -43,7 +41,7 @@ class RootMeanSquaredError(MeanScore):
         """
         self._accumulate(_error(preds, target).square())
 
-    def _summarise(self, mean: Tensor) -> Tensor:
+    def _summarize(self, mean: Tensor) -> Tensor:
         return mean.sqrt()
 
 
@@ -52,8 +50,6 @@ class MeanAbsoluteError(MeanScore):
 
     .. math::
         \mathrm{MAE} = \frac{1}{N D} \sum_{n, d} |\hat y_{nd} - y_{nd}|
-
-    ``update(preds, target)`` takes predictive means and observed values, both ``[B, ..., D]``.
 
     Example:
         >>> import torch
@@ -83,20 +79,17 @@ class R2Score(Metric):
         R^2 = \frac{1}{D} \sum_{d=1}^{D} \left(
         1 - \frac{\sum_n (y_{nd} - \hat y_{nd})^2}{\sum_n (y_{nd} - \bar y_d)^2} \right)
 
-    1 is perfect, 0 as good as the data's mean. With fewer than two rows it is NaN, without a warning or an
-    error. A constant target scores 1 if it was predicted exactly and 0 otherwise, as in scikit-learn.
+    1 is perfect; 0 is the score of predicting the mean of the data. With fewer than two rows the score is NaN, without
+    a warning. The score of a constant target is 1 if it was predicted exactly and 0 otherwise, as in scikit-learn. All
+    leading dimensions count as rows.
 
-    ``torchmetrics.R2Score`` holds sums of y and of its square, which cancel where a target's mean is large
-    beside its spread, and takes any total sum of squares below 1e-4 for a constant target. Here each target's
-    mean and squared deviations are kept and merged instead (Chan, Golub and LeVeque, 1983, "Algorithms for
-    Computing the Sample Variance"), so neither the target's offset nor its units matter.
-
-    ``update(preds, target)`` takes predictive means and observed values, both ``[B, ..., D]``; all leading
-    dimensions count as rows.
+    ``torchmetrics.R2Score`` stores the sums of y and of its square, which cancel if the mean of a target is large
+    compared with its standard deviation, and treats a target as constant if its total sum of squares is below 1e-4.
+    This metric merges means and sums of squared deviations (Chan, Golub and LeVeque, 1983, "Algorithms for Computing
+    the Sample Variance"), so that the result depends neither on the offset nor on the units of a target.
 
     Args:
         num_targets: number of targets D.
-        **kwargs: options of every torchmetrics metric.
 
     Raises:
         ValueError: if ``num_targets`` is not a positive integer.
@@ -122,7 +115,7 @@ class R2Score(Metric):
             raise ValueError(f"num_targets must be a positive integer, got {num_targets!r}")
         self.num_targets = num_targets
         self.add_state("squared_error", default=torch.zeros(num_targets), dist_reduce_fx="sum")
-        # Rows: count, mean and sum of squared deviations of each target.
+        # Per target: count, mean and sum of squared deviations.
         self.add_state("target_moments", default=torch.zeros(3, num_targets), dist_reduce_fx=_merge_all_moments)
 
     def update(self, preds: Tensor, target: Tensor) -> None:
@@ -159,7 +152,7 @@ class R2Score(Metric):
 
 
 def _error(preds: Tensor, target: Tensor) -> Tensor:
-    """Returns the prediction errors in float32 or better, after a check that nothing broadcasts."""
+    """Returns the prediction errors in at least float32; shapes must be equal, nothing is broadcast."""
     if preds.shape != target.shape:
         raise ValueError(f"preds must have the shape of target {list(target.shape)}, got {list(preds.shape)}")
     dtype = torch.promote_types(torch.promote_types(preds.dtype, target.dtype), torch.float32)
@@ -167,7 +160,7 @@ def _error(preds: Tensor, target: Tensor) -> Tensor:
 
 
 def _merge_moments(first: Tensor, second: Tensor) -> Tensor:
-    """Returns the (count, mean, sum of squared deviations) of two sets of rows together, all ``[3, D]``."""
+    """Returns the (count, mean, sum of squared deviations) of the union of two sets of rows, all ``[3, D]``."""
     (first_count, first_mean, first_deviation), (count, mean, deviation) = first.unbind(), second.unbind()
     total = first_count + count
     share = count / total.clamp(min=1)

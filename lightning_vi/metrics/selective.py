@@ -1,4 +1,4 @@
-"""Metrics of how an uncertainty ranks the data: selective prediction and out-of-distribution detection."""
+"""Ranking metrics of an uncertainty: selective prediction and out-of-distribution detection."""
 
 import math
 from typing import Any
@@ -22,18 +22,14 @@ States = list[Tensor] | Tensor
 
 
 class AURC(Metric):
-    r"""Area under the risk-coverage curve, with the risk as the mean loss of the most certain data.
+    r"""Area under the risk-coverage curve (AURC) of selective prediction.
 
     .. math::
         \mathrm{AURC} = \frac{1}{N} \sum_{k=1}^{N} \frac{1}{k} \sum_{i=1}^{k} \ell_{(i)}
 
-    Geifman, Uziel and El-Yaniv (2019), "Bias-Reduced Uncertainty Estimation for Deep Neural Classifiers". In the
-    loss's unit; lower is better. Equal uncertainties count as the average over their orders, see
-    `area_under_risk_coverage`.
-
-    A rank needs all data at once, so two numbers a datum are kept, in float32, until `reset`.
-
-    ``update(uncertainty, loss)`` takes both of shape ``[B]``.
+    where :math:`\ell_{(i)}` is the loss of the datum with the i-th smallest uncertainty. Geifman, Uziel and El-Yaniv
+    (2019), "Bias-Reduced Uncertainty Estimation for Deep Neural Classifiers". In units of the loss; lower is better.
+    Ties are averaged over their orders, see `lightning_vi.functional.area_under_risk_coverage`.
 
     Example:
         >>> import torch
@@ -60,8 +56,8 @@ class AURC(Metric):
         """Adds a batch.
 
         Args:
-            uncertainty: larger is less certain, shape ``[B]``.
-            loss: what each prediction costs, shape ``[B]``.
+            uncertainty: larger values are less certain, shape ``[B]``.
+            loss: loss of each prediction, shape ``[B]``.
 
         Raises:
             ValueError: if a shape is not ``[B]``.
@@ -69,7 +65,7 @@ class AURC(Metric):
         _append(self, uncertainty=uncertainty, loss=loss)
 
     def compute(self) -> Tensor:
-        """Returns the area, a scalar tensor; NaN where nothing was added."""
+        """Returns the area, a scalar tensor; NaN without data."""
         uncertainty, loss = _cat(self, self.uncertainty), _cat(self, self.loss)
         return self._area(uncertainty, loss) if len(loss) else _nan(self)
 
@@ -78,15 +74,13 @@ class AURC(Metric):
 
 
 class ExcessAURC(AURC):
-    r"""Excess area under the risk-coverage curve (E-AURC): `AURC` minus that of the best order.
+    r"""Excess area under the risk-coverage curve (E-AURC): `AURC` minus that of the optimal ranking.
 
     .. math::
         \text{E-AURC} = \mathrm{AURC}(u, \ell) - \mathrm{AURC}(\ell, \ell)
 
-    Geifman, Uziel and El-Yaniv (2019), see `AURC`. It judges the ranking alone, where `AURC` judges the losses as
-    well: 0 for the order of the losses themselves; lower is better.
-
-    ``update(uncertainty, loss)`` takes both of shape ``[B]``.
+    Geifman, Uziel and El-Yaniv (2019), see `AURC`. It measures the ranking only, whereas `AURC` also depends on the
+    level of the losses: 0 if the uncertainty ranks the data as their losses do; lower is better.
 
     Example:
         >>> import torch
@@ -101,17 +95,13 @@ class ExcessAURC(AURC):
 
 
 class OODAUROC(Metric):
-    r"""Area under the ROC curve of a detector of out-of-distribution data.
+    r"""Area under the ROC curve (AUROC) of out-of-distribution detection.
 
     .. math::
         \mathrm{AUROC} = P(s_\mathrm{out} > s_\mathrm{in}) + \tfrac12 P(s_\mathrm{out} = s_\mathrm{in})
 
-    Out-of-distribution is the positive class, and a larger score speaks for it; ties count half. 1 is perfect, 1/2
-    is chance. See `lightning_vi.functional.auroc`.
-
-    A rank needs all data at once, so two numbers a datum are kept, in float32, until `reset`.
-
-    ``update(scores, target)`` takes scores ``[B]`` and labels ``[B]``, 1 or True for out-of-distribution data.
+    Out-of-distribution data are the positive class and should have the larger scores; ties count one half. 1 is
+    perfect, 1/2 is chance. See `lightning_vi.functional.auroc`.
 
     Example:
         >>> import torch
@@ -138,8 +128,8 @@ class OODAUROC(Metric):
         """Adds a batch.
 
         Args:
-            scores: larger is more foreign, shape ``[B]``.
-            target: 1 or True for out-of-distribution data, 0 or False for others, shape ``[B]``.
+            scores: larger values indicate out-of-distribution data, shape ``[B]``.
+            target: 1 or True for out-of-distribution data, 0 or False for in-distribution data, shape ``[B]``.
 
         Raises:
             ValueError: if a shape is not ``[B]``.
@@ -150,7 +140,7 @@ class OODAUROC(Metric):
         _append(self, scores=scores, target=target.bool())
 
     def compute(self) -> Tensor:
-        """Returns the area or rate, a scalar tensor; NaN where one of the two kinds of data is missing."""
+        """Returns the value of the metric, a scalar tensor; NaN if either class has no data."""
         scores, is_out = _cat(self, self.scores), _cat(self, self.target).bool()
         scores_in, scores_out = scores[~is_out], scores[is_out]
         return self._value(scores_in, scores_out) if len(scores_in) and len(scores_out) else _nan(self)
@@ -160,20 +150,17 @@ class OODAUROC(Metric):
 
 
 class OODFalsePositiveRate(OODAUROC):
-    r"""Share of in-distribution data that is flagged where 95% of the out-of-distribution data is (FPR95).
+    r"""False positive rate of out-of-distribution detection at a given true positive rate (FPR95 by default).
 
     .. math::
         \mathrm{FPR} = P(s_\mathrm{in} \ge t), \qquad
         t = \max \{ t : P(s_\mathrm{out} \ge t) \ge \text{true\_positive\_rate} \}
 
-    Out-of-distribution is the positive class, and a larger score speaks for it; 0 is perfect. See
-    `lightning_vi.functional.false_positive_rate`, also for the other convention.
-
-    ``update(scores, target)`` takes scores ``[B]`` and labels ``[B]``, 1 or True for out-of-distribution data.
+    Out-of-distribution data are the positive class and should have the larger scores; 0 is perfect. See
+    `lightning_vi.functional.false_positive_rate`, which also explains the opposite convention.
 
     Args:
-        true_positive_rate: the share of out-of-distribution data to flag, above 0 and at most 1.
-        **kwargs: options of every torchmetrics metric.
+        true_positive_rate: fraction of the out-of-distribution data to detect, above 0 and at most 1.
 
     Raises:
         ValueError: if ``true_positive_rate`` is outside (0, 1].
@@ -198,7 +185,10 @@ class OODFalsePositiveRate(OODAUROC):
 
 
 def _append(metric: Metric, **batch: Tensor) -> None:
-    """Adds a batch to list states of the same names, all in one dtype: ranks without data send an empty one."""
+    """Appends a batch to the list states of the same names, cast to the dtype of the metric.
+
+    One dtype for all, because a rank without data sends an empty tensor of that dtype.
+    """
     shapes = {name: list(tensor.shape) for name, tensor in batch.items()}
     if any(tensor.ndim != 1 for tensor in batch.values()) or len({len(tensor) for tensor in batch.values()}) > 1:
         raise ValueError(f"{' and '.join(batch)} must have the same shape [B], got {shapes}")

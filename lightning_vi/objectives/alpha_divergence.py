@@ -1,4 +1,4 @@
-"""The black-box alpha-divergence energy."""
+"""Black-box alpha-divergence energy."""
 
 import math
 
@@ -11,26 +11,25 @@ from lightning_vi.objectives.elbo import ObjectiveTerms, check_weights
 def alpha_divergence_energy(
     log_prob: Tensor, log_ratio: Tensor, kl: Tensor, num_data: int, alpha: float, kl_weight: float = 1.0
 ) -> ObjectiveTerms:
-    r"""Energy of black-box alpha-divergence minimisation per datum, estimated on a batch.
+    r"""Black-box alpha-divergence energy per example, estimated on a batch.
 
     .. math:: \mathcal{L}_\alpha = -\frac{1}{\alpha B} \sum_{n=1}^B \ln \frac1S \sum_{s=1}^S \Big[ p(y_n \mid w_s)
         \Big( \frac{p(w_s)}{q(w_s)} \Big)^{\beta / N} \Big]^\alpha
 
-    It is the energy of Hernandez-Lobato et al., "Black-box alpha-divergence minimization", ICML 2016, divided by N:
-    with :math:`\ln f = (\ln q - \ln p) / N`, their normalising constants stand in the densities. For
-    :math:`\alpha \to 0` it is the negative evidence lower bound, for :math:`\alpha = 1` the energy of power expectation
-    propagation that averages likelihoods.
+    This is the energy of Hernandez-Lobato et al., "Black-box alpha-divergence minimization", ICML 2016, divided by N,
+    with :math:`\ln f = (\ln q - \ln p) / N` including the normalizing constants. The limit :math:`\alpha \to 0` is the
+    negative evidence lower bound; :math:`\alpha = 1` corresponds to expectation propagation.
 
     Args:
-        log_prob: Log-likelihoods of S samples and B data in nats, shape [S, B].
+        log_prob: Log-likelihoods of S samples and B examples in nats, shape [S, B].
         log_ratio: :math:`\ln q(w_s) - \ln p(w_s)` of each sample, summed over all stochastic weights, shape [S].
-        kl: KL divergence, for the report alone, a scalar tensor.
-        num_data: N, the number of training data.
-        alpha: :math:`\alpha`, not negative; 0 is the limit.
-        kl_weight: :math:`\beta`.
+        kl: KL divergence, a scalar tensor; only reported.
+        num_data: Number of training examples N.
+        alpha: :math:`\alpha`, nonnegative; 0 is the limit.
+        kl_weight: Weight :math:`\beta` of the KL divergence.
 
     Returns:
-        The energy and the parts of the evidence lower bound.
+        The energy, and the two terms of the evidence lower bound.
 
     Raises:
         ValueError: If `num_data` is not positive, or `kl_weight` or `alpha` is negative.
@@ -43,7 +42,7 @@ def alpha_divergence_energy(
     """
     check_weights(num_data, kl_weight)
     if not (alpha >= 0 and math.isfinite(alpha)):
-        raise ValueError(f"alpha must not be negative, and finite, got {alpha}")
+        raise ValueError(f"alpha must not be negative and must be finite, got {alpha}")
     tilted = log_prob - (kl_weight / num_data) * log_ratio.unsqueeze(-1)
     mean = tilted.mean(0)
     energy = -mean

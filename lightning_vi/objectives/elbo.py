@@ -1,4 +1,4 @@
-"""The evidence lower bound."""
+"""Evidence lower bound."""
 
 from typing import NamedTuple
 
@@ -6,12 +6,12 @@ from torch import Tensor
 
 
 class ObjectiveTerms(NamedTuple):
-    """A loss and its parts, scalar tensors.
+    """A training objective and its terms, scalar tensors.
 
     Attributes:
-        loss: What is minimised, in nats per datum.
-        nll: Expected negative log-likelihood, in nats per datum.
-        kl: KL divergence from posterior to prior summed over all stochastic weights, in nats.
+        loss: Objective to minimize, in nats per example.
+        nll: Expected negative log-likelihood, in nats per example.
+        kl: KL divergence from posterior to prior, summed over all stochastic weights, in nats.
     """
 
     loss: Tensor
@@ -20,21 +20,21 @@ class ObjectiveTerms(NamedTuple):
 
 
 def negative_elbo(log_prob: Tensor, kl: Tensor, num_data: int, kl_weight: float = 1.0) -> ObjectiveTerms:
-    r"""Negative evidence lower bound per datum, estimated on a batch.
+    r"""Negative evidence lower bound (ELBO) per example, estimated on a batch.
 
     .. math:: \mathcal{L} = -\frac{1}{B} \sum_{n=1}^B \frac{1}{S} \sum_{s=1}^S \ln p(y_n \mid f_s(x_n))
         + \frac{\beta}{N} \mathrm{KL}[q(w) \| p(w)]
 
-    With :math:`\beta = 1` its expectation is the negative ELBO over N, whatever the batch size.
+    With :math:`\beta = 1` the expectation is the negative ELBO divided by N, for any batch size.
 
     Args:
-        log_prob: Log-likelihoods of S samples and B data in nats, shape [S, B].
+        log_prob: Log-likelihoods of S samples and B examples in nats, shape [S, B].
         kl: KL divergence summed over all stochastic weights, a scalar tensor.
-        num_data: N, the number of training data.
-        kl_weight: :math:`\beta`.
+        num_data: Number of training examples N.
+        kl_weight: Weight :math:`\beta` of the KL divergence.
 
     Returns:
-        The loss and its parts.
+        The loss and its terms.
 
     Raises:
         ValueError: If `num_data` is not positive or `kl_weight` is negative.
@@ -50,11 +50,7 @@ def negative_elbo(log_prob: Tensor, kl: Tensor, num_data: int, kl_weight: float 
 
 
 def check_weights(num_data: int, kl_weight: float) -> None:
-    """Refuses what cannot weigh a divergence.
-
-    Args:
-        num_data: N.
-        kl_weight: Beta.
+    """Checks the arguments that scale the KL divergence.
 
     Raises:
         ValueError: If `num_data` is not positive or `kl_weight` is negative.

@@ -1,4 +1,4 @@
-"""The number of training data N, found in a dataloader."""
+"""Number of training examples of a dataloader."""
 
 from typing import Any
 
@@ -6,17 +6,16 @@ from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, Ra
 
 
 def count_training_data(dataloader: Any) -> int | None:
-    """Number of data that one epoch of training draws from, over all ranks.
+    """Counts the training examples N that a dataloader samples from, over all ranks.
 
-    A sampler that runs over part of a dataset counts that part, one that draws with replacement the whole dataset,
-    one that is spread over ranks all of them together. A last batch that is dropped, and a limit on the number of
-    batches, change nothing: they cut the epoch short, not the data set.
+    Samplers over a subset count the subset; samplers with replacement count the whole dataset. Dropping the last batch
+    or limiting the number of batches does not change N.
 
     Args:
-        dataloader: A `torch.utils.data.DataLoader`, or anything else.
+        dataloader: A `torch.utils.data.DataLoader` or any other object.
 
     Returns:
-        N, or None where it cannot be known: iterable datasets, several dataloaders, other objects.
+        N, or None if it is unknown, as for iterable datasets and for objects that are not a single dataloader.
 
     Example:
         >>> import torch
@@ -27,18 +26,15 @@ def count_training_data(dataloader: Any) -> int | None:
     """
     if not isinstance(dataloader, DataLoader) or isinstance(dataloader.dataset, IterableDataset):
         return None
-    sampler: Any = dataloader.sampler if dataloader.batch_sampler is None else dataloader.batch_sampler
-    if dataloader.batch_size is None and not hasattr(sampler, "sampler"):
-        return None
-    source = _source(getattr(sampler, "sampler", dataloader.sampler), dataloader.dataset)
+    batches: Any = dataloader.sampler if dataloader.batch_sampler is None else dataloader.batch_sampler
     try:
-        return len(source)
+        return len(_source(getattr(batches, "sampler", None), dataloader.dataset))
     except (TypeError, NotImplementedError):
         return None
 
 
 def _source(sampler: Any, dataset: Any) -> Any:
-    """What a sampler draws from."""
+    """Collection of the examples that a sampler samples from."""
     if isinstance(sampler, DistributedSampler):
         wrapped = getattr(sampler.dataset, "_sampler", None)
         return sampler.dataset if wrapped is None else _source(wrapped, dataset)

@@ -1,4 +1,4 @@
-"""Optimizers that learn a posterior, for plain PyTorch as well."""
+"""Optimizers that learn a posterior."""
 
 from lightning_vi.optim.ivon import IVONOptimizer
 from lightning_vi.optim.posterior import PosteriorIVON

@@ -1,4 +1,4 @@
-r"""IVON, an optimizer that learns a posterior at the price of Adam.
+r"""IVON, an optimizer that learns a mean-field Gaussian posterior at the cost of Adam.
 
 Shen, Daheim, Cong, Nickl, Marconi, Bazan, Yokota, Gurevych, Cremers, Khan and Moellenhoff, "Variational learning is
 effective for large deep networks", ICML 2024.
@@ -10,12 +10,12 @@ effective for large deep networks", ICML 2024.
 symbol              argument
 =================== ==================================================================
 :math:`m`           `params`
-:math:`\lambda`     `ess`, the number of training data
-:math:`\delta`      `weight_decay`; the precision of the prior is :math:`\lambda \delta`
+:math:`\lambda`     `ess`, effective sample size, usually the number of training examples
+:math:`\delta`      `weight_decay`; the prior precision is :math:`\lambda \delta`
 :math:`h_0`         `hess_init`
 :math:`\beta`       `betas`
 :math:`\xi`         `clip_radius`
-:math:`\mathrm E`   `mc_samples` draws for each batch
+:math:`\mathrm E`   mean over `mc_samples` samples per batch
 =================== ==================================================================
 """
 
@@ -33,25 +33,25 @@ from lightning_vi.optim.update import average_over_ranks, blocks, check_options,
 
 
 class IVONOptimizer(Optimizer):
-    r"""Improved variational online Newton (Shen et al., 2024): the parameters are means of a Gaussian posterior.
+    r"""Improved variational online Newton (Shen et al., 2024). The parameters are the posterior means.
 
-    The loss is a *mean* over data, without weight decay: the prior is the optimizer's. Forward and backward pass run
-    inside `sampled_params`; the gradients of all passes since the last step, be they Monte Carlo samples or
-    micro-batches, are averaged into ``.grad``. Noise is the same for all micro-batches of a step, as long as each is
-    passed `mc_samples` times. In distributed training, gradients must not be averaged over the ranks before the
-    optimizer does that itself: use no DDP, or its ``no_sync()``.
+    The loss must be a *mean* over examples without weight decay, which the optimizer adds. The forward and backward
+    passes run inside `sampled_params`. The gradients of all passes since the last step, over Monte Carlo samples and
+    micro-batches, are averaged into ``.grad``. All micro-batches of a step use the same noise if each is passed
+    `mc_samples` times. In distributed training the optimizer averages the gradients over ranks: do not use DDP, or only
+    within ``no_sync()``.
 
     Args:
-        params: Parameters, or groups of them.
+        params: Parameters or parameter groups.
         lr: Learning rate :math:`\alpha / (h_0 + \delta)`.
-        ess: :math:`\lambda`, effective sample size: the number of training data.
-        hess_init: :math:`h_0`, where the Hessian starts.
-        betas: Decay of the running means of gradient and Hessian.
-        weight_decay: :math:`\delta`.
-        mc_samples: Monte Carlo samples for each (micro-)batch.
-        clip_radius: :math:`\xi`, the largest step of a mean, in units of :math:`\alpha`.
-        debias: Whether the running mean of the gradient is corrected for its start at 0.
-        seed: Where the noise starts; by default the global seed, of which nothing is used up.
+        ess: Effective sample size :math:`\lambda`, usually the number of training examples.
+        hess_init: Initial Hessian :math:`h_0`.
+        betas: Decay rates of the running means of gradient and Hessian.
+        weight_decay: Weight decay :math:`\delta`.
+        mc_samples: Number of Monte Carlo samples per (micro-)batch.
+        clip_radius: Maximum step :math:`\xi` of a mean, in units of :math:`\alpha`.
+        debias: If True, corrects the bias of the running mean of the gradient.
+        seed: Seed of the noise. Default: the global seed, without advancing the global random state.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -92,20 +92,20 @@ class IVONOptimizer(Optimizer):
             "seed": mix_seed(torch.initial_seed() if seed is None else seed), "num_evaluation_draws": 0,
         }  # fmt: skip
         super().__init__(params, defaults)
-        self._forget()
+        self._reset_statistics()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._forget()
+        self._reset_statistics()
 
-    def _forget(self) -> None:
-        """Starts the statistics of a step from nothing."""
+    def _reset_statistics(self) -> None:
+        """Clears the statistics of the present step."""
         self._num_passes = 0
         self._products: dict[Tensor, Tensor] = {}
         self._is_sampling = False
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clears the gradients, and the statistics collected since the last step.
+        """Clears the gradients and the statistics collected since the last step.
 
         Args:
             set_to_none: See `torch.optim.Optimizer.zero_grad`.
@@ -128,13 +128,13 @@ class IVONOptimizer(Optimizer):
 
     @contextmanager
     def sampled_params(self, train: bool = False) -> Iterator[None]:
-        """Runs its body with weights drawn from the posterior; the means come back, also after an exception.
+        """Context manager in which the parameters are sampled from the posterior; restores the means on exit.
 
         Args:
-            train: Whether gradients made inside are collected for the next step. Those of a body that raises are not.
+            train: If True, gradients computed inside are collected for the next step, unless an exception is raised.
 
         Raises:
-            RuntimeError: If contexts are nested, or `train` and no gradient was made inside.
+            RuntimeError: If the context is nested, or `train` is True and no gradient is computed inside.
         """
         if self._is_sampling:
             raise RuntimeError("sampled_params cannot be nested")
@@ -169,7 +169,7 @@ class IVONOptimizer(Optimizer):
 
     @torch.no_grad()
     def _draw(self, rows: Sequence[tuple[dict[str, Any], Tensor]], train: bool) -> list[Tensor]:
-        """Posterior noise for each parameter, of its shape, from generators that belong to this draw."""
+        """Samples posterior noise for each parameter from generators seeded by rank, step and sample index."""
         first = self.param_groups[0]
         if train:
             parts = (rank(), first["step"], self._num_passes % first["mc_samples"])
@@ -195,11 +195,11 @@ class IVONOptimizer(Optimizer):
     def _collect(
         self, rows: Sequence[tuple[Any, Tensor]], before: Sequence[Tensor | None], noise: Sequence[Tensor]
     ) -> None:
-        """Takes the gradients into the running means; what was there before the first pass does not count."""
+        """Averages the gradients over the passes of this step; earlier gradients are discarded."""
         if all(parameter.grad is None for _, parameter in rows):
             for (_, parameter), gradient in zip(rows, before, strict=True):
                 parameter.grad = gradient
-            raise RuntimeError("no gradient was made in sampled_params(train=True): call backward() inside it")
+            raise RuntimeError("no gradient was computed in sampled_params(train=True): call backward() inside it")
         self._num_passes += 1
         share = 1 / self._num_passes
         for (_, parameter), old, change in zip(rows, before, noise, strict=True):
@@ -214,23 +214,23 @@ class IVONOptimizer(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Updates means and Hessians by the statistics collected since the last step.
+        """Updates means and Hessians with the statistics collected since the last step.
 
         Args:
-            closure: Collects them, and returns the loss.
+            closure: Collects the statistics and returns the loss.
 
         Returns:
-            What `closure` returns.
+            The loss returned by `closure`.
 
         Raises:
-            RuntimeError: If there are gradients, but none of sampled weights.
+            RuntimeError: If gradients exist that were not computed in `sampled_params`.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         if not self._num_passes and any(parameter.grad is not None for _, parameter in self._sampled()):
-            raise RuntimeError("step() needs gradients of sampled weights: make them in sampled_params(train=True)")
+            raise RuntimeError("step() needs gradients of sampled weights: compute them in sampled_params(train=True)")
         if self._num_passes:
             average_over_ranks([parameter.grad for _, parameter in self._sampled()] + list(self._products.values()))
         for group in self.param_groups:

@@ -1,4 +1,4 @@
-"""IVON for networks that draw their weights themselves, from means and unconstrained scales."""
+"""IVON for networks with explicit posterior means and unconstrained scales."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -13,27 +13,28 @@ from lightning_vi.optim.update import adam_update, blocks, check_options, ivon_u
 
 
 class PosteriorIVON(Optimizer):
-    r"""IVON (Shen et al., 2024) on posteriors :math:`\mathcal{N}(\mu, \mathrm{softplus}(\rho)^2)`.
+    r"""IVON (Shen et al., 2024) for posteriors :math:`\mathcal{N}(\mu, \mathrm{softplus}(\rho)^2)`.
 
-    With reparameterised draws the gradients hold all that the update needs: that of :math:`\mu` is the gradient
-    averaged over draws, and that of the standard deviation, over :math:`\sigma`, the curvature
-    :math:`\lambda (h + \delta)\, \mathrm{E}[\nu g]`, which may be averaged over micro-batches and ranks like any
-    gradient. The step then sets :math:`\sigma = 1 / \sqrt{\lambda (h + \delta)}`. The loss is a mean over data without
-    a divergence; the prior :math:`\mathcal{N}(0, 1 / \lambda \delta)` is the optimizer's.
+    With reparameterized samples, the gradient of :math:`\mu` is the gradient averaged over samples, and the gradient of
+    the standard deviation divided by :math:`\sigma` is the curvature :math:`\lambda (h + \delta)\, \mathrm{E}[\nu g]`.
+    Both can be averaged over micro-batches and ranks. Each step sets :math:`\sigma = 1 / \sqrt{\lambda (h + \delta)}`.
+    The loss must be a mean over examples without KL divergence; the optimizer adds the prior
+    :math:`\mathcal{N}(0, 1 / \lambda \delta)`.
 
     Args:
-        posteriors: Pairs of means and unconstrained scales, each of one shape. The Hessians start from the scales.
-        others: Parameters without a posterior, which Adam trains at the rate `point_lr`.
+        posteriors: Pairs of means and unconstrained scales of the same shape. The Hessians are initialized from the
+            scales.
+        others: Deterministic parameters, trained by Adam.
         lr: Learning rate :math:`\alpha / (h_0 + \delta)`.
-        ess: :math:`\lambda`, the number of training data.
-        hess_init: :math:`h_0`; here only in the learning rate.
-        betas: Decay of the running means of gradient and Hessian.
-        weight_decay: :math:`\delta`.
-        clip_radius: :math:`\xi`, the largest step of a mean, in units of :math:`\alpha`.
-        point_lr: Adam's learning rate.
+        ess: Effective sample size :math:`\lambda`, usually the number of training examples.
+        hess_init: :math:`h_0`, used only to scale the learning rate.
+        betas: Decay rates of the running means of gradient and Hessian.
+        weight_decay: Weight decay :math:`\delta`.
+        clip_radius: Maximum step :math:`\xi` of a mean, in units of :math:`\alpha`.
+        point_lr: Learning rate of Adam.
 
     Raises:
-        ValueError: If an argument is out of range, or a pair has two shapes.
+        ValueError: If an argument is out of range, or the shapes of a pair differ.
 
     Example:
         >>> import torch
@@ -63,7 +64,9 @@ class PosteriorIVON(Optimizer):
         pairs = list(posteriors)
         for mu, rho in pairs:
             if mu.shape != rho.shape:
-                raise ValueError(f"posteriors must be pairs of one shape, got {tuple(mu.shape)} and {tuple(rho.shape)}")
+                raise ValueError(
+                    f"posteriors must be pairs of the same shape, got {tuple(mu.shape)} and {tuple(rho.shape)}"
+                )
         options = {
             "ess": ess, "hess_init": hess_init, "betas": tuple(betas), "weight_decay": weight_decay,
             "clip_radius": clip_radius, "debias": True, "step": 0,
@@ -76,13 +79,13 @@ class PosteriorIVON(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Updates means, Hessians, scales and the other parameters by their gradients.
+        """Updates means, Hessians, scales and deterministic parameters.
 
         Args:
-            closure: Makes the gradients, and returns the loss.
+            closure: Computes the gradients and returns the loss.
 
         Returns:
-            What `closure` returns.
+            The loss returned by `closure`.
         """
         loss = None
         if closure is not None:
@@ -97,13 +100,13 @@ class PosteriorIVON(Optimizer):
         return loss
 
     def means(self) -> list[Tensor]:
-        """The parameters whose gradients are gradients of the loss and no curvature: all but the scales."""
+        """Posterior means and deterministic parameters, that is, all parameters but the scales."""
         first, *rest = self.param_groups
         return [*first["params"][::2], *(parameter for group in rest for parameter in group["params"])]
 
     def _update_posteriors(self, group: dict[str, Any]) -> None:
         ess, decay = group["ess"], group["weight_decay"]
-        still, moved = list[tuple[Tensor, ...]](), list[tuple[Tensor, ...]]()
+        means_only, pairs = list[tuple[Tensor, ...]](), list[tuple[Tensor, ...]]()
         for mu, rho in zip(group["params"][::2], group["params"][1::2], strict=True):
             if mu.grad is None:
                 continue
@@ -113,12 +116,12 @@ class PosteriorIVON(Optimizer):
                 state["hessian"] = _precisions(rho).div_(ess).sub_(decay).clamp_min_(0.0)
             row = (mu, state["hessian"], state["momentum"], mu.grad)
             if rho.grad is None:
-                still.append(row)
+                means_only.append(row)
             else:
-                moved.append((*row, rho, rho.grad))
-        for mean, hessian, momentum, gradient in _blocks(still):
+                pairs.append((*row, rho, rho.grad))
+        for mean, hessian, momentum, gradient in _blocks(means_only):
             ivon_update(mean, hessian, momentum, gradient, None, group)
-        for mean, hessian, momentum, gradient, scale, slope in _blocks(moved):
+        for mean, hessian, momentum, gradient, scale, slope in _blocks(pairs):
             stds = _stds(hessian, ess, decay)
             products = list(torch._foreach_mul(slope, stds))
             torch._foreach_div_(products, _softplus_slopes(stds))
@@ -156,7 +159,7 @@ def _stds(hessians: list[Tensor], ess: float, weight_decay: float) -> list[Tenso
 
 
 def _softplus_slopes(stds: list[Tensor]) -> list[Tensor]:
-    """The derivative of the softplus where its value is `stds`, 1 - exp(-std)."""
+    """Derivative of the softplus at the value std, 1 - exp(-std)."""
     slopes = list(torch._foreach_neg(stds))
     torch._foreach_expm1_(slopes)
     torch._foreach_neg_(slopes)

@@ -1,4 +1,4 @@
-"""The update rules, as functions of lists of tensors that they change in place."""
+"""Update rules on lists of tensors, in place."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 CPU_BLOCK = 2**15
-"""Elements of a block that stays in a CPU's caches from the first operation of an update to the last."""
+"""Number of elements of a block, small enough to stay in the CPU caches during an update."""
 
 
 def ivon_update(
@@ -29,13 +29,13 @@ def ivon_update(
             \alpha = \mathrm{lr} \, (h_0 + \delta)
 
     Args:
-        means: m, any shapes; changed in place.
-        hessians: h, the same shapes; changed in place.
-        momenta: g, the same shapes; changed in place.
-        gradients: :math:`\hat g`, the same shapes.
-        products: :math:`\mathrm{E}[\nu g]` of noise and gradient, the same shapes; None leaves h as it is.
-        options: ``lr``, ``ess``, ``hess_init``, ``betas``, ``weight_decay``, ``clip_radius``, ``debias`` and ``step``,
-            which is t of this update.
+        means: Posterior means m, any shapes; modified in place.
+        hessians: Hessians h, the same shapes; modified in place.
+        momenta: Running means g of the gradients, the same shapes; modified in place.
+        gradients: Gradients :math:`\hat g`, the same shapes.
+        products: Mean products :math:`\mathrm{E}[\nu g]` of noise and gradient, the same shapes; None keeps h.
+        options: ``lr``, ``ess``, ``hess_init``, ``betas``, ``weight_decay``, ``clip_radius``, ``debias`` and the step
+            number t as ``step``.
     """
     first, second = options["betas"]
     decay, radius = options["weight_decay"], options["clip_radius"]
@@ -71,12 +71,12 @@ def adam_update(
     r"""One step of Adam (Kingma and Ba, 2015) with :math:`\beta = (0.9, 0.999)` and :math:`\epsilon = 10^{-8}`.
 
     Args:
-        parameters: Any shapes; changed in place.
-        gradients: The same shapes.
-        momenta: Running mean of the gradients; changed in place.
-        squares: Running mean of their squares; changed in place.
+        parameters: Parameters, any shapes; modified in place.
+        gradients: Gradients, the same shapes.
+        momenta: Running means of the gradients; modified in place.
+        squares: Running means of the squared gradients; modified in place.
         lr: Learning rate.
-        step: t of this update, from 1.
+        step: Step number t, starting from 1.
     """
     torch._foreach_lerp_(momenta, gradients, 0.1)
     torch._foreach_mul_(squares, 0.999)
@@ -88,15 +88,15 @@ def adam_update(
 
 
 def blocks(*columns: Sequence[Tensor]) -> Iterator[tuple[list[Tensor], ...]]:
-    """Parts of several lists of tensors that are best updated one after the other.
+    """Splits lists of tensors into blocks that are efficient to update one after the other.
 
-    On a CPU they are short pieces of one tensor, which stay in its caches; elsewhere there is one part, all tensors.
+    On a CPU, each block is a part of one tensor that fits into the caches. On other devices there is a single block.
 
     Args:
-        *columns: Lists of one length; tensors at one place have one shape and device.
+        *columns: Lists of the same length. Tensors at the same position have the same shape and device.
 
     Yields:
-        One list of tensors for each of `columns`, views of the tensors given.
+        One list of tensors for each of `columns`, which are views of the given tensors.
     """
     rest: list[tuple[Tensor, ...]] = []
     for row in zip(*columns, strict=True):
@@ -110,16 +110,16 @@ def blocks(*columns: Sequence[Tensor]) -> Iterator[tuple[list[Tensor], ...]]:
 
 
 def rank() -> int:
-    """This process's index in distributed training, 0 elsewhere."""
+    """Rank of this process in distributed training, otherwise 0."""
     distributed = torch.distributed
     return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
 
 
 def average_over_ranks(statistics: Sequence[Tensor | None]) -> None:
-    """Replaces tensors by their means over the ranks of distributed training.
+    """Averages tensors over the ranks of distributed training in place.
 
     Args:
-        statistics: Changed in place; the same on all ranks in number and shape. None is left out.
+        statistics: Tensors of the same number and shapes on all ranks; None is skipped.
     """
     distributed = torch.distributed
     if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
@@ -137,26 +137,18 @@ def check_options(
     weight_decay: float,
     clip_radius: float,
 ) -> None:
-    """Refuses options that are out of range.
-
-    Args:
-        lr: Not negative.
-        ess: Positive.
-        hess_init: Positive.
-        betas: Two numbers from 0 to below 1.
-        weight_decay: Not negative.
-        clip_radius: Positive, or infinite.
+    """Checks the options of IVON.
 
     Raises:
-        ValueError: If one is not.
+        ValueError: If an option is out of range.
     """
     for name, value in (("ess", ess), ("hess_init", hess_init)):
         if not (value > 0 and math.isfinite(value)):
             raise ValueError(f"{name} must be positive and finite, got {value!r}")
     for name, value in (("lr", lr), ("weight_decay", weight_decay)):
         if not (value >= 0 and math.isfinite(value)):
-            raise ValueError(f"{name} must be finite and not negative, got {value!r}")
+            raise ValueError(f"{name} must be nonnegative and finite, got {value!r}")
     if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-        raise ValueError(f"betas must be two numbers from 0 to below 1, got {betas!r}")
+        raise ValueError(f"betas must be two numbers in [0, 1), got {betas!r}")
     if not clip_radius > 0:
         raise ValueError(f"clip_radius must be positive, got {clip_radius!r}")

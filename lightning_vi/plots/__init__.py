@@ -1,9 +1,11 @@
-"""Functions that return a matplotlib `Figure`: data, training, predictions, their calibration and their ranking.
+"""Plots of data, training curves, predictions, calibration and uncertainty rankings.
 
-Every function takes tensors (on any device, with or without gradient) or numpy arrays, leaves them as they
-are, changes no global state of matplotlib, and returns a figure that pyplot does not know: there is nothing
-to close. Notebooks display it as the last value of a cell; `figure.savefig("name.png")` writes it, and
-`figure.axes` are there to adjust.
+Every function takes tensors (on any device, with or without gradient) or NumPy arrays, does not modify them, and
+returns a matplotlib `Figure`. In all shapes, N is the number of data and C the number of classes.
+
+Figures are not registered with pyplot, so they need not be closed, and no global state of matplotlib is changed.
+Notebooks display a figure as the last value of a cell; `figure.savefig("name.png")` saves it, and `figure.axes` gives
+access to its axes.
 """
 
 from lightning_vi.plots.calibration import plot_calibration

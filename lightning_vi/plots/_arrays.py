@@ -1,4 +1,4 @@
-"""From what a caller holds (tensors on any device, arrays) to checked float64 numpy arrays."""
+"""Conversion of tensors and arrays to validated float64 NumPy arrays; errors name the argument."""
 
 from typing import Any, TypeAlias
 
@@ -11,7 +11,7 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 
 
 def as_floats(value: Array, name: str) -> Floats:
-    """Returns a float64 copy of `value` (any shape); `ValueError` where it is empty or not finite."""
+    """Returns a float64 copy of `value` (any shape); `ValueError` if it is empty or not finite."""
     if isinstance(value, torch.Tensor):
         value = value.detach().to(device="cpu", dtype=torch.float64).numpy()
     floats = np.array(value, dtype=np.float64)
@@ -24,7 +24,7 @@ def as_floats(value: Array, name: str) -> Floats:
 
 
 def as_vector(value: Array, name: str, *, length: int | None = None, like: str = "") -> Floats:
-    """Returns `value`, [N] or [N, 1], as [N]; `length` is the N asked for, that of argument `like`."""
+    """Returns `value`, [N] or [N, 1], as [N]; `length` is the required N, the length of argument `like`."""
     floats = as_floats(value, name)
     if floats.ndim == 2 and floats.shape[1] == 1:
         floats = floats[:, 0]
@@ -38,7 +38,7 @@ def as_vector(value: Array, name: str, *, length: int | None = None, like: str =
 
 
 def as_std(value: Array, name: str, *, length: int, like: str) -> Floats:
-    """Returns standard deviations as [N]; `ValueError` where one is negative."""
+    """Returns standard deviations as [N]; `ValueError` if one is negative."""
     std = as_vector(value, name, length=length, like=like)
     if (std < 0).any():
         raise ValueError(f"{name} holds standard deviations and must not be negative, got {std.min():g}")
@@ -54,7 +54,7 @@ def as_points(value: Array, name: str) -> Floats:
 
 
 def as_probs(value: Array, name: str) -> Floats:
-    """Returns class probabilities as [N, C], C >= 2; [N] and [N, 1] are read as those of class 1 of two."""
+    """Returns class probabilities as [N, C], C >= 2; [N] and [N, 1] are the probabilities of class 1 of two."""
     probs = as_floats(value, name)
     if probs.ndim == 1:
         probs = probs[:, None]

@@ -1,4 +1,4 @@
-"""Reads the `metrics.csv` that Lightning's `CSVLogger` writes."""
+"""Reader of the `metrics.csv` that Lightning's `CSVLogger` writes."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,24 +13,24 @@ FILE_NAME = "metrics.csv"
 
 @dataclass(frozen=True)
 class MetricsLog:
-    """The columns of one run's CSV log, each [number of rows] with NaN where a row did not log it."""
+    """Columns of the CSV log of a run, each [number of rows]; NaN if the row has no value of the metric."""
 
     path: Path
     columns: dict[str, Floats]
 
     def has(self, name: str) -> bool:
-        """Whether a value of metric `name` was logged."""
+        """Returns True if metric `name` has a finite value."""
         return name in self.columns and bool(np.isfinite(self.columns[name]).any())
 
     def require(self, name: str) -> None:
-        """Raises `ValueError`, with the names there are, unless metric `name` was logged."""
+        """Raises a `ValueError` that lists the columns unless metric `name` has a finite value."""
         if name not in self.columns:
             raise ValueError(f"no metric {name!r} in {self.path}; the columns are {sorted(self.columns)}")
         if not self.has(name):
             raise ValueError(f"metric {name!r} in {self.path} has no finite value")
 
     def time_axis(self, names: Iterable[str]) -> str:
-        """The column that metrics `names` are drawn against: epochs, or steps where one repeats an epoch."""
+        """Returns the column of the x-axis: epochs, or steps if one of `names` was logged more than once an epoch."""
         if "epoch" in self.columns and ("step" not in self.columns or all(map(self._once_an_epoch, names))):
             return "epoch"
         if "step" in self.columns:
@@ -38,7 +38,7 @@ class MetricsLog:
         raise ValueError(f"{self.path} has neither an 'epoch' nor a 'step' column, only {sorted(self.columns)}")
 
     def series(self, name: str, axis: str) -> tuple[Floats, Floats]:
-        """The times at which metric `name` was logged and its finite values, in the order of time."""
+        """Returns the epochs or steps at which metric `name` was logged and its finite values, in ascending order."""
         logged = np.isfinite(self.columns[name]) & np.isfinite(self.columns[axis])
         time, values = self.columns[axis][logged], self.columns[name][logged]
         order = np.argsort(time, kind="stable")
@@ -50,7 +50,7 @@ class MetricsLog:
 
 
 def find_metrics_csv(save_dir: str | Path) -> Path:
-    """The CSV log in `save_dir`, or in the newest `version_<number>` of it or of its `lightning_logs`."""
+    """Returns the CSV log in `save_dir`, or in the latest `version_<number>` of it or of its `lightning_logs`."""
     root = Path(save_dir)
     if (root / FILE_NAME).is_file():
         return root / FILE_NAME
@@ -69,7 +69,7 @@ def find_metrics_csv(save_dir: str | Path) -> Path:
 
 
 def read_log(save_dir: str | Path) -> MetricsLog:
-    """Reads the log that `find_metrics_csv` finds; what is not a number counts as not logged."""
+    """Reads the log at `find_metrics_csv(save_dir)`; entries that are not numbers become NaN."""
     import pandas as pd
 
     path = find_metrics_csv(save_dir)

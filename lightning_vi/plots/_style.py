@@ -1,4 +1,4 @@
-"""One look for every figure: the palette, the axes, the legends, and a figure that needs no pyplot."""
+"""Shared style of all figures: palette, axes, legends, and a figure that does not need pyplot."""
 
 from io import BytesIO
 from typing import Literal
@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 INK = "#2B2B2B"
 GRID = "#DDDDDD"
 
-# Okabe & Ito's palette: every pair stays apart under the common colour vision deficiencies.
+# Palette of Okabe & Ito: every pair is distinguishable under the common color vision deficiencies.
 BLUE = "#0072B2"
 SKY = "#56B4E9"
 GREEN = "#009E73"
@@ -34,17 +34,17 @@ TITLE_SIZE, LABEL_SIZE, TICK_SIZE = 11, 10, 9
 
 
 def class_colors(num_classes: int) -> list[str]:
-    """Returns one colour per class; beyond the palette, evenly spaced ones of a colour map."""
+    """Returns one color per class: those of the palette, or evenly spaced colors of a colormap if it is too short."""
     if num_classes <= len(CLASS_COLORS):
         return list(CLASS_COLORS[:num_classes])
     return [to_hex(color) for color in colormaps["turbo"](np.linspace(0.05, 0.95, num_classes))]
 
 
 class InlineFigure(Figure):
-    """A figure that notebooks display although pyplot does not know it.
+    """A figure that notebooks display although it is not registered with pyplot.
 
-    Notebooks draw a plain `Figure` only once pyplot has been imported; a figure made by pyplot is
-    drawn, but stays in pyplot's registry until it is closed. `_repr_png_` gives the one without the other.
+    Notebooks display a plain `Figure` only after pyplot has been imported; a figure made by pyplot stays in its
+    registry until it is closed. `_repr_png_` avoids both.
     """
 
     def _repr_png_(self) -> bytes:
@@ -54,7 +54,7 @@ class InlineFigure(Figure):
 
 
 def new_figure(width: float, height: float, title: str | None = None) -> Figure:
-    """Returns an empty white figure of `width` x `height` inches whose layout keeps labels apart."""
+    """Returns an empty white figure of `width` x `height` inches with constrained layout."""
     figure = InlineFigure(figsize=(width, height), layout="constrained", facecolor="white")
     if title is not None:
         figure.suptitle(title, fontsize=13, fontweight="bold", color=INK)
@@ -62,7 +62,7 @@ def new_figure(width: float, height: float, title: str | None = None) -> Figure:
 
 
 def style_axes(ax: Axes, *, title: str | None = None, xlabel: str = "", ylabel: str = "") -> None:
-    """Gives `ax` its labels, a light grid behind the data, and the shared colours and sizes."""
+    """Sets the labels of `ax`, a light grid behind the data, and the shared colors and sizes."""
     ax.set_facecolor("white")
     if title is not None:
         ax.set_title(title, loc="left", fontsize=TITLE_SIZE, fontweight="bold", color=INK)
@@ -82,7 +82,7 @@ def legend_inside(ax: Axes, loc: Literal["best", "upper left"] = "best") -> None
 
 
 def legend_below(figure: Figure, ax: Axes, columns: int | None = None) -> None:
-    """Draws the legend of `ax` in one row, or in `columns`, under the figure, where it hides no data."""
+    """Draws the legend of `ax` below the figure, in one row or in `columns` columns."""
     handles, labels = ax.get_legend_handles_labels()
     figure.legend(
         handles,
@@ -98,7 +98,7 @@ def legend_below(figure: Figure, ax: Axes, columns: int | None = None) -> None:
 
 
 def note(ax: Axes, text: str, x: float, y: float, *, color: str = INK) -> None:
-    """Writes `text` at the fraction (`x`, `y`) of `ax`, aligned away from the nearest edges."""
+    """Writes `text` at axes coordinates (`x`, `y`), aligned away from the nearest edges."""
     ax.text(
         x,
         y,
@@ -122,7 +122,7 @@ def scatter(
     label: str,
     hollow: bool = False,
 ) -> None:
-    """Draws data points: filled and translucent, or `hollow` to stand out from filled ones."""
+    """Draws data points: filled and translucent, or `hollow` to be distinguishable from filled ones."""
     ax.plot(
         x,
         y,
@@ -137,11 +137,11 @@ def scatter(
     )
 
 
-def headroom(ax: Axes, share: float) -> float:
-    """Leaves the upper `share` of histogram `ax` free for a legend; returns the fraction below it."""
-    ax.set_ylim(top=ax.dataLim.ymax / (1 - share))
+def add_headroom(ax: Axes, fraction: float) -> float:
+    """Leaves the upper `fraction` of histogram `ax` free for a legend; returns the fraction below it."""
+    ax.set_ylim(top=ax.dataLim.ymax / (1 - fraction))
     ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-    return 1 - share
+    return 1 - fraction
 
 
 def band(
@@ -154,7 +154,7 @@ def band(
     alpha: float,
     label: str,
 ) -> None:
-    """Fills between `mean` minus and plus two standard deviations."""
+    """Fills the area between `mean` minus and plus two standard deviations."""
     ax.fill_between(
         x,
         mean - BAND_STDS * std,

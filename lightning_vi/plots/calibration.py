@@ -1,4 +1,4 @@
-"""How well predictive standard deviations fit the residuals of a regression."""
+"""Calibration plot of Gaussian predictions in regression."""
 
 import warnings
 from types import ModuleType
@@ -18,8 +18,8 @@ from lightning_vi.plots._style import (
     SKY,
     TOTAL,
     VERMILION,
+    add_headroom,
     band,
-    headroom,
     legend_inside,
     new_figure,
     note,
@@ -38,37 +38,34 @@ def plot_calibration(
     ylabel: str = "y",
     max_intervals: int = 200,
 ) -> Figure:
-    r"""Shows whether Gaussian predictions know how wrong they are.
+    r"""Plots the calibration and the sharpness of Gaussian predictions.
 
-    The panels are those of the Uncertainty Toolbox (Chung et al., 2021, arXiv:2109.10254), whose metrics
-    give the numbers:
+    The panels follow the Uncertainty Toolbox (Chung et al., 2021, arXiv:2109.10254), which also computes the metrics:
 
     - with `x`: targets, predictive mean and the mean :math:`\pm` 2 standard deviations over `x`;
-    - ordered prediction intervals: mean :math:`\pm` 2 standard deviations of each target, targets ascending,
-      with the share of all targets inside (95.4% for exact Gaussians);
-    - average calibration: share of targets inside the central intervals, against the share that was
-      predicted, and the area between that curve and the diagonal. Under it the model is overconfident;
-    - sharpness: histogram of the standard deviations, their root mean square, and for comparison the
-      root mean squared error, which equals it on average for a calibrated model.
+    - ordered prediction intervals: mean :math:`\pm` 2 standard deviations of each target, in ascending order of the
+      targets, and the fraction of all targets inside (95.4% for exact Gaussians);
+    - average calibration: observed against predicted fraction of targets inside the central intervals, and the area
+      between this curve and the diagonal. Below the diagonal the model is overconfident;
+    - sharpness: histogram of the standard deviations, their root mean square, and the root mean squared error, which
+      on average equals the former for a calibrated model.
 
     Args:
         pred: predictive means, [N] or [N, 1].
-        pred_uct: predictive standard deviations, all positive, [N] or [N, 1], in the unit of the targets.
+        pred_uct: predictive standard deviations, positive, in units of the targets, [N] or [N, 1].
         target: observed targets, [N] or [N, 1].
         x: inputs, in any order, [N] or [N, 1].
-        title: heading of the figure.
+        title: title of the figure.
         xlabel: label of the inputs, with their unit.
         ylabel: label of the targets, with their unit.
-        max_intervals: number of intervals drawn at most; of more targets an even selection is shown.
-            The numbers are always those of all targets.
+        max_intervals: maximal number of intervals to draw, evenly selected. The metrics always use all targets.
 
     Returns:
-        A figure of three panels, or four with `x`, unknown to pyplot; notebooks display it, `savefig`
-        writes it.
+        A figure with three panels, or four with `x`.
 
     Raises:
-        ValueError: if an array has another shape or is not finite, a standard deviation is not positive,
-            or `max_intervals` is less than 1.
+        ValueError: if the shape of an array is wrong, a value is not finite, a standard deviation is not positive, or
+            `max_intervals` is less than 1.
 
     Example:
         >>> import torch
@@ -118,7 +115,7 @@ def _draw_over_x(ax: Axes, x: Floats, mean: Floats, std: Floats, target: Floats)
     band(ax, x, mean, std, color=TOTAL, alpha=0.3, label="Interval")
     ax.plot(x, mean, color=MEAN, linewidth=1.8, label="Predictive mean")
     ax.plot(x, target, linestyle="none", marker="o", markersize=3.5, color=VERMILION, alpha=0.7, label="Target")
-    # Looking for the best place takes seconds, and a warning, when there are many points.
+    # With many points, the search for the best location takes seconds and emits a warning.
     legend_inside(ax, loc="best" if len(x) <= 10_000 else "upper left")
 
 
@@ -165,7 +162,7 @@ def _draw_sharpness(ax: Axes, mean: Floats, std: Floats, target: Floats) -> None
     spread = std.max() - std.min()
     limits = (std.min(), std.max()) if spread > 1e-6 * std.max() else (0.9 * std.max(), 1.1 * std.max())
     ax.hist(std, bins=20, range=limits, color=SKY, alpha=0.6, edgecolor="white", linewidth=0.6)
-    top = headroom(ax, 0.25)
+    top = add_headroom(ax, 0.25)
     label = f"Sharpness (RMS std) = {root_mean_square:.3g}"
     ax.axvline(root_mean_square, ymax=top, color=BLUE, linewidth=2, label=label)
     ax.axvline(error, ymax=top, color=INK, linewidth=1.4, linestyle=DASHED, label=f"RMSE = {error:.3g}")
@@ -173,7 +170,7 @@ def _draw_sharpness(ax: Axes, mean: Floats, std: Floats, target: Floats) -> None
 
 
 def _import_toolbox() -> ModuleType:
-    # Compiling the toolbox warns of invalid escape sequences, which fails where warnings are errors.
+    # Compiling the toolbox emits warnings about invalid escape sequences, which may be turned into errors.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from uncertainty_toolbox import metrics_calibration

@@ -1,4 +1,4 @@
-"""A classifier of points in the plane: its probabilities and its uncertainty."""
+"""Class probabilities and uncertainty of a classifier with two inputs."""
 # ruff: noqa: N803
 
 from typing import NamedTuple
@@ -11,19 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lightning_vi.plots._arrays import Array, Floats, as_labels, as_points, as_probs, as_vector
-from lightning_vi.plots._style import (
-    INK,
-    LABEL_SIZE,
-    TICK_SIZE,
-    class_colors,
-    legend_below,
-    new_figure,
-    style_axes,
-)
+from lightning_vi.plots._style import INK, LABEL_SIZE, TICK_SIZE, class_colors, legend_below, new_figure, style_axes
 
 NUM_LEVELS = 10
-STRENGTH = 0.75
-DARKEST = "#555555"
+TINT = 0.75
+DARK_GRAY = "#555555"
 
 
 class Grid(NamedTuple):
@@ -46,31 +38,30 @@ def plot_classification_2d(
     ylabel: str = "$x_2$",
     uncertainty_label: str = "epistemic uncertainty [nats]",
 ) -> Figure:
-    """Shows the class probabilities with the decision boundary, and a map of the uncertainty, over the plane.
+    """Plots the class probabilities, the decision boundary and the uncertainty over a two-dimensional input space.
 
-    Two classes are shaded by the probability of class 1. Of more classes the most probable one gives the
-    colour, paler the less it is ahead of the second. The line is the decision boundary, the points are the data.
+    Two classes are colored by the probability of class 1. More than two classes are colored by the most probable class,
+    with an intensity given by its margin over the second one. Lines are the decision boundary, points are the data.
 
     Args:
         X: data points, [N, 2].
         Y: class labels 0 to C - 1, [N] or [N, 1].
-        X_grid: a regular grid, row by row or column by column, [G1 * G2, 2].
+        X_grid: a regular grid in row-major or column-major order, [G1 * G2, 2].
         probs_grid: class probabilities on the grid, [G1 * G2, C]; or those of class 1 of two, [G1 * G2].
-        uncertainty_grid: uncertainty on the grid, such as `epistemic_uct` of `predict_step`, [G1 * G2].
-            None leaves its panel out.
-        grid_shape: (G1, G2), such that `X_grid.reshape(G1, G2, 2)` is the grid. None finds it.
-        title: heading of the figure.
+        uncertainty_grid: uncertainty on the grid, such as `epistemic_uct` of `predict_step`, [G1 * G2]. None: no
+            uncertainty panel.
+        grid_shape: (G1, G2), such that `X_grid.reshape(G1, G2, 2)` is the grid. None: inferred from `X_grid`.
+        title: title of the figure.
         xlabel: label of the first coordinate, with its unit.
         ylabel: label of the second coordinate, with its unit.
-        uncertainty_label: what `uncertainty_grid` is, with its unit.
+        uncertainty_label: label of `uncertainty_grid`, with its unit.
 
     Returns:
-        A figure of one or two panels and their colour bars, unknown to pyplot; notebooks display it,
-        `savefig` writes it.
+        A figure with one or two panels and their color bars.
 
     Raises:
-        ValueError: if an array has another shape or is not finite, `probs_grid` are not probabilities, `Y`
-            holds no class labels, or `X_grid` is no regular grid.
+        ValueError: if the shape of an array is wrong, a value is not finite, `probs_grid` are not probabilities, `Y`
+            are not class labels, or `X_grid` is not a regular grid.
 
     Example:
         >>> import torch
@@ -119,7 +110,7 @@ def plot_classification_2d(
 
 
 def _as_grid(nodes: Floats, grid_shape: tuple[int, int] | None) -> Grid:
-    """Nodes [G1 * G2, 2] as a grid; one coordinate changes along its rows, the other down its columns."""
+    """Returns nodes [G1 * G2, 2] as a grid, in which one coordinate varies along rows, the other along columns."""
     count = len(nodes)
     if grid_shape is None:
         slow = 0 if nodes[0, 0] == nodes[min(1, count - 1), 0] else 1
@@ -133,50 +124,50 @@ def _as_grid(nodes: Floats, grid_shape: tuple[int, int] | None) -> Grid:
     x, y = np.moveaxis(nodes.reshape(*grid_shape, 2), -1, 0)
     across = (x, y) if np.allclose(x, x[:1]) else (y, x)
     if not (np.allclose(across[0], across[0][:1]) and np.allclose(across[1], across[1][:, :1])):
-        raise ValueError(f"X_grid reshaped to {tuple(grid_shape)} is no regular grid; pass the right grid_shape")
+        raise ValueError(f"X_grid reshaped to {tuple(grid_shape)} is not a regular grid; pass the correct grid_shape")
     return Grid(x, y)
 
 
 def _draw_two_classes(ax: Axes, grid: Grid, prob: Floats, colors: list[str]) -> None:
-    scale = LinearSegmentedColormap.from_list("two_classes", [_pale(colors[0]), "white", _pale(colors[1])])
+    colormap = LinearSegmentedColormap.from_list("two_classes", [_tint(colors[0]), "white", _tint(colors[1])])
     levels = np.linspace(0, 1, NUM_LEVELS + 1)
-    filled = ax.contourf(grid.x, grid.y, np.clip(prob, 0, 1), levels=levels, cmap=scale)
+    filled = ax.contourf(grid.x, grid.y, np.clip(prob, 0, 1), levels=levels, cmap=colormap)
     _color_bar(ax, filled, "probability of class 1")
 
 
 def _draw_classes(ax: Axes, grid: Grid, probs: Floats, colors: list[str]) -> None:
     for label, color in enumerate(colors):
-        lead = _lead(probs, label)
-        if lead.max() > 0:
-            scale = LinearSegmentedColormap.from_list("one_class", ["white", _pale(color)])
+        margin = _margin(probs, label)
+        if margin.max() > 0:
+            colormap = LinearSegmentedColormap.from_list("class", ["white", _tint(color)])
             levels = np.linspace(0, 1, NUM_LEVELS + 1)
-            ax.contourf(grid.x, grid.y, np.minimum(lead, 1), levels=levels, cmap=scale)
+            ax.contourf(grid.x, grid.y, np.minimum(margin, 1), levels=levels, cmap=colormap)
 
 
 def _draw_uncertainty(ax: Axes, grid: Grid, uncertainty: Floats, label: str) -> None:
     lowest, highest = min(0.0, float(uncertainty.min())), float(uncertainty.max())
     levels = MaxNLocator(NUM_LEVELS).tick_values(lowest, highest if highest > lowest else lowest + 1)
-    scale = LinearSegmentedColormap.from_list("uncertainty", ["white", DARKEST])
-    _color_bar(ax, ax.contourf(grid.x, grid.y, uncertainty, levels=levels, cmap=scale), label)
+    colormap = LinearSegmentedColormap.from_list("uncertainty", ["white", DARK_GRAY])
+    _color_bar(ax, ax.contourf(grid.x, grid.y, uncertainty, levels=levels, cmap=colormap), label)
 
 
 def _draw_boundary(ax: Axes, grid: Grid, probs: Floats) -> None:
     num_classes = probs.shape[-1]
     for label in range(1 if num_classes == 2 else num_classes):
-        lead = _lead(probs, label)
-        if lead.min() < 0 < lead.max():
-            ax.contour(grid.x, grid.y, lead, levels=[0.0], colors=[INK], linewidths=1.4)
+        margin = _margin(probs, label)
+        if margin.min() < 0 < margin.max():
+            ax.contour(grid.x, grid.y, margin, levels=[0.0], colors=[INK], linewidths=1.4)
 
 
-def _lead(probs: Floats, label: int) -> Floats:
-    """The probability of class `label` less that of its strongest rival: positive where the class wins."""
-    rivals: Floats = np.delete(probs, label, axis=-1).max(axis=-1)
-    return probs[..., label] - rivals
+def _margin(probs: Floats, label: int) -> Floats:
+    """Returns the probability of class `label` minus the largest probability of the other classes."""
+    others: Floats = np.delete(probs, label, axis=-1).max(axis=-1)
+    return probs[..., label] - others
 
 
-def _pale(color: str) -> str:
-    """`color` mixed with white, so that points of that colour stand out; translucent bands would show seams."""
-    red, green, blue = (1 - STRENGTH * (1 - channel) for channel in to_rgb(color))
+def _tint(color: str) -> str:
+    """Returns `color` mixed with white, so that points of that color stand out; translucent fills would show seams."""
+    red, green, blue = (1 - TINT * (1 - channel) for channel in to_rgb(color))
     return to_hex((red, green, blue))
 
 

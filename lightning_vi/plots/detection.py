@@ -1,4 +1,4 @@
-"""Whether foreign data have larger scores."""
+"""Histograms of the scores of out-of-distribution detection."""
 
 import numpy as np
 import torch
@@ -18,25 +18,25 @@ def plot_ood_scores(
     title: str | None = None,
     xlabel: str = "score",
 ) -> Figure:
-    r"""Shows how the scores of in-distribution and out-of-distribution data are distributed.
+    """Plots the distributions of the scores of in-distribution and out-of-distribution data.
 
-    Both histograms have the same bins, and the heights are shares of the data of each kind, so that their numbers
-    need not agree. Noted are the area under the ROC curve, the probability that an out-of-distribution datum has
-    the larger score, and the false positive rate at 95% true positives (FPR95), the share of in-distribution data
-    that is flagged where 95% of the out-of-distribution data is.
+    Both histograms have the same bins and are normalized by the number of data. The title shows the area under the ROC
+    curve (AUROC), the probability that an out-of-distribution datum has the larger score, and the false positive rate
+    at 95% true positive rate (FPR95), the fraction of in-distribution data above the threshold that detects 95% of the
+    out-of-distribution data.
 
     Args:
         scores_in: scores of in-distribution data, [N] or [N, 1].
-        scores_out: scores of out-of-distribution data, [M] or [M, 1], larger than the others if all is well.
+        scores_out: scores of out-of-distribution data, [M] or [M, 1]; should be the larger ones.
         n_bins: number of bins of equal width over the range of all scores.
-        title: heading of the figure.
-        xlabel: the score's name, with its unit.
+        title: title of the figure.
+        xlabel: name of the score, with its unit.
 
     Returns:
-        A figure of one panel, unknown to pyplot; notebooks display it, `savefig` writes it.
+        A figure with one panel.
 
     Raises:
-        ValueError: if an array has another shape or is not finite, or `n_bins` is less than 1.
+        ValueError: if the shape of an array is wrong, a value is not finite, or `n_bins` is less than 1.
 
     Example:
         >>> import torch
@@ -63,11 +63,10 @@ def plot_ood_scores(
 
 
 def _draw_histogram(ax: Axes, scores: Floats, edges: Floats, *, color: str, label: str) -> None:
-    share = np.full(len(scores), 1 / len(scores))
     ax.hist(
         scores,
         bins=edges.tolist(),
-        weights=share,
+        weights=np.full(len(scores), 1 / len(scores)),
         color=color,
         alpha=0.5,
         edgecolor="white",

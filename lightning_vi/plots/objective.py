@@ -1,4 +1,4 @@
-"""The variational objective and its two terms over a training run, from its CSV log."""
+"""Plot of the variational objective and its terms over training, from a CSV log."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ BURN_IN_ENDS = "burn-in ends"
 
 
 class Panel(NamedTuple):
-    """A title, the unit of the y axis, and the metrics to draw: (name, label, colour)."""
+    """Title, unit of the y-axis, and metrics to draw as (name, label, color)."""
 
     title: str
     unit: str
@@ -41,30 +41,30 @@ def plot_objective(
     smoothing_window: int | None = None,
     title: str | None = None,
 ) -> Figure:
-    r"""Shows the evidence lower bound, the negative log-likelihood and the KL divergence over the epochs.
+    r"""Plots the evidence lower bound, the negative log-likelihood and the KL divergence over the epochs.
 
-    Faint lines are the logged values, strong ones their centred moving average, which does not reach
-    across the end of the burn-in, where the objective changes. A line marks where the
-    burn-in on posterior means ends, and another where the KL term reaches its full weight if it was
-    annealed. `val_nll` joins `train_nll` where it was logged. What was not logged is left out, as are the
-    KL and the burn-in of a baseline; without `train_elbo` the first panel shows `train_loss`.
+    Faint lines are the logged values, bold lines their centered moving average. The average is taken separately during
+    and after the burn-in, since the objective changes in between. Vertical lines mark the end of the burn-in and, with
+    KL annealing, the epoch from which the KL has full weight. Validation values are drawn if they were logged. Panels
+    without logged values are omitted, such as the KL of a baseline; without `train_elbo` the first panel shows
+    `train_loss`.
 
     Args:
-        save_dir: folder that was given to Lightning's `CSVLogger`; or that of one run. The log is its
-            `metrics.csv`, or that of the highest-numbered `version_*` in it or in its `lightning_logs`.
-        extra_metrics: further panels, by the metric's name without its prefix: `["rmse"]` adds one with
-            `train_rmse` and `val_rmse`.
-        smoothing_window: number of logged values to average over; 1 draws the logged values alone. None
-            takes a twentieth of the run but at least 5, and does not smooth fewer than 20 values.
-        title: heading of the figure.
+        save_dir: save directory of Lightning's `CSVLogger`, or directory of one run. The log is its `metrics.csv`, or
+            that of the highest-numbered `version_*` in it or in its `lightning_logs`.
+        extra_metrics: additional panels, by the metric's name without prefix: `["rmse"]` adds one with `train_rmse` and
+            `val_rmse`.
+        smoothing_window: number of logged values to average over; 1 draws the logged values only. None: a twentieth of
+            the run but at least 5; fewer than 20 values are not smoothed.
+        title: title of the figure.
 
     Returns:
-        A figure with a panel per term, unknown to pyplot; notebooks display it, `savefig` writes it.
+        A figure with one panel per term.
 
     Raises:
         FileNotFoundError: if there is no log.
-        ValueError: if the log has no term of the objective or no `extra_metrics`, or `smoothing_window`
-            is not positive.
+        ValueError: if the log has no term of the objective or lacks one of `extra_metrics`, or `smoothing_window` is
+            not positive.
 
     Example:
         >>> import tempfile
@@ -106,10 +106,12 @@ def plot_objective(
 
 
 def _panels(log: MetricsLog, extra_metrics: Sequence[str]) -> list[Panel]:
-    """The panels for which the log has at least one curve."""
+    """Returns the panels that have at least one curve in the log."""
 
     def curves(metric: str) -> tuple[tuple[str, str, str], ...]:
-        return tuple((f"{run}_{metric}", label, color) for run, label, color in CURVES if log.has(f"{run}_{metric}"))
+        return tuple(
+            (f"{prefix}_{metric}", label, color) for prefix, label, color in CURVES if log.has(f"{prefix}_{metric}")
+        )
 
     terms = [
         Panel("Evidence lower bound", "nats per datum", curves("elbo")),
@@ -129,7 +131,7 @@ def _panels(log: MetricsLog, extra_metrics: Sequence[str]) -> list[Panel]:
 
 
 def _stage_ends(log: MetricsLog, axis: str) -> list[tuple[float, str]]:
-    """When the burn-in and then the annealing of the KL ended, as far as the run has come."""
+    """Returns the ends of the burn-in and of the KL annealing, with their labels, if the run has reached them."""
     ends: list[tuple[float, str]] = []
     if log.has("train_burnin"):
         time, burning = log.series("train_burnin", axis)
@@ -163,10 +165,10 @@ def _default_window(count: int) -> int:
 
 
 def moving_average(values: Floats, window: int) -> Floats:
-    """Centred moving average, [N] to [N], over an odd number of at most `window` and at most N / 2 values.
+    """Returns the centered moving average, [N], over an odd number of at most `window` and at most N / 2 values.
 
-    The first and last values, which have no full window, are those of the least-squares line through the
-    outermost window: an average over fewer values would be noisy there, one off centre would lag.
+    The first and last values, which have no full window, lie on the least-squares line through the outermost window: an
+    average over fewer values would be noisier there, and an average that is not centered would lag.
     """
     count = len(values)
     width = min(window, count // 2)
@@ -204,7 +206,7 @@ def _mark_stages(ax: Axes, stages: list[tuple[float, str]]) -> None:
 
 
 def _is_free_at_top(ax: Axes, time: float) -> bool:
-    """Whether the curves right of `time` leave more room above than below them."""
+    """Returns True if the curves right of `time` leave more space above than below them."""
     (start, end), (bottom, top) = ax.get_xlim(), ax.get_ylim()
     nearby = [
         value

@@ -1,4 +1,4 @@
-"""A one-dimensional predictive distribution over its data."""
+"""Plot of a predictive distribution over a one-dimensional input."""
 # ruff: noqa: N803
 
 import numpy as np
@@ -41,36 +41,35 @@ def plot_predictions_regression(
     xlabel: str = "x",
     ylabel: str = "y",
 ) -> Figure:
-    r"""Shows the predictive mean with its epistemic and total bands, and both parts of the uncertainty.
+    r"""Plots the predictive mean with bands of epistemic and total uncertainty, and the standard deviations.
 
-    The left panel holds the training data, the true function and the predictive mean; with `show_bands`
-    also the mean :math:`\pm` 2 epistemic standard deviations (inner band) and :math:`\pm` 2 total ones
-    (outer band). The right panel, present when `epistemic` or `aleatoric` is given, draws the standard
-    deviations themselves, in the unit of the targets.
+    The left panel shows the training data, the true function and the predictive mean; with `show_bands` also the mean
+    :math:`\pm` 2 epistemic (inner band) and :math:`\pm` 2 total standard deviations (outer band). The right panel shows
+    the standard deviations in units of the targets, if `epistemic` or `aleatoric` is given.
 
     Args:
         X_train: training inputs, [N] or [N, 1].
         Y_train: training targets, [N] or [N, 1].
         X_gtext: inputs of the predictions, in any order, [G] or [G, 1].
-        Y_gtext: the noise-free function at `X_gtext`, [G] or [G, 1]; None where nobody knows it.
+        Y_gtext: the noise-free function at `X_gtext`, [G] or [G, 1]; None if it is unknown.
         pred: predictive mean at `X_gtext`, [G] or [G, 1].
-        pred_uct: total predictive standard deviation, [G] or [G, 1]. When None and both parts are given,
-            it is :math:`\sqrt{\text{epistemic}^2 + \text{aleatoric}^2}`.
+        pred_uct: total predictive standard deviation, [G] or [G, 1]. None:
+            :math:`\sqrt{\text{epistemic}^2 + \text{aleatoric}^2}` if both are given.
         epistemic: epistemic standard deviation, [G] or [G, 1].
         aleatoric: aleatoric standard deviation, [G] or [G, 1].
-        lower: lower ends of prediction intervals, such as conformal ones, [G] or [G, 1]; drawn as a line.
-        upper: their upper ends, [G] or [G, 1].
-        title: heading of the figure.
-        show_bands: draw the bands in the left panel.
+        lower: lower endpoints of prediction intervals, such as conformal ones, [G] or [G, 1]; drawn as a line.
+        upper: upper endpoints, [G] or [G, 1].
+        title: title of the figure.
+        show_bands: if True, draws the bands in the left panel.
         xlabel: label of the inputs, with their unit.
         ylabel: label of the targets, with their unit.
 
     Returns:
-        A figure of one or two panels, unknown to pyplot; notebooks display it, `savefig` writes it.
+        A figure with one or two panels.
 
     Raises:
-        ValueError: if an array has another shape or is not finite, a standard deviation is negative, or `lower` and
-            `upper` are not given together.
+        ValueError: if the shape of an array is wrong, a value is not finite, a standard deviation is negative, or
+            `lower` and `upper` are not given together.
 
     Example:
         >>> import torch
@@ -118,9 +117,9 @@ def plot_predictions_regression(
         band(ax, x[order], mean, epistemic_std, color=EPISTEMIC, alpha=0.4, label="Epistemic uncertainty")
     if show_bands and total is not None:
         band(ax, x[order], mean, total, color=TOTAL, alpha=0.3, label="Total uncertainty")
-    for name, ends, label in (("lower", lower, "Prediction interval"), ("upper", upper, None)):
-        if ends is not None:
-            values = as_vector(ends, name, length=len(x), like="X_gtext")[order]
+    for name, endpoints, label in (("lower", lower, "Prediction interval"), ("upper", upper, None)):
+        if endpoints is not None:
+            values = as_vector(endpoints, name, length=len(x), like="X_gtext")[order]
             ax.plot(x[order], values, color=VERMILION, linewidth=1.4, label=label)
     style_axes(ax, title="Prediction" if with_parts else None, xlabel=xlabel, ylabel=ylabel)
     legend_below(figure, ax)

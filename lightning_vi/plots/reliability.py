@@ -1,4 +1,4 @@
-"""How far a classifier's confidence can be taken at its word."""
+"""Reliability diagram of a classifier."""
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from lightning_vi.plots._style import (
     LABEL_SIZE,
     SKY,
     VERMILION,
-    headroom,
+    add_headroom,
     legend_below,
     legend_inside,
     new_figure,
@@ -30,27 +30,26 @@ def plot_reliability_diagram(
     *,
     title: str | None = None,
 ) -> Figure:
-    r"""Shows the accuracy of a classifier at each level of its confidence, and how often it is so sure.
+    r"""Plots the accuracy of a classifier over its confidence, and a histogram of the confidence.
 
-    Predictions are put into `n_bins` bins of equal width by their confidence, the largest class
-    probability. Bars are the accuracy in each bin, the shaded gap leads from there to the mean confidence,
-    and the histogram below counts the predictions. Noted is the expected calibration error of
-    Guo et al. (2017, arXiv:1706.04599),
+    Predictions are grouped into `n_bins` bins of equal width by their confidence, the largest class probability. Bars
+    show the accuracy in each bin, hatched bars the gap to the mean confidence. The title shows the expected calibration
+    error of Guo et al. (2017, arXiv:1706.04599),
 
     .. math:: \text{ECE} = \sum_b \frac{n_b}{N} \lvert \text{accuracy}_b - \text{confidence}_b \rvert.
 
     Args:
         probs: class probabilities, [N, C]; or those of class 1 of two, [N] or [N, 1].
         target: class labels 0 to C - 1, [N] or [N, 1].
-        n_bins: number of bins on [0, 1]. Each holds its upper edge.
-        title: heading of the figure.
+        n_bins: number of bins on [0, 1]; a bin includes its upper edge.
+        title: title of the figure.
 
     Returns:
-        A figure of two panels, unknown to pyplot; notebooks display it, `savefig` writes it.
+        A figure with two panels.
 
     Raises:
-        ValueError: if an array has another shape or is not finite, `probs` are not probabilities, `target`
-            holds no class labels, or `n_bins` is less than 1.
+        ValueError: if the shape of an array is wrong, a value is not finite, `probs` are not probabilities, `target`
+            are not class labels, or `n_bins` is less than 1.
 
     Example:
         >>> import torch
@@ -119,7 +118,7 @@ def _draw_counts(ax: Axes, bins: Floats) -> None:
         linewidth=0.6,
     )
     accuracy, mean_confidence = correct.sum() / count.sum(), confidence.sum() / count.sum()
-    top = headroom(ax, 0.45)
+    top = add_headroom(ax, 0.45)
     ax.axvline(accuracy, ymax=top, color=BLUE, linewidth=2, label=f"Accuracy = {accuracy:.3f}")
     ax.axvline(
         mean_confidence,

@@ -1,4 +1,4 @@
-"""The data of a one-dimensional regression problem."""
+"""Plot of the data of a one-dimensional regression problem."""
 # ruff: noqa: N803
 
 import numpy as np
@@ -20,24 +20,24 @@ def plot_toy_regression_data(
     xlabel: str = "x",
     ylabel: str = "y",
 ) -> Figure:
-    """Shows the training points of a one-dimensional problem, with the true function and test points.
+    """Plots the training points of a one-dimensional problem, with the true function and test points.
 
     Args:
         X_train: training inputs, [N] or [N, 1].
         Y_train: training targets, [N] or [N, 1].
         X_gtext: inputs of the noise-free function, dense and in any order, [G] or [G, 1].
-        Y_gtext: the noise-free function there, [G] or [G, 1].
+        Y_gtext: the noise-free function at `X_gtext`, [G] or [G, 1].
         X_test: test inputs, [M] or [M, 1].
         Y_test: test targets, [M] or [M, 1].
-        title: heading of the figure.
+        title: title of the figure.
         xlabel: label of the inputs, with their unit.
         ylabel: label of the targets, with their unit.
 
     Returns:
-        A figure of one panel, unknown to pyplot; notebooks display it, `savefig` writes it.
+        A figure with one panel.
 
     Raises:
-        ValueError: if an array has another shape, is not finite, or lacks its partner.
+        ValueError: if the shape of an array is wrong, a value is not finite, or only one array of a pair is given.
 
     Example:
         >>> import torch

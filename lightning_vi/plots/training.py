@@ -1,12 +1,10 @@
-"""Curves of a training run, from its CSV log."""
+"""Plot of logged metrics over training, from a CSV log."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lightning_vi.plots._arrays import Floats
 from lightning_vi.plots._logs import read_log
 from lightning_vi.plots._style import BLUE, new_figure, style_axes
 
@@ -20,25 +18,24 @@ def plot_training_metrics(
     title: str | None = None,
     ylabels: Sequence[str] | None = None,
 ) -> Figure:
-    r"""Shows each of `metrics` over the epochs, one panel per metric.
+    r"""Plots each of `metrics` over the epochs, one panel per metric.
 
-    Rows in which a metric is missing, because others were logged there, are skipped. Metrics that were
-    logged more than once in an epoch are drawn against the step, and so are then all the others.
+    If a metric was logged more than once in an epoch, all metrics are drawn over the steps.
 
     Args:
-        save_dir: folder that was given to Lightning's `CSVLogger`; or that of one run. The log is its
-            `metrics.csv`, or that of the highest-numbered `version_*` in it or in its `lightning_logs`.
+        save_dir: save directory of Lightning's `CSVLogger`, or directory of one run. The log is its `metrics.csv`, or
+            that of the highest-numbered `version_*` in it or in its `lightning_logs`.
         metrics: names of columns of the log, such as `["train_loss", "val_nll"]`.
-        title: heading of the figure.
-        ylabels: one label for each of `metrics`, with its unit. Defaults to the names.
+        title: title of the figure.
+        ylabels: one label for each of `metrics`, with its unit. None: no labels.
 
     Returns:
-        A figure with one panel per metric, unknown to pyplot; notebooks display it, `savefig` writes it.
+        A figure with one panel per metric.
 
     Raises:
         FileNotFoundError: if there is no log.
-        ValueError: if `metrics` is empty, a metric is not in the log or has no value, or `ylabels` has
-            another length.
+        ValueError: if `metrics` is empty, a metric is not in the log or has no value, or the length of `ylabels` is not
+            that of `metrics`.
 
     Example:
         >>> import tempfile
@@ -54,7 +51,7 @@ def plot_training_metrics(
     names = [metrics] if isinstance(metrics, str) else list(metrics)
     if not names:
         raise ValueError("metrics must name at least one column of the log, got none")
-    labels = names if ylabels is None else list(ylabels)
+    labels = [""] * len(names) if ylabels is None else list(ylabels)
     if len(labels) != len(names):
         raise ValueError(f"ylabels must have one label for each of the {len(names)} metrics, got {len(labels)}")
     log = read_log(save_dir)
@@ -67,19 +64,8 @@ def plot_training_metrics(
     figure = new_figure(4.2 * columns if columns > 1 else 6.0, 3.2 * rows, title)
     for place, (name, label) in enumerate(zip(names, labels, strict=True), start=1):
         ax = figure.add_subplot(rows, columns, place)
-        draw_curve(ax, *log.series(name, axis), label=name)
-        style_axes(ax, title=name, xlabel=axis, ylabel=label if ylabels is not None else "")
+        time, values = log.series(name, axis)
+        marker = "o" if len(time) <= 12 else ""
+        ax.plot(time, values, color=BLUE, linewidth=1.8, marker=marker, markersize=4, label=name)
+        style_axes(ax, title=name, xlabel=axis, ylabel=label)
     return figure
-
-
-def draw_curve(ax: Axes, time: Floats, values: Floats, *, label: str, color: str = BLUE) -> None:
-    """Draws one metric over time; a few values are marked, since one alone makes no line."""
-    ax.plot(
-        time,
-        values,
-        color=color,
-        linewidth=1.8,
-        marker="o" if len(time) <= 12 else "",
-        markersize=4,
-        label=label,
-    )

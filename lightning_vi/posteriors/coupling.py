@@ -1,17 +1,18 @@
-"""What the posteriors of many tensors can have in common."""
+"""Base class of joint posteriors of many tensors."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 
 
 class NoiseCoupling(nn.Module, ABC):
-    r"""A joint posterior of all stochastic weights, as a map from independent noise to standardised deviations.
+    r"""A joint posterior of all stochastic weights, as a map from independent noise to standardized deviations.
 
     .. math:: w = \mu + \sigma \odot u, \qquad u = g(\epsilon), \qquad \epsilon \sim \mathcal{N}(0, I)
 
-    With u the noise itself, it is the mean-field posterior. For any prior that treats weights independently,
+    With u equal to the noise it is the mean-field posterior. For any prior that treats weights independently,
 
     .. math:: \mathrm{KL}[q \| p] = \mathrm{KL}\Big[\prod_i \mathcal{N}(\mu_i, \sigma_i^2 c_i^2) \Big\| p\Big] + D,
         \qquad c_i = \mathrm{std}[u_i], \quad D = \mathrm{KL}\Big[q(u) \Big\| \prod_i \mathcal{N}(0, c_i^2)\Big]
@@ -29,7 +30,7 @@ class NoiseCoupling(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, noise: Tensor) -> Tensor:
-        """Standardised deviations; those of negated noise are negated.
+        """Standardized deviations; an odd function of the noise.
 
         Args:
             noise: Standard normal, shape [S, num_noise].
@@ -40,12 +41,13 @@ class NoiseCoupling(nn.Module, ABC):
 
     @abstractmethod
     def marginals(self) -> tuple[Tensor, Tensor]:
-        """How far the deviations are from independent standard normal variables.
+        """Marginal standard deviations, and divergence from independent marginals.
 
         Returns:
-            Their standard deviations c, shape [number of weights]; and D in nats, a scalar tensor.
+            The standard deviations c, shape [number of weights]; and D in nats, a scalar tensor.
         """
 
 
-CouplingFactory = Callable[[Sequence[int]], NoiseCoupling]
-"""Makes a coupling from the sizes of the stochastic tensors, in the order of their noise."""
+CouplingFactory = Callable[[Sequence[torch.Size]], NoiseCoupling | None]
+"""Makes a coupling from the shapes of the stochastic tensors, tied ones once; None for independent weights. The weights
+are numbered in this order, the elements of each tensor as `flatten` orders them."""

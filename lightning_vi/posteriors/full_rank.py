@@ -1,4 +1,4 @@
-"""The Gaussian with any covariance."""
+"""Gaussian posterior with a full covariance matrix."""
 
 from collections.abc import Sequence
 
@@ -11,25 +11,25 @@ from lightning_vi.posteriors.coupling import NoiseCoupling
 class FullRankCoupling(NoiseCoupling):
     r"""Covariance :math:`\Sigma = L L^\top` with the Cholesky factor :math:`L = \mathrm{diag}(\sigma) (I + N)`.
 
-    N is strictly lower triangular, and only what lies below the diagonal of `lower` counts. The total correlation is
+    N is strictly lower triangular; only the entries of `lower` below the diagonal are used. The total correlation is
     :math:`\tfrac12 \sum_i \ln(1 + \sum_j N_{ij}^2)`.
 
     Args:
-        sizes: Sizes of the stochastic tensors; P is their sum.
+        shapes: Shapes of the stochastic tensors; P is their number of elements.
         max_mebibytes: The most memory for the P x P matrix; the optimizer and the gradient need several times that.
 
     Raises:
-        ValueError: If the matrix needs more.
+        ValueError: If the matrix needs more memory than that.
 
     Example:
-        >>> coupling = FullRankCoupling([3, 2])
+        >>> coupling = FullRankCoupling([torch.Size([3, 1]), torch.Size([2])])
         >>> coupling(torch.randn(7, coupling.num_noise)).shape
         torch.Size([7, 5])
     """
 
-    def __init__(self, sizes: Sequence[int], max_mebibytes: float = 256.0) -> None:
+    def __init__(self, shapes: Sequence[torch.Size], max_mebibytes: float = 256.0) -> None:
         super().__init__()
-        self.num_noise = sum(sizes)
+        self.num_noise = sum(shape.numel() for shape in shapes)
         needed = self.num_noise**2 * torch.get_default_dtype().itemsize / 2**20
         if needed > max_mebibytes:
             raise ValueError(

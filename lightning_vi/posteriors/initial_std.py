@@ -1,4 +1,4 @@
-"""Where posterior standard deviations start."""
+"""Initial posterior standard deviations."""
 
 import math
 
@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 class ProportionalStd:
-    r"""An initial posterior standard deviation in proportion to each weight, :math:`\sigma_i = \delta |w_i|`.
+    r"""Initial posterior standard deviations proportional to each weight, :math:`\sigma_i = \delta |w_i|`.
 
-    With a prior around the same weights it is the warm start MOPED (Krishnan et al., "Specifying weight priors in
+    With a prior centered at the same weights it is the warm start MOPED (Krishnan et al., "Specifying weight priors in
     Bayesian deep neural networks with empirical Bayes", AAAI 2020).
 
     Args:
@@ -51,7 +51,7 @@ InitialStd = float | ProportionalStd
 
 
 def initial_rho(init_std: InitialStd, parameter: Tensor) -> Tensor:
-    """Unconstrained scales for a parameter's initial posterior.
+    """Unconstrained scales of a parameter's initial posterior.
 
     Args:
         init_std: One standard deviation for all elements, or `ProportionalStd`.

@@ -1,4 +1,4 @@
-"""The Gaussian with a diagonal and a few shared directions."""
+"""Gaussian posterior whose covariance is diagonal plus low-rank."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from lightning_vi.posteriors.coupling import NoiseCoupling
 
 INITIAL_FACTOR = 1e-3
-"""Not zero, where the gradient vanishes."""
+"""Scale of the initial factor. At zero its gradient vanishes."""
 
 
 class LowRankCoupling(NoiseCoupling):
@@ -20,23 +20,23 @@ class LowRankCoupling(NoiseCoupling):
     :math:`\tfrac12 \sum_i \ln(1 + \|v_i\|^2) - \tfrac12 \ln\det(I + V^\top V)`.
 
     Args:
-        sizes: Sizes of the stochastic tensors; P is their sum.
+        shapes: Shapes of the stochastic tensors; P is their number of elements.
         rank: R.
 
     Raises:
         ValueError: If `rank` is not positive.
 
     Example:
-        >>> coupling = LowRankCoupling([3, 2], rank=2)
+        >>> coupling = LowRankCoupling([torch.Size([3, 1]), torch.Size([2])], rank=2)
         >>> coupling(torch.randn(7, coupling.num_noise)).shape
         torch.Size([7, 5])
     """
 
-    def __init__(self, sizes: Sequence[int], rank: int) -> None:
+    def __init__(self, shapes: Sequence[torch.Size], rank: int) -> None:
         super().__init__()
         if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
             raise ValueError(f"rank must be an integer of at least 1, got {rank!r}")
-        self.num_weights = sum(sizes)
+        self.num_weights = sum(shape.numel() for shape in shapes)
         self.num_noise = self.num_weights + rank
         self.factor = nn.Parameter(INITIAL_FACTOR * torch.randn(self.num_weights, rank))
 

@@ -1,4 +1,4 @@
-"""The fully factorised Gaussian."""
+"""Fully factorized Gaussian posterior."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 class GaussianDivergence(Protocol):
-    """What the posterior asks of a prior."""
+    """A prior with a KL divergence from a Gaussian."""
 
     def kl_from_gaussian(self, mean: Tensor, std: Tensor) -> Tensor:
         """Summed KL divergence from a diagonal Gaussian, in nats."""
@@ -21,12 +21,12 @@ class MeanFieldGaussian:
 
     .. math:: q(w) = \prod_i \mathcal{N}(w_i \mid \mu_i, \sigma_i^2), \qquad \sigma_i = \ln(1 + e^{\rho_i})
 
-    It is a view of two tensors and owns nothing.
+    It is a view of two tensors, without parameters of its own.
 
     Args:
         mu: Means, any shape.
         rho: Unconstrained scales, the shape of `mu`.
-        std: The softplus of `rho`, where it is known already.
+        std: The softplus of `rho`, if it has been computed already.
 
     Raises:
         ValueError: If the shapes differ.
@@ -61,11 +61,11 @@ class MeanFieldGaussian:
 
     @property
     def std(self) -> Tensor:
-        """Posterior standard deviations, the shape of `mu`; in float32 or better under mixed precision."""
+        """Posterior standard deviations, the shape of `mu`; at least float32 under mixed precision."""
         return F.softplus(self.rho) if self._std is None else self._std
 
     def rsample(self, noise: Tensor) -> Tensor:
-        """Reparameterised draws, differentiable in `mu` and `rho`.
+        """Reparameterized draws, differentiable in `mu` and `rho`.
 
         Args:
             noise: Standard normal, the shape of `mu` with any leading dimensions.

@@ -12,8 +12,8 @@ from lightning_vi.posteriors.coupling import NoiseCoupling
 class RadialCoupling(NoiseCoupling):
     r"""Uniform directions and half-normal distances, :math:`u = \sqrt D\, |r|\, \epsilon / \|\epsilon\|`.
 
-    Each tensor, of D elements, has a direction and an :math:`r \sim \mathcal{N}(0, 1)` of its own (Farquhar, Osborne
-    and Gal, "Radial Bayesian neural networks", AISTATS 2020). A Gaussian's draws lie near a shell of radius
+    Each tensor, of D elements, has a separate direction and :math:`r \sim \mathcal{N}(0, 1)` (Farquhar, Osborne and
+    Gal, "Radial Bayesian neural networks", AISTATS 2020). A Gaussian's draws lie near a shell of radius
     :math:`\sqrt D`, while these are densest at the mean. With the root of D, which the paper leaves out, each element
     has unit variance, and the entropy is
 
@@ -23,10 +23,10 @@ class RadialCoupling(NoiseCoupling):
     with Euler's constant :math:`\gamma`.
 
     Args:
-        sizes: Sizes D of the stochastic tensors.
+        shapes: Shapes of the stochastic tensors; D is each one's number of elements.
 
     Example:
-        >>> coupling = RadialCoupling([3, 2])
+        >>> coupling = RadialCoupling([torch.Size([3, 1]), torch.Size([2])])
         >>> coupling(torch.randn(7, coupling.num_noise)).shape
         torch.Size([7, 5])
     """
@@ -35,12 +35,12 @@ class RadialCoupling(NoiseCoupling):
     ones: Tensor
     negentropy: Tensor
 
-    def __init__(self, sizes: Sequence[int]) -> None:
+    def __init__(self, shapes: Sequence[torch.Size]) -> None:
         super().__init__()
-        self.sizes = list(sizes)
-        self.num_noise = sum(sizes) + len(sizes)
-        self.register_buffer("ones", torch.ones(sum(sizes)), persistent=False)
-        excess = sum(0.5 * size * math.log(2 * math.pi * math.e) - radial_entropy(size) for size in sizes)
+        self.sizes = [shape.numel() for shape in shapes]
+        self.num_noise = sum(self.sizes) + len(self.sizes)
+        self.register_buffer("ones", torch.ones(sum(self.sizes)), persistent=False)
+        excess = sum(0.5 * size * math.log(2 * math.pi * math.e) - radial_entropy(size) for size in self.sizes)
         self.register_buffer("negentropy", torch.tensor(excess), persistent=False)
 
     def forward(self, noise: Tensor) -> Tensor:  # noqa: D102
@@ -61,7 +61,7 @@ def radial_entropy(size: int) -> float:
         size: The number of dimensions.
 
     Returns:
-        Nats; in one dimension that of a standard normal variable.
+        Nats; in one dimension the entropy of a standard normal variable.
 
     Example:
         >>> round(radial_entropy(1), 4)

@@ -1,4 +1,4 @@
-"""Priors p(w)."""
+"""Priors over weights."""
 
 from lightning_vi.priors.base import Prior
 from lightning_vi.priors.empirical_bayes import EmpiricalBayesPrior

@@ -1,4 +1,4 @@
-"""What every prior answers."""
+"""Base class of priors."""
 
 import math
 from abc import ABC, abstractmethod
@@ -8,30 +8,30 @@ from torch import Tensor, nn
 
 
 class Prior(nn.Module, ABC):
-    """A prior p(w) over the elements of one parameter tensor."""
+    """Base class of priors p(w) over the elements of a parameter tensor."""
 
     @abstractmethod
     def for_parameter(self, name: str, parameter: Tensor, num_inputs: int) -> "Prior":
-        """The prior of one parameter, with everything that depends on its shape settled.
+        """Returns a new prior, resolved for the shape of one parameter.
 
         Args:
-            name: The parameter's name within its module, such as ``"weight"`` or ``"bias"``.
-            parameter: Its value, any shape.
-            num_inputs: How many inputs each output of the module sums over.
+            name: Name of the parameter in its module, such as ``"weight"`` or ``"bias"``.
+            parameter: Value of the parameter, any shape.
+            num_inputs: Number of inputs that each output of the module sums over (fan-in).
 
         Returns:
-            A new prior; this one stays as it is.
+            The prior of the parameter.
         """
 
-    def take_over(self, name: str, value: Tensor) -> bool:
-        """Gives the prior a tensor of a state dictionary in place of a number of its own.
+    def load_hyperparameter(self, name: str, value: Tensor) -> bool:
+        """Replaces a numeric hyperparameter by a buffer with the value from a state dictionary.
 
         Args:
-            name: The number's name.
-            value: The tensor.
+            name: Name of the hyperparameter.
+            value: Its new value.
 
         Returns:
-            Whether there was such a number.
+            True if the prior has a numeric hyperparameter of this name.
         """
         if not isinstance(getattr(self, name, None), float | int):
             return False
@@ -41,27 +41,27 @@ class Prior(nn.Module, ABC):
 
     @property
     def elementwise_key(self) -> Hashable:
-        """Equal for priors that treat each element alike and in the same way; None for priors that do not.
+        """Key shared by equal elementwise priors, None for other priors.
 
-        Tensors whose priors have one key may be joined before their divergence is computed.
+        Parameters whose priors have the same key may be concatenated before the KL divergence is computed.
         """
         return None
 
     @property
-    def needs_moments_alone(self) -> bool:
-        """Whether the expected log density depends on a posterior's means and variances alone."""
+    def depends_on_moments_only(self) -> bool:
+        """True if the expected log density depends only on the means and variances of the posterior."""
         return False
 
     @abstractmethod
     def kl_from_gaussian(self, mean: Tensor, std: Tensor) -> Tensor:
-        """KL divergence from a diagonal Gaussian to this prior, summed over the elements.
+        """KL divergence from a diagonal Gaussian posterior to this prior, summed over the elements.
 
         Args:
-            mean: Posterior means, the parameter's shape.
-            std: Posterior standard deviations, the parameter's shape.
+            mean: Posterior means, shape of the parameter.
+            std: Posterior standard deviations, shape of the parameter.
 
         Returns:
-            Nats, a scalar tensor.
+            KL divergence in nats, a scalar tensor.
         """
 
     @abstractmethod
@@ -69,26 +69,26 @@ class Prior(nn.Module, ABC):
         """Log density of each element.
 
         Args:
-            value: The parameter's shape, with any leading dimensions.
+            value: Shape of the parameter, with any leading dimensions.
 
         Returns:
-            Nats, the shape of `value`.
+            Log density in nats, the shape of `value`.
         """
 
 
 def check_number(name: str, value: float, *, positive: bool = False) -> float:
-    """Refuses a number that cannot describe a prior.
+    """Checks a numeric argument and returns it.
 
     Args:
-        name: The argument's name.
-        value: Its value.
-        positive: Whether it must be positive.
+        name: Name of the argument.
+        value: Value of the argument.
+        positive: If True, the value must be positive.
 
     Returns:
         The value.
 
     Raises:
-        ValueError: If it is not finite, or not positive where it must be.
+        ValueError: If the value is not finite, or not positive although required.
     """
     if not math.isfinite(value) or (positive and value <= 0):
         raise ValueError(f"{name} must be {'positive and ' if positive else ''}finite, got {value}")

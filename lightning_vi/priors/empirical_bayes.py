@@ -1,4 +1,4 @@
-"""The Gaussian prior whose scale follows the posterior."""
+"""Gaussian prior with empirical-Bayes variances."""
 
 import math
 from typing import Literal
@@ -9,22 +9,22 @@ from lightning_vi.priors.base import Prior, check_number
 
 
 class EmpiricalBayesPrior(Prior):
-    r"""Zero-mean Gaussians whose variances are at their best value in each step.
+    r"""Zero-mean Gaussian prior whose variances are optimized in closed form.
 
-    A variance :math:`s^2`, shared by the m weights of a group, has an inverse-gamma hyperprior. The value that
-    minimises divergence and hyperprior together has a closed form (Wu et al., "Deterministic variational inference
-    for robust Bayesian neural networks", ICLR 2019),
+    The variance :math:`s^2` of a group of m weights has an inverse-gamma hyperprior. The variance that minimizes KL
+    divergence minus log hyperprior is (Wu et al., "Deterministic variational inference for robust Bayesian neural
+    networks", ICLR 2019)
 
-    .. math:: s^{2*} = \frac{\sum_i (\sigma_i^2 + \mu_i^2) + 2 \beta}{m + 2 \alpha + 2},
+    .. math:: s^{2*} = \frac{\sum_i (\sigma_i^2 + \mu_i^2) + 2 \beta}{m + 2 \alpha + 2}.
 
-    and the divergence is that to :math:`\mathcal{N}(0, s^{2*})`, plus :math:`-\ln p(s^{2*})` of the hyperprior.
-    Without the hyperprior the posterior of a deep network collapses to the prior.
+    `kl_from_gaussian` returns the KL divergence to :math:`\mathcal{N}(0, s^{2*})` minus the log hyperprior
+    :math:`\ln p(s^{2*})`. Without a hyperprior the posterior of a deep network collapses to the prior.
 
     Args:
         alpha: Shape of the inverse-gamma hyperprior.
-        beta: Its scale, in squared units of the weights.
-        per: ``"tensor"``: one variance for each parameter tensor. ``"unit"``: one for each input of a matrix or a
-            convolution (automatic relevance determination; MacKay, 1994, and Neal, 1996), one for each vector.
+        beta: Scale of the inverse-gamma hyperprior, in squared units of the weights.
+        per: ``"tensor"``: one variance per parameter tensor. ``"unit"``: one variance per input of a matrix or
+            convolution (automatic relevance determination; MacKay, 1994, and Neal, 1996) and one per vector.
 
     Raises:
         ValueError: If `alpha` or `beta` is not positive and finite, or `per` is unknown.
@@ -51,30 +51,30 @@ class EmpiricalBayesPrior(Prior):
         return prior
 
     @property
-    def needs_moments_alone(self) -> bool:  # noqa: D102
+    def depends_on_moments_only(self) -> bool:  # noqa: D102
         return True
 
     def variance(self, mean: Tensor, std: Tensor) -> Tensor:
-        r"""The best variances :math:`s^{2*}` for a posterior.
+        r"""Optimal prior variances :math:`s^{2*}`.
 
         Args:
-            mean: Posterior means, the parameter's shape.
-            std: Posterior standard deviations, the parameter's shape.
+            mean: Posterior means, shape of the parameter.
+            std: Posterior standard deviations, shape of the parameter.
 
         Returns:
-            A scalar tensor, or of shape [number of inputs].
+            Scalar tensor, or shape [inputs] if `per` is ``"unit"``.
         """
         return self._variance(mean * mean + std * std)
 
     def kl_from_gaussian(self, mean: Tensor, std: Tensor) -> Tensor:
-        """The divergence at the best variances, with the hyperprior's penalty on them.
+        """KL divergence minus log hyperprior at the optimal variances.
 
         Args:
-            mean: Posterior means, the parameter's shape.
-            std: Posterior standard deviations, the parameter's shape.
+            mean: Posterior means, shape of the parameter.
+            std: Posterior standard deviations, shape of the parameter.
 
         Returns:
-            Nats, a scalar tensor.
+            Scalar tensor in nats.
         """
         second_moments = mean * mean + std * std
         variance = self._variance(second_moments)
@@ -84,20 +84,20 @@ class EmpiricalBayesPrior(Prior):
         return divergence - self._log_hyperprior(variance).sum()
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log density of each element, under the variances that are best for the values themselves.
+        """Log density of each element, with the optimal variances for the values themselves.
 
         Args:
-            value: The parameter's shape, with any leading dimensions.
+            value: Shape of the parameter, with any leading dimensions.
 
         Returns:
-            Nats, the shape of `value`.
+            Log density in nats, the shape of `value`.
         """
         squares = value * value
         variance = self._variance(squares, keepdim=True)
         return -0.5 * (squares / variance + (2 * math.pi * variance).log())
 
     def _dims(self, values: Tensor) -> tuple[int, ...]:
-        """The dimensions of one group, behind any leading ones."""
+        """Dimensions of `values` over which a variance is shared."""
         first = values.dim() - self.num_dims
         is_shared = self.per == "tensor" or self.num_dims == 1
         return tuple(dim for dim in range(first, values.dim()) if is_shared or dim != first + 1)

@@ -1,4 +1,4 @@
-"""The Gaussian prior."""
+"""Gaussian prior."""
 
 import math
 from collections.abc import Hashable
@@ -12,19 +12,18 @@ from lightning_vi.priors.base import Prior
 
 
 class GaussianPrior(Prior):
-    r"""Independent Gaussians, :math:`p(w) = \prod_i \mathcal{N}(w_i \mid m, s^2)`.
+    r"""Independent Gaussian prior, :math:`p(w) = \prod_i \mathcal{N}(w_i \mid m, s^2)`.
 
     With ``std="fan_in"`` weights have :math:`s = \sqrt{2 / \text{fan-in}}`, which keeps the variance of ReLU
     activations constant over depth (He et al., 2015); biases and other vectors have :math:`s = 1`.
 
-    With ``mean="pretrained"`` the prior stands around the weights :math:`w^*` that a network has when it is converted,
-    as in MOPED (Krishnan, Subedar and Tickoo, "Specifying weight priors in Bayesian deep neural networks with
-    empirical Bayes", AAAI 2020). They and s become part of the state dictionary, from which a network with any other
-    Gaussian prior takes them over.
+    With ``mean="pretrained"`` the prior is centered at the weights of the network at conversion, as in MOPED (Krishnan,
+    Subedar and Tickoo, "Specifying weight priors in Bayesian deep neural networks with empirical Bayes", AAAI 2020).
+    Mean and s become part of the state dictionary; a network with another Gaussian prior loads them from there.
 
     Args:
-        mean: Prior mean: a number, a tensor of the parameter's shape, or ``"pretrained"``.
-        std: Prior standard deviation: a positive number, a tensor of the parameter's shape, or ``"fan_in"``.
+        mean: Prior mean: a number, a tensor of the shape of the parameter, or ``"pretrained"``.
+        std: Prior standard deviation: a positive number, a tensor of the shape of the parameter, or ``"fan_in"``.
 
     Raises:
         ValueError: If `std` is neither positive and finite nor ``"fan_in"``, or `mean` is neither finite nor
@@ -52,10 +51,10 @@ class GaussianPrior(Prior):
             raise ValueError(f"std must be positive and finite, got {std}")
         if not isinstance(mean, str) and not torch.as_tensor(mean).isfinite().all():
             raise ValueError(f"mean must be finite, got {mean}")
-        self._keep("mean", mean)
-        self._keep("std", std)
+        self._register("mean", mean)
+        self._register("std", std)
 
-    def _keep(self, name: str, value: Tensor | float | str) -> None:
+    def _register(self, name: str, value: Tensor | float | str) -> None:
         if isinstance(value, Tensor):
             self.register_buffer(name, value.detach().clone())
         else:
@@ -80,19 +79,19 @@ class GaussianPrior(Prior):
         return None if any(isinstance(number, Tensor | str) for number in numbers) else (GaussianPrior, *numbers)
 
     @property
-    def needs_moments_alone(self) -> bool:  # noqa: D102
+    def depends_on_moments_only(self) -> bool:  # noqa: D102
         return True
 
-    def _settled(self) -> tuple[Tensor | float, Tensor | float]:
+    def _resolved(self) -> tuple[Tensor | float, Tensor | float]:
         if isinstance(self.mean, str) or isinstance(self.std, str):
             raise ValueError(f"{self!r} needs for_parameter(...) before it can be evaluated")
         return self.mean, self.std
 
     def kl_from_gaussian(self, mean: Tensor, std: Tensor) -> Tensor:  # noqa: D102
-        return gaussian_kl(mean, std, *self._settled())
+        return gaussian_kl(mean, std, *self._resolved())
 
     def log_prob(self, value: Tensor) -> Tensor:  # noqa: D102
-        mean, std = self._settled()
+        mean, std = self._resolved()
         log_std = std.log() if isinstance(std, Tensor) else math.log(std)
         return -0.5 * ((value - mean) / std).square() - log_std - 0.5 * math.log(2 * math.pi)
 

@@ -1,4 +1,4 @@
-"""The Laplace prior."""
+"""Laplace prior."""
 
 import math
 from collections.abc import Hashable
@@ -10,10 +10,10 @@ from lightning_vi.priors.base import Prior, check_number
 
 
 class LaplacePrior(Prior):
-    r"""Independent Laplace distributions, :math:`p(w) = \prod_i \frac{1}{2b} e^{-|w_i - m| / b}`.
+    r"""Independent Laplace prior, :math:`p(w) = \prod_i \frac{1}{2b} e^{-|w_i - m| / b}`.
 
-    Its peak at the mean and its heavy tails favour weights that are nearly all small and a few that are large. With
-    :math:`d = \mu - m` the divergence from a Gaussian has a closed form,
+    The peak at the mean and the heavy tails favor sparse weights. With :math:`d = \mu - m` the KL divergence from a
+    Gaussian has a closed form,
 
     .. math:: \mathrm{KL} = \sum_i \ln 2b + \frac{1}{b} \Big(\sigma \sqrt{2 / \pi}\, e^{-d^2 / 2 \sigma^2}
         + d\, \mathrm{erf}\frac{d}{\sqrt 2 \sigma}\Big) - \frac12 \ln 2 \pi e \sigma^2 .
@@ -21,7 +21,7 @@ class LaplacePrior(Prior):
     See Williams, "Bayesian regularization and pruning using a Laplace prior", Neural Computation 1995.
 
     Args:
-        mean: m.
+        mean: Prior mean m.
         std: Prior standard deviation, :math:`\sqrt 2 b`.
 
     Raises:
@@ -40,7 +40,7 @@ class LaplacePrior(Prior):
 
     @property
     def scale(self) -> float:
-        """The distribution's own scale b."""
+        """Scale parameter b."""
         return self.std / math.sqrt(2.0)
 
     def for_parameter(self, name: str, parameter: Tensor, num_inputs: int) -> "LaplacePrior":  # noqa: ARG002, D102

@@ -1,4 +1,4 @@
-"""The mixture of a wide and a narrow Gaussian."""
+"""Scale-mixture prior."""
 
 import math
 from collections.abc import Hashable
@@ -10,21 +10,21 @@ from lightning_vi.priors.base import Prior, check_number
 
 
 class ScaleMixturePrior(Prior):
-    r"""Independent mixtures of two Gaussians, :math:`\pi \mathcal{N}(0, s_1^2) + (1 - \pi) \mathcal{N}(0, s_2^2)`.
+    r"""Mixture prior of two Gaussians, :math:`\pi \mathcal{N}(0, s_1^2) + (1 - \pi) \mathcal{N}(0, s_2^2)`.
 
-    The narrow one pulls most weights to zero, the wide one lets some of them grow (Blundell et al., "Weight
-    uncertainty in neural networks", ICML 2015). The divergence from a Gaussian has no closed form: its entropy is
-    exact, and the expected log density of the prior is an average over pairs of draws :math:`\mu \pm \sigma \epsilon`,
-    without bias and with gradients by reparameterization.
+    The narrow component shrinks most weights to zero, the wide one allows large weights (Blundell et al., "Weight
+    uncertainty in neural networks", ICML 2015). The KL divergence has no closed form. It is estimated without bias: the
+    entropy is exact, and the expected log density of the prior is averaged over antithetic pairs of reparameterized
+    samples :math:`\mu \pm \sigma \epsilon`.
 
     Args:
-        mixing_weight: :math:`\pi`, strictly between 0 and 1.
-        wide_std: :math:`s_1`.
-        narrow_std: :math:`s_2`.
-        num_pairs: Pairs of draws for a divergence.
+        mixing_weight: Weight :math:`\pi` of the wide component, between 0 and 1.
+        wide_std: Standard deviation :math:`s_1` of the wide component.
+        narrow_std: Standard deviation :math:`s_2` of the narrow component.
+        num_pairs: Number of pairs of samples.
 
     Raises:
-        ValueError: If a number is out of range.
+        ValueError: If an argument is out of range.
 
     Example:
         >>> import torch

@@ -1,6 +1,7 @@
-"""S forward passes of a network: with stochastic layers, or with weights drawn outside of it."""
+"""Repeated forward passes of a network: with stochastic layers, with several sets of weights, or with dropout."""
 
-from lightning_vi.sampling.draw_cache import MAX_KEPT_NUMBERS, DrawCache
+from lightning_vi.sampling.batch_norm import KeptRows, estimate_statistics, first_rows, running_statistics
+from lightning_vi.sampling.draw_cache import DrawCache
 from lightning_vi.sampling.dropout import DropoutSampler
 from lightning_vi.sampling.dropout_calls import without_dropout
 from lightning_vi.sampling.dropout_layers import (
@@ -11,9 +12,18 @@ from lightning_vi.sampling.dropout_layers import (
     set_dropout_rate,
 )
 from lightning_vi.sampling.dropout_survey import watch_functional_dropout
-from lightning_vi.sampling.engine import SamplingEngine
-from lightning_vi.sampling.network import NetworkInput, call, evaluating, map_tensors, tensors
-from lightning_vi.sampling.options import VECTORIZATIONS, Vectorization
+from lightning_vi.sampling.engine import VECTORIZATIONS, SamplingEngine, Vectorization
+from lightning_vi.sampling.flat import FlatParameters
+from lightning_vi.sampling.memory import MAX_KEPT_NUMBERS, chunk_ranges, num_fitting
+from lightning_vi.sampling.network import (
+    NetworkInput,
+    batch_size,
+    call,
+    call_with,
+    evaluating,
+    map_tensors,
+    tensors,
+)
 from lightning_vi.sampling.stacked import (
     StackedRunner,
     StackedVectorization,
@@ -28,17 +38,26 @@ __all__ = [
     "DrawCache",
     "DropoutBehind",
     "DropoutSampler",
+    "FlatParameters",
+    "KeptRows",
     "NetworkInput",
     "SamplingEngine",
     "StackedRunner",
     "StackedVectorization",
     "Vectorization",
+    "batch_size",
     "call",
+    "call_with",
+    "chunk_ranges",
     "dropout_layers",
     "dropout_rate",
+    "estimate_statistics",
     "evaluating",
+    "first_rows",
     "hooks_behind",
     "map_tensors",
+    "num_fitting",
+    "running_statistics",
     "set_dropout_rate",
     "stack_networks",
     "stacked_tensors",

@@ -1,4 +1,4 @@
-"""Draws that are kept from one prediction to the next."""
+"""Cache for draws, kept from one prediction to the next."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,16 +7,14 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-MAX_KEPT_NUMBERS = 2**25
-
 Draws = TypeVar("Draws")
 
 
 class DrawCache(Generic[Draws]):
-    """The last draws, as long as what they were made of has the same values.
+    """Keeps the last draws for as long as the tensors that they depend on have the same values.
 
-    Values are compared, because not every update counts up a tensor's version: fused optimizers do not. Copies and
-    pickles leave the draws behind.
+    Values are compared, because not every update increments a tensor's version: fused optimizers do not. Copies and
+    pickles do not contain the draws.
 
     Example:
         >>> cache, mean = DrawCache(), torch.zeros(2)
@@ -36,15 +34,15 @@ class DrawCache(Generic[Draws]):
         return {"_kept": None}
 
     def get(self, key: tuple[int, ...], made_of: Sequence[Tensor], draw: Callable[[], Draws]) -> Draws:
-        """The draws of a key, made anew where the last ones were others.
+        """Returns the draws of a key, and makes them if they are not the kept ones.
 
         Args:
-            key: Which draws, such as seed and number of samples.
+            key: Identifies the draws, such as seed and number of samples.
             made_of: All tensors that they depend on.
             draw: Makes them.
 
         Returns:
-            What `draw` returned.
+            The result of `draw`, of this call or an earlier one.
         """
         if self._kept is None or not self._kept.belongs_to(key, made_of):
             draws = draw()

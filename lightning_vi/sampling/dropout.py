@@ -14,7 +14,7 @@ from lightning_vi.noise import mix_seed, private_random_state
 from lightning_vi.sampling.dropout_calls import DropoutKind, DropoutMode, as_written
 from lightning_vi.sampling.dropout_layers import DropoutBehind
 from lightning_vi.sampling.dropout_survey import DropoutSurvey, Layout, survey
-from lightning_vi.sampling.engine import MAX_ACTIVATIONS_PER_PASS
+from lightning_vi.sampling.memory import MAX_ACTIVATIONS_PER_PASS
 from lightning_vi.sampling.network import (
     NetworkInput,
     batch_size,

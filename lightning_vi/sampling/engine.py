@@ -1,18 +1,17 @@
-"""The one engine: S forward passes of a network with stochastic weights.
+"""Sampling engine: S forward passes of a network with stochastic weights.
 
 *Training* noise is fresh in each pass. *Prediction* noise depends on the seed and the sample's index alone, so that
-the S networks are the same functions on every batch and every rank. What lies in front of the first stochastic module
-is computed once. The samples are run in one of three ways:
+the S sampled networks are the same functions on every batch and every rank. Everything in front of the first
+stochastic module is computed once. The samples are run in one of three ways:
 
-- ``"repeat"``: one pass over S copies of the batch; each layer has noise, or weights, of its own for each copy;
+- ``"repeat"``: one pass over S copies of the batch; each layer has separate noise or weights for each copy;
 - ``"vmap"``: drawn weights are stacked, and `torch.vmap` runs the network over them;
-- ``"loop"``: one pass for each draw.
+- ``"loop"``: one pass for each sample.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +25,7 @@ from lightning_vi.layers import (
     stochastic_parameters,
 )
 from lightning_vi.posteriors import CouplingFactory, NoiseCoupling
+from lightning_vi.sampling import memory
 from lightning_vi.sampling.network import (
     NetworkInput,
     batch_size,
@@ -39,17 +39,11 @@ from lightning_vi.sampling.network import (
     treats_rows_alike,
     unroll,
 )
-from lightning_vi.sampling.options import Vectorization, check_options
 from lightning_vi.sampling.probe import probe
-from lightning_vi.sampling.slots import JointPosterior, Slot, in_place, known_stds
-from lightning_vi.sampling.weights import WeightSampler
+from lightning_vi.sampling.weights import JointPosterior, Slot, WeightSampler, in_place, known_stds
 
-MAX_ACTIVATIONS_PER_PASS = {"cpu": 2**21, "others": 2**26}
-"""Numbers in a module's output; small tensors on a CPU stay in its caches, and its allocator keeps their memory."""
-
-MAX_WEIGHTS_PER_PASS = 2**26
-MAX_ROWS_FOR_KEPT_WEIGHTS = 2**12
-"""With more rows than these, drawing the weights takes little of the time that using them takes."""
+Vectorization = Literal["auto", "repeat", "vmap", "loop"]
+VECTORIZATIONS: tuple[Vectorization, ...] = ("auto", "repeat", "vmap", "loop")
 
 
 class SamplingEngine:
@@ -57,16 +51,16 @@ class SamplingEngine:
 
     Args:
         network: A network with at least one module that has stochastic parameters.
-        vectorization: How samples are run: ``"repeat"``, ``"vmap"``, ``"loop"``, or ``"auto"``. That repeats the batch
-            where every stochastic layer can tell its copies apart and nothing else mixes rows, takes a loop for
-            convolutions on a CPU and for what `torch.vmap` cannot trace, and vmap elsewhere.
+        vectorization: How samples are run: ``"repeat"``, ``"vmap"``, ``"loop"``, or ``"auto"``. ``"auto"`` repeats the
+            batch if every stochastic layer can tell its copies apart and nothing else mixes rows, uses a loop for
+            convolutions on a CPU and for modules that `torch.vmap` cannot trace, and vmap otherwise.
         antithetic: Whether the noise of every second sample is the negative of the one before, which halves the
-            noise to draw. In passes by vmap or loop it holds for drawn weights, not for noise on a layer's outputs.
-        coupling: Makes the joint posterior from the sizes of all tensors; None for independent weights.
+            noise to draw. With vmap or a loop it applies to drawn weights, not to noise on a layer's outputs.
+        coupling: Makes the joint posterior from the shapes of all stochastic tensors; None for independent weights.
 
     Raises:
-        ValueError: If nothing in the network is stochastic, `vectorization` is unknown or cannot serve the network, or
-            `antithetic` is wished for with flipout.
+        ValueError: If nothing in the network is stochastic, `vectorization` is unknown or does not support the
+            network, or `antithetic` is used with flipout.
 
     Example:
         >>> import torch
@@ -96,7 +90,7 @@ class SamplingEngine:
         self._layers = {
             name: module for name, module in network.named_modules() if isinstance(module, VariationalLayer)
         }
-        check_options(vectorization, antithetic, dict(network.named_modules()))
+        self._check_options()
         self._weights = WeightSampler(self._owners, antithetic, coupling)
         self._chain = unroll(network)
         self._rows_stay_apart = len(self._layers) == len(self.modules) and all(map(treats_rows_alike, self._chain))
@@ -109,9 +103,23 @@ class SamplingEngine:
         self._head: VariationalLayer | None = None
         self._width = 1
 
+    def _check_options(self) -> None:
+        if self.vectorization not in VECTORIZATIONS:
+            raise ValueError(f"vectorization must be one of {VECTORIZATIONS}, got {self.vectorization!r}")
+        others = [type(module).__name__ for module in self.modules if not isinstance(module, VariationalLayer)]
+        if self.vectorization == "repeat" and others:
+            raise ValueError(
+                f"vectorization='repeat' needs layers that are linear in their weights, but {others} are stochastic too"
+            )
+        flipped = [name for name, layer in self._layers.items() if layer.estimator == "flipout"]
+        if self.antithetic and flipped:
+            raise ValueError(
+                f"antithetic noise cannot be combined with flipout's random signs, but {flipped} use flipout"
+            )
+
     @property
     def coupling(self) -> NoiseCoupling | None:
-        """The posterior of all weights together, None where they are independent."""
+        """Joint posterior of all weights; None if they are independent."""
         return self._weights.coupling
 
     def parameters(self) -> list[nn.Parameter]:
@@ -135,14 +143,14 @@ class SamplingEngine:
             return call(self.network, x)
 
     def training_pass(self, x: NetworkInput, num_samples: int) -> tuple[Tensor, Tensor]:
-        """Training samples and the KL divergence, at less cost than one after the other.
+        """Training samples and the KL divergence, which share computations.
 
         Args:
             x: Network input, each tensor of shape [B, ...].
             num_samples: S.
 
         Returns:
-            What `training_samples` and `kl` return.
+            The results of `training_samples` and `kl`.
 
         Raises:
             ValueError: See `training_samples`.
@@ -154,18 +162,18 @@ class SamplingEngine:
         return outputs, self._weights.kl(joints)
 
     def weighted_pass(self, x: NetworkInput, num_samples: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Training samples, how much more likely each one's weights are under the posterior, and the KL divergence.
+        """Training samples, the log ratio of posterior to prior at their weights, and the KL divergence.
 
         Args:
             x: Network input, each tensor of shape [B, ...].
             num_samples: S.
 
         Returns:
-            What `training_samples` returns, [S, B, ...]; the log ratio of posterior and prior at each sample's
-            weights in nats, summed over all of them, [S]; and what `kl` returns.
+            The result of `training_samples`, [S, B, ...]; the log ratio in nats, summed over each sample's weights,
+            [S]; and the result of `kl`.
 
         Raises:
-            ValueError: If a module draws its outputs in place of its weights.
+            ValueError: If a module draws its outputs instead of its weights.
         """
         self._settle(x)
         others = [name for name, layer in self._layers.items() if layer.estimator in ACTIVATION_SPACE]
@@ -186,14 +194,14 @@ class SamplingEngine:
             Shape [S, B, ...].
 
         Raises:
-            ValueError: If the first dimension of the network's output is not the batch, or an estimator that draws
-                outputs was named for a layer that is called several times in one pass.
+            ValueError: If the first dimension of the network's output is not the batch, or a layer with an explicit
+                estimator that draws outputs is called several times in one pass.
         """
         self._settle(x)
         return self._draw_and_run(x, num_samples)[0]
 
     def prediction_samples(self, x: NetworkInput, num_samples: int, seed: int) -> Iterator[Tensor]:
-        """Outputs of the networks number 0 to S - 1 that belong to a seed, in chunks that bound the memory.
+        """Outputs of the sampled networks 0 to S - 1 of a seed, in chunks that bound the memory.
 
         Args:
             x: Network input, each tensor of shape [B, ...].
@@ -205,22 +213,21 @@ class SamplingEngine:
         """
         self._settle(x)
         features, tail = self._shared_prefix(x)
-        chunk, parts = self._divide(features, num_samples)
-        drawn_once = batch_size(x) <= MAX_ROWS_FOR_KEPT_WEIGHTS
-        for first in range(0, num_samples, chunk):
-            stop = min(first + chunk, num_samples)
+        max_samples, parts = self._divide(features)
+        drawn_once = batch_size(x) <= memory.MAX_ROWS_FOR_KEPT_WEIGHTS
+        for first, stop in memory.chunk_ranges(num_samples, max_samples):
             weights = self._weights.for_prediction(first, stop, num_samples if drawn_once else None, seed)
             outputs = [self._run(part, tail, stop - first, self._weights.slots, weights) for part in parts]
             yield outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)
 
     def output_moments(self, x: NetworkInput) -> tuple[Tensor, Tensor] | None:
-        """Exact mean and standard deviation of the output, where it is the output of one variational layer.
+        """Exact mean and standard deviation of the output, if it is the output of one variational layer.
 
         Args:
             x: Network input, each tensor of shape [B, ...].
 
         Returns:
-            Each of shape [B, ...]; None where anything random lies in front of the last layer, or anything behind it.
+            Each of shape [B, ...]; None if anything in front of the last layer is random, or anything follows it.
         """
         self._settle(x)
         features, tail = self._shared_prefix(x)
@@ -235,7 +242,7 @@ class SamplingEngine:
             yield
 
     def _settle(self, x: NetworkInput) -> None:
-        """Changes estimators that would draw one weight several times, before the first pass."""
+        """Replaces estimators that would draw one weight several times, before the first pass."""
         if self._is_settled:
             return
         with self._means_in_place():
@@ -245,9 +252,9 @@ class SamplingEngine:
             times = seen.num_calls.get(layer, 0)
             if owner.estimator not in ACTIVATION_SPACE or (times < 2 and layer not in seen.several_rows):
                 continue
-            if not owner.was_asked_for:
+            if not owner.is_estimator_fixed:
                 why = f"called {times} times in one pass" if times > 1 else "several rows for each datum"
-                owner.change_estimator("reparameterization", why)
+                owner.replace_estimator("reparameterization", why)
             elif times > 1:
                 raise ValueError(
                     f"estimator={owner.estimator!r} draws the outputs of {name!r} independently in each of its {times} "
@@ -257,16 +264,17 @@ class SamplingEngine:
         self._width = seen.width
         self._is_settled = True
 
-    def _divide(self, features: NetworkInput, num_samples: int) -> tuple[int, Sequence[NetworkInput]]:
-        """How many samples fit into one pass, about the same number in each; and the rows, in parts if none fits."""
-        device = device_of(features).type
-        most_rows = MAX_ACTIVATIONS_PER_PASS["cpu" if device == "cpu" else "others"] // max(self._width, 1)
-        num_rows = max(batch_size(features), 1)
-        most = max(1, min(most_rows // num_rows, MAX_WEIGHTS_PER_PASS // self._weights.num_weights))
-        chunk = math.ceil(num_samples / math.ceil(num_samples / most))
+    def _divide(self, features: NetworkInput) -> tuple[int, Sequence[NetworkInput]]:
+        """Number of samples that fit into one pass, and the rows, in parts if not even one sample fits."""
+        most_rows = memory.max_rows(self._width, device_of(features))
+        num_rows = batch_size(features)
+        max_samples = min(
+            memory.num_fitting(most_rows, num_rows),
+            memory.num_fitting(memory.MAX_WEIGHTS_PER_PASS, self._weights.num_weights),
+        )
         if num_rows <= most_rows or not isinstance(features, Tensor) or not self._rows_stay_apart or self._mixes_rows():
-            return chunk, [features]
-        return chunk, torch.split(features, max(most_rows, 1))
+            return max_samples, [features]
+        return max_samples, torch.split(features, most_rows)
 
     def _mixes_rows(self) -> bool:
         return any(norm.training for norm in self._norms)
@@ -286,7 +294,7 @@ class SamplingEngine:
         slots: Sequence[Slot],
         weights: Sequence[Tensor],
     ) -> Tensor:
-        """S passes with the given weights; layers without a weight in their slot draw their own noise."""
+        """S passes with the given weights; layers with an empty slot draw their noise themselves."""
         mode = self._mode(slots, device_of(features))
         if mode == "repeat":
             return self._run_repeated(features, tail, num_samples, slots, weights)
@@ -366,7 +374,7 @@ class SamplingEngine:
                 owner.num_copies, owner.is_antithetic = None, False
 
     def _shared_prefix(self, x: NetworkInput) -> tuple[NetworkInput, list[nn.Module]]:
-        """What all samples share, and the modules that differ between them."""
+        """Features that all samples share, and the modules that differ between them."""
         if len(self._chain) == 1 or not isinstance(x, Tensor):
             features = self._features_of_head(x)
             return (x, [self.network]) if features is None else (features, self.modules)
@@ -374,7 +382,7 @@ class SamplingEngine:
             if is_random(module):
                 return x, self._chain[position:]
             x = module(x)
-        raise RuntimeError("the network's stochastic modules are not among its modules any more")
+        raise RuntimeError("the network's stochastic modules are no longer among its modules")
 
     def _features_of_head(self, x: NetworkInput) -> Tensor | None:
         """The input of the only stochastic layer, if that layer's output is the network's."""

@@ -1,4 +1,4 @@
-"""What the engine has to know of a network: how it is called, what it consists of, where it is random."""
+"""Facts about a network: how it is called, which parts it consists of, and which of them are random."""
 
 import inspect
 import warnings
@@ -28,7 +28,7 @@ _NOT_ROW_BY_ROW = (nn.MultiheadAttention, nn.Bilinear)  # called with several in
 
 
 def call(network: nn.Module, x: NetworkInput) -> Tensor:
-    """A network's output.
+    """Output of a network.
 
     Args:
         network: The network.
@@ -47,11 +47,11 @@ def call(network: nn.Module, x: NetworkInput) -> Tensor:
 
 
 def call_with(network: nn.Module, weights: Mapping[str, Tensor], x: NetworkInput) -> Tensor:
-    """A network's output with other weights; its own stay as they are, also if the pass fails.
+    """Output of a network with other weights. Its own stay as they are, also if the pass fails.
 
     Args:
         network: The network.
-        weights: Parameters and buffers by name; what is missing is the network's own.
+        weights: Parameters and buffers by name; missing ones are the network's.
         x: Its input.
 
     Returns:
@@ -62,7 +62,7 @@ def call_with(network: nn.Module, weights: Mapping[str, Tensor], x: NetworkInput
 
 
 class _OneInput(nn.Module):
-    """Takes any input as the one argument that `functional_call` passes on."""
+    """Takes any network input as one argument, for `functional_call`."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -81,10 +81,10 @@ def _takes_keywords(network: nn.Module, x: Mapping[str, Any]) -> bool:
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], x: NetworkInput) -> NetworkInput:
-    """An input with each of its tensors replaced.
+    """Replaces each tensor of an input.
 
     Args:
-        function: What makes the new tensor.
+        function: Makes the new tensor.
         x: Any input.
 
     Returns:
@@ -129,7 +129,7 @@ def batch_size(x: NetworkInput) -> int:
 
 
 def device_of(x: NetworkInput) -> torch.device:
-    """Where an input is.
+    """Device of an input.
 
     Args:
         x: Any input.
@@ -145,7 +145,7 @@ def device_of(x: NetworkInput) -> torch.device:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Runs its body with every module in evaluation mode, and puts each one's mode back, also after an exception.
+    """Runs its body with every module in evaluation mode, and restores each mode, also after an exception.
 
     Args:
         module: The modes of this module and of all below it.
@@ -176,26 +176,26 @@ def unroll(network: nn.Module) -> list[nn.Module]:
 
 
 def is_hooked(module: nn.Module) -> bool:
-    """Whether somebody watches or changes what a module computes.
+    """Returns True if a module has hooks, which may observe or change what it computes.
 
     Args:
         module: Any module.
 
     Returns:
-        Whether it has a hook of its own.
+        True if it has a forward or backward hook, not counting hooks of its children.
     """
     return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
 
 
 def is_random(module: nn.Module, but: nn.Module | None = None) -> bool:
-    """Whether a module's output differs between samples: stochastic weights, and dropout that is switched on.
+    """Returns True if a module's output differs between samples: stochastic weights, or active dropout.
 
     Args:
         module: The module.
         but: A part of it that does not count.
 
     Returns:
-        Whether anything in it is random.
+        True if any part is random.
     """
     return any(
         part is not but and (stochastic_parameters(part) is not None or _drops(part)) for part in module.modules()
@@ -212,13 +212,13 @@ def _drops(module: nn.Module) -> bool:
 
 
 def treats_rows_alike(module: nn.Module) -> bool:
-    """Whether a torch module is known to compute each row of the batch from that row alone.
+    """Returns True for torch modules that are known to compute each row of the batch from that row alone.
 
     Args:
-        module: Any module; batch normalisation counts as in evaluation mode.
+        module: Any module; batch normalization counts as in evaluation mode.
 
     Returns:
-        False for what is not known, such as modules that are not torch's.
+        False for all other modules, such as those that are not torch's.
     """
     return all(_is_row_by_row(part) for part in module.modules())
 
@@ -237,13 +237,13 @@ def _is_row_by_row(module: nn.Module) -> bool:
 
 
 def has_fast_path(network: nn.Module) -> bool:
-    """Whether some module takes another, fused way in evaluation mode without gradients.
+    """Returns True if a module would now take its fused path for evaluation mode without gradients.
 
     Args:
         network: Any network.
 
     Returns:
-        Whether there is one, and it would be taken now.
+        True if there is one and gradients are disabled.
     """
     return not torch.is_grad_enabled() and any(
         isinstance(module, nn.MultiheadAttention | nn.TransformerEncoderLayer | nn.TransformerEncoder)
@@ -266,10 +266,10 @@ def no_fused_attention() -> Iterator[None]:
 
 @contextmanager
 def no_slow_fallback(refused: bool = True) -> Iterator[None]:
-    """Makes an error of the warning that `torch.vmap` runs an operation in a loop of its own.
+    """Turns the warning that `torch.vmap` runs an operation in a loop into an error.
 
     Args:
-        refused: Whether to do so.
+        refused: False to change nothing.
     """
     if not refused:
         yield

@@ -1,4 +1,4 @@
-"""A first look at how a network uses its layers."""
+"""A trial pass that records how a network uses its variational layers."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -16,14 +16,14 @@ from lightning_vi.sampling.network import NetworkInput, batch_size, call, device
 
 @dataclass(frozen=True)
 class Probe:
-    """How one forward pass used the variational layers.
+    """Use of the variational layers in one forward pass.
 
     Attributes:
-        num_calls: How often each layer was called.
-        several_rows: Layers behind which the rows of a datum, such as its tokens, may be mixed: they have an input
-            with more than one row for each datum, and their output is not the network's.
+        num_calls: Number of calls of each layer.
+        several_rows: Layers after which the rows of a datum, such as its tokens, may be mixed: their input has more
+            than one row for each datum, and their output is not the network's.
         last: The layer whose output is the network's, if it was called once.
-        width: The most numbers that a module from the first stochastic one on makes of one datum.
+        width: Elements of the widest module output for one datum, from the first stochastic module on.
     """
 
     num_calls: Mapping[VariationalLayer, int]
@@ -36,15 +36,15 @@ MAX_ROWS = 64
 
 
 def probe(network: nn.Module, layers: Mapping[str, VariationalLayer], x: NetworkInput) -> Probe:
-    """Runs a network once, in evaluation mode and on a random state of its own, and watches its layers.
+    """Runs a network once, in evaluation mode and on a private random state, and records the calls of its layers.
 
     Args:
         network: The network, with weights in its slots.
-        layers: The layers to watch, by name.
-        x: Its input; of a tensor only some rows are used.
+        layers: The layers to record, by name.
+        x: Its input; only the first rows of a tensor are used.
 
     Returns:
-        What was seen.
+        The record.
     """
     if isinstance(x, Tensor) and batch_size(x) > MAX_ROWS:
         x = x[:MAX_ROWS]

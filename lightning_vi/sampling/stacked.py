@@ -1,4 +1,4 @@
-"""One network with several sets of weights: ensembles, and weights drawn outside of the network."""
+"""Runs one network with several sets of weights: ensembles, and weights drawn outside the network."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from lightning_vi.sampling import memory
 from lightning_vi.sampling.network import (
     NetworkInput,
     call_with,
@@ -23,21 +24,19 @@ from lightning_vi.sampling.network import (
 )
 
 StackedVectorization = Literal["auto", "vmap", "loop"]
-MAX_ROWS_PER_PASS = 2**16
-MAX_WEIGHTS_PER_PASS = 2**26
 
 _ELEMENTWISE = ("activation", "dropout")
 
 
 class StackedRunner:
-    """Runs a network with S sets of weights, whose own weights stay as they are, also if a pass fails.
+    """Runs a network with S sets of weights. Its own weights stay as they are, also if a pass fails.
 
     Args:
         network: Any network.
         vectorization: ``"vmap"``: `torch.vmap` over the sets. ``"loop"``: one pass for each set. ``"auto"``: batched
             matrix products for plain chains of linear layers and activations; a loop for convolutions on a CPU,
-            recurrent layers, batch normalisation in training mode, fused attention, and what vmap cannot trace; vmap
-            elsewhere.
+            recurrent layers, batch normalization in training mode, fused attention, and modules that vmap cannot
+            trace; vmap otherwise.
 
     Raises:
         ValueError: If `vectorization` is none of these.
@@ -64,10 +63,10 @@ class StackedRunner:
         """S passes.
 
         Args:
-            weights: Parameters and buffers by their names in the network, each with a leading dimension S. What is
-                missing is the network's own.
+            weights: Parameters and buffers by their names in the network, each with a leading dimension S. Missing
+                ones are the network's.
             x: Input, each tensor of shape [B, ...], or [S, B, ...] with `own_inputs`.
-            own_inputs: Whether each set of weights has an input of its own.
+            own_inputs: Whether each set of weights has a separate input.
 
         Returns:
             Shape [S, B, ...].
@@ -89,7 +88,7 @@ class StackedRunner:
         return outputs
 
     def num_sets_per_pass(self, weights_per_set: int, num_rows: int) -> int:
-        """How many sets of weights should run at once, to bound the memory.
+        """Number of sets of weights to run at once, which bounds the memory.
 
         Args:
             weights_per_set: The number of weights.
@@ -98,7 +97,10 @@ class StackedRunner:
         Returns:
             At least 1.
         """
-        return max(1, min(MAX_ROWS_PER_PASS // max(num_rows, 1), MAX_WEIGHTS_PER_PASS // max(weights_per_set, 1)))
+        return min(
+            memory.num_fitting(memory.MAX_ROWS_PER_PASS, num_rows),
+            memory.num_fitting(memory.MAX_WEIGHTS_PER_PASS, weights_per_set),
+        )
 
     def _mode(self, device: torch.device) -> Literal["chain", "vmap", "loop"]:
         if self.vectorization != "auto":
@@ -107,8 +109,8 @@ class StackedRunner:
             return "chain"
         parts = list(self.network.modules())
         convolves = device.type == "cpu" and any(isinstance(part, _ConvNd) for part in parts)
-        normalises = any(isinstance(part, _BatchNorm) and part.training for part in parts)
-        slow = convolves or normalises or has_fast_path(self.network)
+        normalizes = any(isinstance(part, _BatchNorm) and part.training for part in parts)
+        slow = convolves or normalizes or has_fast_path(self.network)
         return "vmap" if self._vmap_works and not slow else "loop"
 
     def _run(self, weights: Mapping[str, Tensor], x: NetworkInput) -> Tensor:
@@ -147,8 +149,8 @@ class StackedRunner:
 def stack_networks(networks: Sequence[nn.Module]) -> nn.Module:
     """A copy of a network whose parameters and buffers hold those of several networks, stacked.
 
-    It serves as a container, and as the network of a `StackedRunner`; it cannot be called itself. Tied parameters stay
-    tied.
+    It is a container of weights and the network of a `StackedRunner`; it cannot be called itself. Tied parameters
+    stay tied.
 
     Args:
         networks: M networks of one architecture.
@@ -177,7 +179,7 @@ def stacked_tensors(network: nn.Module) -> dict[str, Tensor]:
     """All parameters and buffers of a stacked network.
 
     Args:
-        network: What `stack_networks` returned.
+        network: Result of `stack_networks`.
 
     Returns:
         Each of shape [M, ...], by name.
@@ -189,8 +191,8 @@ def unstack_network(stacked: nn.Module, index: int) -> nn.Module:
     """One of the networks in a stacked network, which shares no memory with it.
 
     Args:
-        stacked: What `stack_networks` returned.
-        index: Which one.
+        stacked: Result of `stack_networks`.
+        index: Index of the network.
 
     Returns:
         A network that can be called.
@@ -199,7 +201,7 @@ def unstack_network(stacked: nn.Module, index: int) -> nn.Module:
 
 
 def _with_tensors(network: nn.Module, make: Callable[[str, Tensor], Tensor]) -> nn.Module:
-    """A copy of a network with other parameters and buffers, made from the name and value of each, tied ones once."""
+    """Copies a network with new parameters and buffers, made from the name and value of each, tied ones once."""
     twin = copy.deepcopy(network)
     made: dict[Tensor, Tensor] = {}
     for prefix, module in twin.named_modules():
@@ -216,13 +218,13 @@ def _with_tensors(network: nn.Module, make: Callable[[str, Tensor], Tensor]) -> 
 
 
 def _first_names(network: nn.Module) -> dict[str, str]:
-    """The name under which a tied parameter is listed, for each of its names."""
+    """Maps each name of a parameter to the name under which `named_parameters` lists it."""
     listed = {parameter: name for name, parameter in network.named_parameters()}
     return {name: listed[parameter] for name, parameter in network.named_parameters(remove_duplicate=False)}
 
 
 def _is_plain(module: nn.Module) -> bool:
-    """Whether a module is a linear layer, or computes each number of its output from the one in the same place."""
+    """Returns True for linear layers and for elementwise modules."""
     if type(module) is nn.Linear:
         return True
     package, _, name = type(module).__module__.rpartition(".")

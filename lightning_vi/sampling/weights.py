@@ -1,22 +1,175 @@
-"""Weights drawn from the posteriors of a network."""
+"""Weights drawn from the posteriors of a network, and the places in its modules where they go."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lightning_vi.layers import StochasticParameters
+from lightning_vi.layers import ACTIVATION_SPACE, StochasticParameters
 from lightning_vi.noise import antithetic_pairs, sample_noise
-from lightning_vi.posteriors import CouplingFactory
-from lightning_vi.sampling.draw_cache import MAX_KEPT_NUMBERS, DrawCache
-from lightning_vi.sampling.slots import (
-    JointPosterior,
-    Slot,
-    allot_slots,
-    group_slots,
-    is_drawn_in_training,
-    join,
-)
+from lightning_vi.posteriors import CouplingFactory, MeanFieldGaussian
+from lightning_vi.priors import Prior
+from lightning_vi.sampling import memory
+from lightning_vi.sampling.draw_cache import DrawCache
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Place of a drawn weight in the network, and the range of its noise in a flat noise vector."""
+
+    owner: StochasticParameters
+    name: str
+    start: int
+    stop: int
+
+    @property
+    def posterior(self) -> MeanFieldGaussian:
+        """Posterior of the weight."""
+        return self.owner.posterior(self.name)
+
+    @property
+    def prior(self) -> Prior:
+        """Prior of the weight."""
+        return self.owner.prior(self.name)
+
+    @property
+    def mu(self) -> Tensor:
+        """Posterior mean, the parameter itself."""
+        return self.owner.mu(self.name)
+
+    @property
+    def mean(self) -> Tensor:
+        """Posterior mean to put into the slot; a copy where the module renormalizes rows of its weight in-place."""
+        return self.mu if getattr(self.owner.module, "max_norm", None) is None else self.mu.clone()
+
+    @property
+    def is_drawn_in_training(self) -> bool:
+        """Whether training draws the weight; False where the module draws its outputs instead."""
+        return self.owner.estimator not in ACTIVATION_SPACE
+
+    def log_ratio(self, weight: Tensor) -> Tensor:
+        """Log density of a drawn weight under the posterior minus that under the prior.
+
+        Args:
+            weight: Shape [S, *shape of the parameter].
+
+        Returns:
+            Nats, summed over all elements except rows that keep their mean, shape [S].
+        """
+        ratio = self.posterior.log_prob(weight) - self.prior.log_prob(weight)
+        for row in self.owner.deterministic_rows(self.name):
+            ratio = ratio.index_fill(1, torch.tensor([row], device=ratio.device), 0.0)
+        return ratio.flatten(1).sum(1)
+
+
+@contextmanager
+def in_place(slots: Sequence[Slot], weights: Sequence[Tensor]) -> Iterator[None]:
+    """Runs its body with weights in their slots, and empties the slots afterwards, also after an exception.
+
+    Args:
+        slots: Where the weights go.
+        weights: One for each slot.
+    """
+    try:
+        for slot, weight in zip(slots, weights, strict=True):
+            slot.owner.put(slot.name, weight)
+        yield
+    finally:
+        for slot in slots:
+            slot.owner.put(slot.name, None)
+
+
+class JointPosterior:
+    """Posterior of one parameter, or of several small ones in one operation, with its standard deviations computed.
+
+    Args:
+        slots: One or more distinct parameters with one prior.
+
+    Attributes:
+        posterior: Of the only parameter's shape, or of shape [number of elements].
+        size: Number of elements.
+        is_drawn_in_training: See `Slot`.
+    """
+
+    def __init__(self, slots: Sequence[Slot]) -> None:
+        posterior = MeanFieldGaussian.join([slot.posterior for slot in slots])
+        self.slots = slots
+        self.posterior = MeanFieldGaussian(posterior.mu, posterior.rho, posterior.std)
+        self.size = posterior.mu.numel()
+        self.is_drawn_in_training = slots[0].is_drawn_in_training
+
+    def kl(self, scale: Tensor | None = None) -> Tensor:
+        """KL divergence from the independent posteriors to the prior.
+
+        Args:
+            scale: Factors of the standard deviations, shape [number of elements]; 1 by default.
+
+        Returns:
+            Nats, a scalar tensor.
+        """
+        prior = self.slots[0].prior
+        if scale is None:
+            return self.posterior.kl(prior)
+        return prior.kl_from_gaussian(self.posterior.mu, self.posterior.std * scale.view_as(self.posterior.mu))
+
+    def select(self, values: Tensor) -> Tensor:
+        """Entries of the joint posterior's elements.
+
+        Args:
+            values: Shape [..., number of all weights].
+
+        Returns:
+            Shape [..., number of elements].
+        """
+        return torch.cat([values[..., slot.start : slot.stop] for slot in self.slots], -1)
+
+    def draw(self, noise: Tensor) -> Iterator[Tensor]:
+        """Draws of the weights.
+
+        Args:
+            noise: Standard normal, shape [S, number of elements]; set to zero in-place for rows that keep their mean.
+
+        Yields:
+            Shape [S, *shape of the parameter] for each slot.
+        """
+        mu = self.posterior.mu
+        start = 0
+        for slot in self.slots:
+            for row in slot.owner.deterministic_rows(slot.name):
+                size = slot.mu[0].numel()
+                noise[:, start + row * size : start + (row + 1) * size] = 0.0
+            start += slot.stop - slot.start
+        draws = self.posterior.rsample(noise.view(-1, *mu.shape).to(device=mu.device, dtype=mu.dtype))
+        if len(self.slots) == 1:
+            yield draws
+            return
+        sizes = [slot.stop - slot.start for slot in self.slots]
+        parts = torch.unsafe_split_with_sizes(draws, sizes, 1)  # these may be changed in-place, as by max_norm
+        for slot, part in zip(self.slots, parts, strict=True):
+            yield part.view(-1, *slot.mu.shape)
+
+
+@contextmanager
+def known_stds(joints: Sequence[JointPosterior]) -> Iterator[None]:
+    """Runs its body with standard deviations that modules which draw their outputs need not compute again.
+
+    Args:
+        joints: Joint posteriors; those of several parameters are left out.
+    """
+    stds: dict[StochasticParameters, dict[str, Tensor]] = {}
+    for joint in joints:
+        if len(joint.slots) == 1 and not joint.is_drawn_in_training:
+            slot = joint.slots[0]
+            stds.setdefault(slot.owner, {})[slot.name] = joint.posterior.std
+    try:
+        for owner, named in stds.items():
+            owner.cache_stds(named)
+        yield
+    finally:
+        for owner in stds:
+            owner.cache_stds({})
 
 
 class WeightSampler:
@@ -25,15 +178,15 @@ class WeightSampler:
     Args:
         owners: The stochastic parameters of a network's modules.
         antithetic: Whether the noise of every second sample is the negative of the one before.
-        coupling: Makes the posterior of all weights together; None for independent ones.
+        coupling: Makes the joint posterior of all weights; None for independent weights.
 
     Raises:
-        ValueError: If a prior has no divergence from the coupled posterior.
+        ValueError: If a prior has no KL divergence from the coupled posterior in closed form.
 
     Attributes:
-        slots: Every place where a drawn weight goes.
-        num_weights: The number of stochastic weights, tied ones once.
-        coupling: What `coupling` made.
+        slots: Every place of a drawn weight.
+        num_weights: Number of stochastic weights, tied ones once.
+        coupling: The joint posterior of all weights, or None.
         training_slots: The slots that `for_training` draws for; other modules draw their outputs instead.
     """
 
@@ -41,41 +194,48 @@ class WeightSampler:
         self, owners: Sequence[StochasticParameters], antithetic: bool, coupling: CouplingFactory | None = None
     ) -> None:
         self.antithetic = antithetic
-        self.slots, self.num_weights = allot_slots(owners)
-        distinct = sorted({(slot.start, slot.stop) for slot in self.slots})
-        self.coupling = None if coupling is None else coupling([stop - start for start, stop in distinct])
+        self.slots = _make_slots(owners)
+        self._distinct_slots = list({slot.start: slot for slot in self.slots}.values())
+        self.num_weights = self._distinct_slots[-1].stop
+        self.coupling = None if coupling is None else coupling([slot.mu.shape for slot in self._distinct_slots])
         if self.coupling is not None and not self.coupling.has_gaussian_marginals:
-            _refuse_priors_of_other_shapes(self.slots)
+            _check_priors_depend_on_moments(self.slots)
         self._owners = owners
         self._revisions: list[int] = []
         self._cache = DrawCache[list[Tensor]]()
 
     def _group(self) -> None:
-        """Takes note of changed estimators and priors."""
+        """Groups the parameters, again whenever an estimator or a prior was replaced."""
         revisions = [owner.revision for owner in self._owners]
         if revisions == self._revisions:
             return
         self._revisions = revisions
-        self.training_slots = [slot for slot in self.slots if is_drawn_in_training(slot)]
-        self._groups = group_slots(self.slots)
-        self._training_groups = [group for group in self._groups if is_drawn_in_training(group[0])]
+        self.training_slots = [slot for slot in self.slots if slot.is_drawn_in_training]
+        groups: dict[Hashable, list[Slot]] = {}
+        for slot in self._distinct_slots:
+            mu, shared_key = slot.mu, slot.prior.elementwise_key
+            is_small = shared_key is not None and mu.numel() <= memory.MAX_JOINED_WEIGHTS
+            kind = (shared_key, slot.is_drawn_in_training, mu.dtype, mu.device)
+            groups.setdefault(kind if is_small else slot, []).append(slot)
+        self._groups = list(groups.values())
+        self._training_groups = [group for group in self._groups if group[0].is_drawn_in_training]
 
     def parameters(self) -> list[Tensor]:
         """The variational parameters: means and unconstrained scales, tied ones once."""
-        posteriors = [slot.posterior for slot in {slot.start: slot for slot in self.slots}.values()]
+        posteriors = [slot.posterior for slot in self._distinct_slots]
         variational = [parameter for posterior in posteriors for parameter in (posterior.mu, posterior.rho)]
         return variational if self.coupling is None else [*variational, *self.coupling.parameters()]
 
     def joints(self) -> list[JointPosterior]:
         """The joint posteriors that make up the posterior of all weights."""
         self._group()
-        return [join(group) for group in self._groups]
+        return [JointPosterior(group) for group in self._groups]
 
     def kl(self, joints: Sequence[JointPosterior]) -> Tensor:
         """KL divergence from the posterior of all weights to their prior.
 
         Args:
-            joints: What `joints` returned.
+            joints: The result of `joints`.
 
         Returns:
             Nats, a scalar tensor.
@@ -84,7 +244,7 @@ class WeightSampler:
             terms = [joint.kl() for joint in joints]
         else:
             scale, divergence = self.coupling.marginals()
-            terms = [*(joint.kl(_of_slots(scale, joint)) for joint in joints), divergence]
+            terms = [*(joint.kl(joint.select(scale)) for joint in joints), divergence]
         return torch.stack(terms).sum() if len(terms) > 1 else terms[0]
 
     def for_training(
@@ -95,30 +255,31 @@ class WeightSampler:
         Args:
             num_samples: S.
             device: Where noise is drawn.
-            joints: What `joints` returned in this step, if anything.
+            joints: The result of `joints` in this step, if there is one.
 
         Returns:
-            One tensor for each of `training_slots`, of its parameter's shape behind S.
+            Shape [S, *shape of the parameter] for each of `training_slots`.
         """
         if joints is None:
             self._group()
-            joints = [join(group) for group in self._training_groups]
-        joints = [joint for joint in joints if is_drawn_in_training(joint.slots[0])]
-        sizes = [sum(slot.stop - slot.start for slot in joint.slots) for joint in joints]
+            joints = [JointPosterior(group) for group in self._training_groups]
+        joints = [joint for joint in joints if joint.is_drawn_in_training]
+        sizes = [joint.size for joint in joints]
         num_draws = (num_samples + 1) // 2 if self.antithetic else num_samples
         size = sum(sizes) if self.coupling is None else self.coupling.num_noise
         noise = torch.randn(num_draws, size, device=device)
         if self.antithetic:
             noise = antithetic_pairs(noise, num_samples)
-        if self.coupling is not None:
-            return _draw(self.training_slots, joints, _of_joints(self.coupling(noise), joints))
-        return _draw(self.training_slots, joints, noise.split_with_sizes(sizes, 1))
+        if self.coupling is None:
+            return _draw(self.training_slots, joints, noise.split_with_sizes(sizes, 1))
+        deviations = self.coupling(noise)
+        return _draw(self.training_slots, joints, [joint.select(deviations) for joint in joints])
 
     def log_ratio(self, weights: Sequence[Tensor]) -> Tensor:
-        """Log density of drawn weights under the posterior, less that under the prior.
+        """Log density of drawn weights under the posterior minus that under the prior.
 
         Args:
-            weights: What `for_training` returned.
+            weights: The result of `for_training`.
 
         Returns:
             Nats summed over every stochastic weight, tied ones once, shape [S].
@@ -132,18 +293,18 @@ class WeightSampler:
         return torch.stack([slot.log_ratio(weight) for slot, weight in drawn.values()]).sum(0)
 
     def for_prediction(self, first: int, stop: int, num_samples: int | None, seed: int) -> list[Tensor]:
-        """Weights of the networks of some indices; kept where there are not too many.
+        """Weights of a range of sampled networks; kept for later calls within a memory budget.
 
         Args:
             first: Index of the first network.
-            stop: Index behind the last one.
-            num_samples: S, the number of networks that will be asked for; None to keep nothing.
+            stop: Index after the last one.
+            num_samples: S, the number of all networks; None to keep nothing.
             seed: Which family of networks.
 
         Returns:
-            One tensor for each of `slots`, of its parameter's shape behind ``stop - first``.
+            Shape [stop - first, *shape of the parameter] for each of `slots`.
         """
-        if num_samples is None or num_samples * self.num_weights > MAX_KEPT_NUMBERS:
+        if num_samples is None or num_samples * self.num_weights > memory.MAX_KEPT_NUMBERS:
             return self._of_indices(first, stop, seed)
         key = (seed, num_samples)
         draws = self._cache.get(key, self.parameters(), lambda: self._of_indices(0, num_samples, seed))
@@ -155,25 +316,30 @@ class WeightSampler:
         if self.coupling is not None:
             noise = self.coupling(noise)
         joints = self.joints()
-        return _draw(self.slots, joints, _of_joints(noise, joints))
+        return _draw(self.slots, joints, (joint.select(noise) for joint in joints))
 
 
-def _of_slots(values: Tensor, joint: JointPosterior) -> Tensor:
-    """What belongs to a joint posterior's elements, of `values` [..., number of weights]."""
-    return torch.cat([values[..., slot.start : slot.stop] for slot in joint.slots], -1)
+def _make_slots(owners: Sequence[StochasticParameters]) -> list[Slot]:
+    """Slots of all stochastic parameters in the order of their noise; tied parameters share one range of it."""
+    slots: list[Slot] = []
+    ranges: dict[int, tuple[int, int]] = {}
+    total = 0
+    for owner in owners:
+        for name in owner.names:
+            mu = owner.mu(name)
+            if id(mu) not in ranges:
+                ranges[id(mu)] = (total, total + mu.numel())
+                total += mu.numel()
+            slots.append(Slot(owner, name, *ranges[id(mu)]))
+    return slots
 
 
-def _of_joints(noise: Tensor, joints: Sequence[JointPosterior]) -> Iterable[Tensor]:
-    return (_of_slots(noise, joint) for joint in joints)
-
-
-def _refuse_priors_of_other_shapes(slots: Sequence[Slot]) -> None:
+def _check_priors_depend_on_moments(slots: Sequence[Slot]) -> None:
     for slot in slots:
-        prior = slot.owner.prior(slot.name)
-        if not prior.needs_moments_alone:
+        if not slot.prior.depends_on_moments_only:
             raise ValueError(
                 f"prior of {slot.name!r} must have a log density that is quadratic in the weights, because the "
-                f"posterior has no Gaussian marginals: use GaussianPrior or EmpiricalBayesPrior, got {prior!r}"
+                f"posterior has no Gaussian marginals: use GaussianPrior or EmpiricalBayesPrior, got {slot.prior!r}"
             )
 
 

@@ -6,7 +6,7 @@ test over `checks` to see each check by name.
 
 from torch import Tensor
 
-from lightning_vi.methods import UQMethod
+from lightning_vi.core import Predictor
 from lightning_vi.sampling import NetworkInput
 from lightning_vi.testing import predictions, state  # noqa: F401
 from lightning_vi.testing.contract import CHECKS, Check, ContractError
@@ -14,7 +14,7 @@ from lightning_vi.testing.contract import CHECKS, Check, ContractError
 __all__ = ["Check", "ContractError", "check_method", "checks"]
 
 
-def check_method(method: UQMethod, x: NetworkInput, y: Tensor) -> None:
+def check_method(method: Predictor, x: NetworkInput, y: Tensor) -> None:
     """Checks that a method keeps the contract of predictions, the objective, randomness and state.
 
     The method itself stays as it is: each check works on a copy in training mode.

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from lightning_vi.methods import UQMethod
+from lightning_vi.core import Predictor
 from lightning_vi.sampling import NetworkInput
 
-Check = Callable[[UQMethod, NetworkInput, Tensor], None]
+Check = Callable[[Predictor, NetworkInput, Tensor], None]
 """A function of a method, an input and a target that raises `ContractError` if the method breaks the contract."""
 
 CHECKS: list[Check] = []
@@ -47,7 +47,7 @@ def contract(check: Check) -> Check:
     """
 
     @functools.wraps(check)
-    def run(method: UQMethod, x: NetworkInput, y: Tensor) -> None:
+    def run(method: Predictor, x: NetworkInput, y: Tensor) -> None:
         try:
             with torch.random.fork_rng(devices=[]):
                 check(copy.deepcopy(method).train(), x, y)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from lightning_vi.core import Predictor
 from lightning_vi.likelihoods import Prediction
-from lightning_vi.methods import UQMethod
 from lightning_vi.sampling import NetworkInput, map_tensors, tensors
 from lightning_vi.testing.contract import NUM_DATA, SEED, close, contract, require, same
 
@@ -16,7 +16,7 @@ _OPTIONAL_KEYS = {"lower", "upper", "pred_set"}
 
 
 @contract
-def check_keys(method: UQMethod, x: NetworkInput, y: Tensor) -> None:  # noqa: ARG001
+def check_keys(method: Predictor, x: NetworkInput, y: Tensor) -> None:  # noqa: ARG001
     """`predict_step` returns the task's keys, on the input's device, in its dtype and without gradients."""
     result, first = method.predict_step({"input": x}), tensors(x)[0]
     required = _KEYS if method.predict(x).probs is None else _KEYS | {"probs_var"}
@@ -29,19 +29,19 @@ def check_keys(method: UQMethod, x: NetworkInput, y: Tensor) -> None:  # noqa: A
 
 
 @contract
-def check_values(method: UQMethod, x: NetworkInput, y: Tensor) -> None:
+def check_values(method: Predictor, x: NetworkInput, y: Tensor) -> None:
     """Predictions have the target's shape, are finite, and uncertainties are not negative."""
     _check_values(method.predict(x), y)
 
 
 @contract
-def check_decomposition(method: UQMethod, x: NetworkInput, y: Tensor) -> None:  # noqa: ARG001
+def check_decomposition(method: Predictor, x: NetworkInput, y: Tensor) -> None:  # noqa: ARG001
     """Epistemic and aleatoric uncertainty add up: as variances, and as entropies for classification."""
     _check_decomposition(method.predict(x))
 
 
 @contract
-def check_batches(method: UQMethod, x: NetworkInput, y: Tensor) -> None:
+def check_batches(method: Predictor, x: NetworkInput, y: Tensor) -> None:
     """`predict_step` takes every form of a batch, and the targets do not matter."""
     expected = method.predict_step({"input": x})
     batches: dict[str, Any] = {"(x, y)": (x, y), "[x, y]": [x, y], "{input, target}": {"input": x, "target": y}}
@@ -50,7 +50,7 @@ def check_batches(method: UQMethod, x: NetworkInput, y: Tensor) -> None:
 
 
 @contract
-def check_result(method: UQMethod, x: NetworkInput, y: Tensor) -> None:  # noqa: ARG001
+def check_result(method: Predictor, x: NetworkInput, y: Tensor) -> None:  # noqa: ARG001
     """The typed result of `predict` and the dictionary of `predict_step` say the same."""
     prediction = method.predict(x)
     typed, dictionary = prediction.as_dict(), method.predict_step({"input": x})
@@ -62,7 +62,7 @@ def check_result(method: UQMethod, x: NetworkInput, y: Tensor) -> None:  # noqa:
 
 
 @contract
-def check_float64(method: UQMethod, x: NetworkInput, y: Tensor) -> None:  # noqa: ARG001
+def check_float64(method: Predictor, x: NetworkInput, y: Tensor) -> None:  # noqa: ARG001
     """A method in float64 predicts in float64."""
     x = map_tensors(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor, x)
     for key, value in method.double().predict_step({"input": x}).items():
@@ -70,7 +70,7 @@ def check_float64(method: UQMethod, x: NetworkInput, y: Tensor) -> None:  # noqa
 
 
 @contract
-def check_one_sample(method: UQMethod, x: NetworkInput, y: Tensor) -> None:
+def check_one_sample(method: Predictor, x: NetworkInput, y: Tensor) -> None:
     """One sample gives a finite prediction whose parts add up."""
     prediction = method.predict(x, num_samples=1)
     _check_values(prediction, y)
@@ -78,7 +78,7 @@ def check_one_sample(method: UQMethod, x: NetworkInput, y: Tensor) -> None:
 
 
 @contract
-def check_num_samples(method: UQMethod, x: NetworkInput, y: Tensor) -> None:  # noqa: ARG001
+def check_num_samples(method: Predictor, x: NetworkInput, y: Tensor) -> None:  # noqa: ARG001
     """A number of samples below 1 is a ValueError."""
     for num_samples in (0, -1):
         try:
@@ -89,7 +89,7 @@ def check_num_samples(method: UQMethod, x: NetworkInput, y: Tensor) -> None:  # 
 
 
 @contract
-def check_samples(method: UQMethod, x: NetworkInput, y: Tensor) -> None:  # noqa: ARG001
+def check_samples(method: Predictor, x: NetworkInput, y: Tensor) -> None:  # noqa: ARG001
     """The samples are given on request alone, and have the mean and the variance that are returned."""
     require(method.predict(x).samples is None, "predict returned samples that were not asked for")
     prediction = method.predict(x, num_samples=9, seed=SEED, return_samples=True)
@@ -106,7 +106,7 @@ def check_samples(method: UQMethod, x: NetworkInput, y: Tensor) -> None:  # noqa
 
 
 @contract
-def check_seed(method: UQMethod, x: NetworkInput, y: Tensor) -> None:
+def check_seed(method: Predictor, x: NetworkInput, y: Tensor) -> None:
     """One seed gives one prediction, whatever the global random state is and whatever was computed in between."""
     method.eval()  # in training mode `elbo` updates the statistics of batch normalization
     for seed in (None, SEED):
@@ -119,7 +119,7 @@ def check_seed(method: UQMethod, x: NetworkInput, y: Tensor) -> None:
 
 
 @contract
-def check_row_splits(method: UQMethod, x: NetworkInput, y: Tensor) -> None:
+def check_row_splits(method: Predictor, x: NetworkInput, y: Tensor) -> None:
     """The sampled functions are the same on every split of the rows, and rows do not influence each other."""
     whole = method.predict(x, seed=SEED)
     cut = max(1, len(y) // 3)
@@ -134,7 +134,7 @@ def check_row_splits(method: UQMethod, x: NetworkInput, y: Tensor) -> None:
 
 
 @contract
-def check_more_samples(method: UQMethod, x: NetworkInput, y: Tensor) -> None:  # noqa: ARG001
+def check_more_samples(method: Predictor, x: NetworkInput, y: Tensor) -> None:  # noqa: ARG001
     """More samples are further functions beside the same ones."""
     if hasattr(method, "calibrate"):  # which may scale the samples around their mean
         return

@@ -15,13 +15,13 @@ from lightning import Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from lightning_vi.methods import UQMethod
+from lightning_vi.core import Predictor
 from lightning_vi.sampling import NetworkInput
 from lightning_vi.testing.contract import NUM_DATA, SEED, close, contract, require, same
 
 
 @contract
-def check_predict_changes_nothing(method: UQMethod, x: NetworkInput, y: Tensor) -> None:  # noqa: ARG001
+def check_predict_changes_nothing(method: Predictor, x: NetworkInput, y: Tensor) -> None:  # noqa: ARG001
     """`predict` leaves modes, weights and the global random states as they were."""
     with _unchanged(method, method.state_dict()):
         method.predict(x)
@@ -30,14 +30,14 @@ def check_predict_changes_nothing(method: UQMethod, x: NetworkInput, y: Tensor) 
 
 
 @contract
-def check_failed_predict_changes_nothing(method: UQMethod, x: NetworkInput, y: Tensor) -> None:  # noqa: ARG001
+def check_failed_predict_changes_nothing(method: Predictor, x: NetworkInput, y: Tensor) -> None:  # noqa: ARG001
     """So it does when a forward pass raises."""
     with _unchanged(method, method.state_dict()), _failing_forward(method):
         method.predict(x)
 
 
 @contract
-def check_elbo_changes_nothing(method: UQMethod, x: NetworkInput, y: Tensor) -> None:
+def check_elbo_changes_nothing(method: Predictor, x: NetworkInput, y: Tensor) -> None:
     """`elbo` leaves modes, parameters and the global random states as they were."""
     if hasattr(method, "elbo"):
         with _unchanged(method, dict(method.named_parameters())):
@@ -45,7 +45,7 @@ def check_elbo_changes_nothing(method: UQMethod, x: NetworkInput, y: Tensor) -> 
 
 
 @contract
-def check_failed_elbo_changes_nothing(method: UQMethod, x: NetworkInput, y: Tensor) -> None:
+def check_failed_elbo_changes_nothing(method: Predictor, x: NetworkInput, y: Tensor) -> None:
     """So it does when a forward pass raises."""
     if hasattr(method, "elbo"):
         with _unchanged(method, dict(method.named_parameters())), _failing_forward(method):
@@ -53,7 +53,7 @@ def check_failed_elbo_changes_nothing(method: UQMethod, x: NetworkInput, y: Tens
 
 
 @contract
-def check_elbo(method: UQMethod, x: NetworkInput, y: Tensor) -> None:
+def check_elbo(method: Predictor, x: NetworkInput, y: Tensor) -> None:
     """`elbo` returns scalars, and the loss is ``nll + kl_weight * kl / num_data``, the KL divergence summed.
 
     A method without a divergence, or with ``minimizes_elbo = False``, may have any loss.
@@ -63,13 +63,13 @@ def check_elbo(method: UQMethod, x: NetworkInput, y: Tensor) -> None:
     for num_data in (NUM_DATA, 7 * NUM_DATA):
         loss, nll, kl = terms = method.elbo(x, y, num_data=num_data)
         require(all(term.shape == () and term.isfinite() for term in terms), f"elbo returned {terms}")
-        if kl != 0 and getattr(method, "minimizes_elbo", True):
-            weight = getattr(method, "kl_weight", 1.0)
+        if kl != 0 and method.minimizes_elbo:
+            weight = method.kl_weight if method.has_kl else 1.0
             close("loss", loss, nll + weight * kl / num_data, nll.abs() + kl.abs() / num_data)
 
 
 @contract
-def check_gradients(method: UQMethod, x: NetworkInput, y: Tensor) -> None:
+def check_gradients(method: Predictor, x: NetworkInput, y: Tensor) -> None:
     """The loss of `elbo` can be differentiated."""
     if not hasattr(method, "elbo"):
         return
@@ -80,20 +80,20 @@ def check_gradients(method: UQMethod, x: NetworkInput, y: Tensor) -> None:
 
 
 @contract
-def check_deepcopy(method: UQMethod, x: NetworkInput, y: Tensor) -> None:  # noqa: ARG001
+def check_deepcopy(method: Predictor, x: NetworkInput, y: Tensor) -> None:  # noqa: ARG001
     """A copy predicts the same, and shares no weights."""
     _check_twin(method, copy.deepcopy(method), x)
 
 
 @contract
-def check_pickle(method: UQMethod, x: NetworkInput, y: Tensor) -> None:  # noqa: ARG001
+def check_pickle(method: Predictor, x: NetworkInput, y: Tensor) -> None:  # noqa: ARG001
     """So does a method that was pickled, also after it has predicted."""
     method.predict(x)
     _check_twin(method, pickle.loads(pickle.dumps(method)), x)
 
 
 @contract
-def check_state_dict(method: UQMethod, x: NetworkInput, y: Tensor) -> None:  # noqa: ARG001
+def check_state_dict(method: Predictor, x: NetworkInput, y: Tensor) -> None:  # noqa: ARG001
     """The state dictionary holds tensors alone, and gives another copy the same predictions."""
     file, expected = io.BytesIO(), method.predict_step({"input": x})
     torch.save(method.state_dict(), file)
@@ -106,7 +106,7 @@ def check_state_dict(method: UQMethod, x: NetworkInput, y: Tensor) -> None:  # n
 
 
 @contract
-def check_forward(method: UQMethod, x: NetworkInput, y: Tensor) -> None:  # noqa: ARG001
+def check_forward(method: Predictor, x: NetworkInput, y: Tensor) -> None:  # noqa: ARG001
     """In evaluation mode `forward` draws no random numbers."""
     method.eval()
     with torch.no_grad():
@@ -114,7 +114,7 @@ def check_forward(method: UQMethod, x: NetworkInput, y: Tensor) -> None:  # noqa
 
 
 @contract
-def check_scores(method: UQMethod, x: NetworkInput, y: Tensor) -> None:
+def check_scores(method: Predictor, x: NetworkInput, y: Tensor) -> None:
     """A Trainer's test logs finite scores of the predictive mixture."""
     prediction = method.predict(x)
     with _trainer(method) as trainer:
@@ -133,7 +133,7 @@ def check_scores(method: UQMethod, x: NetworkInput, y: Tensor) -> None:
 
 
 @contract
-def check_trainer_predict(method: UQMethod, x: NetworkInput, y: Tensor) -> None:
+def check_trainer_predict(method: Predictor, x: NetworkInput, y: Tensor) -> None:
     """`Trainer.predict` returns what `predict_step` returns."""
     expected = method.predict_step({"input": x})
     with _trainer(method) as trainer:
@@ -141,19 +141,17 @@ def check_trainer_predict(method: UQMethod, x: NetworkInput, y: Tensor) -> None:
     require(same(batches[0], expected), "Trainer.predict and predict_step have different predictions")
 
 
-def _check_twin(method: UQMethod, twin: UQMethod, x: NetworkInput) -> None:
+def _check_twin(method: Predictor, twin: Predictor, x: NetworkInput) -> None:
     batch = {"input": x}
     expected = method.predict_step(batch)
     require(same(twin.predict_step(batch), expected), "the copy has other predictions")
     _scale_state(twin)
-    require(
-        not same(twin.predict_step(batch), expected), "other weights do not change the predictions of the copy"
-    )
+    require(not same(twin.predict_step(batch), expected), "other weights do not change the predictions of the copy")
     require(same(method.predict_step(batch), expected), "other weights of the copy change the method's predictions")
 
 
 @torch.no_grad()
-def _scale_state(method: UQMethod) -> None:
+def _scale_state(method: Predictor) -> None:
     for value in (*method.parameters(), *method.buffers()):
         if value.is_floating_point():
             value.mul_(1.1)
@@ -164,7 +162,7 @@ class _ForwardError(RuntimeError):
 
 
 @contextmanager
-def _failing_forward(method: UQMethod) -> Iterator[None]:
+def _failing_forward(method: Predictor) -> Iterator[None]:
     """Makes each layer raise, and expects its body to do so where it calls a layer."""
     calls: list[None] = []
 
@@ -185,7 +183,7 @@ def _failing_forward(method: UQMethod) -> Iterator[None]:
 
 
 @contextmanager
-def _unchanged(method: UQMethod, tensors_by_name: Mapping[str, Any]) -> Iterator[None]:
+def _unchanged(method: Predictor, tensors_by_name: Mapping[str, Any]) -> Iterator[None]:
     """Compares modes, tensors and global random states before and after its body; every other layer evaluates."""
     for module in list(method.modules())[1::2]:
         module.training = False
@@ -218,7 +216,7 @@ def _random_states() -> dict[str, Any]:
 
 
 @contextmanager
-def _trainer(method: UQMethod) -> Iterator[Trainer]:
+def _trainer(method: Predictor) -> Iterator[Trainer]:
     """A Trainer where the method is, which writes nothing."""
     accelerator = "cpu" if method.device.type == "cpu" else "auto"
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""The file that a prediction writer leaves behind."""
+"""Contents of the file of a PredictionWriter."""
 
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ def assert_columns(table: pd.DataFrame, names: list[str], expected: torch.Tensor
     torch.testing.assert_close(values, expected.reshape(len(expected), -1), rtol=1e-5, atol=1e-6)
 
 
-def test_one_target_has_one_column_for_each_part(tmp_path: Path) -> None:
+def test_one_target_has_one_column_per_quantity(tmp_path: Path) -> None:
     y, method = torch.randn(11, 1), regressor()
     table = written(method, loader(X, y, batch_size=4), tmp_path)
     assert list(table) == ["index", *PARTS, "target"]
@@ -63,18 +63,18 @@ def test_classification_has_the_class_and_its_probabilities(tmp_path: Path) -> N
     y, method = torch.randint(3, (11,)), classifier()
     table = written(method, loader(X, y, batch_size=4), tmp_path)
     probabilities = [f"pred_{c}" for c in range(3)]
-    spread = [f"probs_var_{c}" for c in range(3)]
-    assert list(table) == ["index", "class", *probabilities, *PARTS[1:], *spread, "target"]
+    variances = [f"probs_var_{c}" for c in range(3)]
+    assert list(table) == ["index", "class", *probabilities, *PARTS[1:], *variances, "target"]
     prediction = method.predict_step(X)
     assert_columns(table, probabilities, prediction["pred"])
-    assert_columns(table, spread, prediction["probs_var"])
+    assert_columns(table, variances, prediction["probs_var"])
     assert_columns(table, ["epistemic_uct"], prediction["epistemic_uct"])
     assert table["class"].tolist() == prediction["pred"].argmax(1).tolist()
     assert table["target"].tolist() == y.tolist()
 
 
 def test_targets_of_several_dimensions_are_flattened(tmp_path: Path) -> None:
-    class OnLine(torch.nn.Module):
+    class SeveralPositions(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.net = torch.nn.Linear(3, 1)
@@ -82,17 +82,17 @@ def test_targets_of_several_dimensions_are_flattened(tmp_path: Path) -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.net(x).unsqueeze(1) * torch.arange(1.0, 6.0).reshape(1, 5, 1)
 
-    method = Deterministic(OnLine(), Gaussian(noise_std=0.5))
+    method = Deterministic(SeveralPositions(), Gaussian(noise_std=0.5))
     table = written(method, loader(X, torch.randn(11, 5, 1)), tmp_path)
     assert_columns(table, [f"pred_{element}" for element in range(5)], method.predict_step(X)["pred"])
 
 
-def test_targets_may_be_left_out(tmp_path: Path) -> None:
+def test_targets_can_be_omitted(tmp_path: Path) -> None:
     table = written(regressor(), loader(X, torch.zeros(11, 1)), tmp_path, {"include_targets": False})
     assert list(table) == ["index", *PARTS]
 
 
-def test_inputs_alone_have_no_target_column(tmp_path: Path) -> None:
+def test_batches_without_targets_have_no_target_column(tmp_path: Path) -> None:
     assert list(written(regressor(), DataLoader(X, batch_size=4), tmp_path)) == ["index", *PARTS]
 
 
@@ -105,7 +105,7 @@ def test_rows_are_in_the_order_of_the_dataset(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Couldn't infer the batch indices")
-def test_a_stream_has_its_own_order_and_no_index(tmp_path: Path) -> None:
+def test_iterable_datasets_have_no_index(tmp_path: Path) -> None:
     class Stream(IterableDataset[torch.Tensor]):
         def __iter__(self) -> Any:
             return iter(X.flip(0))
@@ -116,13 +116,13 @@ def test_a_stream_has_its_own_order_and_no_index(tmp_path: Path) -> None:
     assert_columns(table, ["pred"], method.predict_step(X.flip(0))["pred"])
 
 
-def test_several_dataloaders_are_told_apart(tmp_path: Path) -> None:
+def test_several_dataloaders_are_numbered(tmp_path: Path) -> None:
     table = written(regressor(), [DataLoader(X, batch_size=4), DataLoader(X[:3], batch_size=4)], tmp_path)
     assert table["dataloader"].tolist() == [0] * 11 + [1] * 3
     assert table["index"].tolist() == [*range(11), *range(3)]
 
 
-def test_an_earlier_file_is_replaced(tmp_path: Path) -> None:
+def test_an_existing_file_is_replaced(tmp_path: Path) -> None:
     writer = PredictionWriter(tmp_path / "new" / "folder", "name.csv")
     assert writer.path == tmp_path / "new" / "folder" / "name.csv"
     trainer = quiet_trainer(callbacks=[writer])
@@ -131,7 +131,7 @@ def test_an_earlier_file_is_replaced(tmp_path: Path) -> None:
     assert len(pd.read_csv(writer.path)) == 2
 
 
-def test_rows_of_an_interrupted_run_are_forgotten(tmp_path: Path) -> None:
+def test_rows_of_an_interrupted_run_are_discarded(tmp_path: Path) -> None:
     writer, method = PredictionWriter(tmp_path), regressor()
     with pytest.raises(ValueError, match="takes 3 features"):
         quiet_trainer(callbacks=[writer]).predict(method, [DataLoader(X, 4), DataLoader(torch.zeros(4, 5), 4)])
@@ -155,6 +155,6 @@ def test_two_ranks_write_one_file_with_every_row_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("filename", ["", "folder/name.csv"])
-def test_the_filename_is_a_name(filename: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="filename must be a name without a folder"):
+def test_filename_must_not_contain_a_folder(filename: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="filename must be a file name without a folder"):
         PredictionWriter(tmp_path, filename)

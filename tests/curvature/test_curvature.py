@@ -1,4 +1,4 @@
-"""The curvature of each structure against Jacobians and Hessians by brute force."""
+"""Curvature against brute-force Jacobians and Hessians."""
 
 from collections.abc import Callable
 
@@ -9,18 +9,20 @@ from torch.testing import assert_close
 
 from lightning_vi.backbones import MLP
 from lightning_vi.curvature import (
+    Block,
     Curvature,
     DiagonalCurvature,
     FullCurvature,
     KroneckerCurvature,
+    Linearization,
     PerOutputCurvature,
     best_prior_precision,
     choose_blocks,
     flat_weights,
-    linearise,
+    linearize,
     log_evidence,
 )
-from lightning_vi.curvature import linearisation as linearisation_module
+from lightning_vi.curvature import linearization as linearization_module
 from lightning_vi.likelihoods import (
     Bernoulli,
     Categorical,
@@ -36,7 +38,7 @@ B = 5
 
 
 class Recurrent(nn.Module):
-    """Cannot be traced by vmap."""
+    """A network that vmap does not support."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,7 +80,7 @@ each_case = pytest.mark.parametrize(("build", "likelihood", "shape", "names"), C
 
 
 def brute_force(network: nn.Module, names: list[str], x: Tensor) -> Tensor:
-    """Jacobians [B, E, P] by one backward pass for each number."""
+    """Jacobians [B, E, P] by one backward pass for each output."""
     parameters = [network.get_parameter(name) for name in names]
     rows = []
     for outputs in network(x).flatten(1):
@@ -88,7 +90,7 @@ def brute_force(network: nn.Module, names: list[str], x: Tensor) -> Tensor:
 
 
 def hessian_of_outputs(likelihood: Likelihood, outputs: Tensor) -> Tensor:
-    """Information [B, E, E]: the mean over targets of the Hessian of the negative log probability."""
+    """Output-space Fisher information [B, E, E], the expected Hessian of the negative log-likelihood."""
     if likelihood.task == "classification":
         target = torch.zeros(likelihood.point_prediction(outputs.unsqueeze(0))[:1, 0].shape, dtype=torch.long)
 
@@ -98,7 +100,7 @@ def hessian_of_outputs(likelihood: Likelihood, outputs: Tensor) -> Tensor:
         return torch.stack([torch.autograd.functional.hessian(nll, row) for row in outputs.flatten(1)])
     samples = 200_000
     generator = torch.Generator().manual_seed(0)
-    mean, std = likelihood.standardised_moments(outputs.unsqueeze(0))  # type: ignore[operator]
+    mean, std = likelihood.standardized_moments(outputs.unsqueeze(0))  # type: ignore[operator]
     noise = torch.randn((samples, *mean.shape[1:]), generator=generator)
     leaf = outputs.clone().requires_grad_()
     targets = (mean + std * noise).detach()
@@ -113,7 +115,7 @@ def hessian_of_outputs(likelihood: Likelihood, outputs: Tensor) -> Tensor:
 
 
 @each_case
-def test_the_matrix_is_that_of_brute_force(
+def test_ggn_matches_brute_force(
     build: Callable[[], nn.Module], likelihood: Likelihood, shape: tuple[int, ...], names: list[str | int] | None
 ) -> None:
     torch.manual_seed(0)
@@ -130,50 +132,50 @@ def test_the_matrix_is_that_of_brute_force(
     expected = torch.einsum("bep,bef,bfq->pq", jacobian, factor @ factor.mT, jacobian)
     order = order_of_weights(network, blocks)
     expected = expected[order][:, order]
-    linearised = linearise(network, blocks, x)
-    assert_close(linearised.outer_products(factor), expected, rtol=1e-4, atol=1e-5)
-    assert_close(linearised.squares(factor), expected.diagonal(), rtol=1e-4, atol=1e-5)
+    linearized = linearize(network, blocks, x)
+    assert_close(linearized.ggn(factor), expected, rtol=1e-4, atol=1e-5)
+    assert_close(linearized.ggn_diagonal(factor), expected.diagonal(), rtol=1e-4, atol=1e-5)
 
     deltas = torch.randn(3, len(order))
-    assert_close(linearised.changes(deltas).flatten(2), torch.einsum("bep,sp->sbe", jacobian[..., order], deltas))
+    assert_close(linearized.jvp(deltas).flatten(2), torch.einsum("bep,sp->sbe", jacobian[..., order], deltas))
 
 
-def order_of_weights(network: nn.Module, blocks: list[object]) -> Tensor:
-    """Where each weight of the flat vector is among the flattened parameters."""
+def order_of_weights(network: nn.Module, blocks: list[Block]) -> Tensor:
+    """Index of each weight of the flat vector in the concatenated flattened parameters."""
     start, numbers = 0, {}
     for block in blocks:
-        for name in block.names:  # type: ignore[attr-defined]
+        for name in block.names:
             size = network.get_parameter(name).numel()
             numbers[name] = torch.arange(start, start + size).view_as(network.get_parameter(name))
             start += size
-    return torch.cat([block.join(numbers) for block in blocks])  # type: ignore[attr-defined]
+    return torch.cat([block.flatten(numbers) for block in blocks])
 
 
 @each_case
-def test_predictive_variances_of_each_structure(
+def test_structures_match_dense_matrices(
     build: Callable[[], nn.Module], likelihood: Likelihood, shape: tuple[int, ...], names: list[str | int] | None
 ) -> None:
-    """Against J inv(G + delta I) J^T with the dense matrix that the structure stands for."""
+    """Variances against J inv(G + delta I) J^T with the dense matrix G of the structure."""
     torch.manual_seed(1)
     network, x, new = build().eval(), torch.randn(shape), torch.randn(shape)
     blocks = choose_blocks(network, names, matrices_only=True)
-    order = order_of_weights(network, blocks)  # type: ignore[arg-type]
+    order = order_of_weights(network, blocks)
     jacobian = brute_force(network, [name for block in blocks for name in block.names], new)[..., order]
     precision = torch.tensor(0.7)
-    linearised = linearise(network, blocks, x)
-    factor = likelihood.information_factor(linearised.outputs)
-    for kind, dense in dense_matrices(network, blocks, linearised, factor, x).items():
+    linearized = linearize(network, blocks, x)
+    factor = likelihood.information_factor(linearized.outputs)
+    for kind, dense in dense_matrices(network, blocks, linearized, factor, x).items():
         structure = kind(blocks)
-        structure.fit([(linearised, factor)], lambda tensor: tensor)
+        structure.fit([(linearized, factor)], lambda tensor: tensor)
         covariance = torch.linalg.inv(dense.double() + 0.7 * torch.eye(len(dense)).double()).float()
         expected = torch.einsum("bep,pq,beq->be", jacobian, covariance, jacobian)
-        found = structure.variances(linearise(network, blocks, new), precision)
+        found = structure.variances(linearize(network, blocks, new), precision)
         assert_close(found, expected, rtol=1e-3, atol=1e-5)
-        for dim in range(1, linearised.outputs.dim()):
-            by_dim = jacobian.view(*linearised.outputs.shape, -1)
-            centred = (by_dim - by_dim.mean(dim, keepdim=True)).flatten(1, -2)
-            expected = torch.einsum("bep,pq,beq->be", centred, covariance, centred)
-            found = structure.variances(linearise(network, blocks, new, centred_dim=dim), precision)
+        for dim in range(1, linearized.outputs.dim()):
+            by_dim = jacobian.view(*linearized.outputs.shape, -1)
+            centered = (by_dim - by_dim.mean(dim, keepdim=True)).flatten(1, -2)
+            expected = torch.einsum("bep,pq,beq->be", centered, covariance, centered)
+            found = structure.variances(linearize(network, blocks, new, centered_dim=dim), precision)
             assert_close(found, expected, rtol=1e-3, atol=1e-5)
         eigenvalues = torch.linalg.eigvalsh(dense.double()).clamp_min(0).float()
         assert_close(structure.eigenvalues().sort().values, eigenvalues, rtol=1e-3, atol=1e-4)
@@ -182,7 +184,7 @@ def test_predictive_variances_of_each_structure(
 
 
 @each_case
-def test_a_centred_network_is_a_network_of_its_own(
+def test_centered_network_matches_centered_outputs(
     build: Callable[[], nn.Module], likelihood: Likelihood, shape: tuple[int, ...], names: list[str | int] | None
 ) -> None:
     torch.manual_seed(2)
@@ -190,29 +192,27 @@ def test_a_centred_network_is_a_network_of_its_own(
     blocks = choose_blocks(network, names)
     with torch.no_grad():
         outputs = network(x)
-    whole = linearise(network, blocks, x)
+    whole = linearize(network, blocks, x)
     factor, deltas = torch.randn(B, outputs[0].numel(), 2), torch.randn(3, sum(block.size for block in blocks))
     for dim in range(-1, outputs.dim()):
         if dim == 0:
             continue
-        centred = linearise(network, blocks, x, centred_dim=dim)
-        assert_close(centred.outputs, outputs - outputs.mean(dim, keepdim=True))
-        changes = whole.changes(deltas)
+        centered = linearize(network, blocks, x, centered_dim=dim)
+        assert_close(centered.outputs, outputs - outputs.mean(dim, keepdim=True))
+        changes = whole.jvp(deltas)
         axis = dim if dim < 0 else dim + 1
-        assert_close(centred.changes(deltas), changes - changes.mean(axis, keepdim=True), rtol=1e-4, atol=1e-5)
+        assert_close(centered.jvp(deltas), changes - changes.mean(axis, keepdim=True), rtol=1e-4, atol=1e-5)
         by_dim = factor.view(*outputs.shape, 2)
-        centred_factor = (by_dim - by_dim.mean(dim if dim > 0 else dim - 1, keepdim=True)).view_as(factor)
-        for name in ("outer_products", "squares"):
-            expected = getattr(whole, name)(centred_factor)
-            assert_close(getattr(centred, name)(factor), expected, rtol=1e-4, atol=1e-4)
-        for found, product in zip(
-            centred.per_output_products(factor), whole.per_output_products(centred_factor), strict=True
-        ):
+        centered_factor = (by_dim - by_dim.mean(dim if dim > 0 else dim - 1, keepdim=True)).view_as(factor)
+        for name in ("ggn", "ggn_diagonal"):
+            expected = getattr(whole, name)(centered_factor)
+            assert_close(getattr(centered, name)(factor), expected, rtol=1e-4, atol=1e-4)
+        for found, product in zip(centered.ggn_per_output(factor), whole.ggn_per_output(centered_factor), strict=True):
             assert_close(found, product, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("x", [(torch.ones(2, 3), torch.ones(2, 3)), {"a": torch.ones(2, 3), "b": torch.ones(2, 3)}])
-def test_a_centred_network_takes_every_input(x: object) -> None:
+def test_centered_network_with_several_inputs(x: object) -> None:
     class Two(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -224,19 +224,19 @@ def test_a_centred_network_takes_every_input(x: object) -> None:
 
     network = Two()
     blocks = choose_blocks(network, None)
-    change = linearise(network, blocks, x, centred_dim=1).changes(torch.ones(1, 8))  # type: ignore[arg-type]
+    change = linearize(network, blocks, x, centered_dim=1).jvp(torch.ones(1, 8))
     assert_close(change, torch.zeros(1, 2, 2))
 
 
 def dense_matrices(
-    network: nn.Module, blocks: list[object], linearised: object, factor: Tensor, x: Tensor
+    network: nn.Module, blocks: list[Block], linearized: Linearization, factor: Tensor, x: Tensor
 ) -> dict[type[Curvature], Tensor]:
-    full = linearised.outer_products(factor)  # type: ignore[attr-defined]
+    full = linearized.ggn(factor)
     kronecker, per_output = torch.zeros_like(full), torch.zeros_like(full)
     start = 0
     for block in blocks:
-        a, b = kronecker_by_hand(network, block, factor, x)  # type: ignore[arg-type]
-        stop = start + block.size  # type: ignore[attr-defined]
+        a, b = kronecker_by_hand(network, block, factor, x)
+        stop = start + block.size
         kronecker[start:stop, start:stop] = torch.kron(b, a)
         for first in range(start, stop, len(a)):
             own = slice(first, first + len(a))
@@ -250,28 +250,28 @@ def dense_matrices(
     }
 
 
-def kronecker_by_hand(network: nn.Module, block: object, factor: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean of the inputs' products and sum of the gradients' products, one datum and one direction at a time."""
-    layer = network.get_submodule(block.module_name)  # type: ignore[attr-defined]
+def kronecker_by_hand(network: nn.Module, block: Block, factor: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Kronecker factors of a layer, one example and one direction at a time."""
+    layer = network.get_submodule(block.module_name)
     seen: dict[str, Tensor] = {}
 
     def watch(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
         seen["input"], seen["output"] = inputs[0], output
 
     handle = layer.register_forward_hook(watch)
-    rows, products = [], torch.zeros(block.shape[0], block.shape[0])  # type: ignore[attr-defined]
+    rows, products = [], torch.zeros(block.shape[0], block.shape[0])
     for index in range(len(x)):
         outputs = network(x[index : index + 1]).flatten()
         rows.append(input_rows(layer, seen["input"].detach()))
         for direction in factor[index].T:
             (gradient,) = torch.autograd.grad(outputs, seen["output"], direction, retain_graph=True)
-            by_place = (
+            by_position = (
                 gradient[0].flatten(1).T
                 if isinstance(layer, nn.Conv1d | nn.Conv2d)
                 else gradient.view(-1, gradient.shape[-1])
             )
-            for place in by_place:
-                products += torch.outer(place, place)
+            for position in by_position:
+                products += torch.outer(position, position)
     handle.remove()
     stacked = torch.cat(rows)
     if layer.bias is not None:
@@ -280,22 +280,22 @@ def kronecker_by_hand(network: nn.Module, block: object, factor: Tensor, x: Tens
 
 
 def input_rows(layer: nn.Module, x: Tensor) -> Tensor:
-    """Inputs at each place, by convolving with unit kernels."""
+    """Layer inputs at each position, by convolution with unit kernels."""
     if isinstance(layer, nn.Linear):
         return x.view(-1, x.shape[-1])
-    size = layer.weight[0].numel()  # type: ignore[operator, index]
+    size = layer.weight[0].numel()
     unit = type(layer)(
-        layer.in_channels, size, layer.kernel_size, layer.stride, layer.padding, layer.dilation, bias=False,  # type: ignore[call-arg, arg-type]
-        padding_mode=layer.padding_mode,  # type: ignore[arg-type]
+        layer.in_channels, size, layer.kernel_size, layer.stride, layer.padding, layer.dilation, bias=False,
+        padding_mode=layer.padding_mode,
     )  # fmt: skip
-    unit.weight.data = torch.eye(size).view_as(unit.weight)  # type: ignore[operator]
-    rows: Tensor = unit(x).flatten(2).mT.flatten(0, 1).detach()  # type: ignore[operator]
+    unit.weight.data = torch.eye(size).view_as(unit.weight)
+    rows: Tensor = unit(x).flatten(2).mT.flatten(0, 1).detach()
     return rows
 
 
 @pytest.mark.parametrize("likelihood", [Poisson(), Poisson(link="softplus"), NegativeBinomial(0.7), StudentT(4.0, 0.6)])
-def test_information_of_other_likelihoods(likelihood: Likelihood) -> None:
-    """Against the mean of squared scores, by sums over counts or by quadrature."""
+def test_information_factor_of_other_likelihoods(likelihood: Likelihood) -> None:
+    """Against the mean squared score, by summation over counts or by quadrature."""
     outputs = torch.tensor([[0.3], [-0.8], [1.1]])
     is_count = not isinstance(likelihood, StudentT)
     values = torch.arange(200.0) if is_count else torch.linspace(-400, 400, 400_001, dtype=torch.double)
@@ -310,32 +310,28 @@ def test_information_of_other_likelihoods(likelihood: Likelihood) -> None:
         assert_close((factor @ factor.mT).item(), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_rows_in_parts_and_networks_beyond_vmap(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jacobian_in_chunks_and_without_vmap(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(2)
     network, x = Recurrent().eval(), torch.randn(B, 4, 2)
     blocks = choose_blocks(network, None)
     names = [name for block in blocks for name in block.names]
-    jacobian = brute_force(network, names, x)[..., order_of_weights(network, blocks)]  # type: ignore[arg-type]
+    jacobian = brute_force(network, names, x)[..., order_of_weights(network, blocks)]
     deltas = torch.randn(2, jacobian.shape[-1])
     expected = torch.einsum("bep,sp->sbe", jacobian, deltas)
-    assert_close(linearise(network, blocks, x).changes(deltas), expected)
-    monkeypatch.setattr(linearisation_module, "MAX_JACOBIAN", 2 * jacobian[0].numel())
-    linearised, factor = linearise(network, blocks, x), torch.randn(B, 2, 2)
-    assert_close(linearised.changes(deltas), expected)
+    assert_close(linearize(network, blocks, x).jvp(deltas), expected)
+    monkeypatch.setattr(linearization_module, "MAX_JACOBIAN", 2 * jacobian[0].numel())
+    linearized, factor = linearize(network, blocks, x), torch.randn(B, 2, 2)
+    assert_close(linearized.jvp(deltas), expected)
     dense = torch.einsum("bep,bef,bfq->pq", jacobian, factor @ factor.mT, jacobian)
-    assert_close(linearised.outer_products(factor), dense, rtol=1e-4, atol=1e-4)
-    assert_close(linearised.squares(factor), dense.diagonal(), rtol=1e-4, atol=1e-4)
-    for block, products in zip(blocks, linearised.per_output_products(factor), strict=True):
-        assert products.shape == (block.shape[0], block.shape[1], block.shape[1])
-    found = torch.cat(
-        [products.diagonal(dim1=1, dim2=2).flatten() for products in linearised.per_output_products(factor)]
-    )
+    assert_close(linearized.ggn(factor), dense, rtol=1e-4, atol=1e-4)
+    assert_close(linearized.ggn_diagonal(factor), dense.diagonal(), rtol=1e-4, atol=1e-4)
+    found = torch.cat([products.diagonal(dim1=1, dim2=2).flatten() for products in linearized.ggn_per_output(factor)])
     assert_close(found, dense.diagonal(), rtol=1e-4, atol=1e-4)
     weights = torch.rand(jacobian.shape[-1])
-    assert_close(linearised.squared_norms(None, weights), (jacobian.square() * weights).sum(-1))
+    assert_close(linearized.variances(None, weights), (jacobian.square() * weights).sum(-1))
 
 
-def test_blocks_are_what_is_trained() -> None:
+def test_blocks_contain_trainable_weights() -> None:
     network = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 4), nn.Linear(4, 2))
     network[2].weight.requires_grad_(False)
     network[3].requires_grad_(False)
@@ -346,7 +342,7 @@ def test_blocks_are_what_is_trained() -> None:
     assert flat_weights(network, choose_blocks(network, None)).shape == (28,)
     with pytest.raises(ValueError, match="leaves no trainable weight"):
         choose_blocks(network, [-1])
-    with pytest.raises(ValueError, match=r"structure='kronecker' needs linear layers .* but '1' \(LayerNorm\)"):
+    with pytest.raises(ValueError, match=r"structure='kronecker' needs linear layers .* but got '1' \(LayerNorm\)"):
         choose_blocks(network, [1], matrices_only=True)
 
 
@@ -356,7 +352,7 @@ def test_tied_weights_count_once() -> None:
     assert sum(block.size for block in choose_blocks(network, None)) == 15
 
 
-def test_the_evidence_is_largest_at_the_best_precision() -> None:
+def test_best_prior_precision_maximizes_the_evidence() -> None:
     torch.manual_seed(0)
     eigenvalues, norm = torch.rand(20).double() * 30, torch.tensor(8.0).double()
     best = best_prior_precision(eigenvalues, norm)
@@ -366,7 +362,7 @@ def test_the_evidence_is_largest_at_the_best_precision() -> None:
 
 
 @pytest.mark.parametrize(("kind", "name"), [(FullCurvature, "full"), (PerOutputCurvature, "per_output")])
-def test_matrices_that_are_too_large(kind: Callable[..., Curvature], name: str) -> None:
+def test_too_large_matrices_raise(kind: Callable[..., Curvature], name: str) -> None:
     blocks = choose_blocks(MLP(3, [100, 100], 1), None)
     message = rf"structure='{name}' needs \d+ MiB for 10601 weights, more than max_mebibytes=1: use 'kronecker'"
     with pytest.raises(ValueError, match=message):

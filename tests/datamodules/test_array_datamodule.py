@@ -1,38 +1,18 @@
-"""The shared base: its loaders, their order, and the checks on given tensors."""
+"""ArrayDataModule: its dataloaders, their order, and the checks of the given tensors."""
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from helpers import quiet_trainer
 from lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, DistributedSampler, Subset
 
 from lightning_vi.datamodules import ArrayDataModule
 from lightning_vi.datamodules._rows import RowBatch, RowDataset
-
-QUIET: dict[str, Any] = {
-    "accelerator": "cpu",
-    "devices": 1,
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-}
-
-lightning_warnings = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec.*is deprecated:FutureWarning"),
-]
-
-
-def with_trainer(test: Any) -> Any:
-    for mark in lightning_warnings:
-        test = mark(test)
-    return test
 
 
 def numbered(n_rows: int, start: int = 0) -> tuple[Tensor, Tensor]:
@@ -50,7 +30,7 @@ def order(loader: DataLoader[Any]) -> list[float]:
 
 
 class Recorder(LightningModule):
-    """Notes the rows of each training epoch and of every other batch."""
+    """Records the rows of each training epoch, and those of validation and test batches."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +54,7 @@ class Recorder(LightningModule):
         return batch[1]
 
 
-def test_order_differs_by_epoch_and_is_fixed_by_the_seed() -> None:
+def test_order_depends_on_the_epoch_and_the_seed() -> None:
     loader, again = datamodule().train_dataloader(), datamodule().train_dataloader()
     epochs = [order(loader) for _ in range(4)]
     assert len({tuple(epoch) for epoch in epochs}) == 4
@@ -82,18 +62,17 @@ def test_order_differs_by_epoch_and_is_fixed_by_the_seed() -> None:
     assert epochs[0] != order(datamodule(shuffle_seed=1).train_dataloader())
 
 
-def test_every_row_is_as_likely_as_any_other_to_come_first() -> None:
+def test_every_row_is_equally_likely_to_come_first() -> None:
     loader = datamodule(batch_size=20).train_dataloader()
     first = torch.tensor([int(next(iter(loader))[0][0]) for _ in range(2000)])
     counts = torch.bincount(first, minlength=20).float()
-    # Binomial(2000, 1/20): mean 100, standard deviation 9.75; five of them on each side.
+    # Binomial(2000, 1/20): mean 100, standard deviation 9.75; tolerance of five standard deviations.
     assert ((counts - 100.0).abs() < 5 * 9.75).all()
 
 
-@with_trainer
-def test_trainer_runs_every_loop_on_its_own_rows() -> None:
+def test_trainer_runs_every_loop_on_the_rows_of_its_split() -> None:
     dm, module = datamodule(), Recorder()
-    trainer = Trainer(max_epochs=2, **QUIET)
+    trainer = quiet_trainer(max_epochs=2)
     trainer.fit(module, dm)
     assert [sorted(rows) for rows in module.epochs.values()] == [[float(i) for i in range(20)]] * 2
     assert set(module.evaluated) == set(dm.X_val.flatten().tolist())
@@ -104,17 +83,14 @@ def test_trainer_runs_every_loop_on_its_own_rows() -> None:
     assert torch.equal(torch.cat(trainer.predict(module, dm)), dm.Y_test)
 
 
-@with_trainer
 @pytest.mark.parametrize("reload_every", [0, 1])
-def test_trainer_sees_the_order_of_a_plain_loop_also_after_a_resume(tmp_path: Path, reload_every: int) -> None:
+def test_order_in_a_trainer_equals_a_plain_loop_also_after_a_resume(tmp_path: Path, reload_every: int) -> None:
     loader = datamodule().train_dataloader()
     plain = {epoch: order(loader) for epoch in range(3)}
 
     def fit(epochs: int, checkpoint: Path | None = None) -> tuple[Trainer, Recorder]:
-        trainer, module = (
-            Trainer(max_epochs=epochs, reload_dataloaders_every_n_epochs=reload_every, **QUIET),
-            Recorder(),
-        )
+        module = Recorder()
+        trainer = quiet_trainer(max_epochs=epochs, reload_dataloaders_every_n_epochs=reload_every)
         trainer.fit(module, datamodule(), ckpt_path=checkpoint)
         return trainer, module
 
@@ -124,14 +100,10 @@ def test_trainer_sees_the_order_of_a_plain_loop_also_after_a_resume(tmp_path: Pa
     assert fit(3, tmp_path / "one.ckpt")[1].epochs == {epoch: plain[epoch] for epoch in (1, 2)}
 
 
-@with_trainer
-@pytest.mark.parametrize("limit", [0, 1.0])
-def test_without_validation_rows_a_trainer_fits_without_validation(limit: float) -> None:
+def test_trainer_skips_validation_without_a_validation_split() -> None:
     module, dm = Recorder(), datamodule(val=None)
     assert dm.val_dataloader() == []
-    warned = nullcontext() if limit == 0 else pytest.warns(UserWarning, match="across ranks is zero")
-    with warned:
-        Trainer(max_epochs=1, limit_val_batches=limit, **QUIET).fit(module, dm)
+    quiet_trainer(limit_val_batches=0).fit(module, dm)
     assert sorted(module.epochs[0]) == [float(i) for i in range(20)]
     assert module.evaluated == []
 
@@ -146,10 +118,9 @@ def process_group_of_one(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         torch.distributed.destroy_process_group()
 
 
-@with_trainer
-def test_a_distributed_trainer_injects_a_shuffling_sampler(process_group_of_one: None) -> None:
+def test_distributed_trainer_injects_a_shuffling_sampler(process_group_of_one: None) -> None:
     module = Recorder()
-    trainer = Trainer(max_epochs=2, strategy="ddp", num_sanity_val_steps=0, **QUIET)
+    trainer = quiet_trainer(max_epochs=2, strategy="ddp")
     trainer.fit(module, datamodule())
     sampler = trainer.train_dataloader.sampler
     assert isinstance(sampler, DistributedSampler)
@@ -168,7 +139,7 @@ def test_two_ranks_share_the_rows_of_a_loader() -> None:
 
 
 @pytest.mark.parametrize("with_collate", [True, False])
-def test_datasets_of_the_loaders_compose(with_collate: bool) -> None:
+def test_datasets_can_be_composed(with_collate: bool) -> None:
     loader = datamodule().test_dataloader()
     options = {"collate_fn": loader.collate_fn} if with_collate else {}
     for dataset, expected in [
@@ -194,14 +165,14 @@ def test_batches_are_copies() -> None:
     assert torch.equal(dm.Y_test, numbered(9, 300)[1])
 
 
-def test_worker_processes_give_the_same_batches_and_touch_no_global_state() -> None:
+def test_worker_processes_return_the_same_batches_and_leave_the_global_random_state() -> None:
     dm, workers = datamodule(), datamodule(num_workers=1)
     state = torch.get_rng_state()
     assert order(workers.train_dataloader()) == order(dm.train_dataloader())
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_pass_makes_no_call_per_row(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_are_gathered_without_a_call_per_row(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise AssertionError("a call per row")
 
@@ -211,7 +182,7 @@ def test_a_pass_makes_no_call_per_row(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(order(datamodule().train_dataloader())) == 20
 
 
-def test_a_missing_calibration_split_is_an_error() -> None:
+def test_calibration_dataloader_needs_a_calibration_split() -> None:
     dm = datamodule(calib=None)
     assert dm.X_calib is None
     with pytest.raises(ValueError, match="no calibration split"):
@@ -251,7 +222,7 @@ LABELS = torch.tensor([0, 1, 1])
         ((FLOATS, torch.tensor([[0.0], [torch.inf], [1.0]])), None, "Y_train must be finite, got 1 NaN"),
     ],
 )
-def test_unusable_tensors_are_named(train: Any, num_classes: int | None, message: str) -> None:
+def test_invalid_tensors_are_rejected(train: Any, num_classes: int | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ArrayDataModule(train, train, num_classes=num_classes)
 
@@ -263,6 +234,6 @@ def test_unusable_tensors_are_named(train: Any, num_classes: int | None, message
         ((FLOATS, torch.zeros(3, 2)), r"Y_test must have rows of the same shape as Y_train, \[1\], got \[2\]"),
     ],
 )
-def test_splits_must_have_rows_of_one_shape(test: Any, message: str) -> None:
+def test_splits_must_have_rows_of_the_same_shape(test: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ArrayDataModule((FLOATS, FLOATS), test)

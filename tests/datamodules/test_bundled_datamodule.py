@@ -1,6 +1,5 @@
-"""The data sets that ship with scikit-learn."""
+"""Data sets that are part of scikit-learn."""
 
-import pytest
 import torch
 from sklearn.datasets import load_diabetes, load_digits
 
@@ -11,7 +10,7 @@ def everything(dm: DiabetesDataModule | DigitsDataModule, letter: str) -> torch.
     return torch.cat([getattr(dm, f"{letter}_{name}") for name in ("train", "val", "test", "calib")])
 
 
-def test_diabetes_keeps_the_target_in_its_units() -> None:
+def test_diabetes_target_is_in_original_units() -> None:
     dm = DiabetesDataModule()
     target = torch.tensor(load_diabetes(scaled=False).target, dtype=torch.float32)
     assert torch.equal(everything(dm, "Y").flatten().sort().values, target.sort().values)
@@ -20,7 +19,7 @@ def test_diabetes_keeps_the_target_in_its_units() -> None:
     assert dm.target_names == ["target"]
 
 
-def test_diabetes_standardises_the_raw_inputs() -> None:
+def test_diabetes_inputs_are_standardized() -> None:
     dm = DiabetesDataModule()
     assert (dm.X_train.mean(dim=0).abs() < 1e-5).all()
     assert torch.allclose(dm.X_train.std(dim=0, correction=0), torch.ones(10), atol=1e-5)
@@ -29,7 +28,7 @@ def test_diabetes_standardises_the_raw_inputs() -> None:
     assert torch.allclose(age.sort().values, raw.sort().values, atol=1e-3)
 
 
-def test_digits_are_grey_values_in_the_unit_interval() -> None:
+def test_digits_are_gray_values_in_the_unit_interval() -> None:
     dm = DigitsDataModule()
     pixels = everything(dm, "X")
     assert pixels.shape == (1797, 64)
@@ -37,7 +36,7 @@ def test_digits_are_grey_values_in_the_unit_interval() -> None:
     assert abs(pixels.mean() * 16.0 - load_digits().data.mean()) < 1e-3
 
 
-def test_digits_as_images_hold_the_same_pixels() -> None:
+def test_digits_as_images_have_the_same_pixels() -> None:
     flat, images = DigitsDataModule(), DigitsDataModule(as_images=True)
     assert images.X_val.shape[1:] == (1, 8, 8)
     assert torch.equal(images.X_val.flatten(1), flat.X_val)
@@ -52,16 +51,15 @@ def test_labels_belong_to_their_digits() -> None:
     assert [known[row.numpy().tobytes()] for row in dm.X_test] == dm.Y_test.tolist()
 
 
-@pytest.mark.parametrize("name", ["train", "val", "test", "calib"])
-def test_every_split_of_the_digits_keeps_the_proportions_of_the_classes(name: str) -> None:
+def test_splits_of_the_digits_are_stratified() -> None:
     dm = DigitsDataModule()
-    labels = getattr(dm, f"Y_{name}")
-    expected = torch.bincount(everything(dm, "Y")) * len(labels) / 1797
-    # Each of the three stratified cuts rounds a class by less than one row.
-    assert ((torch.bincount(labels, minlength=10) - expected).abs() < 3.0).all()
+    for labels in (dm.Y_train, dm.Y_val, dm.Y_test, dm.Y_calib):
+        expected = torch.bincount(everything(dm, "Y")) * len(labels) / 1797
+        # Each of the three stratified splits rounds the number of rows of a class by less than one.
+        assert ((torch.bincount(labels, minlength=10) - expected).abs() < 3.0).all()
 
 
-def test_a_fraction_of_zero_leaves_a_split_out() -> None:
+def test_a_split_of_fraction_zero_is_omitted() -> None:
     dm = DigitsDataModule(val_fraction=0.0, calib_fraction=0.0)
     assert dm.X_val is None
     assert dm.X_calib is None

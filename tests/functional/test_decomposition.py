@@ -1,4 +1,4 @@
-"""Moments in chunks and entropies against numpy and scipy."""
+"""Running moments and entropies against numpy and scipy."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def test_chunks_give_the_moments_of_all_samples(sizes: list[int], seed: int) -> 
     np.testing.assert_allclose(moments.variance, samples.var(0), rtol=1e-9, atol=1e-12)
 
 
-def test_variance_survives_a_mean_far_from_zero() -> None:
+def test_variance_is_accurate_for_a_mean_far_from_zero() -> None:
     samples = 4096.0 + torch.randn(64, 5).double().mul(1 / 64).float()
     exact = samples.double().var(0, correction=0)
     torch.testing.assert_close(moments_of(samples, [10, 54]).variance.double(), exact, rtol=0.02, atol=0)
@@ -59,11 +59,11 @@ def test_entropy_matches_scipy(dim: int) -> None:
     np.testing.assert_allclose(entropy(probs, dim), scipy.stats.entropy(probs.numpy(), axis=dim))
 
 
-def test_entropy_of_certainty_is_zero_with_a_finite_gradient_elsewhere() -> None:
+def test_entropy_of_certainty_is_zero() -> None:
     assert entropy(torch.tensor([1.0, 0.0, 0.0])) == 0
 
 
-def test_entropies_against_scipy() -> None:
+def test_decomposition_matches_scipy() -> None:
     probs = torch.rand(6, 4, 3, 2).double().pow(3)  # [S, B, C, positions]
     probs = probs / probs.sum(2, keepdim=True)
     parts = decompose_entropy(probs.mean(0), entropy(probs, dim=2).mean(0), dim=1)
@@ -82,7 +82,7 @@ def test_mutual_information_is_never_negative() -> None:
     assert torch.equal(parts.predictive_entropy, parts.mutual_information + parts.expected_entropy)
 
 
-def test_moments_of_parts_merge_into_those_of_all_samples() -> None:
+def test_merged_moments_are_those_of_all_samples() -> None:
     samples = torch.randn(9, 4, dtype=torch.float64) * 3 + 100
     moments = RunningMoments()
     for part in samples.split([2, 1, 6]):

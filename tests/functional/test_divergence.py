@@ -30,7 +30,7 @@ def posterior() -> tuple[Tensor, Tensor]:
     return mean.requires_grad_(), std.requires_grad_()
 
 
-def test_it_is_the_sum_of_the_elements_divergences(prior: tuple[Tensor | float, Tensor | float]) -> None:
+def test_sum_over_elements_matches_torch_distributions(prior: tuple[Tensor | float, Tensor | float]) -> None:
     mean, std = posterior()
     expected = kl_divergence(Normal(mean, std), Normal(*map(torch.as_tensor, prior))).sum()
     torch.testing.assert_close(gaussian_kl(mean, std, *prior), expected)
@@ -47,7 +47,7 @@ def test_gradients_match_autograd_through_torch_distributions() -> None:
     torch.testing.assert_close(ours, theirs)
 
 
-def test_second_derivatives_are_right_or_refused(prior: tuple[Tensor | float, Tensor | float]) -> None:
+def test_second_derivatives_are_right_or_raise(prior: tuple[Tensor | float, Tensor | float]) -> None:
     try:
         right = gradgradcheck(lambda mean, std: gaussian_kl(mean, std, *prior), posterior())
     except RuntimeError as error:
@@ -56,7 +56,7 @@ def test_second_derivatives_are_right_or_refused(prior: tuple[Tensor | float, Te
         assert right
 
 
-def test_zero_where_posterior_and_prior_agree() -> None:
+def test_zero_for_equal_posterior_and_prior() -> None:
     value = gaussian_kl(torch.full((5,), 0.3).double(), torch.full((5,), 1.7).double(), 0.3, 1.7)
     torch.testing.assert_close(value, torch.zeros(()).double())
 

@@ -1,4 +1,4 @@
-"""Scores against oracles that share no code with them: integration, torch.distributions, sampling."""
+"""Scores against numerical integration, torch.distributions and sampling."""
 
 import math
 
@@ -52,7 +52,7 @@ class TestMixtureLogProb:
         log_prob = Normal(means, stds).log_prob(target)
         torch.testing.assert_close(mixture_log_prob(log_prob), torch_mixture(means, stds).log_prob(target))
 
-    def test_survives_underflow(self) -> None:
+    def test_densities_that_underflow(self) -> None:
         log_prob = torch.tensor([[-2000.0], [-2001.0]])
         expected = -2000 + math.log((1 + math.exp(-1)) / 2)
         torch.testing.assert_close(mixture_log_prob(log_prob), torch.tensor([expected]))
@@ -67,7 +67,7 @@ class TestMixtureLogProb:
         torch.testing.assert_close(gradient, torch.tensor([[0.25], [0.75]]))
 
     @pytest.mark.parametrize("shape", [(), (0, 3)])
-    def test_no_samples(self, shape: tuple[int, ...]) -> None:
+    def test_no_samples_is_an_error(self, shape: tuple[int, ...]) -> None:
         with pytest.raises(ValueError, match="log_prob must have shape"):
             mixture_log_prob(torch.zeros(shape))
 
@@ -78,7 +78,7 @@ class TestCDF:
         expected = torch_mixture(means, stds).cdf(value)
         torch.testing.assert_close(gaussian_mixture_cdf(means, stds, value), expected)
 
-    def test_far_tail_keeps_its_digits(self) -> None:
+    def test_far_tail_is_precise(self) -> None:
         lower = gaussian_mixture_cdf(torch.zeros(2, 1), torch.ones(2, 1), torch.tensor([-8.0]))
         expected = torch.tensor([stats.norm.cdf(-8.0)], dtype=torch.float32)
         torch.testing.assert_close(lower, expected, rtol=1e-4, atol=0)
@@ -153,7 +153,7 @@ class TestQuantile:
 
 
 class TestCentralInterval:
-    def test_holds_what_lies_between_the_quantiles(self) -> None:
+    def test_covers_values_between_the_quantiles(self) -> None:
         means, stds, target = random_mixture(5, 400)
         lower, upper = gaussian_mixture_quantile(means, stds, [0.1, 0.9])
         expected = ((target >= lower) & (target <= upper)).double()
@@ -161,7 +161,7 @@ class TestCentralInterval:
         torch.testing.assert_close(covered, expected)
         assert 0 < covered.mean() < 1
 
-    def test_point_mass_holds_itself_alone(self) -> None:
+    def test_point_mass_covers_itself_alone(self) -> None:
         covered = central_interval_covers(torch.zeros(3, 2), torch.zeros(3, 2), torch.tensor([0.0, 1e-6]))
         assert covered.tolist() == [1.0, 0.0]
 
@@ -201,7 +201,7 @@ class TestCRPS:
         score = gaussian_mixture_crps(means.expand(6, -1), stds.expand(6, -1), target)
         torch.testing.assert_close(score, gaussian_crps(means[0], stds[0], target))
 
-    def test_point_forecast_scores_its_absolute_error(self) -> None:
+    def test_score_of_a_point_forecast_is_its_absolute_error(self) -> None:
         means, _, target = random_mixture(1, 8)
         score = gaussian_mixture_crps(means, torch.zeros_like(means), target)
         torch.testing.assert_close(score, (means[0] - target).abs())
@@ -315,12 +315,12 @@ class TestBrierScore:
         probs = torch.tensor([[0.5, 0.5], [0.9, 0.1]])
         torch.testing.assert_close(brier_score(probs, torch.tensor([0, 1]).to(dtype)), torch.tensor([0.5, 1.62]))
 
-    def test_does_not_write_into_its_input(self) -> None:
+    def test_input_is_not_modified(self) -> None:
         probs = torch.full((1, 2), 0.5)
         brier_score(probs, torch.tensor([0]))
         assert probs.tolist() == [[0.5, 0.5]]
 
-    def test_float_labels(self) -> None:
+    def test_float_labels_are_an_error(self) -> None:
         with pytest.raises(TypeError, match=r"target must hold integer class indices, got dtype torch\.float32"):
             brier_score(torch.ones(2, 2) / 2, torch.zeros(2))
 
@@ -361,18 +361,18 @@ class TestCalibrationError:
         bins = top_label_bins(torch.tensor([1.0, 1.0000001, 0.95]), torch.ones(3), num_bins=10)
         assert bins[0].tolist() == [0.0] * 9 + [3.0]
 
-    def test_a_bin_holds_its_upper_edge(self) -> None:
+    def test_bins_include_their_upper_edge(self) -> None:
         bins = top_label_bins(torch.tensor([0.25, 0.5, 0.75]), torch.ones(3), num_bins=4)
         assert bins[0].tolist() == [1.0, 1.0, 1.0, 0.0]
 
-    def test_nothing_counted_is_nan(self) -> None:
+    def test_no_predictions_give_nan(self) -> None:
         assert expected_calibration_error(torch.zeros(3, 15)).isnan()
 
-    def test_nan_confidence_is_not_hidden(self) -> None:
+    def test_nan_confidence_gives_nan(self) -> None:
         bins = top_label_bins(torch.tensor([torch.nan, 0.5]), torch.ones(2))
         assert expected_calibration_error(bins).isnan()
 
-    def test_wrong_arguments(self) -> None:
+    def test_wrong_arguments_are_errors(self) -> None:
         with pytest.raises(ValueError, match=r"correct must have the shape of confidence \[2\], got \[3\]"):
             top_label_bins(torch.ones(2), torch.ones(3))
         with pytest.raises(ValueError, match="num_bins must be a positive integer, got 0"):

@@ -1,4 +1,4 @@
-"""Selective prediction and detection against their definitions, counted out, and against scikit-learn."""
+"""Selective prediction and detection against their definitions and scikit-learn."""
 
 import itertools
 import math
@@ -29,7 +29,7 @@ def risks_of_order(losses: list[float]) -> list[float]:
 
 
 def risks_over_all_orders_of_ties(uncertainty: list[float], loss: list[float]) -> np.ndarray:
-    """The mean risk at each coverage over every order of the rows in which no less certain one comes first."""
+    """The mean risk at each coverage over all orders of the rows by certainty."""
     orders = [
         order
         for order in itertools.permutations(range(len(loss)))
@@ -53,7 +53,7 @@ class TestRiskCoverage:
         [[3, 1, 2, 5, 4, 0], [1, 1, 1, 1, 1, 1], [0, 1, 1, 0, 2, 2], [7, 7, 7, 1, 2, 3], [0, 0, 0, 0, 1, 1]],
     )
     @pytest.mark.parametrize("loss", [[0, 1, 1, 0, 1, 0], [0.3, 2.5, 0.0, 7.0, 1.1, 0.7], [0, 0, 0, 0, 0, 0]])
-    def test_curve_and_areas_are_those_of_all_orders_of_ties(self, uncertainty: list[float], loss: list[float]) -> None:
+    def test_curve_and_areas_average_over_all_orders_of_ties(self, uncertainty: list[float], loss: list[float]) -> None:
         expected = risks_over_all_orders_of_ties(uncertainty, loss)
         scores, losses = torch.tensor(uncertainty, dtype=torch.float64), torch.tensor(loss, dtype=torch.float64)
         coverage, risk = risk_coverage_curve(scores, losses)
@@ -65,7 +65,7 @@ class TestRiskCoverage:
 
     @settings(deadline=None)
     @given(st.data(), SCORES)
-    def test_no_order_of_the_rows_matters(self, data: st.DataObject, uncertainty: list[int]) -> None:
+    def test_order_of_the_rows_does_not_matter(self, data: st.DataObject, uncertainty: list[int]) -> None:
         losses = data.draw(st.lists(st.integers(0, 3), min_size=len(uncertainty), max_size=len(uncertainty)))
         order = data.draw(st.permutations(range(len(uncertainty))))
         scores, loss = torch.tensor(uncertainty).float(), torch.tensor(losses).float()
@@ -84,14 +84,14 @@ class TestRiskCoverage:
         _, risk = risk_coverage_curve(torch.zeros(8), torch.tensor([1.0, 0, 0, 0, 0, 0, 0, 1]))
         assert risk.tolist() == [0.25] * 8
 
-    def test_best_order_has_no_excess_and_the_worst_the_most(self) -> None:
+    def test_excess_of_the_best_and_the_worst_order(self) -> None:
         loss = torch.tensor([0.0, 0.0, 1.0, 0.0, 3.0])
         assert excess_area_under_risk_coverage(loss, loss) == 0
         assert excess_area_under_risk_coverage(loss.exp(), loss) == 0
         worst = excess_area_under_risk_coverage(-loss, loss)
         assert worst == pytest.approx(float(np.mean(risks_of_order([3, 1, 0, 0, 0]))) - best_area(loss.tolist()))
 
-    def test_float32_keeps_its_digits_over_many_rows(self) -> None:
+    def test_float32_is_accurate_for_many_rows(self) -> None:
         count = 300_000
         uncertainty = torch.arange(count).flip(0) // 3
         loss = 1 + 0.5 * torch.sin(torch.arange(count, dtype=torch.float64))
@@ -108,7 +108,7 @@ class TestRiskCoverage:
         _, risk = risk_coverage_curve(torch.arange(4.0), torch.tensor([1.0, math.inf, 1.0, 1.0]))
         assert risk.tolist() == [1, math.inf, math.inf, math.inf]
 
-    def test_nan_is_not_hidden(self) -> None:
+    def test_nan_gives_nan(self) -> None:
         nan, fine = torch.tensor([0.1, math.nan, 0.3]), torch.tensor([0.0, 1.0, 0.0])
         assert risk_coverage_curve(nan, fine)[1].isnan().all()
         assert area_under_risk_coverage(fine, nan).isnan()
@@ -128,7 +128,7 @@ class TestRiskCoverage:
             (torch.zeros(2), torch.zeros(2, 1), r"loss must have the shape of uncertainty \[2\], got \[2, 1\]"),
         ],
     )
-    def test_wrong_shapes(self, uncertainty: Tensor, loss: Tensor, message: str) -> None:
+    def test_wrong_shapes_are_errors(self, uncertainty: Tensor, loss: Tensor, message: str) -> None:
         for function in (risk_coverage_curve, area_under_risk_coverage):
             with pytest.raises(ValueError, match=message):
                 function(uncertainty, loss)
@@ -162,7 +162,7 @@ class TestDetection:
         expected = false_positives[np.argmax(true_positives >= 0.95)]
         assert float(false_positive_rate(inside, outside)) == pytest.approx(expected, abs=1e-7)
 
-    def test_far_apart_and_the_same(self) -> None:
+    def test_separated_and_equal_scores(self) -> None:
         near, far = torch.linspace(0, 1, 7), torch.linspace(2, 3, 3)
         assert (auroc(near, far), auroc(far, near), auroc(near, near)) == (1, 0, 0.5)
         assert (false_positive_rate(near, far), false_positive_rate(far, near)) == (0, 1)
@@ -171,7 +171,7 @@ class TestDetection:
         assert auroc(torch.zeros(30_011), torch.ones(30_013)) == 1
         assert auroc(torch.zeros(30_011), torch.zeros(30_013)) == 0.5
 
-    def test_other_sign_of_the_classes(self) -> None:
+    def test_exchanged_classes(self) -> None:
         inside, outside = torch.tensor([0.0, 1.0, 2.0, 5.0]), torch.tensor([1.0, 3.0, 4.0])
         torch.testing.assert_close(auroc(-outside, -inside), auroc(inside, outside))
         # Three quarters of the in-distribution data have scores up to 2, and so has one of three others.
@@ -179,19 +179,19 @@ class TestDetection:
         assert float(false_positive_rate(inside, outside, 0.75)) == pytest.approx(3 / 4)
 
     @pytest.mark.parametrize("position", [0, 1])
-    def test_nan_is_not_hidden(self, position: int) -> None:
+    def test_nan_gives_nan(self, position: int) -> None:
         scores = [torch.tensor([0.0, 1.0]), torch.tensor([0.0, 1.0])]
         scores[position][1] = math.nan
         assert auroc(*scores).isnan()
         assert false_positive_rate(*scores).isnan()
 
     @pytest.mark.parametrize("rate", [0.0, -0.5, 1.5, math.nan, 95])
-    def test_wrong_rate(self, rate: float) -> None:
+    def test_wrong_rate_is_an_error(self, rate: float) -> None:
         with pytest.raises(ValueError, match=r"true_positive_rate must be above 0 and at most 1, got "):
             false_positive_rate(torch.zeros(2), torch.zeros(2), rate)
 
     @pytest.mark.parametrize("function", [auroc, false_positive_rate])
-    def test_wrong_shapes(self, function) -> None:
+    def test_wrong_shapes_are_errors(self, function) -> None:
         with pytest.raises(ValueError, match=r"scores_in must have shape \[N\] with N >= 1, got \[2, 1\]"):
             function(torch.zeros(2, 1), torch.zeros(2))
         with pytest.raises(ValueError, match=r"scores_out must have shape \[N\] with N >= 1, got \[0\]"):
@@ -211,7 +211,7 @@ def test_dtypes_and_tensors_without_values(function, dtype: torch.dtype) -> None
 
 
 @pytest.mark.parametrize("total", [1, 2, 7, 20, 60, 99, 100, 1000, 12_345])
-def test_count_is_the_smallest_that_reaches_the_share(total: int) -> None:
+def test_smallest_count_that_reaches_the_share(total: int) -> None:
     for share in [*np.linspace(0.005, 1, 200), 1e-9]:
         expected = next(count for count in range(1, total + 1) if count / total >= share)
         assert count_that_reaches(float(share), total) == expected

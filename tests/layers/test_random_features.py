@@ -1,4 +1,4 @@
-"""Random features against the kernel that they approximate."""
+"""Random Fourier features against the Gaussian kernel."""
 
 import math
 from typing import Any
@@ -19,8 +19,8 @@ def gaussian_kernel(x: Tensor, length_scale: float) -> Tensor:
 
 
 @pytest.mark.parametrize("length_scale", [0.4, 1.7])
-def test_inner_products_are_the_gaussian_kernel_within_the_monte_carlo_error(length_scale: float) -> None:
-    """Each term 2 cos cos has the variance 1 + (k(2 d) - 2 k(d)^2 + ...) / 2 < 2."""
+def test_inner_products_match_the_gaussian_kernel(length_scale: float) -> None:
+    """The variance of each term 2 cos cos is less than 2."""
     num_features, repeats = 256, 200
     kernels = []
     for _ in range(repeats):
@@ -34,7 +34,7 @@ def test_inner_products_are_the_gaussian_kernel_within_the_monte_carlo_error(len
     assert_close(diagonal.std(0), torch.full((12,), math.sqrt(0.5 / num_features)), rtol=0.25, atol=0.0)
 
 
-def test_normalised_inputs_are_those_of_a_layer_norm() -> None:
+def test_normalized_inputs_match_layer_norm() -> None:
     features = RandomFourierFeatures(3, 64, 0.5, normalize=True)
     plain = RandomFourierFeatures(3, 64, 0.5)
     plain.load_state_dict(features.state_dict())
@@ -42,17 +42,16 @@ def test_normalised_inputs_are_those_of_a_layer_norm() -> None:
     assert_close(features(5 * X), features(X), rtol=1e-2, atol=1e-3)
 
 
-def test_other_dimensions() -> None:
+def test_feature_dimension() -> None:
     features = RandomFourierFeatures(3, 16, 0.5, dim=1)
     images = torch.randn(2, 3, 4, 5)
     expected = math.sqrt(2 / 16) * torch.cos(
         F.conv2d(images / 0.5, features.frequencies[:, :, None, None], features.phases)
     )
     assert_close(features(images), expected)
-    assert features(images).shape == (2, 16, 4, 5)
 
 
-def test_the_state_is_fixed_and_in_the_state_dictionary() -> None:
+def test_phases_are_uniform_buffers() -> None:
     features = RandomFourierFeatures(3, 4096)
     assert list(features.state_dict()) == ["frequencies", "phases"]
     assert not list(features.parameters())
@@ -60,7 +59,7 @@ def test_the_state_is_fixed_and_in_the_state_dictionary() -> None:
     assert turns.min() >= 0
     assert turns.max() < 1
     uniform = torch.arange(4096) / 4096
-    assert (turns - uniform).abs().max() < 1.95 / math.sqrt(4096)  # Kolmogorov and Smirnov, at a level of 0.1%
+    assert (turns - uniform).abs().max() < 1.95 / math.sqrt(4096)  # Kolmogorov-Smirnov test, level 0.1%
 
 
 @pytest.mark.parametrize(
@@ -71,6 +70,6 @@ def test_the_state_is_fixed_and_in_the_state_dictionary() -> None:
         ({"length_scale": float("inf")}, "length_scale must be positive and finite, got inf"),
     ],
 )
-def test_wrong_arguments(options: dict[str, Any], message: str) -> None:
+def test_invalid_arguments_raise(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RandomFourierFeatures(3, **({"num_features": 8} | options))

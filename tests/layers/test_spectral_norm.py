@@ -1,4 +1,4 @@
-"""The bound on spectral norms against singular value decompositions."""
+"""Bounded spectral norms against singular value decompositions."""
 
 import copy
 import pickle
@@ -25,7 +25,7 @@ each_layer = pytest.mark.parametrize(("make", "shape"), LAYERS.values(), ids=LAY
 
 
 def with_norm(layer: nn.Module, norm: float) -> nn.Module:
-    """The layer with a random weight of this spectral norm."""
+    """Gives the layer a random weight of the given spectral norm."""
     weight = layer.get_parameter("weight")
     with torch.no_grad():
         weight.normal_()
@@ -39,11 +39,11 @@ def spectral_norm(layer: nn.Module, weight: Tensor) -> Tensor:
 
 
 @each_layer
-def test_a_weight_above_the_bound_is_scaled_down_to_it(make: Callable[[], nn.Module], shape: tuple[int, ...]) -> None:
+def test_large_weight_is_scaled_to_the_bound(make: Callable[[], nn.Module], shape: tuple[int, ...]) -> None:
     layer = with_norm(make(), 3.0)
     plain = copy.deepcopy(layer)
     bound_spectral_norm(layer, C)
-    bounded: Tensor = layer.weight  # type: ignore[assignment]
+    bounded: Tensor = layer.weight
     assert_close(spectral_norm(layer, bounded), torch.tensor(C), rtol=1e-3, atol=0.0)
     with torch.no_grad():
         plain.get_parameter("weight").mul_(C / 3.0)
@@ -52,7 +52,7 @@ def test_a_weight_above_the_bound_is_scaled_down_to_it(make: Callable[[], nn.Mod
 
 
 @each_layer
-def test_a_weight_below_the_bound_is_left_exactly_alone(make: Callable[[], nn.Module], shape: tuple[int, ...]) -> None:
+def test_small_weight_is_unchanged(make: Callable[[], nn.Module], shape: tuple[int, ...]) -> None:
     layer = with_norm(make(), 0.99 * C)
     plain = copy.deepcopy(layer)
     bound_spectral_norm(layer, C)
@@ -60,11 +60,11 @@ def test_a_weight_below_the_bound_is_left_exactly_alone(make: Callable[[], nn.Mo
     assert torch.equal(layer(x), plain(x))
 
 
-def test_the_gradient_is_that_through_the_largest_singular_value() -> None:
+def test_gradient_matches_that_of_the_largest_singular_value() -> None:
     layer = with_norm(nn.Linear(5, 4, bias=False), 3.0).double()
     weight = layer.get_parameter("weight").detach().clone().requires_grad_()
     bound_spectral_norm(layer, C)
-    layer.iterate(500)  # type: ignore[operator]
+    layer.iterate(500)
     x = torch.randn(3, 5).double()
     layer(x).square().sum().backward()
     expected = weight / (torch.linalg.matrix_norm(weight, ord=2) / C)
@@ -72,7 +72,7 @@ def test_the_gradient_is_that_through_the_largest_singular_value() -> None:
     assert_close(layer.get_parameter("unbounded_weight").grad, weight.grad)
 
 
-def test_training_follows_the_weight_and_evaluation_changes_nothing() -> None:
+def test_power_iteration_runs_in_training_mode_only() -> None:
     layer = nn.Linear(30, 20)
     bound_spectral_norm(layer, C)
     with_new_weight = torch.randn(20, 30)
@@ -84,17 +84,17 @@ def test_training_follows_the_weight_and_evaluation_changes_nothing() -> None:
     for _ in range(200):
         layer.train()(x)
     assert not torch.equal(layer.get_buffer("right_vector"), before["right_vector"])
-    assert_close(layer.spectral_norm(), torch.linalg.matrix_norm(with_new_weight, ord=2), rtol=1e-4, atol=0.0)  # type: ignore[operator]
+    assert_close(layer.spectral_norm(), torch.linalg.matrix_norm(with_new_weight, ord=2), rtol=1e-4, atol=0.0)
 
 
-def test_several_passes_before_one_backward() -> None:
+def test_several_forward_passes_before_backward() -> None:
     layer = with_norm(nn.Linear(5, 4), 3.0)
     bound_spectral_norm(layer, C)
     sum(layer(torch.randn(3, 5)).sum() for _ in range(3)).backward()
     assert layer.get_parameter("unbounded_weight").grad is not None
 
 
-def test_a_weight_that_was_zero_is_bounded_once_it_is_not() -> None:
+def test_initially_zero_weight_is_bounded_after_an_update() -> None:
     layer = nn.Linear(5, 4)
     nn.init.zeros_(layer.weight)
     bound_spectral_norm(layer, C)
@@ -106,7 +106,7 @@ def test_a_weight_that_was_zero_is_bounded_once_it_is_not() -> None:
     assert torch.linalg.matrix_norm(layer.weight, ord=2) < 1.001 * C
 
 
-def test_copies_pickles_and_state_dictionaries() -> None:
+def test_copy_pickle_and_state_dict() -> None:
     layer = with_norm(nn.Linear(5, 4), 3.0)
     bound_spectral_norm(layer, C)
     layer.eval()
@@ -124,7 +124,7 @@ def test_copies_pickles_and_state_dictionaries() -> None:
     assert isinstance(layer, nn.Linear)
 
 
-def test_whoever_reads_the_weight_reads_the_bounded_one() -> None:
+def test_attention_uses_the_bounded_weight() -> None:
     attention = nn.MultiheadAttention(4, 2, batch_first=True).eval()
     with_norm(attention.out_proj, 3.0)
     x = torch.randn(2, 3, 4)
@@ -141,29 +141,29 @@ def test_tied_weights_stay_tied() -> None:
     assert first.get_parameter("unbounded_weight") is second.get_parameter("unbounded_weight")
 
 
-def test_what_can_be_bounded() -> None:
+def test_unsupported_layers_raise() -> None:
     normed = nn.utils.parametrizations.weight_norm(nn.Linear(3, 2))
     bounded = nn.Linear(3, 2)
     bound_spectral_norm(bounded, C)
     assert isinstance(bounded, BoundedModule)
     for layer in (normed, bounded, nn.LayerNorm(3), nn.Embedding(3, 2), nn.ReLU()):
         assert not can_be_bounded(layer)
-        with pytest.raises(ValueError, match="a weight of its own is expected"):
+        with pytest.raises(ValueError, match="whose weight is a parameter, got"):
             bound_spectral_norm(layer, C)
 
 
 @pytest.mark.parametrize("bound", [0.0, -1.0, float("inf"), float("nan")])
-def test_the_bound_is_positive_and_finite(bound: float) -> None:
+def test_invalid_bound_raises(bound: float) -> None:
     layer = nn.Linear(3, 2)
     with pytest.raises(ValueError, match="spectral_norm_bound must be positive and finite, got"):
         bound_spectral_norm(layer, bound)
     assert type(layer) is nn.Linear
 
 
-def test_mixed_precision_measures_in_full_precision() -> None:
+def test_autocast_computes_the_norm_in_float32() -> None:
     layer = with_norm(nn.Linear(30, 20), 3.0)
     bound_spectral_norm(layer, C)
     with torch.autocast("cpu", torch.bfloat16):
-        assert layer.spectral_norm().dtype == torch.float32  # type: ignore[operator]
+        assert layer.spectral_norm().dtype == torch.float32
         assert layer.weight.dtype == torch.float32
         assert layer(torch.randn(2, 30)).dtype == torch.bfloat16

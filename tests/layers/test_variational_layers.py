@@ -1,4 +1,4 @@
-"""Variational layers built by hand."""
+"""Variational layers against their torch counterparts."""
 
 import copy
 import pickle
@@ -22,20 +22,22 @@ from lightning_vi.priors import GaussianPrior
 
 
 @each_case
-def test_without_sampling_it_is_the_torch_layer_with_the_means(case: Case) -> None:
+def test_forward_without_sampling_matches_the_torch_layer(case: Case) -> None:
     layer, x = case.build(), case.input()
     torch.testing.assert_close(layer(x, sample=False), parent_of(layer, case)(x))
 
 
 @each_case
 @each_estimator
-def test_a_tiny_std_reproduces_the_torch_layer(case: Case, estimator: str) -> None:
+def test_samples_with_tiny_std_match_the_torch_layer(case: Case, estimator: str) -> None:
     layer, x = case.build(estimator=estimator, init_std=1e-12), case.input()
     for name in layer.stochastic_names:
         nn.init.constant_(layer.posterior(name).rho, inverse_softplus(1e-12))
     expected = parent_of(layer, case)(x)
     torch.testing.assert_close(layer(x), expected, rtol=0, atol=1e-9)
-    torch.testing.assert_close(layer(x, num_samples=3), expected.expand(3, *expected.shape), rtol=0, atol=1e-9)
+    for num_samples in (1, 3):
+        stacked = expected.expand(num_samples, *expected.shape)
+        torch.testing.assert_close(layer(x, num_samples=num_samples), stacked, rtol=0, atol=1e-9)
 
 
 @each_case
@@ -51,11 +53,15 @@ def test_kl_matches_torch_distributions(case: Case, prior: GaussianPrior) -> Non
 
 
 @each_case
-def test_it_starts_as_the_torch_layer_starts(case: Case) -> None:
+def test_initialization_matches_the_torch_layer(case: Case) -> None:
     torch.manual_seed(3)
     parent = case.parent(*case.sizes, **case.options)
     torch.manual_seed(3)
     layer = case.make(*case.sizes, init_std=0.03, **case.options)
+    names = [name for name, _ in parent.named_parameters()]
+    assert [name for name, _ in layer.named_parameters()] == [
+        f"{name}_{kind}" for name in names for kind in ("mu", "rho")
+    ]
     for name, parameter in parent.named_parameters():
         posterior = layer.posterior(name)
         assert torch.equal(posterior.mu, parameter)
@@ -67,14 +73,7 @@ def test_it_starts_as_the_torch_layer_starts(case: Case) -> None:
 
 
 @each_case
-def test_parameters_stand_beside_the_original_names(case: Case) -> None:
-    layer = case.build()
-    expected = {f"{name}_{kind}" for name in layer.stochastic_names for kind in ("mu", "rho")}
-    assert {name for name, _ in layer.named_parameters()} == expected
-
-
-@each_case
-def test_it_can_be_copied_pickled_and_loaded(case: Case) -> None:
+def test_copy_pickle_and_state_dict(case: Case) -> None:
     layer, x = case.build(), case.input()
     layer(x, num_samples=2)
     for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
@@ -85,7 +84,7 @@ def test_it_can_be_copied_pickled_and_loaded(case: Case) -> None:
     torch.testing.assert_close(other(x, sample=False), layer(x, sample=False))
 
 
-def test_a_large_rho_stays_finite() -> None:
+def test_large_rho_is_finite() -> None:
     """softplus(200) is 200; log(1 + exp(200)) overflows in float32."""
     layer = VariationalLinear(3, 2)
     for rho in (layer.weight_rho, layer.bias_rho):
@@ -105,12 +104,12 @@ def test_inverse_softplus_inverts(std: float) -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("inf"), float("nan")])
-def test_inverse_softplus_refuses(value: float) -> None:
+def test_inverse_softplus_raises(value: float) -> None:
     with pytest.raises(ValueError, match="positive and finite"):
         inverse_softplus(value)
 
 
-def test_posterior_shapes_must_agree() -> None:
+def test_posterior_with_different_shapes_raises() -> None:
     with pytest.raises(ValueError, match="one shape"):
         MeanFieldGaussian(torch.zeros(2), torch.zeros(3))
 
@@ -124,14 +123,14 @@ def test_posterior_shapes_must_agree() -> None:
         ({"prior": GaussianPrior(mean=torch.zeros(5))}, "has shape"),
     ],
 )
-def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
+def test_invalid_options_raise(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         VariationalLinear(3, 2, **options)
     with pytest.raises(ValueError, match=message):
         VariationalConv2d(3, 2, 3, **options)
 
 
-def test_a_wrong_feature_width_is_a_clear_error() -> None:
+def test_wrong_number_of_features_raises() -> None:
     with pytest.raises(ValueError, match=r"takes 3 features, got an input of shape \(4, 5\)"):
         VariationalLinear(3, 2)(torch.ones(4, 5))
 
@@ -143,7 +142,7 @@ def test_device_and_dtype_are_kept(kind: type[nn.Module]) -> None:
     assert all(parameter.dtype == torch.float64 and parameter.is_meta for parameter in layer.parameters())
 
 
-def test_output_size_of_a_transposed_convolution() -> None:
+def test_transposed_convolution_with_output_size() -> None:
     layer = VariationalConvTranspose2d(2, 3, 3, stride=2).double()
     parent = nn.ConvTranspose2d(2, 3, 3, stride=2).double()
     parent.load_state_dict({name: layer.posterior(name).mu for name in ("weight", "bias")})
@@ -153,13 +152,13 @@ def test_output_size_of_a_transposed_convolution() -> None:
     assert layer(x, output_size=size, num_samples=5).shape == (5, 2, 3, 10, 10)
 
 
-def test_the_input_may_be_named_as_in_torch() -> None:
+def test_input_as_keyword_argument() -> None:
     layer, x = VariationalLinear(3, 2), torch.ones(4, 3)
     assert torch.equal(layer(input=x, sample=False), layer(x, sample=False))
 
 
-def test_a_layer_trains_in_a_plain_loop() -> None:
-    """One weight, y = 2 x, noise std 0.1, prior N(0, 3^2): the exact posterior is Gaussian and mean-field."""
+def test_training_recovers_the_exact_posterior() -> None:
+    """With one weight the exact posterior is a mean-field Gaussian. Noise std 0.1, prior N(0, 3^2)."""
     x = torch.linspace(-1, 1, 20).view(-1, 1)
     y = 2 * x
     layer = VariationalLinear(1, 1, bias=False, prior=GaussianPrior(std=3.0))
@@ -177,7 +176,7 @@ def test_a_layer_trains_in_a_plain_loop() -> None:
     assert posterior.std.item() == pytest.approx(precision**-0.5, rel=0.05)
 
 
-def test_a_layer_repr_says_what_it_is() -> None:
+def test_repr() -> None:
     assert repr(CASES["linear, no bias"].build(estimator="flipout")) == (
         "VariationalLinear(in_features=3, out_features=2, bias=False, estimator='flipout', "
         "prior=GaussianPrior(mean=0.0, std=1.0))"

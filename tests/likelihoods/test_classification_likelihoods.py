@@ -37,22 +37,40 @@ def problem(request: pytest.FixtureRequest) -> Problem:
     make, shape, dim = request.param
     likelihood: ClassificationLikelihood = make()
     outputs = 2 * torch.randn(shape)
-    if isinstance(likelihood, Categorical):
-        probs = torch.from_numpy(scipy.special.softmax(outputs.movedim(dim, -1).numpy(), axis=-1))
-    else:
+    if likelihood.num_outputs == 1:
         positive = torch.from_numpy(scipy.special.expit(outputs.squeeze(dim).numpy()))
         probs = torch.stack([1 - positive, positive], dim=-1)
+    else:
+        probs = torch.from_numpy(scipy.special.softmax(outputs.movedim(dim, -1).numpy(), axis=-1))
     target = CategoricalDistribution(probs=probs[0]).sample()
     return likelihood, outputs, target, probs
 
 
-def test_log_probability_is_summed_over_the_parts_of_a_datum(problem: Problem) -> None:
+def test_log_probability_is_summed_over_the_elements_of_a_datum(problem: Problem) -> None:
     likelihood, outputs, target, probs = problem
     likelihood.check(outputs, target)
     elements = CategoricalDistribution(probs=probs).log_prob(target)
     torch.testing.assert_close(likelihood.elementwise_log_prob(outputs, target), elements, rtol=1e-4, atol=1e-5)
     expected = elements.flatten(1).view(6, 5, -1).sum(-1)
     torch.testing.assert_close(likelihood.log_prob(outputs, target), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_log_probs_have_the_classes_in_the_third_dimension(problem: Problem) -> None:
+    likelihood, outputs, target, probs = problem
+    log_probs = likelihood.log_probs(outputs)
+    assert_close = torch.testing.assert_close
+    assert_close(log_probs, probs.movedim(-1, 2).log(), rtol=1e-4, atol=1e-5)
+    assert_close(log_probs.exp(), likelihood.predictive_moments(outputs)[0])
+    chosen = log_probs.gather(2, target.expand(6, *target.shape).unsqueeze(2)).squeeze(2)
+    assert_close(chosen, likelihood.elementwise_log_prob(outputs, target))
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "logits"),
+    [(Categorical(2), torch.tensor([[[0.0, -200.0]]])), (Bernoulli(), -torch.tensor([[[200.0]]]))],
+)
+def test_log_probs_of_probabilities_that_underflow(likelihood: ClassificationLikelihood, logits: Tensor) -> None:
+    assert likelihood.log_probs(logits).tolist() == [[[0.0, -200.0]]]
 
 
 def test_point_loss_is_the_cross_entropy(problem: Problem) -> None:
@@ -85,7 +103,7 @@ def test_prediction_splits_entropy_and_variance(problem: Problem) -> None:
     np.testing.assert_allclose(prediction.mutual_information, divergence, rtol=1e-3, atol=1e-5)
 
 
-def test_what_metrics_get(problem: Problem) -> None:
+def test_metric_inputs(problem: Problem) -> None:
     likelihood, outputs, target, probs = problem
     inputs = likelihood.metric_inputs(outputs, target)
     torch.testing.assert_close(inputs["preds"], probs.movedim(-1, 2).mean(0), rtol=1e-4, atol=1e-5)
@@ -93,13 +111,13 @@ def test_what_metrics_get(problem: Problem) -> None:
     assert torch.equal(inputs["target"], target)
 
 
-def test_bernoulli_matches_torch_distributions_far_out() -> None:
+def test_bernoulli_matches_torch_distributions_for_large_logits() -> None:
     logits, target = torch.tensor([[[-80.0], [80.0], [0.3]]]), torch.tensor([1, 0, 1])
     expected = BernoulliDistribution(logits=logits.squeeze(-1)).log_prob(target.float())
     torch.testing.assert_close(Bernoulli().log_prob(logits, target), expected)
 
 
-def test_two_classes_are_a_bernoulli() -> None:
+def test_two_classes_match_bernoulli() -> None:
     logits, target = torch.randn(4, 5, 1), torch.randint(0, 2, (5,))
     two = torch.cat([torch.zeros_like(logits), logits], dim=-1)
     torch.testing.assert_close(Bernoulli().log_prob(logits, target), Categorical(2).log_prob(two, target))
@@ -131,7 +149,7 @@ def test_labels_of_other_integer_types(kind: torch.dtype) -> None:
         (lambda: Bernoulli(class_dim=0), "class_dim must not be 0"),
     ],
 )
-def test_bad_arguments_are_refused(make: Callable[[], Any], message: str) -> None:
+def test_bad_arguments_are_errors(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -140,13 +158,13 @@ def test_bad_arguments_are_refused(make: Callable[[], Any], message: str) -> Non
     ("outputs", "target", "error", "message"),
     [
         ((1, 5, 4), torch.zeros(5).long(), ValueError, r"width 3 in dimension 1, got the shape \(5, 4\)"),
-        ((1, 5, 2, 3), torch.zeros(5, 2).long(), ValueError, "class_dim says where the classes are"),
+        ((1, 5, 2, 3), torch.zeros(5, 2).long(), ValueError, "class_dim must be the dimension of the classes"),
         ((1, 5, 3), torch.zeros(5, 1).long(), ValueError, r"labels of shape \(5,\), got \(5, 1\)"),
         ((1, 5, 3), torch.zeros(4).long(), ValueError, r"labels of shape \(5,\), got \(4,\)"),
         ((1, 5, 3), torch.zeros(5), TypeError, "integer labels, got torch.float32"),
     ],
 )
-def test_shapes_and_types_that_do_not_fit_are_refused(
+def test_wrong_shapes_and_types_are_errors(
     outputs: tuple[int, ...], target: Tensor, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -160,6 +178,6 @@ def test_classes_cannot_be_in_the_batch_dimension(class_dim: int) -> None:
 
 
 @pytest.mark.parametrize("label", [-1, 3])
-def test_labels_out_of_range_are_refused(label: int) -> None:
+def test_labels_out_of_range_are_errors(label: int) -> None:
     with pytest.raises(ValueError, match="labels must lie between 0 and 2"):
         Categorical(3).check_values(torch.tensor([0, 1, label]))

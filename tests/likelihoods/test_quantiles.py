@@ -1,4 +1,4 @@
-"""Quantiles: the pinball loss against brute force, and what a prediction makes of them."""
+"""Predicted quantiles: the pinball loss against brute force, and predictions."""
 
 from typing import Any
 
@@ -16,8 +16,8 @@ MEAN, STD = torch.tensor([100.0, -3.0]), torch.tensor([25.0, 0.2])
 
 
 @pytest.mark.parametrize("size", [9, 40])
-def test_the_best_constant_is_the_empirical_quantile(size: int) -> None:
-    """A minimiser of the mean pinball loss is among the data: the smallest that enough of them do not exceed."""
+def test_best_constant_is_the_empirical_quantile(size: int) -> None:
+    """The mean pinball loss is minimal at an order statistic of the data."""
     y = torch.distributions.StudentT(2.0).sample((size, 1)).double()
     likelihood = Quantiles(LEVELS)
     for index, level in enumerate(LEVELS):
@@ -31,7 +31,7 @@ def test_the_best_constant_is_the_empirical_quantile(size: int) -> None:
         assert min(optimal) == pytest.approx(np.quantile(y.numpy(), level, method="inverted_cdf"))
 
 
-def test_the_loss_by_hand() -> None:
+def test_loss_agrees_with_a_loop() -> None:
     likelihood = Quantiles(LEVELS, num_targets=2)
     outputs, y = torch.randn(1, 7, 3, 8, dtype=torch.float64), torch.randn(7, 3, 2, dtype=torch.float64)
     expected = 0.0
@@ -44,14 +44,14 @@ def test_the_loss_by_hand() -> None:
     assert likelihood.point_loss(outputs, y).item() == pytest.approx(expected / 7)
 
 
-def test_the_loss_is_in_the_networks_units() -> None:
+def test_loss_is_in_the_units_of_the_network() -> None:
     plain, scaled = Quantiles(LEVELS, 2), Quantiles(LEVELS, 2)
     scaled.set_target_scaling(MEAN, STD)
     outputs, y = torch.randn(1, 7, 8), torch.randn(7, 2)
     assert_close(scaled.point_loss(outputs, y * STD + MEAN), plain.point_loss(outputs, y), rtol=1e-4, atol=1e-4)
 
 
-def test_a_crossing_is_rearranged_for_predictions_and_not_for_training() -> None:
+def test_crossing_quantiles_are_sorted_for_predictions_only() -> None:
     likelihood = Quantiles((0.25, 0.5, 0.75))
     crossed = torch.tensor([[[3.0, 1.0, 2.0]]])
     assert likelihood.quantiles(crossed).flatten().tolist() == [1.0, 2.0, 3.0]
@@ -64,13 +64,13 @@ def test_a_crossing_is_rearranged_for_predictions_and_not_for_training() -> None
 def test_quantiles_of_a_gaussian_give_its_moments() -> None:
     likelihood = Quantiles(LEVELS, 2)
     likelihood.set_target_scaling(MEAN, STD)
-    centre, spread = torch.randn(6, 2), torch.rand(6, 2) + 0.1
+    center, spread = torch.randn(6, 2), torch.rand(6, 2) + 0.1
     z = torch.tensor(scipy.stats.norm.ppf(LEVELS), dtype=torch.float32)
-    outputs = torch.cat([centre + each * spread for each in z], -1).unsqueeze(0)
+    outputs = torch.cat([center + each * spread for each in z], -1).unsqueeze(0)
     means, variances = likelihood.predictive_moments(outputs)
-    assert_close(means[0], centre * STD + MEAN)
+    assert_close(means[0], center * STD + MEAN)
     assert_close(variances[0].sqrt(), spread * STD)
-    assert_close(likelihood.quantiles(outputs)[0, :, 3], (centre + z[3] * spread) * STD + MEAN)
+    assert_close(likelihood.quantiles(outputs)[0, :, 3], (center + z[3] * spread) * STD + MEAN)
     y = torch.randn(6, 2) * STD + MEAN
     expected = torch.distributions.Normal(means[0], spread * STD).log_prob(y).sum(1)
     assert_close(likelihood.log_prob(outputs, y)[0], expected, rtol=1e-4, atol=1e-4)
@@ -80,7 +80,7 @@ def test_quantiles_of_a_gaussian_give_its_moments() -> None:
     assert_close(prediction.total_var, prediction.aleatoric_var)
 
 
-def test_equal_quantiles_keep_a_little_spread() -> None:
+def test_equal_quantiles_have_the_smallest_spread() -> None:
     _, variance = Quantiles().predictive_moments(torch.ones(1, 2, 3))
     assert_close(variance.sqrt(), torch.full((1, 2, 1), 1e-3))
 
@@ -98,12 +98,12 @@ def test_equal_quantiles_keep_a_little_spread() -> None:
         ({"num_targets": 0}, "num_targets must be positive, got 0"),
     ],
 )
-def test_wrong_arguments(options: dict[str, Any], message: str) -> None:
+def test_wrong_arguments_are_errors(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Quantiles(**options)
 
 
-def test_wrong_widths() -> None:
+def test_wrong_widths_are_errors() -> None:
     likelihood = Quantiles(num_targets=2)
     with pytest.raises(ValueError, match="needs network outputs of width 6, got 3"):
         likelihood.check(torch.zeros(1, 4, 3), torch.zeros(4, 2))

@@ -10,10 +10,9 @@ from torch import Tensor
 from torch.distributions import Normal
 from torch.nn import functional as F
 
-from lightning_vi.functional import RunningMoments
+from lightning_vi.functional import RunningMoments, inverse_softplus
 from lightning_vi.likelihoods import Gaussian, HeteroscedasticGaussian, Prediction
 from lightning_vi.likelihoods.regression import RegressionLikelihood
-from lightning_vi.posteriors import inverse_softplus
 
 SCALE_MEAN = torch.tensor([100.0, -3.0])
 SCALE_STD = torch.tensor([25.0, 0.2])
@@ -22,13 +21,13 @@ NOISE = torch.tensor([0.3, 1.7])
 
 def learned_noise() -> Gaussian:
     likelihood = Gaussian(num_targets=2)
-    likelihood.noise_rho.data.copy_(torch.tensor([inverse_softplus(std) for std in NOISE.tolist()]))
+    likelihood.noise_rho.data.copy_(inverse_softplus(NOISE))
     return likelihood
 
 
 def oracle(likelihood: RegressionLikelihood, outputs: Tensor, scaled: bool) -> Normal:
     """The observation model in target units, written out."""
-    if isinstance(likelihood, Gaussian):
+    if likelihood.has_gaussian_noise:
         mean, std = outputs, NOISE.expand_as(outputs)
     else:
         mean, std = outputs[..., :2], F.softplus(outputs[..., 2:]) + likelihood.min_std
@@ -42,7 +41,7 @@ LIKELIHOODS: dict[str, tuple[Callable[[], RegressionLikelihood], int]] = {
 }
 
 
-@pytest.fixture(params=[False, True], ids=["target units", "standardised"])
+@pytest.fixture(params=[False, True], ids=["target units", "standardized"])
 def scaled(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
 
@@ -66,7 +65,7 @@ def problem(
     return likelihood, outputs, expected.sample()[0], expected
 
 
-def test_log_density_is_summed_over_the_parts_of_a_datum(
+def test_log_density_is_summed_over_the_elements_of_a_datum(
     problem: tuple[RegressionLikelihood, Tensor, Tensor, Normal],
 ) -> None:
     likelihood, outputs, target, expected = problem
@@ -76,7 +75,7 @@ def test_log_density_is_summed_over_the_parts_of_a_datum(
     torch.testing.assert_close(likelihood.log_prob(outputs, target), elements.flatten(2).sum(-1), rtol=1e-4, atol=1e-4)
 
 
-def test_point_loss_is_the_squared_error_in_the_networks_units(
+def test_point_loss_is_the_squared_error_in_the_units_of_the_network(
     problem: tuple[RegressionLikelihood, Tensor, Tensor, Normal], scaled: bool
 ) -> None:
     likelihood, outputs, target, expected = problem
@@ -103,7 +102,7 @@ def test_prediction_follows_the_law_of_total_variance(
     np.testing.assert_allclose(prediction.total_var.detach(), total, rtol=1e-3, atol=1e-3)
 
 
-def test_what_metrics_get(problem: tuple[RegressionLikelihood, Tensor, Tensor, Normal]) -> None:
+def test_metric_inputs(problem: tuple[RegressionLikelihood, Tensor, Tensor, Normal]) -> None:
     likelihood, outputs, target, expected = problem
     inputs = likelihood.metric_inputs(outputs, target)
     torch.testing.assert_close(inputs["preds"], expected.mean.mean(0))
@@ -113,7 +112,7 @@ def test_what_metrics_get(problem: tuple[RegressionLikelihood, Tensor, Tensor, N
     assert torch.equal(inputs["target"], target)
 
 
-def test_learned_noise_gets_the_gradient_of_the_density() -> None:
+def test_gradient_of_learned_noise_is_that_of_the_density() -> None:
     likelihood = learned_noise()
     outputs, target = torch.randn(4, 5, 2), torch.randn(5, 2)
     likelihood.log_prob(outputs, target).sum().backward()
@@ -123,7 +122,7 @@ def test_learned_noise_gets_the_gradient_of_the_density() -> None:
     torch.testing.assert_close(likelihood.noise_rho.grad, by_rho)
 
 
-def test_exact_prediction_and_metrics_of_a_gaussian_output(scaled: bool) -> None:
+def test_gaussian_prediction_and_metrics_of_a_gaussian_output(scaled: bool) -> None:
     """f ~ N(m, s^2) and y = f + e: y is Gaussian with the variances added, in target units."""
     likelihood = Gaussian(noise_std=NOISE.tolist(), num_targets=2)
     units, shift = torch.ones(2), torch.zeros(2)
@@ -132,20 +131,20 @@ def test_exact_prediction_and_metrics_of_a_gaussian_output(scaled: bool) -> None
         likelihood.set_target_scaling(shift, units)
     mean, std = torch.randn(5, 3, 2), torch.rand(5, 3, 2) + 0.2
     expected = Normal(mean * units + shift, (std.square() + NOISE.square()).sqrt() * units)
-    prediction = likelihood.exact_prediction(mean, std)
+    prediction = likelihood.gaussian_prediction(mean, std)
     torch.testing.assert_close(prediction.mean, expected.mean)
     torch.testing.assert_close(prediction.epistemic_var, (std * units).square())
     torch.testing.assert_close(prediction.aleatoric_var, (NOISE * units).square().expand(5, 3, 2))
     torch.testing.assert_close(prediction.total_var, expected.variance)
     target = expected.sample()
-    inputs = likelihood.exact_metric_inputs(mean, std, target)
+    inputs = likelihood.gaussian_metric_inputs(mean, std, target)
     log_prob = expected.log_prob(target).flatten(1).sum(-1)
     torch.testing.assert_close(inputs["log_prob"], log_prob.unsqueeze(0), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(inputs["means"][0], expected.mean)
     torch.testing.assert_close(inputs["stds"][0], expected.stddev)
 
 
-def test_scaling_travels_with_the_state() -> None:
+def test_scaling_is_in_the_state_dict() -> None:
     likelihood, fresh = learned_noise(), Gaussian(num_targets=2)
     likelihood.set_target_scaling(SCALE_MEAN, SCALE_STD)
     fresh.load_state_dict(likelihood.state_dict())
@@ -153,7 +152,7 @@ def test_scaling_travels_with_the_state() -> None:
     assert torch.equal(fresh.log_prob(outputs, target), likelihood.log_prob(outputs, target))
 
 
-def test_an_extreme_raw_scale_stays_finite() -> None:
+def test_extreme_raw_scales_are_finite() -> None:
     likelihood = HeteroscedasticGaussian()
     outputs = torch.tensor([[[0.0, -200.0], [0.0, 200.0]]], requires_grad=True)
     loss = likelihood.log_prob(outputs, torch.zeros(2, 1)).sum()
@@ -176,7 +175,7 @@ def test_an_extreme_raw_scale_stays_finite() -> None:
         (lambda: HeteroscedasticGaussian(min_std=float("nan")), "min_std must not be negative"),
     ],
 )
-def test_bad_arguments_are_refused(make: Callable[[], Any], message: str) -> None:
+def test_bad_arguments_are_errors(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -191,20 +190,20 @@ def test_bad_arguments_are_refused(make: Callable[[], Any], message: str) -> Non
         ((1, 5, 2), torch.zeros(5, 2).long(), TypeError, "floating-point targets, got torch.int64"),
     ],
 )
-def test_shapes_and_types_that_do_not_fit_are_refused(
+def test_wrong_shapes_and_types_are_errors(
     outputs: tuple[int, ...], target: Tensor, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
         Gaussian(num_targets=2).check(torch.zeros(outputs), target)
 
 
-def test_three_columns_are_never_read_as_mean_and_scale() -> None:
+def test_three_columns_are_not_a_mean_and_a_scale() -> None:
     with pytest.raises(ValueError, match="needs network outputs of width 2, got 3"):
         HeteroscedasticGaussian().check(torch.zeros(1, 5, 3), torch.zeros(5, 1))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_targets_that_are_no_numbers_are_refused(value: float) -> None:
+def test_nan_and_infinite_targets_are_errors(value: float) -> None:
     with pytest.raises(ValueError, match="NaN or infinite"):
         Gaussian().check_values(torch.tensor([[0.0], [value]]))
 
@@ -218,7 +217,7 @@ def test_targets_that_are_no_numbers_are_refused(value: float) -> None:
         (torch.zeros(2), torch.tensor([1.0, 0.0]), "std must be positive"),
     ],
 )
-def test_a_bad_scaling_is_refused_and_changes_nothing(mean: Tensor, std: Tensor, message: str) -> None:
+def test_bad_scaling_is_an_error_and_changes_nothing(mean: Tensor, std: Tensor, message: str) -> None:
     likelihood = Gaussian(num_targets=2)
     likelihood.set_target_scaling(SCALE_MEAN, SCALE_STD)
     with pytest.raises(ValueError, match=message):
@@ -227,7 +226,7 @@ def test_a_bad_scaling_is_refused_and_changes_nothing(mean: Tensor, std: Tensor,
     assert torch.equal(likelihood.target_std, SCALE_STD)
 
 
-def test_the_dictionary_of_a_prediction() -> None:
+def test_dictionary_of_a_prediction() -> None:
     parts = torch.tensor([[4.0]]), torch.tensor([[9.0]]), torch.tensor([[16.0]]), torch.tensor([[25.0]])
     dictionary = Prediction(*parts, samples=torch.zeros(3, 1, 1)).as_dict()
     values = {name: value.tolist() for name, value in dictionary.items() if name != "samples"}

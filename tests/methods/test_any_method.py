@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import copy_of_state, loader, quiet_trainer, same_state
+from helpers import copy_of_state, loader, metric_inputs, quiet_trainer, same_state
 from method_cases import METHODS, Case
 from torch.testing import assert_close
 
@@ -83,5 +83,5 @@ def test_all_methods_make_one_ensemble(problem: str) -> None:
     means = torch.stack([member.predict(x).mean for member in ensemble.members])
     assert_close(prediction.mean, means.mean(0), rtol=1e-4, atol=1e-5)
     (scores,) = quiet_trainer().test(ensemble, loader(x, y, batch_size=5), verbose=False)
-    densities = [member._metric_inputs(x, y)["log_prob"].exp().mean(0) for member in ensemble.members]
+    densities = [metric_inputs(member, x, y)["log_prob"].exp().mean(0) for member in ensemble.members]
     assert scores["test_nll"] == pytest.approx(-torch.stack(densities).mean(0).log().mean().item(), rel=1e-3)

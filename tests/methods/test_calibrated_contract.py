@@ -30,7 +30,7 @@ from lightning_vi import (
 from lightning_vi.backbones import MLP
 from lightning_vi.datamodules import CalibrationDataModule, TwoMoonsDataModule
 from lightning_vi.likelihoods import Categorical
-from lightning_vi.methods import CalibratedMethod, UQMethod
+from lightning_vi.methods import CalibratedMethod, Predictor
 
 COVERAGE = 0.7  # twelve data are enough for a finite quantile
 WRAPPERS: dict[str, Callable[..., CalibratedMethod]] = {
@@ -75,14 +75,15 @@ class Calibrated:
     def data(self, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
         return self.base.problem.data(dtype)
 
-    def method(self, dtype: torch.dtype = torch.float32) -> UQMethod:
-        method = self.base.build(dtype)
+    def method(self, dtype: torch.dtype = torch.float32) -> Predictor:
+        method: Predictor = self.base.build(dtype)
         if self.inner is not None:
-            method = WRAPPERS[self.inner](method)
-            method.calibrate([self.data(dtype)])
+            inner = WRAPPERS[self.inner](method)
+            inner.calibrate([self.data(dtype)])
+            method = inner
         return method.train()
 
-    def wrap(self, method: UQMethod, **options: Any) -> CalibratedMethod:
+    def wrap(self, method: Predictor, **options: Any) -> CalibratedMethod:
         return WRAPPERS[self.wrapper](method, **options)
 
     def build(self, dtype: torch.dtype = torch.float32) -> CalibratedMethod:
@@ -186,7 +187,7 @@ def test_a_seed_names_functions(case: Calibrated) -> None:
 def test_predict_and_calibrate_leave_everything_as_it_was(case: Calibrated, fails: bool) -> None:
     """The weights, all modes and the global random state; and the calibration, if a forward pass fails."""
     calibrated, (x, target) = case.build(), case.data()
-    next(calibrated.backbone.children()).eval()
+    next(calibrated.trained_networks()[0].children()).eval()
     state, mode, random_states = copy_of_state(calibrated), modes(calibrated), global_states()
     shuffled = loader(x + 1, target, shuffle=True)
     if fails:
@@ -247,15 +248,37 @@ def test_the_callers_method_stays_untouched(case: Calibrated) -> None:
 
 
 @each_case
-def test_the_objective_is_the_methods(case: Calibrated) -> None:
-    calibrated, (x, target) = case.build().eval(), case.data()
-    twin = copy.deepcopy(calibrated)
-    for ours, theirs in zip(
-        calibrated.elbo(x, target, num_data=50), twin.method.elbo(x, target, num_data=50), strict=True
-    ):
-        assert_close(ours, theirs)
+def test_it_holds_the_method_once(case: Calibrated) -> None:
+    """Each weight is once in the state dictionary, and nothing but buffers and the method is there besides."""
+    calibrated, (x, _) = case.build().eval(), case.data()
     assert_close(calibrated(x), calibrated.method(x))
     assert calibrated.likelihood is calibrated.method.likelihood
+    assert calibrated.noise is calibrated.method.noise
+    own = {name for name in calibrated.state_dict() if not name.startswith("method.")}
+    assert own == {name for name, _ in calibrated.named_buffers(recurse=False)}
+    assert len(calibrated.state_dict()) == len(own) + len(calibrated.method.state_dict())
+
+
+@each_case
+def test_a_test_batch_costs_one_forward_pass_of_the_method(case: Calibrated) -> None:
+    """At any depth of nesting."""
+    calibrated, (x, target) = case.build(), case.data()
+
+    def passes(predictor: Predictor) -> int:
+        calls: list[None] = []
+        first = next(module for module in predictor.modules() if isinstance(module, nn.Linear | nn.Conv2d))
+        handle = first.register_forward_hook(lambda *_: calls.append(None))
+        try:
+            quiet_trainer().test(predictor, loader(x, target, batch_size=len(x)), verbose=False)
+        finally:
+            handle.remove()
+        return len(calls)
+
+    base: Any = calibrated.method
+    while isinstance(base, CalibratedMethod):
+        base = base.method
+    base.predict(x)  # the engine looks at a network once
+    assert passes(calibrated) == passes(base) > 0
 
 
 @each_case
@@ -268,7 +291,7 @@ def test_it_can_be_copied_and_pickled_also_after_a_trainer_ran(case: Calibrated)
     for twin in (copy.deepcopy(calibrated), pickle.loads(pickle.dumps(calibrated))):
         assert all(torch.equal(value, expected[key]) for key, value in twin.predict_step(x).items())
         with torch.no_grad():
-            for parameter in twin.backbone.parameters():
+            for parameter in twin.method.parameters():
                 parameter.add_(0.5)
         assert not torch.allclose(twin.predict(x).mean, expected["pred"])
     assert torch.equal(calibrated.predict(x).mean, expected["pred"])
@@ -291,7 +314,7 @@ def test_a_fit_calibrates_and_trains_nothing(case: Calibrated) -> None:
     for name, value in by_hand.named_buffers(recurse=False):
         assert_close(fitted.get_buffer(name), value, rtol=1e-4, atol=1e-5)
     assert_close(fitted.predict(x).mean, by_hand.predict(x).mean, rtol=1e-4, atol=1e-5)
-    assert fitted.num_data == method.num_data
+    assert fitted.is_trained == method.is_trained
 
 
 @each_case
@@ -492,7 +515,7 @@ def test_weights_from_a_checkpoint_of_the_method(tmp_path: Path) -> None:
     calibrated = TemperatureScaling(fresh, method_checkpoint=str(tmp_path / "method.ckpt"))
     assert same_state(copy_of_state(calibrated.method), copy_of_state(method))
     assert same_state(copy_of_state(fresh), before)
-    assert calibrated.num_data == len(data.X_train)
+    assert calibrated.is_trained
     quiet = quiet_trainer()
     quiet.fit(calibrated, data.calibration_dataloader())
     quiet.save_checkpoint(tmp_path / "calibrated.ckpt")

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from lightning_vi import LastLayerVI, MeanFieldVI
 from lightning_vi.backbones import MLP
+from lightning_vi.core.hyperparameters import is_plain
 from lightning_vi.likelihoods import Gaussian, HeteroscedasticGaussian
 from lightning_vi.methods import UQMethod
-from lightning_vi.methods.arguments import is_plain
 from lightning_vi.priors import GaussianPrior
 
 X, Y = normal(24, 3), normal(24, 1)

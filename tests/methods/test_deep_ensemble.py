@@ -19,9 +19,9 @@ from torch.testing import assert_close
 
 from lightning_vi import DeepEnsemble, Deterministic, Ensemble
 from lightning_vi.backbones import MLP
+from lightning_vi.core.members import reinitialized
 from lightning_vi.likelihoods import Categorical, Gaussian, HeteroscedasticGaussian, Likelihood, StudentT
 from lightning_vi.methods import deep_ensemble
-from lightning_vi.methods.members import reinitialised
 
 M, N = 3, 22
 X, Y = normal(N, 3), normal(N, 1)
@@ -329,7 +329,7 @@ def test_a_function_may_make_the_networks() -> None:
 
 def test_attention_gets_new_weights() -> None:
     layer = nn.TransformerEncoderLayer(4, 2, 8)
-    twin = reinitialised(layer)
+    twin = reinitialized(layer)
     for name, value in layer.state_dict().items():
         if value.dim() > 1:
             assert not torch.equal(twin.state_dict()[name], value), name

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import copy_of_state, fit, loader, normal, quiet_trainer, randomize_posteriors, same_state
+from helpers import copy_of_state, fit, loader, metric_inputs, normal, quiet_trainer, randomize_posteriors, same_state
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from method_cases import global_states, modes
 from torch import Tensor
 from torch.testing import assert_close
@@ -72,7 +73,7 @@ def test_metrics_score_the_mixture_of_all_components(width: int, likelihood: Any
     first = ensemble.members[0].likelihood
     outputs = [torch.cat(list(member.sampled_outputs(X, 6, member.noise.seed))) for member in ensemble.members]
     expected = first.metric_inputs(torch.cat(outputs), target)
-    joined = ensemble._metric_inputs(X, target)
+    joined = metric_inputs(ensemble, X, target)
     metrics = ensemble.test_metrics
     metrics.update(**expected)
     scores = {name: value.item() for name, value in metrics.compute().items()}
@@ -95,11 +96,11 @@ def test_unlike_members_have_the_same_weight() -> None:
     (scores,) = quiet_trainer().test(ensemble, loader(X, Y), verbose=False)
     densities = []
     for member in ensemble.members:
-        log_prob = member._metric_inputs(X, Y)["log_prob"]
+        log_prob = metric_inputs(member, X, Y)["log_prob"]
         densities.append(log_prob.exp().mean(0))
     assert scores["test_nll"] == pytest.approx(-torch.stack(densities).mean(0).log().mean().item(), rel=1e-4)
     prediction = ensemble.predict(X)
-    assert_close(ensemble._metric_inputs(X, Y)["means"].mean(0), prediction.mean)
+    assert_close(metric_inputs(ensemble, X, Y)["means"].mean(0), prediction.mean)
     singles = [member.predict(X) for member in ensemble.members]
     means = torch.stack([single.mean for single in singles])
     assert_close(prediction.mean, means.mean(0))
@@ -150,16 +151,6 @@ def test_members_are_copies_and_nothing_moves() -> None:
         parameter.data.add_(1.0)
     assert all(same_state(copy_of_state(member), old) for member, old in zip(members, before, strict=True))
     assert [member.noise.seed for member in members] == seeds
-
-
-def test_the_objective_is_the_members_average() -> None:
-    ensemble = Ensemble(several([vi, LastLayerVI], 1, Gaussian))
-    loss, nll, kl = ensemble.elbo(X, Y, num_data=50)
-    assert_close(loss, nll + kl / 50)
-    expected = torch.stack([member.engine.kl() for member in ensemble.members]).mean()  # type: ignore[operator, union-attr]
-    assert_close(kl, expected)
-    loss.backward()
-    assert all(parameter.grad is not None for parameter in ensemble.backbone.parameters())
 
 
 def test_a_state_dictionary_and_a_checkpoint_predict_the_same(tmp_path: Path) -> None:
@@ -213,7 +204,7 @@ def test_what_it_refuses() -> None:
     for width, likelihood in other:
         with pytest.raises(ValueError, match="methods must predict the same quantity, got tasks and widths"):
             Ensemble([good, Deterministic(MLP(3, [4], width), likelihood)])
-    with pytest.raises(TypeError, match="an Ensemble is not fitted"):
+    with pytest.raises(MisconfigurationException, match=r"No `training_step\(\)` method defined"):
         fit(Ensemble([good]), loader(X, Y))
     with pytest.raises(NotFittedError, match="Laplace cannot predict"):
         Ensemble([good, Laplace(MLP(3, [4], 1), Gaussian())]).predict(X)

@@ -18,10 +18,10 @@ from torch.testing import assert_close
 
 from lightning_vi import Laplace, NotFittedError
 from lightning_vi.backbones import MLP
+from lightning_vi.core.batch import joined_batches
 from lightning_vi.likelihoods import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
-from lightning_vi.methods import laplace_method
-from lightning_vi.methods.batch import joined_batches
-from lightning_vi.methods.laplace_method import Structure
+from lightning_vi.methods.laplace import laplace as laplace_module
+from lightning_vi.methods.laplace.laplace import Structure
 
 NOISE, PRIOR = 0.4, 0.8
 N = 30
@@ -383,8 +383,8 @@ def test_weights_are_drawn_once_while_there_are_not_too_many(
     method = Laplace(MLP(3, [4], 2), HeteroscedasticGaussian(), structure=structure, num_mc_samples_test=6)
     method.fit_posterior([(X, Y)])
     drawn: list[Any] = []
-    original = laplace_method.sample_noise
-    monkeypatch.setattr(laplace_method, "sample_noise", lambda *args: drawn.append(args) or original(*args))
+    original = laplace_module.sample_noise
+    monkeypatch.setattr(laplace_module, "sample_noise", lambda *args: drawn.append(args) or original(*args))
     expected = [method.predict(part) for part in X.split(10)]
     assert len(drawn) == 1
     method.predict(X, seed=1)
@@ -396,7 +396,7 @@ def test_weights_are_drawn_once_while_there_are_not_too_many(
         buffer.data.mul_(1.7)
         assert not torch.allclose(method.predict(X, seed=1, return_samples=True).samples, before)
         buffer.data.div_(1.7)
-    monkeypatch.setattr(laplace_method, "MAX_KEPT_NUMBERS", 3)
+    monkeypatch.setattr(laplace_module, "MAX_KEPT_NUMBERS", 3)
     drawn.clear()
     again = [method.predict(part) for part in X.split(10)]
     assert len(drawn) == len(again)

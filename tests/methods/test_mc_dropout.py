@@ -24,7 +24,7 @@ from lightning_vi import MCDropout
 from lightning_vi.backbones import MLP
 from lightning_vi.likelihoods import Categorical, Gaussian, HeteroscedasticGaussian
 from lightning_vi.sampling import DropoutSampler, hooks_behind
-from lightning_vi.sampling.engine import MAX_ACTIVATIONS_PER_PASS
+from lightning_vi.sampling.memory import MAX_ACTIVATIONS_PER_PASS
 
 X, Y = normal(12, 3), normal(12, 1)
 

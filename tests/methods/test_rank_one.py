@@ -119,9 +119,9 @@ def test_what_has_no_scales_stays_as_it_is_or_is_an_error() -> None:
     backbone = nn.Sequential(nn.Linear(2, 4), nn.LayerNorm(4), nn.TransformerEncoderLayer(4, 2, 8, batch_first=True))
     report = {row.name: row for row in RankOneVI(backbone, Gaussian()).conversion.modules}
     assert report["0"].stochastic
-    assert report["1"].reason == "it is no linear layer or convolution"
+    assert report["1"].reason == "it is not a linear layer or convolution"
     assert report["2.linear1"].reason == "its parent TransformerEncoderLayer reads its weight directly"
-    with pytest.raises(ValueError, match=r"'1' selects nothing that can be stochastic \(1: it is no linear layer"):
+    with pytest.raises(ValueError, match=r"'1' selects nothing that can be stochastic \(1: it is not a linear layer"):
         RankOneVI(backbone, Gaussian(), stochastic_module_names=["1"])
     with pytest.raises(ValueError, match="no linear layer or convolution whose scales could be random"):
         RankOneVI(nn.LayerNorm(3), Gaussian())

@@ -21,9 +21,8 @@ from torch.utils.data import DataLoader
 from lightning_vi import SWA, SWAG, NotFittedError
 from lightning_vi.backbones import MLP
 from lightning_vi.likelihoods import Gaussian, HeteroscedasticGaussian
-from lightning_vi.methods.averaging_schedule import AveragingSchedule
-from lightning_vi.methods.batch_norm import first_rows
-from lightning_vi.methods.weight_averaging import FlatParameters, WeightAveragingMethod
+from lightning_vi.optim.averaging_schedule import AveragingSchedule
+from lightning_vi.sampling import FlatParameters, first_rows
 
 X, Y = normal(24, 3), normal(24, 1)
 SGD = partial(torch.optim.SGD, lr=0.05)
@@ -53,7 +52,7 @@ class Snapshots(Callback):
         self.likelihood.append(nn.utils.parameters_to_vector(parameters).detach().clone() if parameters else Y[:0])
 
 
-def fit_and_watch(method: WeightAveragingMethod, data: Any, **options: Any) -> Snapshots:
+def fit_and_watch(method: SWA, data: Any, **options: Any) -> Snapshots:
     watch = Snapshots()
     fit(method, data, callbacks=[watch], **options)
     return watch
@@ -116,7 +115,7 @@ def test_the_mean_is_that_of_torch(kind: type[SWA] | type[SWAG]) -> None:
         assert scores["test_nll"] == pytest.approx(expected.item(), rel=1e-5)
 
 
-def hand_made(method: WeightAveragingMethod, weights: dict[str, Tensor], rows: Tensor) -> nn.Module:
+def hand_made(method: SWA, weights: dict[str, Tensor], rows: Tensor) -> nn.Module:
     """A copy with these weights whose batch normalisation has seen some rows once."""
     network = copy.deepcopy(method.backbone).eval()
     network.load_state_dict(weights, strict=False)
@@ -133,8 +132,8 @@ def hand_made(method: WeightAveragingMethod, weights: dict[str, Tensor], rows: T
 @pytest.mark.parametrize("chunks", [True, False])
 def test_batch_normalisation_is_estimated_for_every_network(chunks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if chunks:
-        monkeypatch.setattr("lightning_vi.sampling.stacked.MAX_ROWS_PER_PASS", 2 * len(X))
-        monkeypatch.setattr("lightning_vi.methods.swag.MAX_KEPT_NUMBERS", 10)
+        monkeypatch.setattr("lightning_vi.sampling.memory.MAX_ROWS_PER_PASS", 2 * len(X))
+        monkeypatch.setattr("lightning_vi.methods.averaging.swag.MAX_KEPT_NUMBERS", 10)
     method = SWAG(normalised(), Gaussian(), start_epoch=1, batch_norm_rows=11, num_mc_samples_test=5)
     fit(method, loader(X, Y), max_epochs=5)
     own = copy_of_state(method.backbone)
@@ -219,7 +218,7 @@ def test_a_scheduler_that_ends_at_zero_and_a_rate_that_is_a_tensor() -> None:
 def test_a_resumed_fit_equals_an_unbroken_one_bit_for_bit(kind: Any, averaging_lr: Any, tmp_path: Path) -> None:
     """From the end of a shorter fit, and from a checkpoint on the way, both within the phase of averaging."""
 
-    def make() -> WeightAveragingMethod:
+    def make() -> SWA:
         torch.manual_seed(7)
         return kind(normalised(2), HeteroscedasticGaussian(), start_epoch=2, averaging_lr=averaging_lr)
 
@@ -250,7 +249,8 @@ def test_a_second_fit_starts_from_no_snapshots() -> None:
     assert method.num_snapshots == 3
     assert_close(method.weight_mean, stacked.mean(0))
     assert_close(method.weight_variance, stacked.var(0, correction=0))
-    assert_close(method.likelihood_mean, torch.stack(watch.likelihood).mean(0))
+    means = torch.cat([value.flatten() for value in method.averaged_likelihood.parameters()])
+    assert_close(means, torch.stack(watch.likelihood).mean(0))
     assert (method.deviations[3] == 0).all()
 
 
@@ -408,12 +408,12 @@ STRUCTURES: dict[str, Callable[[Tensor], Any]] = {
 
 @pytest.mark.parametrize("make", STRUCTURES.values(), ids=STRUCTURES)
 def test_the_first_rows_of_any_structure(make: Callable[[Tensor], Any]) -> None:
-    batches = [(make(part), part) for part in X.split(5)]
+    batches = [make(part) for part in X.split(5)]
     for count in (3, 5, 12, 100):
         torch.testing.assert_close(flattened(first_rows(batches, count)), flattened(make(X[:count])))
     assert isinstance(first_rows(batches, 3), type(make(X)))
     ragged = [make(X[:4]), make(torch.zeros(5, 2)), make(X[4:9])]
-    assert_close(flattened(first_rows([{"input": part} for part in ragged], 7)), flattened(make(X[:7])))
+    assert_close(flattened(first_rows(ragged, 7)), flattened(make(X[:7])))
 
 
 def flattened(x: Any) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Metrics of intervals and sets, counted by hand."""
+"""Metrics of prediction intervals and prediction sets against values counted by hand."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ SETS = torch.tensor([[True, False, False], [True, True, True], [False, True, Fal
 LABELS = torch.tensor([0, 2, 0, 1])
 
 
-def test_intervals_with_their_ends() -> None:
+def test_endpoints_belong_to_the_interval() -> None:
     coverage, width = PredictionIntervalCoverage(), PredictionIntervalWidth()
     coverage.update(LOWER, UPPER, TARGET)
     assert coverage.compute() == 2 / 4
@@ -26,13 +26,13 @@ def test_intervals_with_their_ends() -> None:
     assert width.compute() == torch.inf
 
 
-def test_a_missing_value_is_outside() -> None:
+def test_nan_is_outside_of_the_interval() -> None:
     coverage = PredictionIntervalCoverage()
     coverage.update(LOWER, UPPER, TARGET * torch.nan)
     assert coverage.compute() == 0
 
 
-def test_sets() -> None:
+def test_coverage_and_size_of_sets() -> None:
     coverage, size = PredictionSetCoverage(), PredictionSetSize()
     coverage.update(SETS, LABELS)
     size.update(SETS)
@@ -40,7 +40,7 @@ def test_sets() -> None:
     assert size.compute() == 6 / 4
 
 
-def test_sets_of_pixels() -> None:
+def test_coverage_and_size_of_sets_of_pixels() -> None:
     coverage, size = PredictionSetCoverage(), PredictionSetSize()
     coverage.update(SETS.T.unsqueeze(0), LABELS.unsqueeze(0))
     size.update(SETS.T.unsqueeze(0))
@@ -48,7 +48,7 @@ def test_sets_of_pixels() -> None:
     assert size.compute() == 6 / 4
 
 
-def test_shapes_that_do_not_fit() -> None:
+def test_mismatched_shapes_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"lower must have the shape of target \[2, 2\], got \[2, 1\]"):
         PredictionIntervalCoverage().update(LOWER[:, :1], UPPER, TARGET)
     with pytest.raises(ValueError, match=r"upper must have the shape of target \[2, 2\], got \[2, 1\]"):

@@ -1,4 +1,4 @@
-"""Metrics of ranking against scikit-learn and plain loops, over batches, and what they refuse."""
+"""Ranking metrics against scikit-learn and plain loops."""
 
 import itertools
 
@@ -15,14 +15,14 @@ CUTS = [0, 1, 40, 40, 300]
 
 
 def data() -> tuple[Tensor, Tensor]:
-    """Scores with and without ties, and 0 or 1 for each, large scores more often 1."""
+    """Scores, every second one rounded so that there are ties, and binary labels; large scores are more often 1."""
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(300, generator=generator)
     scores[::2] = scores[::2].round(decimals=1)
     return scores, (torch.rand(300, generator=generator) < scores.sigmoid()).long()
 
 
-def test_batches_of_losses_equal_the_function_on_everything() -> None:
+def test_selective_metrics_equal_the_functions_of_all_data() -> None:
     uncertainty, loss = data()
     area, excess = AURC(), ExcessAURC()
     for start, stop in itertools.pairwise(CUTS):
@@ -40,7 +40,7 @@ def test_aurc_without_ties_equals_a_loop() -> None:
     assert float(AURC()(uncertainty, loss)) == pytest.approx(expected, rel=1e-6)
 
 
-def test_batches_of_both_kinds_equal_scikit_learn() -> None:
+def test_detection_metrics_equal_scikit_learn() -> None:
     scores, target = data()
     area, rate = OODAUROC(), OODFalsePositiveRate(0.8)
     for start, stop in itertools.pairwise(CUTS):
@@ -53,13 +53,13 @@ def test_batches_of_both_kinds_equal_scikit_learn() -> None:
 
 
 @pytest.mark.parametrize("label", [0, 1])
-def test_one_kind_of_data_is_nan(label: int) -> None:
+def test_data_of_one_class_are_nan(label: int) -> None:
     for metric in (OODAUROC(), OODFalsePositiveRate()):
         metric.update(torch.rand(5), torch.full((5,), label))
         assert metric.compute().isnan()
 
 
-def test_wrong_arguments_change_nothing() -> None:
+def test_invalid_arguments_are_rejected_and_change_nothing() -> None:
     with pytest.raises(ValueError, match=r"true_positive_rate must be above 0 and at most 1, got 95"):
         OODFalsePositiveRate(95)
     metric, detector = AURC(), OODAUROC()

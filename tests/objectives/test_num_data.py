@@ -1,4 +1,4 @@
-"""N is the number of training data, however they are drawn."""
+"""Number of training examples for all kinds of dataloaders and samplers."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -28,18 +28,18 @@ DATA = TensorDataset(torch.zeros(100, 1))
 WEIGHTS = torch.ones(100)
 
 
-class Endless(IterableDataset[int]):
+class Iterable(IterableDataset[int]):
     def __iter__(self) -> Iterator[int]:
         yield from range(100)
 
 
-class EndlessWithLength(Endless):
+class IterableWithLength(Iterable):
     def __len__(self) -> int:
         return 100
 
 
-class OwnSampler(Sampler[int]):
-    """A sampler with a length of its own."""
+class CustomSampler(Sampler[int]):
+    """A custom sampler with a length."""
 
     def __iter__(self) -> Iterator[int]:
         return iter(range(20))
@@ -65,7 +65,7 @@ LOADERS: dict[str, tuple[Callable[[], Any], int | None]] = {
     "Subset": (lambda: DataLoader(Subset(DATA, range(30)), batch_size=8, shuffle=True), 30),
     "ConcatDataset": (lambda: DataLoader(ConcatDataset([DATA, DATA]), batch_size=8), 200),
     "SubsetRandomSampler": (lambda: DataLoader(DATA, sampler=SubsetRandomSampler(range(30))), 30),
-    "own sampler": (lambda: DataLoader(DATA, sampler=OwnSampler()), 20),
+    "custom sampler": (lambda: DataLoader(DATA, sampler=CustomSampler()), 20),
     "RandomSampler, with replacement": (
         lambda: DataLoader(DATA, sampler=RandomSampler(DATA, replacement=True, num_samples=1000)),
         100,
@@ -108,8 +108,8 @@ LOADERS: dict[str, tuple[Callable[[], Any], int | None]] = {
         100,
     ),
     "a dataset of batches": (lambda: DataLoader(DATA, batch_size=None), None),
-    "IterableDataset": (lambda: DataLoader(Endless(), batch_size=8), None),
-    "IterableDataset with a length": (lambda: DataLoader(EndlessWithLength(), batch_size=8), None),
+    "IterableDataset": (lambda: DataLoader(Iterable(), batch_size=8), None),
+    "IterableDataset with a length": (lambda: DataLoader(IterableWithLength(), batch_size=8), None),
     "sampler without a length": (lambda: DataLoader(DATA, sampler=SamplerWithoutLength()), None),
     "several dataloaders": (lambda: {"a": DataLoader(DATA), "b": DataLoader(DATA)}, None),
     "a list of batches": (lambda: [torch.zeros(3, 1)], None),

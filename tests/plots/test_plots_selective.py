@@ -1,4 +1,4 @@
-"""The drawn data of the plots of rankings against independent computations."""
+"""Drawn data of the risk-coverage and score plots against independent computations."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def risks(uncertainty: np.ndarray, loss: np.ndarray) -> np.ndarray:
     return np.cumsum(loss[np.argsort(uncertainty)]) / np.arange(1, len(loss) + 1)
 
 
-def test_curves_of_several_scores_share_one_best_order() -> None:
+def test_several_scores_share_one_optimal_ranking() -> None:
     ax = plot_risk_coverage({"useful": USEFUL, "useless": USELESS}, LOSS).axes[0]
     expected = [risks(ranking, LOSS) for ranking in (USEFUL, USELESS, LOSS)]
     for line, risk in zip(ax.lines, expected, strict=True):
@@ -30,7 +30,7 @@ def test_curves_of_several_scores_share_one_best_order() -> None:
     assert [line.is_dashed() for line in ax.lines] == [False, False, True]
 
 
-def test_curves_of_several_methods_have_their_own_best_orders() -> None:
+def test_several_methods_have_their_own_optimal_rankings() -> None:
     other = 3 * LOSS[::-1]
     ax = plot_risk_coverage({"a": USEFUL, "b": USELESS}, {"b": other, "a": LOSS}).axes[0]
     pairs = [(USEFUL, LOSS), (LOSS, LOSS), (USELESS, other), (other, other)]
@@ -40,14 +40,14 @@ def test_curves_of_several_methods_have_their_own_best_orders() -> None:
     assert ax.lines[0].get_color() == ax.lines[1].get_color() != ax.lines[2].get_color() == ax.lines[3].get_color()
 
 
-def test_one_curve_needs_no_name() -> None:
+def test_a_single_curve_needs_no_name() -> None:
     ax = plot_risk_coverage(USEFUL, LOSS > 1).axes[0]
     risk = risks(USEFUL, (LOSS > 1).astype(float))
     assert ax.lines[0].get_label() == f"AURC = {risk.mean():.3g}"
     assert len(ax.lines) == 2
 
 
-def test_many_points_are_thinned_and_a_wild_start_does_not_squeeze_the_rest() -> None:
+def test_many_points_are_thinned_and_outliers_at_small_coverage_do_not_set_the_limits() -> None:
     loss = np.ones(50_000)
     loss[0] = 1000.0
     ax = plot_risk_coverage(np.arange(50_000), loss).axes[0]
@@ -57,7 +57,7 @@ def test_many_points_are_thinned_and_a_wild_start_does_not_squeeze_the_rest() ->
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_few_points_and_no_loss_at_all(count: int) -> None:
+def test_few_points_without_any_loss(count: int) -> None:
     assert plot_risk_coverage(np.arange(count), np.zeros(count)).axes[0].lines[0].get_ydata().tolist() == [0] * count
 
 
@@ -72,12 +72,12 @@ def test_few_points_and_no_loss_at_all(count: int) -> None:
         (({"a": USEFUL, "b": USEFUL * np.nan}, LOSS), "uncertainty of b must be finite, got 200 NaN"),
     ],
 )
-def test_wrong_arguments(arguments: tuple[Any, Any], message: str) -> None:
+def test_risk_coverage_rejects_invalid_input(arguments: tuple[Any, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         plot_risk_coverage(*arguments)
 
 
-def test_histograms_are_shares_in_common_bins() -> None:
+def test_histograms_are_normalized_and_share_their_bins() -> None:
     ax = plot_ood_scores(INSIDE, OUTSIDE, n_bins=11).axes[0]
     edges = np.linspace(min(INSIDE.min(), OUTSIDE.min()), max(INSIDE.max(), OUTSIDE.max()), 12)
     for container, scores in zip(ax.containers, (INSIDE, OUTSIDE), strict=True):
@@ -87,15 +87,15 @@ def test_histograms_are_shares_in_common_bins() -> None:
         )
 
 
-def test_noted_numbers() -> None:
+def test_metrics_in_the_title_equal_scikit_learn() -> None:
     area = roc_auc_score(np.repeat([0, 1], [300, 70]), np.concatenate([INSIDE, OUTSIDE]))
-    threshold = np.sort(OUTSIDE)[70 - 67]  # 67 of 70 are the fewest that make 95%
+    threshold = np.sort(OUTSIDE)[70 - 67]  # 67 of 70 is the smallest number that reaches 95%
     rate = np.mean(threshold <= INSIDE)
     ax = plot_ood_scores(INSIDE, OUTSIDE).axes[0]
     assert ax.get_title(loc="right") == f"AUROC = {area:.3f}, FPR95 = {rate:.3f}"
 
 
-def test_equal_scores_and_wrong_bins() -> None:
+def test_equal_scores_and_invalid_bins() -> None:
     assert plot_ood_scores(np.zeros(4), np.zeros(3)).axes[0].get_title(loc="right") == "AUROC = 0.500, FPR95 = 1.000"
     with pytest.raises(ValueError, match="n_bins must be at least 1, got 0"):
         plot_ood_scores(INSIDE, OUTSIDE, n_bins=0)

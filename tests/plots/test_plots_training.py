@@ -1,4 +1,4 @@
-"""Curves read back from logs that Lightning's own CSVLogger wrote."""
+"""Curves drawn from logs of Lightning's CSVLogger."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ KL_WEIGHT = np.clip((TIME - BURN_IN + 1) / WARM_UP, 0, 1)
 
 
 def write_run(save_dir: Path, *, epochs: int = EPOCHS, baseline: bool = False) -> None:
-    """Logs a run as `Trainer.fit` does: per epoch a row of validation and a row of training metrics."""
+    """Logs a run as `Trainer.fit` does: a row of validation and a row of training metrics per epoch."""
     logger = CSVLogger(save_dir)
     for epoch in range(epochs):
         step = (epoch + 1) * STEPS_PER_EPOCH - 1
@@ -51,14 +51,14 @@ def curve(ax: Axes, label: str) -> np.ndarray:
 
 
 def stage_lines(ax: Axes) -> dict[str, float]:
-    """The position of each vertical line, by the label written at it."""
+    """Returns the position of each vertical line by its label."""
     lines = {line.get_xdata()[0] for line in ax.lines if len(set(line.get_xdata())) == 1}
     found = {text.get_text().strip(): text.get_position()[0] for text in ax.texts}
     assert set(found.values()) == lines
     return found
 
 
-def test_each_metric_is_drawn_over_the_epochs_without_the_rows_that_lack_it(run: Path) -> None:
+def test_rows_without_a_metric_are_skipped(run: Path) -> None:
     figure = plot_training_metrics(run, ["train_nll", "val_nll", "train_kl"])
     assert titles(figure.axes) == ["train_nll", "val_nll", "train_kl"]
     np.testing.assert_allclose(curve(figure.axes[0], "train_nll"), np.stack([TIME, NLL], axis=1))
@@ -85,27 +85,27 @@ def test_a_single_value_is_marked(tmp_path: Path) -> None:
     assert nll.lines[0].get_marker() == "o"
 
 
-def test_the_newest_version_is_that_of_the_largest_number(tmp_path: Path) -> None:
+def test_the_latest_version_has_the_largest_number(tmp_path: Path) -> None:
     for version in (2, 9, 10):
         folder = tmp_path / "lightning_logs" / f"version_{version}"
         folder.mkdir(parents=True)
         (folder / "metrics.csv").write_text(f"epoch,step,a\n0,0,{version}\n")
     (tmp_path / "lightning_logs" / "version_11").mkdir()
     (tmp_path / "lightning_logs" / "version_best").mkdir()
-    newest = plot_training_metrics(tmp_path, ["a"])
-    assert curve(newest.axes[0], "a")[0, 1] == 10
+    latest = plot_training_metrics(tmp_path, ["a"])
+    assert curve(latest.axes[0], "a")[0, 1] == 10
     chosen = plot_training_metrics(str(tmp_path / "lightning_logs" / "version_2"), ["a"])
     assert curve(chosen.axes[0], "a")[0, 1] == 2
     inside = plot_training_metrics(tmp_path / "lightning_logs", ["a"])
     assert curve(inside.axes[0], "a")[0, 1] == 10
 
 
-def test_axes_can_carry_units(run: Path) -> None:
+def test_ylabels_are_drawn(run: Path) -> None:
     (ax,) = plot_training_metrics(run, ["val_rmse"], ylabels=["RMSE [m]"]).axes
     assert ax.get_ylabel() == "RMSE [m]"
 
 
-def test_what_is_not_in_the_log_is_an_error_that_lists_what_is(run: Path) -> None:
+def test_errors_list_the_columns_of_the_log(run: Path) -> None:
     with pytest.raises(ValueError, match=r"no metric 'train_los' in .*'train_kl', .*'train_loss'"):
         plot_training_metrics(run, ["train_loss", "train_los"])
     with pytest.raises(ValueError, match="metrics must name at least one column"):
@@ -117,7 +117,7 @@ def test_what_is_not_in_the_log_is_an_error_that_lists_what_is(run: Path) -> Non
 
 
 @pytest.mark.parametrize("plot", [lambda path: plot_training_metrics(path, ["a"]), plot_objective])
-def test_no_log_and_an_empty_log_are_errors(plot: object, tmp_path: Path) -> None:
+def test_missing_and_empty_logs_are_errors(plot: object, tmp_path: Path) -> None:
     assert callable(plot)
     with pytest.raises(FileNotFoundError, match=r"no metrics.csv in .*CSVLogger"):
         plot(tmp_path)
@@ -160,7 +160,7 @@ def test_objective_over_steps_marks_the_first_step_after_the_burn_in(tmp_path: P
     assert ax.get_xlabel() == "step"
 
 
-def test_stages_that_have_not_ended_are_not_marked(tmp_path: Path) -> None:
+def test_unfinished_stages_are_not_marked(tmp_path: Path) -> None:
     write_run(tmp_path, epochs=BURN_IN)
     axes = plot_objective(tmp_path).axes
     assert titles(axes) == ["Loss", "Negative log-likelihood"]
@@ -178,14 +178,14 @@ def test_smoothing_averages_within_each_stage(run: Path) -> None:
     np.testing.assert_allclose(after[30, 1], NLL[BURN_IN + 28 : BURN_IN + 33].mean())
 
 
-def test_smoothing_can_be_switched_off(run: Path) -> None:
+def test_smoothing_can_be_disabled(run: Path) -> None:
     nll = plot_objective(run, smoothing_window=1).axes[1]
     np.testing.assert_allclose(curve(nll, "Training")[:, 1], NLL)
     with pytest.raises(ValueError, match="smoothing_window must be at least 1, got 0"):
         plot_objective(run, smoothing_window=0)
 
 
-def test_moving_average_keeps_straight_lines_and_quiets_noise_up_to_the_ends() -> None:
+def test_moving_average_keeps_straight_lines_and_reduces_the_variance_at_the_ends_too() -> None:
     straight = 3.0 - 0.5 * TIME
     np.testing.assert_allclose(moving_average(straight, 8), straight)
     noise = RNG.normal(size=(4000, 21))
@@ -195,7 +195,7 @@ def test_moving_average_keeps_straight_lines_and_quiets_noise_up_to_the_ends() -
     assert end == pytest.approx(1 / 7 + 9 / 28, rel=0.1)
 
 
-def test_a_baseline_shows_what_it_has(tmp_path: Path) -> None:
+def test_panels_of_a_baseline(tmp_path: Path) -> None:
     write_run(tmp_path, baseline=True)
     axes = plot_objective(tmp_path, extra_metrics=["rmse"]).axes
     assert titles(axes) == ["Loss", "Negative log-likelihood", "rmse"]

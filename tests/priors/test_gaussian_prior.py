@@ -18,7 +18,7 @@ STD = torch.linspace(0.3, 2, 6).view(2, 3)
 @pytest.mark.parametrize(
     ("mean", "std"), [(0.0, 1.0), (0.7, 1.9), (MEAN, 0.4), (-1.3, STD), (MEAN, STD), (torch.tensor(0.5), STD)]
 )
-def test_density_and_divergence(mean: Tensor | float, std: Tensor | float) -> None:
+def test_log_prob_and_kl_match_torch_distributions(mean: Tensor | float, std: Tensor | float) -> None:
     prior = GaussianPrior(mean, std).for_parameter("weight", torch.zeros(2, 3), num_inputs=3)
     oracle = Normal(torch.as_tensor(mean).expand(2, 3), torch.as_tensor(std).expand(2, 3))
     value = torch.randn(5, 2, 3)
@@ -28,7 +28,7 @@ def test_density_and_divergence(mean: Tensor | float, std: Tensor | float) -> No
     torch.testing.assert_close(prior.kl_from_gaussian(q_mean, q_std), expected)
 
 
-def test_fan_in_scales_weights_and_not_biases() -> None:
+def test_fan_in_scales_weights_but_not_biases() -> None:
     prior = GaussianPrior(mean=0.3, std="fan_in")
     weight = prior.for_parameter("weight", torch.zeros(4, 18), num_inputs=18)
     bias = prior.for_parameter("bias", torch.zeros(4), num_inputs=18)
@@ -50,10 +50,10 @@ LAYERS: list[tuple[type[nn.Module], tuple[int, ...], dict[str, Any], tuple[int, 
 
 
 @pytest.mark.parametrize(("kind", "sizes", "options", "shape"), LAYERS, ids=lambda part: getattr(part, "__name__", ""))
-def test_fan_in_counts_the_inputs_that_an_inner_output_sums_over(
+def test_fan_in_counts_the_inputs_of_an_inner_output(
     kind: type[nn.Module], sizes: tuple[int, ...], options: dict[str, Any], shape: tuple[int, ...]
 ) -> None:
-    """With all weights and inputs equal to one, an output away from the border is the number of its inputs."""
+    """With unit weights and inputs, an output away from the border equals the number of its inputs."""
     layer = kind(*sizes, bias=False, **options)
     nn.init.ones_(layer.weight)
     output = layer(torch.ones(1, *shape)).squeeze(0)
@@ -63,7 +63,7 @@ def test_fan_in_counts_the_inputs_that_an_inner_output_sums_over(
     assert variational.prior("bias").std == 1.0
 
 
-def test_tensors_travel_with_the_state() -> None:
+def test_tensors_are_in_the_state_dict() -> None:
     prior = GaussianPrior(MEAN, STD).for_parameter("weight", torch.zeros(2, 3), num_inputs=3)
     fresh = GaussianPrior(torch.zeros(2, 3), torch.ones(2, 3)).for_parameter("weight", MEAN, num_inputs=3)
     fresh.load_state_dict(prior.state_dict())
@@ -72,7 +72,7 @@ def test_tensors_travel_with_the_state() -> None:
     assert copy.deepcopy(prior).double().log_prob(value.double()).dtype == torch.float64
 
 
-def test_the_prior_of_a_layer_shares_no_tensor_with_the_one_that_was_given() -> None:
+def test_resolved_prior_copies_tensors() -> None:
     """Loading a checkpoint into one method must not change the prior of another."""
     given = GaussianPrior(MEAN.clone(), STD.clone())
     first = given.for_parameter("weight", torch.zeros(2, 3), num_inputs=3)
@@ -83,24 +83,24 @@ def test_the_prior_of_a_layer_shares_no_tensor_with_the_one_that_was_given() -> 
 
 
 @pytest.mark.parametrize("std", [0.0, -1.0, float("nan"), float("inf"), torch.tensor([1.0, 0.0]), "he"])
-def test_a_bad_std_is_refused(std: Any) -> None:
+def test_invalid_std_raises(std: Any) -> None:
     with pytest.raises(ValueError, match="std must be"):
         GaussianPrior(std=std)
 
 
 @pytest.mark.parametrize("mean", [float("nan"), torch.tensor([0.0, float("inf")])])
-def test_a_bad_mean_is_refused(mean: Any) -> None:
+def test_invalid_mean_raises(mean: Any) -> None:
     with pytest.raises(ValueError, match="mean must be finite"):
         GaussianPrior(mean=mean)
 
 
 @pytest.mark.parametrize("prior", [GaussianPrior(mean=MEAN), GaussianPrior(std=STD)])
-def test_a_tensor_of_another_shape_is_refused(prior: GaussianPrior) -> None:
+def test_tensor_of_another_shape_raises(prior: GaussianPrior) -> None:
     with pytest.raises(ValueError, match=r"has shape \(2, 3\), but the parameter 'bias' has \(3,\)"):
         prior.for_parameter("bias", torch.zeros(3), num_inputs=2)
 
 
-def test_an_unsettled_prior_cannot_be_evaluated() -> None:
+def test_unresolved_prior_raises() -> None:
     prior = GaussianPrior(std="fan_in")
     with pytest.raises(ValueError, match="for_parameter"):
         prior.log_prob(torch.zeros(1))

@@ -22,7 +22,7 @@ STDS = torch.tensor([[0.01, 0.3, 1.0], [1e-4, 3.0, 0.5]], dtype=torch.float64)
 
 
 def by_quadrature(prior: Prior, mean: Tensor, std: Tensor, num_nodes: int = 20_001) -> Tensor:
-    """E[ln q - ln p] by the trapezoidal rule over twelve standard deviations on each side, summed."""
+    """E[ln q - ln p] by the trapezoidal rule over 12 standard deviations on each side, summed over elements."""
     nodes = torch.linspace(-12, 12, num_nodes, dtype=torch.float64).unsqueeze(-1)
     weights = Normal(0.0, 1.0).log_prob(nodes).exp() * (24 / (num_nodes - 1))
     total = torch.zeros((), dtype=torch.float64)
@@ -33,7 +33,7 @@ def by_quadrature(prior: Prior, mean: Tensor, std: Tensor, num_nodes: int = 20_0
 
 
 @pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (0.7, 0.2), (-1.0, 4.0)])
-def test_laplace_density_and_divergence(mean: float, std: float) -> None:
+def test_laplace_log_prob_and_kl(mean: float, std: float) -> None:
     prior = LaplacePrior(mean, std)
     oracle = Laplace(torch.tensor(mean, dtype=torch.float64), std / math.sqrt(2))
     assert oracle.stddev.item() == pytest.approx(std)
@@ -42,7 +42,7 @@ def test_laplace_density_and_divergence(mean: float, std: float) -> None:
     torch.testing.assert_close(prior.kl_from_gaussian(MEANS, STDS), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_laplace_divergence_has_finite_gradients_where_the_mean_is_the_priors() -> None:
+def test_laplace_kl_has_finite_gradients_at_the_prior_mean() -> None:
     mean, std = torch.zeros(3, requires_grad=True), torch.full((3,), 1e-6, requires_grad=True)
     LaplacePrior().kl_from_gaussian(mean, std).backward()
     assert mean.grad is not None
@@ -52,7 +52,7 @@ def test_the_laplace_divergence_has_finite_gradients_where_the_mean_is_the_prior
 
 
 @pytest.mark.parametrize("arguments", [(0.5, 1.0, 0.1), (0.2, 3.0, 0.01)])
-def test_mixture_density_and_divergence(arguments: tuple[float, float, float]) -> None:
+def test_mixture_log_prob_and_kl(arguments: tuple[float, float, float]) -> None:
     prior = ScaleMixturePrior(*arguments)
     weight, wide, narrow = (torch.tensor(number, dtype=torch.float64) for number in arguments)
     parts = Normal(torch.zeros(2, dtype=torch.float64), torch.stack([wide, narrow]))
@@ -65,7 +65,7 @@ def test_mixture_density_and_divergence(arguments: tuple[float, float, float]) -
     assert torch.stack([many.kl_from_gaussian(MEANS, STDS) for _ in range(100)]).std() < 0.3 * draws.std()
 
 
-def test_a_mixture_of_equal_parts_is_a_gaussian() -> None:
+def test_mixture_of_equal_components_is_a_gaussian() -> None:
     prior, gaussian = ScaleMixturePrior(0.3, 0.7, 0.7, num_pairs=20_000), GaussianPrior(0.0, 0.7)
     mean, std = torch.randn(4), torch.rand(4) + 0.1
     torch.testing.assert_close(prior.log_prob(mean), gaussian.log_prob(mean))
@@ -75,14 +75,14 @@ def test_a_mixture_of_equal_parts_is_a_gaussian() -> None:
 
 
 def objective_at(variance: Tensor, mean: Tensor, std: Tensor, alpha: float, beta: float) -> Tensor:
-    """Divergence and hyperprior at any variances that broadcast to the mean, by torch.distributions."""
+    """KL divergence minus log hyperprior at given variances, by torch.distributions."""
     prior = Normal(torch.zeros_like(mean), variance.sqrt().expand_as(mean))
     hyperprior = InverseGamma(torch.tensor(alpha, dtype=mean.dtype), torch.tensor(beta, dtype=mean.dtype))
     return kl_divergence(Normal(mean, std), prior).sum() - hyperprior.log_prob(variance).sum()
 
 
 @pytest.mark.parametrize(("per", "shape"), [("tensor", (1, 1, 1)), ("unit", (1, 3, 1))])
-def test_empirical_bayes_is_at_the_best_variances(per: Any, shape: tuple[int, ...]) -> None:
+def test_empirical_bayes_variances_are_optimal(per: Any, shape: tuple[int, ...]) -> None:
     mean, std = torch.randn(4, 3, 2, dtype=torch.float64), torch.rand(4, 3, 2, dtype=torch.float64) + 0.1
     prior = EmpiricalBayesPrior(1.5, 2.0, per).for_parameter("weight", mean, num_inputs=6)
     variance = prior.variance(mean, std).view(shape)
@@ -92,8 +92,8 @@ def test_empirical_bayes_is_at_the_best_variances(per: Any, shape: tuple[int, ..
         assert objective_at(variance * factor, mean, std, 1.5, 2.0) >= value - 1e-9
 
 
-def test_the_gradient_of_empirical_bayes_is_that_at_fixed_variances() -> None:
-    """The variances are stationary, so that nothing flows through them."""
+def test_empirical_bayes_gradient_matches_that_at_fixed_variances() -> None:
+    """The optimal variances are stationary, so their gradient does not contribute."""
     mean = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     std = (torch.rand(4, 3, dtype=torch.float64) + 0.1).requires_grad_()
     prior = EmpiricalBayesPrior().for_parameter("weight", mean, num_inputs=3)
@@ -104,7 +104,7 @@ def test_the_gradient_of_empirical_bayes_is_that_at_fixed_variances() -> None:
 
 
 @pytest.mark.parametrize("per", ["tensor", "unit"])
-def test_empirical_bayes_density_has_any_leading_dimensions(per: Any) -> None:
+def test_empirical_bayes_log_prob_with_leading_dimensions(per: Any) -> None:
     prior = EmpiricalBayesPrior(per=per).for_parameter("weight", torch.zeros(4, 3), num_inputs=3)
     values = torch.randn(5, 4, 3)
     for value, density in zip(values, prior.log_prob(values), strict=True):
@@ -121,11 +121,11 @@ PRIORS: dict[str, Prior] = {
 
 
 @pytest.mark.parametrize("prior", PRIORS.values(), ids=PRIORS)
-def test_a_method_trains_and_reloads_with_each(prior: Prior) -> None:
+def test_method_trains_and_loads_with_each_prior(prior: Prior) -> None:
     torch.manual_seed(0)
     x = normal(32, 3)
     method = MeanFieldVI(MLP(3, [8], 1), Gaussian(), prior=prior, num_mc_samples_train=4)
-    history = fit(method, loader(x, x[:, :1]), max_epochs=40)
+    history = fit(method, loader(x, x[:, :1]), max_epochs=20)
     assert history["train_elbo"][-1] > history["train_elbo"][0]
     fresh = MeanFieldVI(MLP(3, [8], 1), Gaussian(), prior=prior)
     fresh.load_state_dict(method.state_dict())
@@ -134,7 +134,7 @@ def test_a_method_trains_and_reloads_with_each(prior: Prior) -> None:
 
 
 @pytest.mark.parametrize("prior", [LaplacePrior(0.1, 0.8), EmpiricalBayesPrior(), EmpiricalBayesPrior(per="unit")])
-def test_divergences_of_joined_tensors_add_up(prior: Prior) -> None:
+def test_kl_of_concatenated_parameters(prior: Prior) -> None:
     network = nn.Sequential(VariationalLinear(3, 4, prior=prior), VariationalLinear(4, 2, prior=prior))
     expected = sum(
         layer.prior(name).kl_from_gaussian(layer.posterior(name).mean, layer.posterior(name).std)
@@ -155,9 +155,9 @@ def test_divergences_of_joined_tensors_add_up(prior: Prior) -> None:
         (lambda: ScaleMixturePrior(num_pairs=0), "num_pairs must be positive, got 0"),
         (lambda: EmpiricalBayesPrior(alpha=0.0), "alpha must be positive and finite, got 0.0"),
         (lambda: EmpiricalBayesPrior(beta=math.inf), "beta must be positive and finite, got inf"),
-        (lambda: EmpiricalBayesPrior(per="layer"), "per must be 'tensor' or 'unit', got 'layer'"),  # type: ignore[arg-type]
+        (lambda: EmpiricalBayesPrior(per="layer"), "per must be 'tensor' or 'unit', got 'layer'"),
     ],
 )
-def test_bad_arguments(make: Any, message: str) -> None:
+def test_invalid_arguments_raise(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()

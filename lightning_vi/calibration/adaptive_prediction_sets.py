@@ -1,0 +1,113 @@
+r"""Conformal sets of classes that are large where a classifier is uncertain.
+
+Romano, Sesia and Candes, "Classification with valid and adaptive coverage", NeurIPS 2020 (APS); Angelopoulos, Bates,
+Jordan and Malik, "Uncertainty sets for image classifiers using conformal prediction", ICLR 2021 (RAPS).
+
+.. math:: C(x) = \{c : s(x, c) \le q\}, \qquad
+    s(x, c) = \sum_{k:\, r(k) < r(c)} p_k(x) + u\, p_c(x) + \lambda \max(0, r(c) - k_{\mathrm{reg}})
+
+=========================  ====================================================================
+symbol                     argument
+=========================  ====================================================================
+:math:`p`                  `method`: class probabilities; r is the rank of a class among them
+:math:`u`                  `randomised`: a number between 0 and 1 for each x, or 1
+:math:`\lambda`            `penalty`: 0 for APS
+:math:`k_{\mathrm{reg}}`   `allowed_size`
+:math:`q`                  `quantile`, the result: the :math:`\lceil (n + 1)\,` `coverage`
+                           :math:`\rceil`-th smallest :math:`s(x_i, y_i)` of n calibration data
+=========================  ====================================================================
+"""
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from lightning_vi.calibration.conformal import ConformalMethod
+from lightning_vi.core.arguments import check_at_least
+from lightning_vi.core.predictive import Predictive
+from lightning_vi.core.predictor import Predictor
+from lightning_vi.functional.calibration import adaptive_set_scores
+from lightning_vi.likelihoods import Prediction
+from lightning_vi.noise import row_uniforms
+from lightning_vi.sampling import NetworkInput, tensors
+
+
+class AdaptivePredictionSets(ConformalMethod):
+    r"""Sets of classes that hold the label with a probability of at least `coverage`.
+
+    They are `pred_set` of a prediction, a boolean for each class [B, C, ...]; the rest of it stays. `ConformalMethod`
+    says what is guaranteed, and on what conditions.
+
+    u makes the coverage nearly exact. The papers draw it for each datum; here it is a hash of the datum's input, so
+    that two predictions for a datum agree. The scores are a fixed function of input and label all the same, which is
+    all that the guarantee asks for. With ``randomised=False`` u is 1, and the sets tend to be larger, most of all
+    those of a good classifier, whose smallest probabilities fill up the sum to 1. The most probable
+    class belongs to every set, also where its score is too large, which can only add to the coverage.
+
+    With fewer than coverage / (1 - coverage) calibration data each set has all classes, and a warning says so.
+
+    Args:
+        method: The fitted method; it is copied. Its likelihood is for classification.
+        coverage: Strictly between 0 and 1.
+        penalty: :math:`\lambda` for each rank beyond `allowed_size`; a positive one makes large sets rare (RAPS).
+        allowed_size: :math:`k_{\mathrm{reg}}`, how many classes a set may have without penalty.
+        randomised: Whether u depends on the datum's input.
+        method_checkpoint: A Lightning checkpoint with the method's weights, unless it has them already.
+
+    Raises:
+        TypeError: If `method` is no method, or one for regression.
+        FileNotFoundError: If there is no such checkpoint.
+        ValueError: If a number is out of range, or the checkpoint is not one of this method.
+
+    Example:
+        >>> import torch
+        >>> from lightning_vi import Deterministic
+        >>> from lightning_vi.likelihoods import Categorical
+        >>> logits = torch.tensor([[0.7, 0.2, 0.1]]).log()
+        >>> method = Deterministic(torch.nn.Identity(), Categorical(3))
+        >>> sets = AdaptivePredictionSets(method, coverage=0.5, randomised=False)
+        >>> sets.calibrate([(logits.expand(3, 3), torch.tensor([0, 1, 1]))])
+        >>> sets.predict_step(logits)["pred_set"]
+        tensor([[ True,  True, False]])
+    """
+
+    task = "classification"
+    other_task_advice = "SplitConformal or ConformalQuantileRegression"
+
+    def __init__(
+        self,
+        method: Predictor,
+        *,
+        coverage: float = 0.9,
+        penalty: float = 0.0,
+        allowed_size: int = 1,
+        randomised: bool = True,
+        method_checkpoint: str | None = None,
+    ) -> None:
+        if not 0 <= penalty < float("inf"):
+            raise ValueError(f"penalty must not be negative, and finite, got {penalty!r}")
+        check_at_least("allowed_size", allowed_size, 0)
+        super().__init__(method, coverage=coverage, method_checkpoint=method_checkpoint)
+        self.penalty = penalty
+        self.allowed_size = allowed_size
+        self.randomised = randomised
+
+    def scores(self, x: NetworkInput, predictive: Predictive, target: Tensor) -> Tensor:  # noqa: D102
+        return (
+            self._class_scores(x, self.checked_prediction(predictive, target))
+            .gather(1, target.long().unsqueeze(1))
+            .squeeze(1)
+        )
+
+    def calibrated(self, x: NetworkInput, prediction: Prediction) -> Prediction:  # noqa: D102
+        scores = self._class_scores(x, prediction)
+        chosen = scores <= self.quantile.to(scores.dtype)
+        return replace(prediction, pred_set=chosen.scatter(1, prediction.mean.argmax(1, keepdim=True), True))
+
+    def _class_scores(self, x: NetworkInput, prediction: Prediction) -> Tensor:
+        probs = prediction.mean
+        if not self.randomised:
+            return adaptive_set_scores(probs, self.penalty, self.allowed_size)
+        places = probs[:, :1]
+        uniforms = row_uniforms(tensors(x), places[0].numel()).view_as(places)
+        return adaptive_set_scores(probs, self.penalty, self.allowed_size, uniforms)

@@ -1,0 +1,33 @@
+"""Checks of arguments."""
+
+import math
+
+
+def check_at_least(name: str, value: int, minimum: int) -> None:
+    """Raises an error if a count is too small.
+
+    Args:
+        name: The argument's name.
+        value: Its value.
+        minimum: The smallest value allowed.
+
+    Raises:
+        ValueError: If `value` is smaller, or no integer.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}")
+
+
+def check_positive(name: str, value: float, why: str = "") -> None:
+    """Raises an error if a number is not positive and finite.
+
+    Args:
+        name: The argument's name.
+        value: Its value.
+        why: The reason, for the message.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"{name} must be positive and finite{why}, got {value}")

@@ -1,0 +1,111 @@
+"""Shuffled orders of the same training data."""
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any, TypeGuard
+
+import torch
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
+
+from lightning_vi.noise import mix_seed
+
+
+class DataOrders:
+    """Iterates over a shuffled dataloader in further orders, each a function of its number and the epoch.
+
+    Args:
+        dataloader: A dataloader that can be reordered, see `can_reorder`.
+        num_orders: Number of orders.
+        seed: Seed of the orders, for samplers that have none.
+
+    Attributes:
+        dataloader: The dataloader.
+
+    Example:
+        >>> orders = DataOrders(DataLoader(range(6), batch_size=3, shuffle=True), num_orders=2, seed=0)
+        >>> sorted(torch.cat([batch for batch, _ in orders.epoch(0)]).tolist())
+        [0, 1, 2, 3, 4, 5]
+    """
+
+    def __init__(self, dataloader: DataLoader[Any], num_orders: int, seed: int) -> None:
+        self.dataloader = dataloader
+        numbers = range(1, num_orders + 1)
+        pairs = [pair for number in numbers if (pair := _shuffled_anew(dataloader.sampler, seed, number)) is not None]
+        self._set_epochs = [set_epoch for _, set_epoch in pairs]
+        self._loaders = [_with_sampler(dataloader, sampler) for sampler, _ in pairs]
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Any, ...]]:
+        """Iterates over an epoch.
+
+        Args:
+            epoch: The epoch's number.
+
+        Returns:
+            An iterator over tuples with a batch of each order.
+        """
+        for set_epoch in self._set_epochs:
+            set_epoch(epoch)
+        return zip(*self._loaders, strict=True)
+
+
+def can_reorder(dataloader: object) -> TypeGuard[DataLoader[Any]]:
+    """Tells whether a dataloader's data can be shuffled in another order.
+
+    Args:
+        dataloader: Anything that yields batches.
+
+    Returns:
+        False for dataloaders that do not shuffle, iterable datasets, and samplers other than torch's.
+    """
+    return (
+        type(dataloader) is DataLoader
+        and not isinstance(dataloader.dataset, IterableDataset)
+        and type(dataloader.batch_sampler) is BatchSampler
+        and _shuffled_anew(dataloader.sampler, 0, 0) is not None
+    )
+
+
+def _shuffled_anew(sampler: object, seed: int, number: int) -> tuple[Sampler[Any], Callable[[int], None]] | None:
+    """A sampler of the same rows in another order, and a function that sets its epoch."""
+    twin: Any = copy.copy(sampler)
+    if type(sampler) is DistributedSampler:
+        twin.seed = mix_seed(sampler.seed, number)  # the same in all processes
+        return (twin, twin.set_epoch) if sampler.shuffle else None
+    if not isinstance(sampler, RandomSampler | SubsetRandomSampler | WeightedRandomSampler):
+        return None
+    if hasattr(sampler, "seed") and hasattr(sampler, "set_epoch"):
+        twin.seed = mix_seed(twin.seed, number)
+        return twin, twin.set_epoch
+    twin.generator = torch.Generator()
+
+    def set_epoch(epoch: int) -> None:
+        twin.generator.manual_seed(mix_seed(seed, number, epoch))
+
+    return twin, set_epoch
+
+
+def _with_sampler(dataloader: DataLoader[Any], sampler: Sampler[Any]) -> DataLoader[Any]:
+    return DataLoader(
+        dataloader.dataset,
+        batch_size=dataloader.batch_size,
+        sampler=sampler,
+        num_workers=dataloader.num_workers,
+        collate_fn=dataloader.collate_fn,
+        pin_memory=dataloader.pin_memory,
+        drop_last=dataloader.drop_last,
+        timeout=dataloader.timeout,
+        worker_init_fn=dataloader.worker_init_fn,
+        multiprocessing_context=dataloader.multiprocessing_context,
+        prefetch_factor=dataloader.prefetch_factor,
+        persistent_workers=dataloader.persistent_workers,
+        generator=torch.Generator(),
+    )

@@ -1,0 +1,219 @@
+"""Base class of everything that predicts: predictions, and scores of validation and test data."""
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from types import FrameType
+from typing import Any, cast
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+
+from lightning_vi.core.arguments import check_at_least
+from lightning_vi.core.batch import split_batch, split_labeled_batch
+from lightning_vi.core.hyperparameters import unsaved_arguments
+from lightning_vi.core.predictive import Predictive
+from lightning_vi.errors import NotFittedError
+from lightning_vi.likelihoods import Likelihood, Prediction
+from lightning_vi.metrics import default_metrics
+from lightning_vi.noise import NoiseStream
+from lightning_vi.sampling import NetworkInput, evaluating, map_tensors, tensors
+
+MAX_SCORED_NUMBERS = 2**24
+"""Numbers that sampled networks put out for rows that are scored at once; what has more is scored in parts."""
+
+
+class Predictor(LightningModule, ABC):
+    """Base class of methods, calibrations and ensembles: it predicts, and scores its predictions.
+
+    A subclass has the attributes `likelihood` and `noise`, and fills in `make_predictive`, `forward`, `is_trained` and
+    `trained_networks`. One that must be fitted before it predicts fills in `unmet_requirement` and
+    `provisional_predictive` besides.
+
+    Args:
+        likelihood: The observation model.
+        num_mc_samples_test: Samples for validation, test and prediction.
+
+    Raises:
+        ValueError: If `num_mc_samples_test` is not positive.
+    """
+
+    likelihood: Likelihood
+    noise: NoiseStream
+
+    def __init__(self, likelihood: Likelihood, *, num_mc_samples_test: int) -> None:
+        super().__init__()
+        check_at_least("num_mc_samples_test", num_mc_samples_test, 1)
+        frame = cast(FrameType, inspect.currentframe())
+        self.save_hyperparameters(ignore=unsaved_arguments(type(self), frame))
+        self.num_mc_samples_test = num_mc_samples_test
+        task, width = likelihood.task, likelihood.num_predictions
+        self.val_metrics = default_metrics(task, "val_", num_outputs=width)
+        self.test_metrics = default_metrics(task, "test_", num_outputs=width)
+
+    @abstractmethod
+    def make_predictive(self, x: NetworkInput, num_samples: int, seed: int) -> Predictive:
+        """Makes the predictive distribution of a batch; `predictive_distribution` calls it.
+
+        Args:
+            x: Input, each tensor of shape [B, ...].
+            num_samples: S.
+            seed: Names the S networks.
+
+        Returns:
+            The distribution.
+        """
+
+    @abstractmethod
+    def forward(self, x: NetworkInput) -> Tensor:
+        """Computes network outputs without sampling.
+
+        Args:
+            x: Input, each tensor of shape [B, ...].
+
+        Returns:
+            Shape [B, ...].
+        """
+
+    @property
+    @abstractmethod
+    def is_trained(self) -> bool:
+        """Whether a fit has set the weights."""
+
+    @abstractmethod
+    def trained_networks(self) -> list[nn.Module]:
+        """Networks that another method can start from; more than one for ensembles."""
+
+    @property
+    def unmet_requirement(self) -> str:
+        """What must happen before predictions, for an error message; empty if nothing must."""
+        return ""
+
+    def provisional_predictive(self, x: NetworkInput) -> Predictive:
+        """Makes the distribution that validations score before `unmet_requirement` is met, during a fit.
+
+        Args:
+            x: Input, each tensor of shape [B, ...].
+
+        Returns:
+            The distribution.
+        """
+        return self.make_predictive(x, self.num_mc_samples_test, self.noise.seed)
+
+    def require_fitted(self) -> None:
+        """Raises an error before the predictor can predict.
+
+        Raises:
+            NotFittedError: If `unmet_requirement` is not empty.
+        """
+        if self.unmet_requirement:
+            raise NotFittedError(f"{type(self).__name__} cannot predict before it is {self.unmet_requirement}")
+
+    def predictive_distribution(self, x: NetworkInput, num_samples: int, seed: int) -> Predictive:
+        """Returns the predictive distribution of a batch, to be asked in evaluation mode and without gradients.
+
+        Args:
+            x: Input, each tensor of shape [B, ...].
+            num_samples: S.
+            seed: Names the S networks.
+
+        Returns:
+            The distribution; the network runs when it is asked.
+
+        Raises:
+            NotFittedError: If the predictor is not fitted.
+        """
+        self.require_fitted()
+        return self.make_predictive(x, num_samples, seed)
+
+    def predict(
+        self, x: NetworkInput, num_samples: int | None = None, seed: int | None = None, return_samples: bool = False
+    ) -> Prediction:
+        """Predicts, with the uncertainty split into epistemic and aleatoric parts.
+
+        Training mode, weights and the global random state stay as they were, also if a forward pass fails.
+
+        Args:
+            x: Input, each tensor of shape [B, ...].
+            num_samples: S; `num_mc_samples_test` by default.
+            seed: Names the S networks; the same ones in every call by default.
+            return_samples: Whether to return the samples' means or probabilities too.
+
+        Returns:
+            The prediction in target units, see `Prediction`.
+
+        Raises:
+            ValueError: If `num_samples` is not positive.
+            NotFittedError: If the predictor is not fitted.
+        """
+        num_samples = self.num_mc_samples_test if num_samples is None else num_samples
+        check_at_least("num_samples", num_samples, 1)
+        seed = self.noise.seed if seed is None else seed
+        with torch.no_grad(), evaluating(self):
+            prediction = self.predictive_distribution(x, num_samples, seed).prediction(return_samples=return_samples)
+        return replace(prediction, metadata={"method": type(self).__name__, "seed": seed} | prediction.metadata)
+
+    def predict_step(self, batch: Any, batch_idx: int = 0, dataloader_idx: int = 0) -> dict[str, Tensor]:  # noqa: ARG002
+        """Predicts a batch.
+
+        Args:
+            batch: ``(x, y)``, ``{"input": x, "target": y}``, or the input alone.
+            batch_idx: Not used.
+            dataloader_idx: Not used.
+
+        Returns:
+            `pred`, `pred_uct`, `epistemic_uct`, `aleatoric_uct` and, for classification, `probs_var`, see
+            `Prediction.as_dict`.
+        """
+        return self.predict(split_batch(batch)[0]).as_dict()
+
+    def validation_step(self, batch: Any, batch_idx: int = 0, dataloader_idx: int = 0) -> None:  # noqa: ARG002
+        """Scores the predictive distribution."""
+        self._score(self.val_metrics, batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the validation metrics."""
+        self.log_dict(self.val_metrics.compute())
+        self.val_metrics.reset()
+
+    def test_step(self, batch: Any, batch_idx: int = 0, dataloader_idx: int = 0) -> None:  # noqa: ARG002
+        """Scores the predictive distribution."""
+        self._score(self.test_metrics, batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the test metrics."""
+        self.log_dict(self.test_metrics.compute())
+        self.test_metrics.reset()
+
+    def _score(self, metrics: MetricCollection, batch: Any) -> None:
+        x, target = split_labeled_batch(batch)
+        is_fitting = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        is_provisional = is_fitting and bool(self.unmet_requirement)
+        for rows, labels in self._parts(x, target):
+            predictive = (
+                self.provisional_predictive(rows)
+                if is_provisional
+                else self.predictive_distribution(rows, self.num_mc_samples_test, self.noise.seed)
+            )
+            _update(metrics, predictive.metric_inputs(labels))
+
+    def _parts(self, x: NetworkInput, target: Tensor) -> Iterator[tuple[NetworkInput, Tensor]]:
+        """Rows of a batch in parts that bound the memory, which metrics would fill with all samples."""
+        num_rows = len(target)
+        per_row = self.num_mc_samples_test * self.likelihood.num_outputs * max(target[:1].numel(), 1)
+        size = max(1, MAX_SCORED_NUMBERS // per_row)
+        if num_rows <= size or any(len(tensor) != num_rows for tensor in tensors(x)):
+            yield x, target
+            return
+        for first in range(0, num_rows, size):
+            rows = slice(first, first + size)
+            yield map_tensors(lambda tensor: tensor[rows], x), target[rows]  # noqa: B023
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _update(metrics: MetricCollection, inputs: Mapping[str, Any]) -> None:
+    metrics.update(**inputs)

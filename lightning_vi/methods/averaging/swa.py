@@ -1,0 +1,294 @@
+r"""Stochastic weight averaging.
+
+Izmailov, Podoprikhin, Garipov, Vetrov and Wilson, "Averaging weights leads to wider optima and better generalization",
+UAI 2018.
+
+.. math:: \bar w = \frac1T \sum_{i=1}^T w_i
+
+=================================== =====================================
+symbol                              argument
+=================================== =====================================
+:math:`w_i`                         the weights at the ends of cycles
+first cycle                         `start_epoch`
+length c of a cycle                 `snapshot_every`, in epochs
+:math:`\alpha_1, \alpha_2`          `averaging_lr`
+statistics of batch normalization   on `batch_norm_rows` training inputs
+=================================== =====================================
+"""
+
+import copy
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lightning_vi.core import FittedMethod, LRSchedulerFactory, OptimizerFactory, default_optimizer
+from lightning_vi.core.arguments import check_at_least
+from lightning_vi.core.batch import split_batch
+from lightning_vi.likelihoods import Likelihood
+from lightning_vi.methods.deterministic.base import PointMethod
+from lightning_vi.optim.averaging_schedule import AveragingRate, AveragingSchedule
+from lightning_vi.sampling import (
+    FlatParameters,
+    KeptRows,
+    NetworkInput,
+    call,
+    call_with,
+    estimate_statistics,
+    first_rows,
+    map_tensors,
+    running_statistics,
+)
+
+
+class SWA(FittedMethod, PointMethod):
+    """A plain network with the mean of the last weights of training; its epistemic uncertainty is zero.
+
+    From `start_epoch` on, a snapshot of the weights is taken at the end of each cycle of `snapshot_every` epochs,
+    before the epoch's validation. Learned parameters of the likelihood are averaged too. Until the fit is over, the
+    network is the trained one; then `forward` and predictions use the mean of the snapshots, and the trained weights
+    are kept, so that a fit can go on. A new fit starts without snapshots; one that is resumed within the averaging
+    phase keeps those of the checkpoint.
+
+    The mean's statistics of batch normalization are estimated at the end, on the first training inputs. These are kept
+    and become part of checkpoints.
+
+    Args:
+        backbone: Any network; it is copied. The parameters that are trainable now are averaged.
+        likelihood: The observation model; it is copied.
+        start_epoch: The first epoch of averaging, counted from 0, or the fraction of all epochs before it. It is never
+            earlier than the end of the burn-in.
+        snapshot_every: Epochs from one snapshot to the next.
+        averaging_lr: Learning rate from `start_epoch` on; a pair for a rate that falls from the first number to the
+            second within each cycle; None for that of optimizer and scheduler. Parameters with another rate keep its
+            ratio.
+        batch_norm_rows: Number of training inputs that are kept if the network has batch normalization with running
+            statistics.
+        burnin_epochs: Epochs on the likelihood's point loss.
+        optimizer: Makes the optimizer from an iterable of parameters.
+        lr_scheduler: Makes a scheduler, stepped once an epoch, from the optimizer.
+
+    Raises:
+        ValueError: If a number is out of range, or the network has no trainable parameters.
+
+    Attributes:
+        num_snapshots: Number of snapshots, a scalar tensor.
+        weight_mean: The mean of the snapshots, shape [P]: the network's trainable parameters in order, tied ones once.
+        averaged_likelihood: The likelihood with the means of its parameters.
+
+    Example:
+        >>> import torch
+        >>> from lightning_vi.likelihoods import Gaussian
+        >>> method = SWA(nn.Linear(1, 1, bias=False), Gaussian(0.5))
+        >>> for weight in (1.0, 2.0, 6.0):
+        ...     _ = nn.init.constant_(method.backbone.weight, weight)
+        ...     method.collect()
+        >>> method.predict(torch.ones(1, 1)).mean
+        tensor([[3.]])
+    """
+
+    num_snapshots: Tensor
+    weight_mean: Tensor
+    norm_statistics: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        likelihood: Likelihood,
+        *,
+        start_epoch: int | float = 0.5,
+        snapshot_every: int = 1,
+        averaging_lr: AveragingRate = None,
+        batch_norm_rows: int = 1024,
+        burnin_epochs: int = 0,
+        optimizer: OptimizerFactory = default_optimizer,
+        lr_scheduler: LRSchedulerFactory | None = None,
+    ) -> None:
+        schedule = AveragingSchedule(start_epoch, snapshot_every, averaging_lr)
+        check_at_least("batch_norm_rows", batch_norm_rows, 2)
+        super().__init__(
+            backbone,
+            likelihood,
+            burnin_epochs=burnin_epochs,
+            optimizer=optimizer,
+            lr_scheduler=lr_scheduler,
+        )
+        self.schedule = schedule
+        self.batch_norm_rows = batch_norm_rows
+        self.kept_rows = KeptRows()
+        self._weights = FlatParameters(self.backbone)
+        if self._weights.num_weights == 0:
+            raise ValueError("backbone must have trainable parameters to average, got none")
+        self.averaged_likelihood = copy.deepcopy(self.likelihood).requires_grad_(False)
+        self._first_averaged_epoch = 0
+        self._rate_factors: list[float] = []
+        self._statistics: list[str] = []
+        self.register_buffer("num_snapshots", torch.tensor(0))
+        self._register_statistic("weight_mean", self._weights.num_weights)
+        num_statistics = sum(value.numel() for value in running_statistics(self.backbone).values())
+        self._register_statistic("norm_statistics", num_statistics)
+
+    def _register_statistic(self, name: str, *shape: int) -> None:
+        """Registers a buffer of zeros that a new fit resets."""
+        self.register_buffer(name, next(self.backbone.parameters()).detach().new_zeros(shape))
+        self._statistics.append(name)
+
+    def collect(self) -> None:
+        """Takes a snapshot of the present weights, for a training loop of your own.
+
+        Afterwards the method can predict; with batch normalization `fit_posterior` must be called first.
+        """
+        self._take_snapshot()
+        self.is_fitted.fill_(self.norm_statistics.numel() == 0)
+
+    @torch.no_grad()
+    def _take_snapshot(self) -> None:
+        self.num_snapshots += 1
+        weights = self._weights.join(self.backbone)
+        previous_mean = self.weight_mean.clone()
+        self.weight_mean.lerp_(weights, 1 / int(self.num_snapshots))
+        self._average_likelihood()
+        self.update_spread(weights, previous_mean)
+
+    def _average_likelihood(self) -> None:
+        share = 1 / int(self.num_snapshots)
+        for mean, value in zip(self.averaged_likelihood.parameters(), self.likelihood.parameters(), strict=True):
+            mean.lerp_(value.to(mean), share)
+        for copied, buffer in zip(self.averaged_likelihood.buffers(), self.likelihood.buffers(), strict=True):
+            copied.copy_(buffer)
+
+    def update_spread(self, weights: Tensor, previous_mean: Tensor) -> None:
+        """Updates statistics other than the mean; SWA has none.
+
+        Args:
+            weights: The snapshot, shape [P]; `num_snapshots` and `weight_mean` include it already.
+            previous_mean: The mean of the snapshots before, shape [P].
+        """
+
+    @torch.no_grad()
+    def fit_posterior(self, data: Iterable[Any]) -> None:
+        """Estimates the mean network's statistics of batch normalization, if it has any.
+
+        Without a snapshot the present weights become the only one, with a warning.
+
+        Args:
+            data: The training data in batches; not used without batch normalization.
+
+        Raises:
+            ValueError: If there are no data.
+        """
+        is_empty = int(self.num_snapshots) == 0
+        rows, statistics = None, self.norm_statistics
+        if statistics.numel():
+            inputs = (split_batch(batch)[0] for batch in data)
+            rows = self._same_on_all_ranks(first_rows(inputs, self.batch_norm_rows))
+            mean = self._weights.join(self.backbone) if is_empty else self.weight_mean
+            estimates = estimate_statistics(self.backbone, self._weights.split(mean.unsqueeze(0)), rows)
+            statistics = torch.cat([value[0] for value in estimates.values()])
+        if is_empty:
+            rank_zero_warn(
+                f"{type(self).__name__} has no snapshot of the weights, because training ended before the first one "
+                f"(start_epoch={self.schedule.start_epoch}, snapshot_every={self.schedule.snapshot_every}); it takes "
+                "the present weights as the only one"
+            )
+            self._take_snapshot()
+        self.kept_rows.rows = rows
+        self.norm_statistics.copy_(statistics)
+        self.is_fitted.fill_(True)
+
+    def _same_on_all_ranks(self, rows: NetworkInput) -> NetworkInput:
+        if self._trainer is not None and self.trainer.world_size > 1:
+            rows = self.trainer.strategy.broadcast(map_tensors(lambda tensor: tensor.cpu(), rows))
+        return map_tensors(lambda tensor: tensor.to(self.device), rows)
+
+    def mean_network(self) -> dict[str, Tensor]:
+        """Returns parameters and statistics of batch normalization of the averaged network.
+
+        Returns:
+            By their names in the backbone; the statistics are copies, which a pass in training mode may change.
+        """
+        own = running_statistics(self.backbone)
+        statistics = torch.split(self.norm_statistics.clone(), [value.numel() for value in own.values()]) if own else ()
+        return self._weights.split(self.weight_mean) | dict(zip(own, statistics, strict=True))
+
+    def trained_networks(self) -> list[nn.Module]:
+        """Returns a copy of the network with the averaged weights and their statistics of batch normalization.
+
+        Returns:
+            One network; that of the present weights if the method is not fitted.
+        """
+        network = copy.deepcopy(self.backbone)
+        if self.is_fitted:
+            network.load_state_dict(self.mean_network(), strict=False)
+        return [network]
+
+    @property
+    def predictive_likelihood(self) -> Likelihood:
+        """The likelihood with averaged parameters."""
+        return self.averaged_likelihood
+
+    def point_outputs(self, x: NetworkInput) -> Tensor:  # noqa: D102
+        return call_with(self.backbone, self.mean_network(), x) if self.is_fitted else call(self.backbone, x)
+
+    def training_outputs(self, x: NetworkInput) -> Tensor:  # noqa: D102
+        return call(self.backbone, x)
+
+    def on_train_start(self) -> None:
+        """Plans the averaging phase, and resets the snapshots of an earlier fit."""
+        super().on_train_start()
+        trainer = self.trainer
+        if self.schedule.is_cyclical and math.isinf(trainer.num_training_batches):
+            raise ValueError(
+                f"averaging_lr={self.schedule.averaging_lr} needs training data of known length to divide the cycle "
+                "into steps; give one number instead"
+            )
+        self._first_averaged_epoch = max(self.schedule.first_epoch(self._planned_epochs()), self.burnin_epochs)
+        if trainer.global_step == 0 or trainer.current_epoch < self._first_averaged_epoch:
+            self.kept_rows.rows = None
+            for name in ("num_snapshots", *self._statistics):
+                self.get_buffer(name).zero_()
+
+    def _planned_epochs(self) -> float:
+        trainer, num_batches = self.trainer, self.trainer.num_training_batches
+        epochs = math.inf if trainer.max_epochs in (None, -1) else float(trainer.max_epochs or 0)
+        if trainer.max_steps == -1 or math.isinf(num_batches):
+            return epochs
+        steps_per_epoch = math.ceil(num_batches / trainer.accumulate_grad_batches)
+        return min(epochs, math.ceil(trainer.max_steps / max(steps_per_epoch, 1)))
+
+    @property
+    def _age(self) -> int:
+        """The current epoch's number in the averaging phase."""
+        return self.current_epoch - self._first_averaged_epoch
+
+    def make_optimizer(self) -> Optimizer:  # noqa: D102
+        optimizer = super().make_optimizer()
+        rates = [float(group["lr"]) for group in optimizer.param_groups]
+        self._rate_factors = [rate / rates[0] if rates[0] else 1.0 for rate in rates]
+        return optimizer
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+        """Sets the learning rate of the averaging phase."""
+        rate = self.schedule.learning_rate(self._age, batch_idx, self.trainer.num_training_batches)
+        if rate is None:
+            return
+        for optimizer in self.trainer.optimizers:
+            for group, factor in zip(optimizer.param_groups, self._rate_factors, strict=True):
+                _set_rate(group, rate * factor)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Takes a snapshot after the last step of a cycle, before the epoch's validation."""
+        if self.trainer.is_last_batch and self.schedule.ends_cycle(self._age):
+            self._take_snapshot()
+        super().on_train_batch_end(outputs, batch, batch_idx)
+
+
+def _set_rate(group: dict[str, Any], rate: float) -> None:
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate

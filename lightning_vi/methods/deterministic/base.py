@@ -1,0 +1,86 @@
+"""Base class of methods with a single deterministic network."""
+
+import copy
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+
+from lightning_vi.core import LRSchedulerFactory, OptimizerFactory, UQMethod
+from lightning_vi.likelihoods import Likelihood
+from lightning_vi.objectives import ObjectiveTerms
+from lightning_vi.sampling import NetworkInput, call
+
+
+class PointMethod(UQMethod):
+    """Base class of methods that train one deterministic network on a negative log-likelihood.
+
+    Args:
+        backbone: Any network; it is copied.
+        likelihood: The observation model; it is copied.
+        num_mc_samples_test: Samples for validation, test and prediction, for methods that sample.
+        burnin_epochs: Epochs on the likelihood's point loss.
+        optimizer: Makes the optimizer from an iterable of parameters.
+        lr_scheduler: Makes a scheduler, stepped once an epoch, from the optimizer.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        likelihood: Likelihood,
+        *,
+        num_mc_samples_test: int = 1,
+        burnin_epochs: int,
+        optimizer: OptimizerFactory,
+        lr_scheduler: LRSchedulerFactory | None,
+    ) -> None:
+        super().__init__(
+            copy.deepcopy(backbone),
+            likelihood,
+            num_mc_samples_test=num_mc_samples_test,
+            burnin_epochs=burnin_epochs,
+            optimizer=optimizer,
+            lr_scheduler=lr_scheduler,
+        )
+
+    def point_outputs(self, x: NetworkInput) -> Tensor:  # noqa: D102
+        return call(self.backbone, x)
+
+    def training_outputs(self, x: NetworkInput) -> Tensor:
+        """Computes the network outputs of the loss; `point_outputs` by default.
+
+        Args:
+            x: Input, each tensor of shape [B, ...].
+
+        Returns:
+            Shape [B, ...].
+        """
+        return self.point_outputs(x)
+
+    def sampled_outputs(self, x: NetworkInput, num_samples: int, seed: int) -> Iterator[Tensor]:  # noqa: ARG002, D102
+        yield self.point_outputs(x).unsqueeze(0)
+
+    def objective(  # noqa: D102
+        self,
+        x: NetworkInput,
+        target: Tensor,
+        *,
+        num_data: int | None,  # noqa: ARG002
+        kl_weight: float,  # noqa: ARG002
+    ) -> tuple[Tensor, ObjectiveTerms]:
+        outputs = self.training_outputs(x).unsqueeze(0)
+        self.likelihood.check(outputs, target)
+        log_prob = self.likelihood.elementwise_log_prob(outputs, target)
+        nll = -log_prob.sum() / target.shape[0]
+        return outputs, ObjectiveTerms(self.loss(outputs, log_prob), nll, nll.new_zeros(()))
+
+    def loss(self, outputs: Tensor, log_prob: Tensor) -> Tensor:  # noqa: ARG002
+        """Computes the loss that training minimizes; the negative log-likelihood by default.
+
+        Args:
+            outputs: Network outputs, shape [1, B, ...].
+            log_prob: Log-likelihood of each element of the target, shape [1, B, ...].
+
+        Returns:
+            Mean over the batch of the sum over elements, a scalar tensor.
+        """
+        return -log_prob.sum() / log_prob.shape[1]

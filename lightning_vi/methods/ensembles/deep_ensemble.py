@@ -1,0 +1,329 @@
+r"""Deep ensembles.
+
+Lakshminarayanan, Pritzel and Blundell, "Simple and scalable predictive uncertainty estimation using deep ensembles",
+NeurIPS 2017.
+
+.. math:: p(y \mid x) = \frac1M \sum_m p(y \mid f_{w_m}(x)), \qquad
+    w_m = \arg\min_w -\frac1N \sum_n \ln p(y_n \mid f_w(x_n))
+
+=================================  ===============================================================
+symbol                             argument
+=================================  ===============================================================
+:math:`M`                          `num_members`
+:math:`w_m`                        one network each, with its own initial values and order of data
+:math:`f`                          `backbone`
+first epochs on squared error      `burnin_epochs`
+=================================  ===============================================================
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import default_collate
+
+from lightning_vi.core import LRSchedulerFactory, OptimizerFactory, Predictive, Predictor, UQMethod, default_optimizer
+from lightning_vi.core.arguments import check_at_least
+from lightning_vi.core.batch import split_labeled_batch, to_device
+from lightning_vi.core.data_order import DataOrders, can_reorder
+from lightning_vi.core.members import (
+    call_member,
+    call_members,
+    clip_members,
+    make_networks,
+    stack_likelihood,
+    unstack_likelihood,
+)
+from lightning_vi.functional import RunningMoments, disagreement
+from lightning_vi.likelihoods import Likelihood, Prediction, join_members
+from lightning_vi.methods.deterministic.base import PointMethod
+from lightning_vi.methods.ensembles.ensemble import Ensemble
+from lightning_vi.objectives import ObjectiveTerms
+from lightning_vi.sampling import (
+    NetworkInput,
+    StackedRunner,
+    StackedVectorization,
+    map_tensors,
+    stack_networks,
+    stacked_tensors,
+    unstack_network,
+)
+
+
+class DeepEnsemble(UQMethod):
+    """M networks, trained together by maximum likelihood; their disagreement is the epistemic uncertainty.
+
+    The first member starts at the weights that the backbone has, the others at new ones from the modules' own
+    `reset_parameters`. Each member sees the training data in an order of its own where the dataloader shuffles; a
+    dataloader that does not, or whose sampler is not torch's, gives every member the same batches. Members do not
+    influence each other: the loss is the sum of theirs, and gradients are clipped member by member. Their weights are
+    stacked in one tensor for each parameter, so the optimizer must treat every number alike, as SGD and Adam do.
+
+    The members are all the samples that there are: `num_samples` beyond M changes nothing.
+
+    Args:
+        backbone: Any network; it is copied. Or a function that makes a network, called for each member, where new
+            initial values are no matter of `reset_parameters`.
+        likelihood: The observation model; each member has a copy, whose noise it learns.
+        num_members: M.
+        own_data_order: Whether each member sees the data in an order of its own.
+        vectorization: How members are run: ``"auto"``, ``"vmap"`` or ``"loop"``, see `StackedRunner`.
+        burnin_epochs: Epochs on the likelihood's point loss.
+        optimizer: Makes the optimizer from an iterable of parameters.
+        lr_scheduler: Makes a scheduler, stepped once an epoch, from the optimizer.
+
+    Raises:
+        TypeError: If `backbone` makes something else than networks.
+        ValueError: If a count is out of range, or a module with parameters has no `reset_parameters`.
+
+    Example:
+        >>> from lightning_vi.backbones import MLP
+        >>> from lightning_vi.likelihoods import HeteroscedasticGaussian
+        >>> method = DeepEnsemble(MLP(2, [16], 2), HeteroscedasticGaussian(), num_members=3)
+        >>> method.predict(torch.zeros(4, 2), return_samples=True).samples.shape
+        torch.Size([3, 4, 1])
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module | Callable[[], nn.Module],
+        likelihood: Likelihood,
+        *,
+        num_members: int = 5,
+        own_data_order: bool = True,
+        vectorization: StackedVectorization = "auto",
+        burnin_epochs: int = 0,
+        optimizer: OptimizerFactory = default_optimizer,
+        lr_scheduler: LRSchedulerFactory | None = None,
+    ) -> None:
+        check_at_least("num_members", num_members, 1)
+        super().__init__(
+            stack_networks(make_networks(backbone, num_members)),
+            likelihood,
+            num_mc_samples_test=num_members,
+            burnin_epochs=burnin_epochs,
+            optimizer=optimizer,
+            lr_scheduler=lr_scheduler,
+        )
+        self._runner = StackedRunner(self.backbone, vectorization)
+        self.likelihood = stack_likelihood(self.likelihood, num_members)
+        self.num_members = num_members
+        self.own_data_order = own_data_order
+        self._orders: DataOrders | None = None
+        self._other_batches: Iterator[tuple[Any, ...]] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_orders": None, "_other_batches": None}
+
+    @staticmethod
+    def from_methods(methods: Sequence[Predictor]) -> Ensemble:
+        """Makes an ensemble of fitted methods, of any classes.
+
+        Args:
+            methods: See `Ensemble`.
+
+        Returns:
+            The ensemble.
+        """
+        return Ensemble(methods)
+
+    @staticmethod
+    def from_checkpoints(method: type[Predictor], paths: Sequence[str | Path], **arguments: Any) -> Ensemble:
+        """Loads an ensemble of the methods in several checkpoints.
+
+        Args:
+            method: Their class.
+            paths: The checkpoints.
+            **arguments: Further constructor arguments, such as `backbone` and `likelihood`.
+
+        Returns:
+            The ensemble, see `Ensemble.from_checkpoints`.
+        """
+        return Ensemble.from_checkpoints(method, paths, **arguments)
+
+    def member(self, index: int) -> PointMethod:
+        """Returns a copy of one member as a method.
+
+        Args:
+            index: The member, from 0 to M - 1.
+
+        Returns:
+            A deterministic method with the member's weights and likelihood.
+
+        Raises:
+            IndexError: If there is no such member.
+        """
+        if not 0 <= index < self.num_members:
+            raise IndexError(f"index must lie between 0 and {self.num_members - 1}, got {index}")
+        member = PointMethod(
+            unstack_network(self.backbone, index),
+            unstack_likelihood(self.likelihood, index),
+            burnin_epochs=self.burnin_epochs,
+            optimizer=self._optimizer_factory,
+            lr_scheduler=self._lr_scheduler_factory,
+        )
+        member._train_size = self._train_size
+        return member
+
+    def trained_networks(self) -> list[nn.Module]:  # noqa: D102
+        return [unstack_network(self.backbone, index) for index in range(self.num_members)]
+
+    def diversity(self, x: NetworkInput) -> Tensor:
+        """Computes the distance between the members' predictions, see `disagreement`.
+
+        Args:
+            x: Input, each tensor of shape [B, ...].
+
+        Returns:
+            A scalar tensor.
+        """
+        samples = self.predict(x, return_samples=True).samples
+        return disagreement(torch.as_tensor(samples), self.likelihood.task)
+
+    def point_outputs(self, x: NetworkInput) -> Tensor:
+        """Computes the mean of the members' outputs.
+
+        Args:
+            x: Input, each tensor of shape [B, ...].
+
+        Returns:
+            Shape [B, ...].
+        """
+        return self._outputs(x).mean(0)
+
+    def sampled_outputs(self, x: NetworkInput, num_samples: int, seed: int) -> Iterator[Tensor]:  # noqa: ARG002, D102
+        yield self._outputs(x)[:num_samples]
+
+    def make_predictive(self, x: NetworkInput, num_samples: int, seed: int) -> Predictive:  # noqa: ARG002, D102
+        return StackedPredictive(self.likelihood, self._outputs(x)[:num_samples])
+
+    def _outputs(self, x: NetworkInput, *, own_inputs: bool = False) -> Tensor:
+        """Every member's outputs [M, B, ...], for the same inputs or for its own."""
+        return self._runner(stacked_tensors(self.backbone), x, own_inputs=own_inputs)
+
+    def objective(  # noqa: D102
+        self,
+        x: NetworkInput,
+        target: Tensor,
+        *,
+        num_data: int | None,  # noqa: ARG002
+        kl_weight: float,  # noqa: ARG002
+    ) -> tuple[Tensor, ObjectiveTerms]:
+        outputs = self._outputs(x)
+        self.likelihood.check(outputs, target)
+        return outputs, self._terms(outputs, target.expand(self.num_members, *target.shape))
+
+    def _terms(self, outputs: Tensor, targets: Tensor) -> ObjectiveTerms:
+        """The sum of the members' losses and the mean of their negative log-likelihoods; targets [M, B, ...]."""
+        log_prob = call_members(self.likelihood, "elementwise_log_prob", outputs, targets)
+        loss = -log_prob.sum() / targets.shape[1]
+        return ObjectiveTerms(loss, loss.detach() / self.num_members, loss.new_zeros(()))
+
+    def on_train_epoch_start(self) -> None:
+        """Shuffles the data for all members but the first."""
+        loader = self.trainer.train_dataloader
+        if not (self.own_data_order and self.num_members > 1 and can_reorder(loader)):
+            self._orders = self._other_batches = None
+            return
+        if self._orders is None or self._orders.dataloader is not loader:
+            self._orders = DataOrders(loader, self.num_members - 1, self.noise.seed)
+        self._other_batches = self._orders.epoch(self.current_epoch)
+
+    def on_train_end(self) -> None:
+        """Releases the dataloaders."""
+        self._orders = self._other_batches = None
+
+    def training_step(self, batch: Any, batch_idx: int = 0) -> Tensor:
+        """Trains every member by one step."""
+        others = () if self._other_batches is None else next(self._other_batches)
+        x, targets = self._stacked_rows([batch, *(to_device(self, other) for other in others)])
+        flat = targets.flatten(0, 1)
+        if self._is_first_epoch:
+            self._check_values(x, flat)
+        with self.noise.fresh(self.global_rank, self.device):
+            outputs = self._outputs(x, own_inputs=True)
+            self.likelihood.check(outputs.flatten(0, 1).unsqueeze(0), flat)
+            if self.in_burnin:
+                mean_loss = call_members(self.likelihood, "point_loss", outputs, targets).mean()
+                loss = self._involving_all_parameters(mean_loss * self.num_members)
+                logged = {"train_loss": mean_loss}
+            else:
+                terms = self._terms(outputs, targets)
+                loss, logged = terms.loss, {"train_loss": terms.nll, "train_nll": terms.nll}
+        self._record(outputs.detach(), flat, logged, batch_idx)
+        return loss
+
+    def _stacked_rows(self, batches: Sequence[Any]) -> tuple[NetworkInput, Tensor]:
+        """Inputs and targets [M, B, ...] of every member; one batch serves all."""
+        rows = [split_labeled_batch(batch) for batch in batches]
+        if len(rows) == 1:
+            ((x, target),) = rows
+            own = map_tensors(lambda tensor: tensor.expand(self.num_members, *tensor.shape), x)
+            return own, target.expand(self.num_members, *target.shape)
+        try:
+            inputs: NetworkInput = default_collate([x for x, _ in rows])
+            return inputs, torch.stack([target for _, target in rows])
+        except RuntimeError as error:
+            raise ValueError(
+                "the members' batches differ in shape and cannot be stacked: give own_data_order=False"
+            ) from error
+
+    def _point_prediction(self, outputs: Tensor) -> Tensor:
+        means: Tensor = call_members(self.likelihood, "predictive_moments", outputs)[0]
+        return means.flatten(0, 1)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips each member's gradients as if it were trained alone."""
+        if gradient_clip_val:
+            gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            by_value = getattr(gradient_clip_algorithm, "value", gradient_clip_algorithm) == "value"
+            clip_members(gradients, float(gradient_clip_val), by_value=by_value)
+
+
+class StackedPredictive(Predictive):
+    """Mixture of the members of an ensemble with a stacked likelihood.
+
+    Args:
+        likelihood: See `lightning_vi.core.members.stack_likelihood`.
+        outputs: Outputs of the first m members, shape [m, B, ...].
+    """
+
+    def __init__(self, likelihood: Likelihood, outputs: Tensor) -> None:
+        self.likelihood = likelihood
+        self.outputs = outputs
+
+    def keep(self) -> None:
+        """Does nothing, because the outputs are there."""
+
+    def prediction(self, *, return_samples: bool = False) -> Prediction:  # noqa: D102
+        means, spreads = call_members(self.likelihood, "predictive_moments", self.outputs)
+        moments = RunningMoments()
+        moments.update(means)
+        return self.likelihood.prediction(
+            moments,
+            spreads.mean(0),
+            samples=means if return_samples else None,
+            metadata={"num_samples": len(means)},
+        )
+
+    def log_probs(self) -> Tensor:  # noqa: D102
+        log_probs: Tensor = call_members(self.likelihood, "log_probs", self.outputs)
+        return log_probs.logsumexp(0) - math.log(len(log_probs))
+
+    def metric_inputs(self, target: Tensor) -> dict[str, Any]:  # noqa: D102
+        self.likelihood.check(self.outputs, target)
+        return join_members(
+            [
+                call_member(self.likelihood, index, "metric_inputs", own.unsqueeze(0), target)
+                for index, own in enumerate(self.outputs)
+            ]
+        )

@@ -1,0 +1,274 @@
+r"""Laplace approximation with a linearized predictive.
+
+MacKay, "A practical Bayesian framework for backpropagation networks", Neural Computation 1992; Ritter, Botev and
+Barber, "A scalable Laplace approximation for neural networks", ICLR 2018; Immer, Korzepa and Bauer, "Improving
+predictions of Bayesian neural nets via local linearization", AISTATS 2021; Daxberger et al., "Laplace redux", NeurIPS
+2021.
+
+.. math:: q(w) = \mathcal{N}\Big(w^*, \Big(\sum_n J_n^\top \Lambda_n J_n + s^{-2} I\Big)^{-1}\Big), \qquad
+    f(x) \sim \mathcal{N}\big(f_{w^*}(x), J(x) \Sigma J(x)^\top\big)
+
+=================== ============================================================
+symbol              argument
+=================== ============================================================
+:math:`w`           weights of `stochastic_module_names`; the rest are points
+:math:`w^*`         the trained weights
+:math:`J`           Jacobian of the network's outputs
+:math:`\Lambda_n`   Fisher information of the likelihood at the outputs of n
+:math:`\sum_n`      `structure`: whole, a block for each output, a Kronecker
+                    product for each layer, or diagonal
+:math:`s`           `prior_std`
+=================== ============================================================
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_vi.conversion import ModuleSelector
+from lightning_vi.core import FittedMethod, LRSchedulerFactory, OptimizerFactory, Predictive, default_optimizer
+from lightning_vi.core.batch import joined_batches, split_labeled_batch
+from lightning_vi.core.hyperparameters import is_plain
+from lightning_vi.curvature import (
+    Block,
+    Curvature,
+    DiagonalCurvature,
+    FullCurvature,
+    KroneckerCurvature,
+    Linearization,
+    PerOutputCurvature,
+    best_prior_precision,
+    choose_blocks,
+    flat_weights,
+    linearize,
+    log_evidence,
+)
+from lightning_vi.likelihoods import Likelihood
+from lightning_vi.methods.deterministic.base import PointMethod
+from lightning_vi.methods.laplace.probit import ProbitPredictive
+from lightning_vi.noise import sample_noise
+from lightning_vi.objectives import ObjectiveTerms
+from lightning_vi.sampling import MAX_KEPT_NUMBERS, DrawCache, NetworkInput, evaluating, map_tensors
+
+Structure = Literal["full", "per_output", "kronecker", "diagonal"]
+PredictiveName = Literal["probit", "sampling"]
+PriorStd = float | Literal["marginal_likelihood"]
+
+MAX_NUMBERS_PER_CHUNK = 2**24
+
+
+class Laplace(FittedMethod, PointMethod):
+    r"""A deterministic network with a Gaussian around its trained weights.
+
+    Training is that of `Deterministic`; one more pass over the training data at the end measures the curvature. For a
+    network that is trained already, call `fit_posterior` with a dataloader.
+
+    With `Gaussian` noise the predictive is closed form. Classes are predicted by the probit approximation, logits
+    divided by :math:`\sqrt{1 + \pi v / 8}`, both without the mean of all logits; samples of the linearized network
+    tell the epistemic share of their entropy. Other likelihoods give a mixture over samples of the linearized network.
+
+    Args:
+        backbone: Any network; it is copied.
+        likelihood: The observation model; it is copied.
+        stochastic_module_names: Modules with a posterior, by name, glob, index, class or predicate: the last layer by
+            default, None for all. Frozen weights have none.
+        structure: ``"full"``; ``"per_output"``, one block for the weights behind each output of a layer, which in a
+            last layer is exact for `Gaussian` and `HeteroscedasticGaussian`; ``"kronecker"``, for linear
+            layers and convolutions; or ``"diagonal"``.
+        prior_std: Prior standard deviation s of each weight with a posterior. A number belongs to the training too, as
+            the penalty :math:`\lVert w \rVert^2 / 2 s^2 N`. With ``"marginal_likelihood"`` training goes without it,
+            and s is chosen at the end, so that the evidence is largest.
+        predictive: ``"probit"`` or ``"sampling"``, for classification.
+        max_mebibytes: The largest size of the matrices of the first two structures.
+        num_mc_samples_test: Samples for prediction where it has no closed form.
+        burnin_epochs: Epochs on the likelihood's point loss.
+        optimizer: Makes the optimizer from an iterable of parameters.
+        lr_scheduler: Makes a scheduler, stepped once an epoch, from the optimizer.
+
+    Raises:
+        ValueError: If an option is unknown, a number is out of range, or the modules do not fit the structure.
+
+    Example:
+        >>> import torch
+        >>> from lightning_vi.backbones import MLP
+        >>> from lightning_vi.likelihoods import Gaussian
+        >>> method = Laplace(MLP(1, [50], 1), Gaussian(noise_std=0.5), prior_std=1.0)
+        >>> method.fit_posterior([(torch.randn(20, 1), torch.randn(20, 1))])
+        >>> method.predict(torch.zeros(8, 1)).epistemic_var.shape
+        torch.Size([8, 1])
+    """
+
+    prior_precision: Tensor
+    log_likelihood: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        likelihood: Likelihood,
+        *,
+        stochastic_module_names: Sequence[ModuleSelector] | None = (-1,),
+        structure: Structure = "kronecker",
+        prior_std: PriorStd = "marginal_likelihood",
+        predictive: PredictiveName = "probit",
+        max_mebibytes: float = 256.0,
+        num_mc_samples_test: int = 50,
+        burnin_epochs: int = 0,
+        optimizer: OptimizerFactory = default_optimizer,
+        lr_scheduler: LRSchedulerFactory | None = None,
+    ) -> None:
+        makers: dict[str, Callable[[Sequence[Block]], Curvature]] = {
+            "full": partial(FullCurvature, max_mebibytes=max_mebibytes),
+            "per_output": partial(PerOutputCurvature, max_mebibytes=max_mebibytes),
+            "kronecker": KroneckerCurvature,
+            "diagonal": DiagonalCurvature,
+        }
+        if structure not in makers:
+            raise ValueError(f"structure must be one of {list(makers)}, got {structure!r}")
+        if predictive not in ("probit", "sampling"):
+            raise ValueError(f"predictive must be 'probit' or 'sampling', got {predictive!r}")
+        prior_precision = _precision_of(prior_std)
+        super().__init__(
+            backbone,
+            likelihood,
+            num_mc_samples_test=num_mc_samples_test,
+            burnin_epochs=burnin_epochs,
+            optimizer=optimizer,
+            lr_scheduler=lr_scheduler,
+        )
+        matrices_only = structure == "kronecker"
+        self._blocks = choose_blocks(self.backbone, stochastic_module_names, matrices_only=matrices_only)
+        if stochastic_module_names is not None and not is_plain(stochastic_module_names):
+            self.hparams["stochastic_module_names"] = [block.module_name for block in self._blocks]
+        self.curvature = makers[structure](self._blocks)
+        self.predictive = predictive
+        self._cache = DrawCache[Tensor]()
+        self._tunes_prior = prior_precision is None
+        self.register_buffer("prior_precision", torch.tensor(prior_precision or 1.0))
+        self.register_buffer("log_likelihood", torch.tensor(0.0))
+
+    @property
+    def prior_std(self) -> Tensor:
+        """Prior standard deviation of each weight with a posterior, a scalar tensor."""
+        return self.prior_precision.rsqrt()
+
+    def log_marginal_likelihood(self) -> Tensor:
+        """Computes the Laplace approximation of the log marginal likelihood of the training data, see `log_evidence`.
+
+        Returns:
+            Nats, a scalar tensor.
+
+        Raises:
+            NotFittedError: If the method is not fitted.
+        """
+        self.require_fitted()
+        squared_norm = flat_weights(self.backbone, self._blocks).detach().square().sum()
+        return log_evidence(self.log_likelihood, self.curvature.eigenvalues(), squared_norm, self.prior_precision)
+
+    @torch.no_grad()
+    def fit_posterior(self, data: Iterable[Any]) -> None:
+        """Computes the GGN at the present weights in one pass, and the prior by marginal likelihood if asked for.
+
+        Args:
+            data: The training data in labeled batches; their number of rows is N.
+
+        Raises:
+            ValueError: If there are no data.
+        """
+        num_rows, log_likelihood = 0, torch.zeros((), device=self.device)
+
+        def terms() -> Iterator[tuple[Linearization, Tensor]]:
+            nonlocal num_rows, log_likelihood
+            batches = map(split_labeled_batch, data)
+            for inputs, target in joined_batches(batches, self.likelihood.num_outputs):
+                x, target = map_tensors(lambda tensor: tensor.to(self.device), inputs), target.to(self.device)
+                linearization = linearize(self.backbone, self._blocks, x)
+                outputs = linearization.outputs.unsqueeze(0)
+                self.likelihood.check(outputs, target)
+                log_likelihood = log_likelihood + self.likelihood.log_prob(outputs, target).sum()
+                num_rows += len(target)
+                yield linearization, self.likelihood.information_factor(linearization.outputs)
+            if num_rows == 0:
+                raise ValueError("there are no data to fit the posterior to")
+
+        with evaluating(self):
+            self.curvature.fit(terms(), self._sum_over_processes)
+        self.log_likelihood.copy_(self._sum_over_processes(log_likelihood))
+        if self._tunes_prior:
+            squared_norm = flat_weights(self.backbone, self._blocks).square().sum()
+            self.prior_precision.copy_(best_prior_precision(self.curvature.eigenvalues(), squared_norm))
+        self.is_fitted.fill_(True)
+
+    def _sum_over_processes(self, tensor: Tensor) -> Tensor:
+        if self._trainer is None or self.trainer.world_size == 1:
+            return tensor
+        reduced: Tensor = self.trainer.strategy.reduce(tensor, reduce_op="sum")
+        return reduced
+
+    def undecayed_parameters(self) -> Iterable[nn.Parameter]:
+        """Returns the likelihood's parameters, and the weights with a posterior if their prior is given."""
+        yield from super().undecayed_parameters()
+        if not self._tunes_prior:
+            yield from (self.backbone.get_parameter(name) for block in self._blocks for name in block.names)
+
+    def objective(  # noqa: D102
+        self, x: NetworkInput, target: Tensor, *, num_data: int | None, kl_weight: float
+    ) -> tuple[Tensor, ObjectiveTerms]:
+        outputs, terms = super().objective(x, target, num_data=num_data, kl_weight=kl_weight)
+        if self._tunes_prior:
+            return outputs, terms
+        energy = 0.5 * self.prior_precision * flat_weights(self.backbone, self._blocks).square().sum()
+        return outputs, ObjectiveTerms(terms.loss + energy / self.require_num_data(num_data), terms.nll, energy)
+
+    def output_moments(self, x: NetworkInput) -> tuple[Tensor, Tensor]:  # noqa: D102
+        return self._moments(linearize(self.backbone, self._blocks, x))
+
+    def _moments(self, linearization: Linearization) -> tuple[Tensor, Tensor]:
+        variances = self.curvature.variances(linearization, self.prior_precision)
+        outputs = linearization.outputs
+        return outputs, variances.clamp_min(0).sqrt().view_as(outputs)
+
+    def sampled_outputs(self, x: NetworkInput, num_samples: int, seed: int) -> Iterator[Tensor]:  # noqa: D102
+        return self._samples(linearize(self.backbone, self._blocks, x), num_samples, seed)
+
+    def _samples(self, linearization: Linearization, num_samples: int, seed: int) -> Iterator[Tensor]:
+        outputs, num_weights = linearization.outputs, self.curvature.num_weights
+        chunk = max(1, MAX_NUMBERS_PER_CHUNK // max(outputs.numel(), num_weights))
+        known = self._known_draws(num_samples, seed)
+        for first in range(0, num_samples, chunk):
+            stop = min(first + chunk, num_samples)
+            deltas = self._draw(first, stop, seed) if known is None else known[first:stop]
+            yield outputs + linearization.jvp(deltas.to(outputs))
+
+    def _draw(self, first: int, stop: int, seed: int) -> Tensor:
+        """Changes of the weights in the samples `first` to `stop`, shape [stop - first, P]."""
+        noise = sample_noise(seed, first, stop, self.curvature.num_weights).to(self.prior_precision)
+        return self.curvature.draw(noise, self.prior_precision)
+
+    def _known_draws(self, num_samples: int, seed: int) -> Tensor | None:
+        """Changes of all samples if they fit the memory budget, else None."""
+        made_of = [*self.curvature.buffers(), self.prior_precision]
+        size = num_samples * self.curvature.num_weights + sum(tensor.numel() for tensor in made_of)
+        if size > MAX_KEPT_NUMBERS:
+            return None
+        return self._cache.get((seed, num_samples), made_of, lambda: self._draw(0, num_samples, seed))
+
+    def make_predictive(self, x: NetworkInput, num_samples: int, seed: int) -> Predictive:  # noqa: D102
+        if self.likelihood.task != "classification" or self.predictive != "probit":
+            return super().make_predictive(x, num_samples, seed)
+        linearization = linearize(self.backbone, self._blocks, x, centered_dim=self.likelihood.softmax_dim)
+        logits, std = self._moments(linearization)
+        return ProbitPredictive(
+            self.likelihood, logits, std.square(), partial(self._samples, linearization, num_samples, seed)
+        )
+
+
+def _precision_of(prior_std: PriorStd) -> float | None:
+    if prior_std == "marginal_likelihood":
+        return None
+    if isinstance(prior_std, str) or not (prior_std > 0 and math.isfinite(prior_std)):
+        raise ValueError(f"prior_std must be a positive, finite number or 'marginal_likelihood', got {prior_std!r}")
+    return float(prior_std) ** -2

@@ -1,0 +1,158 @@
+r"""Spectral-normalized neural Gaussian process.
+
+Liu, Lin, Padhy, Tran, Bedrax-Weiss and Lakshminarayanan, "Simple and principled uncertainty estimation with
+deterministic deep learning via distance awareness", NeurIPS 2020; Rahimi and Recht, NeurIPS 2007, for the features.
+
+.. math:: f(x) = \beta^\top \phi(h(x)), \qquad \phi(h) = \sqrt{2 / M} \cos(W h / l + b), \qquad
+    \beta \sim \mathcal{N}(0, s^2 I)
+
+approximates a Gaussian process on the hidden features h with the kernel
+:math:`s^2 \exp(-\lVert h - h' \rVert^2 / 2 l^2)`. The layers of h are made distance-preserving by
+:math:`\bar{W} = W / \max(1, \sigma(W) / c)`, and :math:`\beta` has Laplace's posterior.
+
+=================== =================================================================
+symbol              argument
+=================== =================================================================
+:math:`h`           `backbone` without its last layer
+:math:`c`           `spectral_norm_bound`
+:math:`M`           `num_random_features`
+:math:`W, b`        drawn once, from the global random state, and kept
+:math:`l`           `length_scale`, in units of h
+:math:`s`           `prior_std`
+:math:`p(y | f)`    `likelihood`
+covariance          `structure`
+=================== =================================================================
+"""
+
+import copy
+
+from torch import nn
+
+from lightning_vi.conversion import find_last_layer, named_layers, replace_layer
+from lightning_vi.core import LRSchedulerFactory, OptimizerFactory, default_optimizer
+from lightning_vi.core.arguments import check_at_least
+from lightning_vi.curvature import is_pointwise
+from lightning_vi.layers import RandomFourierFeatures, bound_spectral_norm, can_be_bounded
+from lightning_vi.likelihoods import Likelihood
+from lightning_vi.methods.laplace.laplace import Laplace, PredictiveName, PriorStd, Structure
+
+
+class SNGP(Laplace):
+    r"""A spectral-normalized network with a Gaussian process head, by random features.
+
+    Training is that of `Deterministic`, with the penalty :math:`\lVert \beta \rVert^2 / 2 s^2 N`; one more pass over
+    the training data at the end measures the covariance. With `Gaussian` noise the predictive is closed form. Classes
+    are predicted by the probit approximation, logits divided by :math:`\sqrt{1 + \pi v / 8}`, both without the
+    mean of all logits; samples of :math:`\beta` tell the epistemic share of their entropy. Other likelihoods give a
+    mixture over samples of :math:`\beta`.
+
+    Every linear layer and convolution in front of the head gets the bound, with the kernel of a convolution as a
+    matrix, in each place where it is read; layers whose weight is no parameter of their own stay as they are. The head
+    has no bias.
+
+    Args:
+        backbone: Any network whose last module with parameters is a linear layer or a convolution of width 1; it is
+            copied, and a Gaussian process takes that layer's place.
+        likelihood: The observation model; it is copied.
+        num_random_features: M.
+        length_scale: l, in units of the last hidden features.
+        normalize_features: Whether these are shifted and scaled to mean 0 and std 1 for each datum first. They then lie
+            on a sphere, on which a datum cannot be further away than two radii.
+        spectral_norm_bound: c; None leaves the layers unbounded.
+        structure: ``"per_output"``, a matrix for each output, which is exact for `Gaussian` and
+            `HeteroscedasticGaussian`; ``"kronecker"``, one matrix for all outputs; ``"full"`` or ``"diagonal"``.
+        prior_std: Prior standard deviation s, that of the outputs far from data, or ``"marginal_likelihood"``: training
+            then goes without the penalty, and s is chosen at the end, so that the evidence is largest.
+        predictive: ``"probit"`` or ``"sampling"``, for classification.
+        max_mebibytes: The largest size of the matrices with ``"per_output"`` and ``"full"``.
+        num_mc_samples_test: Samples for prediction where it has no closed form.
+        burnin_epochs: Epochs on the likelihood's point loss.
+        optimizer: Makes the optimizer from an iterable of parameters.
+        lr_scheduler: Makes a scheduler, stepped once an epoch, from the optimizer.
+
+    Raises:
+        ValueError: If the network's last module with parameters is no such layer, or shares its weights, an option is
+            unknown, or a number is out of range.
+
+    Example:
+        >>> import torch
+        >>> from lightning_vi.backbones import MLP
+        >>> from lightning_vi.likelihoods import Gaussian
+        >>> method = SNGP(MLP(1, [50], 1), Gaussian(noise_std=0.5), num_random_features=256)
+        >>> method.fit_posterior([(torch.randn(20, 1), torch.randn(20, 1))])
+        >>> near, far = method.predict(torch.tensor([[0.0], [30.0]])).epistemic_var
+        >>> bool(near < 0.5 < far)
+        True
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        likelihood: Likelihood,
+        *,
+        num_random_features: int = 1024,
+        length_scale: float = 0.5,
+        normalize_features: bool = False,
+        spectral_norm_bound: float | None = 0.95,
+        structure: Structure = "per_output",
+        prior_std: PriorStd = 1.0,
+        predictive: PredictiveName = "probit",
+        max_mebibytes: float = 256.0,
+        num_mc_samples_test: int = 50,
+        burnin_epochs: int = 0,
+        optimizer: OptimizerFactory = default_optimizer,
+        lr_scheduler: LRSchedulerFactory | None = None,
+    ) -> None:
+        check_at_least("num_random_features", num_random_features, 1)
+        network = copy.deepcopy(backbone)
+        layer, name = _last_layer(network)
+        features, head = _gaussian_process(layer, num_random_features, length_scale, normalize_features)
+        network = replace_layer(network, layer, nn.Sequential(features, head))
+        if spectral_norm_bound is not None:
+            for module in list(network.modules()):
+                if module is not head and can_be_bounded(module):
+                    bound_spectral_norm(module, spectral_norm_bound)
+        super().__init__(
+            network,
+            likelihood,
+            stochastic_module_names=[f"{name}.1" if name else "1"],
+            structure=structure,
+            prior_std=prior_std,
+            predictive=predictive,
+            max_mebibytes=max_mebibytes,
+            num_mc_samples_test=num_mc_samples_test,
+            burnin_epochs=burnin_epochs,
+            optimizer=optimizer,
+            lr_scheduler=lr_scheduler,
+        )
+
+
+def _last_layer(network: nn.Module) -> tuple[nn.Module, str]:
+    """The layer to replace, and its name."""
+    layers = named_layers(network)
+    if not layers:
+        raise ValueError("SNGP needs a network with a linear last layer, but this one has no parameters")
+    name = find_last_layer(network, layers, [-1])
+    layer = layers[name]
+    kind = next((kind for kind in (nn.Linear, nn.Conv1d, nn.Conv2d) if isinstance(layer, kind)), None)
+    is_usual = kind is not None and type(layer).forward is kind.forward and can_be_bounded(layer)
+    if not (is_usual and is_pointwise(layer)):
+        raise ValueError(
+            "SNGP needs a network whose last module with parameters is a linear layer or a convolution of width 1, but "
+            f"{repr(name) if name else 'the root'} is {layer}"
+        )
+    return layer, name
+
+
+def _gaussian_process(
+    layer: nn.Module, num_features: int, length_scale: float, normalize: bool
+) -> tuple[RandomFourierFeatures, nn.Module]:
+    """Random features and a head that together take the place of a layer."""
+    weight = layer.get_parameter("weight")
+    outputs, inputs = weight.shape[:2]
+    dim = -1 if isinstance(layer, nn.Linear) else 1
+    features = RandomFourierFeatures(inputs, num_features, length_scale, normalize=normalize, dim=dim).to(weight)
+    if isinstance(layer, nn.Linear):
+        return features, nn.Linear(num_features, outputs, bias=False).to(weight)
+    convolution = nn.Conv1d if isinstance(layer, nn.Conv1d) else nn.Conv2d
+    return features, convolution(num_features, outputs, 1, bias=False).to(weight)

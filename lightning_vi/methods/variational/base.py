@@ -1,0 +1,277 @@
+"""Base class of methods that give the weights of selected modules a posterior."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, Self, TypedDict
+
+import torch
+from torch import Tensor, nn
+
+from lightning_vi.conversion import ConversionReport, ModuleSelector, convert
+from lightning_vi.core import LRSchedulerFactory, OptimizerFactory, Predictor, UQMethod, default_optimizer
+from lightning_vi.core.arguments import check_at_least
+from lightning_vi.core.hyperparameters import is_plain
+from lightning_vi.likelihoods import Likelihood
+from lightning_vi.objectives import ObjectiveTerms, negative_elbo
+from lightning_vi.posteriors import InitialStd, NoiseCoupling, ProportionalStd
+from lightning_vi.priors import GaussianPrior, Prior
+from lightning_vi.sampling import NetworkInput, SamplingEngine, Vectorization
+
+
+class VariationalOptions(TypedDict, total=False):
+    """Types of the options that subclasses pass on to `VariationalMethod`."""
+
+    prior: Prior | Mapping[str, Prior] | None
+    estimator: str
+    init_std: InitialStd
+    stochastic_biases: bool
+    freeze_backbone: bool
+    vectorization: Vectorization
+    antithetic: bool
+    num_mc_samples_train: int
+    num_mc_samples_test: int
+    burnin_epochs: int
+    kl_weight: float
+    kl_warmup_epochs: int
+    num_data: int | None
+    optimizer: OptimizerFactory
+    lr_scheduler: LRSchedulerFactory | None
+
+
+class VariationalArguments(VariationalOptions, total=False):
+    """Types of the options and of the selection of modules, for subclasses without a default selection."""
+
+    stochastic_module_names: Sequence[ModuleSelector] | None
+
+
+class VariationalMethod(UQMethod):
+    """Base class of methods that train a network with stochastic modules on the evidence lower bound.
+
+    Subclasses may fill in `convert_backbone`, which makes the network stochastic, and `make_coupling`, the joint
+    posterior of all weights. Both are called by the constructor.
+
+    Args:
+        backbone: Any network; it is copied, and its weights become posterior means.
+        likelihood: The observation model; it is copied.
+        stochastic_module_names: The stochastic modules by name, glob, index, class or predicate, see
+            `lightning_vi.conversion.convert`; None for every module with parameters.
+        prior: The prior of each parameter, or several by dotted names or globs; the standard Gaussian by default.
+        estimator: ``"auto"``, ``"reparameterization"``, ``"local_reparameterization"`` or ``"flipout"``.
+        init_std: Initial posterior standard deviation, a number or `ProportionalStd`.
+        stochastic_biases: Whether biases have posteriors too.
+        freeze_backbone: Whether the deterministic parameters of the network stay as they are.
+        vectorization: How samples are run: ``"auto"``, ``"repeat"``, ``"vmap"`` or ``"loop"``, see `SamplingEngine`.
+        antithetic: Whether the noise of every second sample is the negative of the one before.
+        num_mc_samples_train: Samples in each training step.
+        num_mc_samples_test: Samples for validation, test and prediction.
+        burnin_epochs: Epochs on posterior means and the likelihood's point loss, without sampling or KL.
+        kl_weight: Weight of the KL divergence; 1 is the evidence lower bound.
+        kl_warmup_epochs: Epochs after burn-in over which the weight grows linearly from near 0.
+        num_data: Size of the training set; by default the training dataloader tells.
+        optimizer: Makes the optimizer from an iterable of parameters.
+        lr_scheduler: Makes a scheduler, stepped once an epoch, from the optimizer.
+
+    Raises:
+        ValueError: If a count or weight is out of range, the estimator is unknown, or a name selects nothing.
+    """
+
+    has_kl = True
+    draws_weights = False
+    """Whether the method draws whole weights and refuses estimators that draw a layer's outputs."""
+    coupling_learning_rate = 1.0
+    """Factor of the learning rate for the parameters of the coupling."""
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        likelihood: Likelihood,
+        *,
+        stochastic_module_names: Sequence[ModuleSelector] | None = None,
+        prior: Prior | Mapping[str, Prior] | None = None,
+        estimator: str = "auto",
+        init_std: InitialStd = 0.05,
+        stochastic_biases: bool = True,
+        freeze_backbone: bool = False,
+        vectorization: Vectorization = "auto",
+        antithetic: bool = False,
+        num_mc_samples_train: int = 10,
+        num_mc_samples_test: int = 50,
+        burnin_epochs: int = 0,
+        kl_weight: float = 1.0,
+        kl_warmup_epochs: int = 0,
+        num_data: int | None = None,
+        optimizer: OptimizerFactory = default_optimizer,
+        lr_scheduler: LRSchedulerFactory | None = None,
+    ) -> None:
+        check_at_least("num_mc_samples_train", num_mc_samples_train, 1)
+        if self.draws_weights:
+            if estimator not in ("auto", "reparameterization"):
+                raise ValueError(
+                    "estimator must be 'auto' or 'reparameterization', because whole weights are drawn, "
+                    f"got {estimator!r}"
+                )
+            estimator = "reparameterization"
+        network, conversion = self.convert_backbone(
+            backbone,
+            stochastic_module_names,
+            prior=prior,
+            estimator=estimator,
+            init_std=init_std,
+            stochastic_biases=stochastic_biases,
+        )
+        engine = SamplingEngine(network, vectorization, antithetic=antithetic, coupling=self.make_coupling)
+        if freeze_backbone:
+            _freeze_deterministic(network, engine)
+        super().__init__(
+            network,
+            likelihood,
+            num_mc_samples_test=num_mc_samples_test,
+            burnin_epochs=burnin_epochs,
+            kl_weight=kl_weight,
+            kl_warmup_epochs=kl_warmup_epochs,
+            num_data=num_data,
+            optimizer=optimizer,
+            lr_scheduler=lr_scheduler,
+        )
+        if stochastic_module_names is not None and not is_plain(stochastic_module_names):
+            positions = [position for position, row in enumerate(conversion.modules) if row.stochastic]
+            self.hparams["stochastic_module_names"] = positions
+        self.engine = engine
+        self.coupling = engine.coupling
+        self._conversion = conversion
+        self.num_mc_samples_train = num_mc_samples_train
+
+    def convert_backbone(
+        self,
+        backbone: nn.Module,
+        stochastic_module_names: Sequence[ModuleSelector] | None,
+        *,
+        prior: Prior | Mapping[str, Prior] | None,
+        estimator: str,
+        init_std: InitialStd,
+        stochastic_biases: bool,
+    ) -> tuple[nn.Module, ConversionReport]:
+        """Makes a stochastic copy of the network, by `lightning_vi.conversion.convert` by default.
+
+        Args:
+            backbone: The network.
+            stochastic_module_names: As for the constructor, like all other arguments.
+            prior: The prior.
+            estimator: The estimator.
+            init_std: Initial posterior standard deviation.
+            stochastic_biases: Whether biases have posteriors too.
+
+        Returns:
+            The stochastic network, and a report of the conversion.
+        """
+        return convert(
+            backbone,
+            stochastic_module_names,
+            prior=prior,
+            estimator=estimator,
+            init_std=init_std,
+            stochastic_biases=stochastic_biases,
+        )
+
+    def make_coupling(self, shapes: Sequence[torch.Size]) -> NoiseCoupling | None:  # noqa: ARG002
+        """Makes the joint posterior of all stochastic weights.
+
+        Args:
+            shapes: Shapes of the stochastic tensors, in the order of their noise.
+
+        Returns:
+            The coupling; None by default, for independent weights.
+        """
+        return None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        backbone: nn.Module,
+        likelihood: Likelihood | None = None,
+        *,
+        delta: float = 0.1,
+        prior_std: float | Literal["fan_in"] = 1.0,
+        **arguments: Any,
+    ) -> Self:
+        r"""Makes the method from a trained network: its weights are the prior and posterior means.
+
+        The warm start MOPED (Krishnan et al., AAAI 2020): prior :math:`\mathcal{N}(w^*, s^2)`, initial posterior
+        :math:`\mathcal{N}(w^*, (\delta |w^*|)^2)`. A checkpoint holds the prior too.
+
+        Args:
+            backbone: The trained network, or a fitted method that holds it.
+            likelihood: The observation model; by default that of the fitted method.
+            delta: :math:`\delta`.
+            prior_std: s, a positive number or ``"fan_in"``.
+            **arguments: The other arguments of the method, but for `prior` and `init_std`.
+
+        Returns:
+            The method.
+
+        Raises:
+            TypeError: If there is no likelihood, the method has several networks, or `prior` or `init_std` is given.
+            ValueError: If a number is not positive and finite, or as for the method.
+
+        Example:
+            >>> import torch
+            >>> from lightning_vi import MeanFieldVI
+            >>> from lightning_vi.likelihoods import Gaussian
+            >>> method = MeanFieldVI.from_pretrained(torch.nn.Linear(2, 1), Gaussian(), prior_std=0.5)
+            >>> method.backbone
+            VariationalLinear(in_features=2, out_features=1, bias=True, estimator='local_reparameterization',
+                prior=GaussianPrior(mean=<tensor (1, 2)>, std=0.5))
+        """
+        taken = sorted({"prior", "init_std"} & arguments.keys())
+        if taken:
+            raise TypeError(f"from_pretrained sets {taken} by delta and prior_std")
+        if isinstance(backbone, Predictor):
+            likelihood = backbone.likelihood if likelihood is None else likelihood
+            networks = backbone.trained_networks()
+            if len(networks) != 1:
+                name = type(backbone).__name__
+                raise TypeError(
+                    f"backbone must have one network, but {name} has {len(networks)}: give one of its members"
+                )
+            backbone = networks[0]
+        if likelihood is None:
+            raise TypeError("likelihood is needed where backbone is no fitted method")
+        prior, init_std = GaussianPrior("pretrained", prior_std), ProportionalStd(delta)
+        return cls(backbone, likelihood, prior=prior, init_std=init_std, **arguments)
+
+    @property
+    def conversion(self) -> ConversionReport:
+        """Table of the network's modules and their posteriors."""
+        return self._conversion.updated(self.backbone)
+
+    def undecayed_parameters(self) -> Iterable[nn.Parameter]:
+        """Returns the likelihood's and the variational parameters, whose decay is the prior."""
+        yield from super().undecayed_parameters()
+        yield from self.engine.parameters()
+
+    def learning_rate_factors(self) -> Mapping[nn.Parameter, float]:  # noqa: D102
+        parameters = [] if self.coupling is None else self.coupling.parameters()
+        return {**super().learning_rate_factors(), **dict.fromkeys(parameters, self.coupling_learning_rate)}
+
+    def point_outputs(self, x: NetworkInput) -> Tensor:  # noqa: D102
+        return self.engine.mean_output(x)
+
+    def sampled_outputs(self, x: NetworkInput, num_samples: int, seed: int) -> Iterator[Tensor]:  # noqa: D102
+        return self.engine.prediction_samples(x, num_samples, seed)
+
+    def objective(  # noqa: D102
+        self, x: NetworkInput, target: Tensor, *, num_data: int | None, kl_weight: float
+    ) -> tuple[Tensor, ObjectiveTerms]:
+        known = self.require_num_data(num_data)
+        outputs, kl = self.engine.training_pass(x, self.num_mc_samples_train)
+        self.likelihood.check(outputs, target)
+        log_prob = self.likelihood.log_prob(outputs, target)
+        return outputs, negative_elbo(log_prob, kl, known, kl_weight)
+
+
+def _freeze_deterministic(network: nn.Module, engine: SamplingEngine) -> None:
+    variational = {id(parameter) for parameter in engine.parameters()}
+    frozen = [parameter for parameter in network.parameters() if id(parameter) not in variational]
+    if not frozen:
+        raise ValueError("freeze_backbone=True has nothing to freeze: every parameter of the network is stochastic")
+    for parameter in frozen:
+        parameter.requires_grad_(False)

@@ -1,0 +1,225 @@
+r"""Improved variational online Newton.
+
+Shen, Daheim, Cong, Nickl, Marconi, Bazan, Yokota, Gurevych, Cremers, Khan and Moellenhoff, "Variational learning is
+effective for large deep networks", ICML 2024.
+
+.. math:: q(w) = \mathcal{N}\Big(w \mid m, \frac{1}{\lambda (h + \delta)}\Big), \qquad
+    p(w) = \mathcal{N}\Big(0, \frac{1}{\lambda \delta}\Big), \qquad
+    \hat h = \frac{1}{\sigma} \frac{\partial}{\partial \sigma} \mathrm{E}_q[\ell]
+
+=================== ==================================================
+symbol              argument
+=================== ==================================================
+:math:`\ell`        mean negative log-likelihood of a batch
+:math:`\lambda`     `num_data` over `kl_weight`
+:math:`\delta`      `weight_decay`
+:math:`h`           starts at `hess_init`
+:math:`\xi`         `clip_radius`
+:math:`\mathrm E_q` `num_mc_samples_train` draws by `estimator`
+=================== ==================================================
+
+The update of m and h is that of `lightning_vi.optim.PosteriorIVON`.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from lightning_vi.conversion import ModuleSelector
+from lightning_vi.core import LRSchedulerFactory
+from lightning_vi.functional import gaussian_kl
+from lightning_vi.likelihoods import Likelihood
+from lightning_vi.methods.variational.base import VariationalMethod
+from lightning_vi.objectives import ObjectiveTerms, negative_elbo
+from lightning_vi.optim import PosteriorIVON
+from lightning_vi.posteriors import inverse_softplus
+from lightning_vi.sampling import NetworkInput, Vectorization
+
+
+class IVON(VariationalMethod):
+    r"""Independent Gaussian posteriors, learned by a second-order optimizer at about the price of Adam.
+
+    The method is its own optimizer, and its prior belongs to that: :math:`\mathcal{N}(0, 1 / \lambda \delta)`. So the
+    loss that `elbo` returns has the value of the negative evidence lower bound and the gradient of its first term; in a
+    loop of your own use it with the optimizer of `make_optimizer`. Parameters without a posterior, such as a learned
+    noise, are trained by Adam. Gradients are clipped without those that measure curvature.
+
+    Args:
+        backbone: Any network; it is copied, and its weights become posterior means.
+        likelihood: The observation model; it is copied.
+        stochastic_module_names: As for `VariationalMethod`.
+        lr: Learning rate.
+        hess_init: Where the Hessian h of the mean loss starts. The initial standard deviation is
+            :math:`1 / \sqrt{\lambda (h + \delta)}`.
+        betas: Decay of the running means of gradient and Hessian; it takes 1 / (1 - betas[1]) steps for the Hessian to
+            change.
+        weight_decay: :math:`\delta`, positive.
+        clip_radius: :math:`\xi`, the largest step of a mean before it is multiplied by the learning rate.
+        point_lr: Adam's learning rate for parameters without a posterior.
+        estimator: As for `VariationalMethod`; whole weights are drawn by default, as in the paper.
+        stochastic_biases: As for `VariationalMethod`.
+        freeze_backbone: As for `VariationalMethod`.
+        vectorization: As for `VariationalMethod`.
+        antithetic: As for `VariationalMethod`.
+        num_mc_samples_train: Samples in each training step.
+        num_mc_samples_test: Samples for validation, test and prediction.
+        burnin_epochs: Epochs on posterior means and the likelihood's point loss, in which h stays as it is.
+        kl_weight: Positive; :math:`\lambda = N / \beta`.
+        kl_warmup_epochs: As for `VariationalMethod`.
+        num_data: Size of the training set; by default the training dataloader tells.
+        lr_scheduler: Makes a scheduler, stepped once an epoch, from the optimizer.
+
+    Raises:
+        ValueError: If a number is out of range, or as for `VariationalMethod`.
+
+    Example:
+        >>> import torch
+        >>> from lightning_vi.backbones import MLP
+        >>> from lightning_vi.likelihoods import Categorical
+        >>> method = IVON(MLP(2, [16], 3), Categorical(3), num_data=100)
+        >>> type(method.make_optimizer()).__name__
+        'PosteriorIVON'
+        >>> round(method.backbone[0].posterior("weight").std[0, 0].item(), 3)
+        0.224
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        likelihood: Likelihood,
+        *,
+        stochastic_module_names: Sequence[ModuleSelector] | None = None,
+        lr: float = 0.3,
+        hess_init: float = 0.2,
+        betas: tuple[float, float] = (0.9, 0.99999),
+        weight_decay: float = 1e-4,
+        clip_radius: float = 1.0,
+        point_lr: float = 3e-3,
+        estimator: str = "reparameterization",
+        stochastic_biases: bool = True,
+        freeze_backbone: bool = False,
+        vectorization: Vectorization = "auto",
+        antithetic: bool = False,
+        num_mc_samples_train: int = 1,
+        num_mc_samples_test: int = 50,
+        burnin_epochs: int = 0,
+        kl_weight: float = 1.0,
+        kl_warmup_epochs: int = 0,
+        num_data: int | None = None,
+        lr_scheduler: LRSchedulerFactory | None = None,
+    ) -> None:
+        for name, value in (("weight_decay", weight_decay), ("kl_weight", kl_weight)):
+            if not (value > 0 and math.isfinite(value)):
+                raise ValueError(f"{name} must be positive and finite, because the prior needs it, got {value}")
+        super().__init__(
+            backbone,
+            likelihood,
+            stochastic_module_names=stochastic_module_names,
+            estimator=estimator,
+            stochastic_biases=stochastic_biases,
+            freeze_backbone=freeze_backbone,
+            vectorization=vectorization,
+            antithetic=antithetic,
+            num_mc_samples_train=num_mc_samples_train,
+            num_mc_samples_test=num_mc_samples_test,
+            burnin_epochs=burnin_epochs,
+            kl_weight=kl_weight,
+            kl_warmup_epochs=kl_warmup_epochs,
+            num_data=num_data,
+            lr_scheduler=lr_scheduler,
+        )
+        self.lr = lr
+        self.hess_init = hess_init
+        self.betas = (betas[0], betas[1])
+        self.weight_decay = weight_decay
+        self.clip_radius = clip_radius
+        self.point_lr = point_lr
+        self.make_optimizer()  # refuses numbers that are out of range
+        if num_data is not None:
+            self._start_posteriors(num_data)
+
+    @classmethod
+    def from_pretrained(cls, *_: Any, **__: Any) -> NoReturn:
+        """Not available: the prior of this method stands around zero. Give the trained network as `backbone`.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError("the prior of IVON stands around zero: give the trained network as backbone")
+
+    def _pairs(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
+        """Means and unconstrained scales."""
+        parameters = self.engine.parameters()
+        return list(zip(parameters[::2], parameters[1::2], strict=True))
+
+    @torch.no_grad()
+    def _start_posteriors(self, num_data: int) -> None:
+        std = (num_data / self.kl_weight * (self.hess_init + self.weight_decay)) ** -0.5
+        for _, rho in self._pairs():
+            rho.fill_(inverse_softplus(std))
+
+    def make_optimizer(self) -> Optimizer:
+        """The optimizer of all trainable parameters.
+
+        Returns:
+            `PosteriorIVON` with one group for posteriors, and one for other parameters if there are any.
+        """
+        pairs = self._pairs()
+        variational = {id(parameter) for pair in pairs for parameter in pair}
+        return PosteriorIVON(
+            pairs,
+            [each for each in self.parameters() if each.requires_grad and id(each) not in variational],
+            lr=self.lr,
+            ess=(self.num_data or 1) / self.kl_weight,
+            hess_init=self.hess_init,
+            betas=self.betas,
+            weight_decay=self.weight_decay,
+            clip_radius=self.clip_radius,
+            point_lr=self.point_lr,
+        )
+
+    def on_fit_start(self) -> None:  # noqa: D102
+        is_new = self.num_data is None
+        super().on_fit_start()
+        if is_new:
+            self._start_posteriors(self.require_num_data(self.num_data))
+
+    def on_train_epoch_start(self) -> None:
+        """Tells the optimizer the effective number of data, which it measures precisions by in the burn-in too."""
+        weight = self.kl_weight if self.in_burnin else self.effective_kl_weight()
+        optimizers = self.optimizers(use_pl_optimizer=False)
+        for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
+            for group in optimizer.param_groups:
+                group["ess"] = self.require_num_data(self.num_data) / weight
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips gradients of the loss, and leaves alone those that measure its curvature."""
+        if not gradient_clip_val or not isinstance(optimizer, PosteriorIVON):
+            return
+        by_value = getattr(gradient_clip_algorithm, "value", gradient_clip_algorithm) == "value"
+        clip = nn.utils.clip_grad_value_ if by_value else nn.utils.clip_grad_norm_
+        clip(optimizer.means(), gradient_clip_val)
+
+    def objective(  # noqa: D102
+        self, x: NetworkInput, target: Tensor, *, num_data: int | None, kl_weight: float
+    ) -> tuple[Tensor, ObjectiveTerms]:
+        known = self.require_num_data(num_data)
+        outputs = self.engine.training_samples(x, self.num_mc_samples_train)
+        self.likelihood.check(outputs, target)
+        log_prob = self.likelihood.log_prob(outputs, target)
+        return outputs, negative_elbo(log_prob, self._kl(known), known, kl_weight)
+
+    @torch.no_grad()
+    def _kl(self, num_data: int) -> Tensor:
+        prior_std = (num_data / self.kl_weight * self.weight_decay) ** -0.5
+        return torch.stack([gaussian_kl(mu, F.softplus(rho), 0.0, prior_std) for mu, rho in self._pairs()]).sum()

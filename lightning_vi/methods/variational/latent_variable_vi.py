@@ -1,0 +1,214 @@
+r"""Bayesian neural networks with latent variables.
+
+Depeweg, Hernandez-Lobato, Doshi-Velez and Udluft, "Decomposition of uncertainty in Bayesian deep learning for efficient
+and risk-sensitive learning", ICML 2018.
+
+.. math:: y_n \sim p(y \mid f_w(x_n, z_n)), \qquad z_n \sim \mathcal{N}(0, \gamma^2 I), \qquad
+    \mathcal{L} = \frac1N \sum_n \Big( -\mathrm{E}_{q(w) q(z_n)}[\ln p(y_n \mid f_w(x_n, z_n))]
+    + \beta\, \mathrm{KL}[q(z_n \mid x_n, y_n) \| p(z)] \Big) + \frac{\beta}{N} \mathrm{KL}[q(w) \| p(w)]
+
+and at prediction, where z comes from its prior,
+
+.. math:: \mathrm{Var}[y] = \underbrace{\mathrm{Var}_w\, \mathrm{E}_z[\mu]}_\text{epistemic}
+    + \underbrace{\mathrm{E}_w[\mathrm{Var}_z[\mu] + \mathrm{E}_z[\sigma^2]]}_\text{aleatoric}
+
+=================== ==============================================================
+symbol              argument
+=================== ==============================================================
+:math:`f_w`         `backbone`, which takes x and z side by side
+:math:`z`           `latent_dim` numbers for each datum, of std `latent_std`
+:math:`q(z|x, y)`   `inference_network`
+:math:`\mathrm E_z` `num_latent_samples_train` and `num_latent_samples_test` draws
+=================== ==============================================================
+"""
+
+import copy
+from collections.abc import Iterator
+from functools import partial
+from typing import Unpack
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.quasirandom import SobolEngine
+
+from lightning_vi.backbones import MLP
+from lightning_vi.core import Predictive, SampledPredictive
+from lightning_vi.core.arguments import check_at_least, check_positive
+from lightning_vi.functional import gaussian_kl
+from lightning_vi.likelihoods import Likelihood
+from lightning_vi.methods.variational.base import VariationalArguments, VariationalMethod
+from lightning_vi.noise import mix_seed
+from lightning_vi.objectives import ObjectiveTerms, negative_elbo
+from lightning_vi.sampling import NetworkInput
+
+
+class LatentVariableVI(VariationalMethod):
+    r"""A Bayesian neural network with a random input, for noise that is skewed, has several modes or depends on x.
+
+    The random input z of a training datum has a posterior :math:`q(z \mid x, y)` that a second network infers from
+    the datum *with its target*. Prediction, validation and test never see it: there z comes from the prior, the same
+    values for every row. Draws that differ in the weights count as epistemic, in z as aleatoric. ``kl`` has both
+    divergences, that of the latent variables scaled to all N data.
+
+    Args:
+        backbone: A network on inputs of shape [B, F + `latent_dim`], z in the last columns; it is copied, and its
+            weights become posterior means.
+        likelihood: The observation model; it is copied.
+        latent_dim: Number of latent variables of each datum.
+        latent_std: :math:`\gamma`, the std of their prior.
+        inference_network: From inputs and `Likelihood.target_features` side by side, [B, F + D], to means and raw
+            scales of z, [B, 2 `latent_dim`] (std = softplus, in units of :math:`\gamma`); it is copied. By default an
+            MLP with two hidden layers of 50 units, for a backbone that begins with a linear layer.
+        num_latent_samples_train: Draws of z for each datum in a training step.
+        num_latent_samples_test: Values of z for validation, test and prediction, for each sample of the weights.
+        **arguments: The other arguments of `VariationalMethod`.
+
+    Raises:
+        ValueError: If a count or scale is out of range, the inference network cannot be made, or as for
+            `VariationalMethod`.
+
+    Example:
+        >>> import torch
+        >>> from lightning_vi.likelihoods import Gaussian
+        >>> method = LatentVariableVI(MLP(1 + 1, [50], 1), Gaussian(), num_data=8)
+        >>> prediction = method.predict(torch.zeros(8, 1))
+        >>> prediction.aleatoric_var.shape
+        torch.Size([8, 1])
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        likelihood: Likelihood,
+        *,
+        latent_dim: int = 1,
+        latent_std: float = 1.0,
+        inference_network: nn.Module | None = None,
+        num_latent_samples_train: int = 1,
+        num_latent_samples_test: int = 16,
+        **arguments: Unpack[VariationalArguments],
+    ) -> None:
+        check_at_least("latent_dim", latent_dim, 1)
+        check_at_least("num_latent_samples_train", num_latent_samples_train, 1)
+        check_at_least("num_latent_samples_test", num_latent_samples_test, 1)
+        check_positive("latent_std", latent_std)
+        num_inputs = _num_inputs(backbone, latent_dim)
+        if inference_network is not None:
+            network = copy.deepcopy(inference_network)
+        elif num_inputs is not None:
+            network = MLP(num_inputs + likelihood.num_target_features, [50, 50], 2 * latent_dim)
+        else:
+            raise ValueError(
+                f"the backbone must begin with a linear layer on F + latent_dim = F + {latent_dim} inputs; widen its "
+                "first layer, or give inference_network where it begins with another one"
+            )
+        super().__init__(backbone, likelihood, **arguments)
+        self._num_inputs = num_inputs
+        self.inference_network = network
+        self.latent_dim = latent_dim
+        self.latent_std = latent_std
+        self.num_latent_samples_train = num_latent_samples_train
+        self.num_latent_samples_test = num_latent_samples_test
+
+    def latent_posterior(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Posterior of each datum's latent variables, for training alone.
+
+        Args:
+            x: Shape [B, F].
+            target: Target in its original units, shape [B, ...].
+
+        Returns:
+            Means and standard deviations, each of shape [B, latent_dim].
+        """
+        features = self.likelihood.target_features(target).to(x.dtype).reshape(len(x), -1)
+        mean, raw_scale = self.inference_network(torch.cat([x, features], 1)).chunk(2, 1)
+        return self.latent_std * mean, self.latent_std * F.softplus(raw_scale)
+
+    def _checked(self, x: NetworkInput) -> Tensor:
+        if not isinstance(x, Tensor) or x.dim() != 2:
+            found = f"a tensor of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(f"LatentVariableVI needs inputs of shape [B, F], got {found}")
+        if self._num_inputs is not None and x.shape[1] != self._num_inputs:
+            raise ValueError(
+                f"the backbone takes {self._num_inputs} inputs and {self.latent_dim} latent variables, got an input of "
+                f"shape {tuple(x.shape)}"
+            )
+        return x
+
+    def _with_latents(self, x: NetworkInput, latents: Tensor) -> Tensor:
+        """Inputs [L B, F + latent_dim] for L draws of the latent variables, [L, B or 1, latent_dim]."""
+        x = self._checked(x)
+        copies = x.expand(len(latents), *x.shape)
+        latents = latents.to(x.dtype).expand(-1, len(x), -1)
+        return torch.cat([copies, latents], -1).flatten(0, 1)
+
+    def point_outputs(self, x: NetworkInput) -> Tensor:
+        """Outputs of the posterior means with the latent variables at zero.
+
+        Args:
+            x: Shape [B, F].
+
+        Returns:
+            Shape [B, ...].
+        """
+        return super().point_outputs(self._with_latents(x, self._prior_scale().new_zeros(1, 1, self.latent_dim)))
+
+    def objective(  # noqa: D102
+        self, x: NetworkInput, target: Tensor, *, num_data: int | None, kl_weight: float
+    ) -> tuple[Tensor, ObjectiveTerms]:
+        known = self.require_num_data(num_data)
+        x = self._checked(x)
+        mean, std = self.latent_posterior(x, target)
+        latents = mean + std * torch.randn(
+            self.num_latent_samples_train, *mean.shape, dtype=mean.dtype, device=x.device
+        )
+        outputs, kl = self.engine.training_pass(self._with_latents(x, latents), self.num_mc_samples_train)
+        outputs = self._unflatten(outputs, self.num_latent_samples_train).flatten(0, 1)
+        self.likelihood.check(outputs, target)
+        log_prob = self.likelihood.log_prob(outputs, target)
+        latent_kl = gaussian_kl(mean, std, 0.0, self.latent_std) * (known / len(x))
+        return outputs, negative_elbo(log_prob, kl + latent_kl, known, kl_weight)
+
+    def sampled_outputs(self, x: NetworkInput, num_samples: int, seed: int) -> Iterator[Tensor]:
+        """Outputs for each sample of the weights with each value of the latent variables.
+
+        Args:
+            x: Shape [B, F].
+            num_samples: S.
+            seed: Which S networks, and which L values.
+
+        Yields:
+            Shape [chunk L, B, ...], L outputs of each network one after the other.
+        """
+        latents = self._prior_scale() * self._prior_draws(seed).unsqueeze(1)
+        for outputs in super().sampled_outputs(self._with_latents(x, latents), num_samples, seed):
+            yield self._unflatten(outputs, self.num_latent_samples_test).flatten(0, 1)
+
+    def make_predictive(self, x: NetworkInput, num_samples: int, seed: int) -> Predictive:  # noqa: D102
+        run = partial(self.sampled_outputs, x, num_samples, seed)
+        size = self.num_latent_samples_test
+        return SampledPredictive(self.likelihood, run, outputs_per_network=size, metadata={"num_latent_samples": size})
+
+    def _unflatten(self, outputs: Tensor, num_latents: int) -> Tensor:
+        """Outputs [S, L B, ...] as [S, L, B, ...]."""
+        return outputs.reshape(len(outputs), num_latents, -1, *outputs.shape[2:])
+
+    def _prior_scale(self) -> Tensor:
+        parameter = next(self.inference_network.parameters())
+        return torch.full((), self.latent_std, dtype=parameter.dtype, device=parameter.device)
+
+    def _prior_draws(self, seed: int) -> Tensor:
+        """Standard normal values that fill space evenly, [L, latent_dim]: a scrambled Sobol sequence."""
+        engine = SobolEngine(self.latent_dim, scramble=True, seed=mix_seed(seed, 1) % 2**31)  # type: ignore[no-untyped-call]
+        uniform = engine.draw(self.num_latent_samples_test, dtype=torch.float64).clamp(1e-9, 1 - 1e-9)
+        normal: Tensor = torch.special.ndtri(uniform)
+        return normal.to(self._prior_scale())
+
+
+def _num_inputs(backbone: nn.Module, latent_dim: int) -> int | None:
+    """Width F of the inputs of a network that begins with a linear layer on F + latent_dim of them."""
+    first = next((m for m in backbone.modules() if any(True for _ in m.parameters(recurse=False))), None)
+    if not isinstance(first, nn.Linear) or first.in_features <= latent_dim:
+        return None
+    return first.in_features - latent_dim

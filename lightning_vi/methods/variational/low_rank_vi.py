@@ -1,0 +1,71 @@
+r"""Variational inference with a diagonal and a low-rank part.
+
+Ong, Nott and Smith, "Gaussian variational approximation with a factor covariance structure", Journal of Computational
+and Graphical Statistics, 2018; for neural networks Tomczak, Swaroop and Turner, "Efficient low rank Gaussian
+variational inference for neural networks", NeurIPS 2020.
+
+.. math:: q(w) = \mathcal{N}\big(w \mid \mu,\ \mathrm{diag}(\sigma) (I + V V^\top)\, \mathrm{diag}(\sigma)\big), \qquad
+    w = \mu + \sigma \odot (\epsilon + V z)
+
+=================== =============================================================
+symbol              argument
+=================== =============================================================
+:math:`w`           all weights of the modules in `stochastic_module_names`
+:math:`V`           `rank` columns; they learn at a tenth of the optimizer's rate
+:math:`\sigma`      starts at `init_std`
+:math:`\mathrm E_q` `num_mc_samples_train` draws of all weights
+=================== =============================================================
+"""
+
+from collections.abc import Sequence
+from typing import Unpack
+
+import torch
+from torch import nn
+
+from lightning_vi.likelihoods import Likelihood
+from lightning_vi.methods.variational.base import VariationalArguments, VariationalMethod
+from lightning_vi.posteriors import LowRankCoupling
+
+
+class LowRankVI(VariationalMethod):
+    """One Gaussian posterior for all stochastic weights, with a few directions in which they vary together.
+
+    Any prior, any likelihood and any module can be had. The cost of a draw grows with `rank` times the number of
+    weights.
+
+    Args:
+        backbone: Any network; it is copied, and its weights become posterior means.
+        likelihood: The observation model; it is copied.
+        rank: Number of directions R.
+        **arguments: The other arguments of `VariationalMethod`. ``estimator`` is ``"auto"`` or
+            ``"reparameterization"``, because all weights are drawn together.
+
+    Raises:
+        ValueError: If `rank` is not positive, the estimator draws outputs, or as for `VariationalMethod`.
+
+    Example:
+        >>> import torch
+        >>> from lightning_vi.backbones import MLP
+        >>> from lightning_vi.likelihoods import HeteroscedasticGaussian
+        >>> method = LowRankVI(MLP(1, [50], 2), HeteroscedasticGaussian(), rank=4)
+        >>> method.coupling.factor.shape
+        torch.Size([202, 4])
+    """
+
+    draws_weights = True
+    coupling_learning_rate = 0.1
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        likelihood: Likelihood,
+        *,
+        rank: int = 5,
+        **arguments: Unpack[VariationalArguments],
+    ) -> None:
+        self.rank = rank
+        super().__init__(backbone, likelihood, **arguments)
+
+    def make_coupling(self, shapes: Sequence[torch.Size]) -> LowRankCoupling:  # noqa: D102
+        return LowRankCoupling(shapes, self.rank)

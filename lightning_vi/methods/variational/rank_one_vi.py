@@ -1,0 +1,163 @@
+r"""Rank-one Bayesian neural networks.
+
+Dusenberry, Jerfel, Wen, Ma, Snoek, Heller, Lakshminarayanan and Tran, "Efficient and scalable Bayesian neural nets with
+rank-1 factors", ICML 2020.
+
+.. math:: W' = W \odot s r^\top, \qquad q(r, s) = \frac1K \sum_k \mathcal{N}(r, s \mid \mu_k, \sigma_k^2), \qquad
+    \mathcal{L} = -\frac1N \sum_n \mathrm{E}_q[\ln p(y_n \mid f(x_n))] + \frac{\beta}{N}
+    \Big( \frac1K \sum_k \mathrm{KL}[q_k \| p] - \ln p(W) \Big)
+
+=================== =====================================================
+symbol              argument
+=================== =====================================================
+:math:`W`           weights and biases, of prior std `weight_prior_std`
+:math:`p(r, s)`     `prior`, around 1
+:math:`K`           `num_components`
+:math:`\mu_k`       start at 1, with K > 1 `component_std` around it
+:math:`\sigma_k`    start at `init_std`
+:math:`\mathrm E_q` `num_mc_samples_train` draws, the same for each k
+=================== =====================================================
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Unpack
+
+import torch
+from torch import Tensor, nn
+
+from lightning_vi.conversion import ConversionReport, ModuleSelector, convert_to_rank_one
+from lightning_vi.core.arguments import check_at_least, check_positive
+from lightning_vi.layers import RankOneModule
+from lightning_vi.likelihoods import Likelihood
+from lightning_vi.methods.variational.base import VariationalArguments, VariationalMethod
+from lightning_vi.objectives import ObjectiveTerms, negative_elbo
+from lightning_vi.posteriors import InitialStd
+from lightning_vi.priors import Prior
+from lightning_vi.sampling import NetworkInput, map_tensors
+
+
+class RankOneVI(VariationalMethod):
+    r"""Deterministic weights with random scales of each layer's inputs and outputs (Dusenberry et al., 2020).
+
+    A layer has a few more parameters than a deterministic one, and the posterior of the scales can have several modes.
+    Linear layers and convolutions can be selected.
+
+    Args:
+        backbone: Any network; it is copied, and its weights stay what they are.
+        likelihood: The observation model; it is copied.
+        num_components: K. The S samples take them in turn, and training takes at least one sample of each.
+        component_std: Standard deviation of the initial means around 1 with several components.
+        weight_prior_std: Standard deviation of a Gaussian prior of the weights and biases, which are at its mode
+            (weight decay that knows N); None for a flat one. Its :math:`-\ln p(W)`, less a constant, counts in ``kl``.
+        **arguments: The other arguments of `VariationalMethod`; `stochastic_module_names` selects every linear layer
+            and convolution by default. ``prior`` is that of the scales, by default a Gaussian
+            around 1 of std 0.1; `stochastic_biases` is whether the output's scale multiplies the bias too;
+            ``estimator`` is ``"auto"`` or ``"reparameterization"``.
+
+    Raises:
+        ValueError: If a count or scale is out of range, a module that is no linear layer or convolution is selected, or
+            as for `VariationalMethod`.
+
+    Example:
+        >>> import torch
+        >>> from lightning_vi.backbones import MLP
+        >>> from lightning_vi.likelihoods import HeteroscedasticGaussian
+        >>> method = RankOneVI(MLP(1, [50], 2), HeteroscedasticGaussian(), num_components=2)
+        >>> print(method.conversion)
+        module  kind    parameters  stochastic  estimator           why
+        0       Linear  202         yes         reparameterization  selected; scales of inputs and outputs
+        2       Linear  206         yes         reparameterization  selected; scales of inputs and outputs
+        total           408         206
+    """
+
+    draws_weights = True
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        likelihood: Likelihood,
+        *,
+        num_components: int = 1,
+        component_std: float = 0.5,
+        weight_prior_std: float | None = 1.0,
+        **arguments: Unpack[VariationalArguments],
+    ) -> None:
+        check_at_least("num_components", num_components, 1)
+        check_positive("component_std", component_std)
+        if weight_prior_std is not None:
+            check_positive("weight_prior_std", weight_prior_std)
+        self.num_components = num_components
+        self.component_std = component_std
+        self.weight_prior_std = weight_prior_std
+        super().__init__(backbone, likelihood, **arguments)
+
+    def convert_backbone(  # noqa: D102
+        self,
+        backbone: nn.Module,
+        stochastic_module_names: Sequence[ModuleSelector] | None,
+        *,
+        prior: Prior | Mapping[str, Prior] | None,
+        estimator: str,  # noqa: ARG002
+        init_std: InitialStd,
+        stochastic_biases: bool,
+    ) -> tuple[nn.Module, ConversionReport]:
+        return convert_to_rank_one(
+            backbone,
+            stochastic_module_names,
+            prior=prior,
+            init_std=init_std,
+            scales_biases=stochastic_biases,
+            num_components=self.num_components,
+            component_std=self.component_std,
+        )
+
+    def _copies(self, x: NetworkInput) -> NetworkInput:
+        """The batch with each row K times, one for each component."""
+        if self.num_components == 1:
+            return x
+        return map_tensors(lambda part: part.repeat_interleave(self.num_components, 0), x)
+
+    def _apart(self, outputs: Tensor) -> Tensor:
+        """Outputs [S, B K, ...] of draws of all components as those [S K, B, ...] of single networks."""
+        if self.num_components == 1:
+            return outputs
+        draws = outputs.reshape(len(outputs), -1, self.num_components, *outputs.shape[2:])
+        return draws.transpose(1, 2).flatten(0, 1)
+
+    def point_outputs(self, x: NetworkInput) -> Tensor:
+        """The mean over components of the outputs at their means.
+
+        Args:
+            x: Input, each tensor of shape [B, ...].
+
+        Returns:
+            Shape [B, ...].
+        """
+        return self._apart(super().point_outputs(self._copies(x)).unsqueeze(0)).mean(0)
+
+    def sampled_outputs(self, x: NetworkInput, num_samples: int, seed: int) -> Iterator[Tensor]:  # noqa: D102
+        left = num_samples
+        for outputs in super().sampled_outputs(self._copies(x), math.ceil(num_samples / self.num_components), seed):
+            yield self._apart(outputs)[:left]
+            left -= len(outputs) * self.num_components
+
+    def objective(  # noqa: D102
+        self, x: NetworkInput, target: Tensor, *, num_data: int | None, kl_weight: float
+    ) -> tuple[Tensor, ObjectiveTerms]:
+        known = self.require_num_data(num_data)
+        num_draws = math.ceil(self.num_mc_samples_train / self.num_components)
+        outputs, kl = self.engine.training_pass(self._copies(x), num_draws)
+        outputs = self._apart(outputs)
+        self.likelihood.check(outputs, target)
+        log_prob = self.likelihood.log_prob(outputs, target)
+        return outputs, negative_elbo(log_prob, kl / self.num_components + self._penalty(), known, kl_weight)
+
+    def _penalty(self) -> Tensor | float:
+        """Negative log density of the weights under their prior, less its value at zero, in nats."""
+        if self.weight_prior_std is None:
+            return 0.0
+        layers = [module for module in self.backbone.modules() if isinstance(module, RankOneModule)]
+        weights = {id(w): w for layer in layers for w in (layer.weight, layer.bias) if w is not None}
+        norms = torch.stack(torch._foreach_norm(list(weights.values())))
+        return 0.5 * norms.square().sum() / self.weight_prior_std**2

@@ -1,0 +1,74 @@
+"""Memory budgets: how many samples, rows and weights are held at once."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+
+MAX_ACTIVATIONS_PER_PASS = {"cpu": 2**21, "others": 2**26}
+"""Elements of the widest output in one pass. Small tensors stay in a CPU's caches, and its allocator keeps them."""
+
+MAX_WEIGHTS_PER_PASS = 2**26
+"""Drawn weights in one pass of the engine, or of a `StackedRunner`."""
+
+MAX_ROWS_PER_PASS = 2**16
+"""Rows, over all sets of weights, in one pass of a `StackedRunner`."""
+
+MAX_KEPT_NUMBERS = 2**25
+"""Elements of draws that are kept from one prediction to the next."""
+
+MAX_ROWS_FOR_KEPT_WEIGHTS = 2**12
+"""Rows of a batch up to which drawn weights are kept: with more, drawing them takes a small part of the time."""
+
+MAX_JOINED_WEIGHTS = 2**14
+"""Elements of a parameter up to which it is drawn together with others, in fewer and larger operations."""
+
+
+def num_fitting(budget: int, cost: int) -> int:
+    """Number of items that fit into a budget.
+
+    Args:
+        budget: One of the constants of this module.
+        cost: What one item takes of it.
+
+    Returns:
+        At least 1.
+
+    Example:
+        >>> num_fitting(100, cost=30), num_fitting(100, cost=200)
+        (3, 1)
+    """
+    return max(1, budget // max(1, cost))
+
+
+def max_rows(width: int, device: torch.device) -> int:
+    """Number of rows in one pass.
+
+    Args:
+        width: Elements of the widest output, for one row.
+        device: Where the pass runs.
+
+    Returns:
+        At least 1.
+    """
+    return num_fitting(MAX_ACTIVATIONS_PER_PASS["cpu" if device.type == "cpu" else "others"], width)
+
+
+def chunk_ranges(num_samples: int, max_chunk: int) -> Iterator[tuple[int, int]]:
+    """Ranges of sample indices, as few as possible and of about the same length.
+
+    Args:
+        num_samples: S.
+        max_chunk: The most samples in one range; at least one is taken.
+
+    Yields:
+        First index of a range, and the index after its last one.
+
+    Example:
+        >>> list(chunk_ranges(5, max_chunk=4))
+        [(0, 3), (3, 5)]
+    """
+    num_chunks = math.ceil(num_samples / max(1, max_chunk))
+    chunk = math.ceil(num_samples / max(1, num_chunks))
+    for first in range(0, num_samples, max(1, chunk)):
+        yield first, min(first + chunk, num_samples)
