@@ -90,7 +90,9 @@ def test_it_halves_the_variance_of_a_mean_that_is_odd_in_the_noise() -> None:
 
 
 def test_flipout_refuses_pairs() -> None:
-    with pytest.raises(ValueError, match=r"antithetic noise cannot be combined with flipout.* but \['0'\] use flipout"):
+    with pytest.raises(
+        ValueError, match=r"antithetic noise cannot be combined with random signs, but \['0'\] use flipout"
+    ):
         SamplingEngine(linear(estimator="flipout"), antithetic=True)
     with pytest.raises(ValueError, match="antithetic"):
         MeanFieldVI(MLP(3, [4], 1), Gaussian(), estimator="flipout", antithetic=True)

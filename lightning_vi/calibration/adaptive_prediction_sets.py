@@ -22,8 +22,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from lightning_vi.arguments import check_at_least
 from lightning_vi.calibration.conformal import ConformalMethod
-from lightning_vi.core.arguments import check_at_least
 from lightning_vi.core.predictive import Predictive
 from lightning_vi.core.predictor import Predictor
 from lightning_vi.functional.calibration import adaptive_set_scores
@@ -93,11 +93,8 @@ class AdaptivePredictionSets(ConformalMethod):
         self.randomised = randomised
 
     def scores(self, x: NetworkInput, predictive: Predictive, target: Tensor) -> Tensor:  # noqa: D102
-        return (
-            self._class_scores(x, self.checked_prediction(predictive, target))
-            .gather(1, target.long().unsqueeze(1))
-            .squeeze(1)
-        )
+        scores = self._class_scores(x, self.checked_prediction(predictive, target))
+        return scores.gather(1, target.long().unsqueeze(1)).squeeze(1)
 
     def calibrated(self, x: NetworkInput, prediction: Prediction) -> Prediction:  # noqa: D102
         scores = self._class_scores(x, prediction)

@@ -1,4 +1,4 @@
-"""Dropout layers behind modules chosen by name."""
+"""Dropout behind selected modules."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,11 @@ _NEVER_CALLED = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDic
 
 
 def put_dropout_behind(network: nn.Module, wanted: Sequence[ModuleSelector], p: float) -> list[str]:
-    """Drops units of the outputs of some modules in training mode. Names in the state dictionary stay as they are.
+    """Adds dropout behind modules, active in training mode. Names in the state dictionary stay as they are.
 
     Args:
-        network: The network, which is changed.
-        wanted: Names, globs, classes and predicates stand for the modules that they match, an index for a layer with
+        network: The network, which is changed in-place.
+        wanted: Names, globs, classes and predicates that select modules, and indices that select among the layers with
             parameters.
         p: Probability that a unit is dropped.
 
@@ -25,7 +25,7 @@ def put_dropout_behind(network: nn.Module, wanted: Sequence[ModuleSelector], p: 
         The names of the modules.
 
     Raises:
-        ValueError: If `wanted` is no list, or a selector matches no module whose output there is.
+        ValueError: If `wanted` is not a list, or a selector matches no module that is called.
 
     Example:
         >>> network = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1))
@@ -46,7 +46,7 @@ def put_dropout_behind(network: nn.Module, wanted: Sequence[ModuleSelector], p: 
 
 
 def _can_drop(network: nn.Module, name: str, module: nn.Module) -> bool:
-    """Whether a module is called, and is no dropout layer itself."""
+    """Returns True if a module is called by its parent and is not a dropout layer itself."""
     path = name.split(".")
     ancestors = [network.get_submodule(".".join(path[:depth])) for depth in range(len(path))]
     is_read = any(isinstance(ancestor, nn.MultiheadAttention) for ancestor in ancestors)

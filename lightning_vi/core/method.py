@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from lightning_vi.core.arguments import check_at_least
+from lightning_vi.arguments import check_at_least
 from lightning_vi.core.batch import split_labeled_batch
 from lightning_vi.core.optimizers import LRSchedulerFactory, OptimizerFactory, build_optimizer
 from lightning_vi.core.predictive import GaussianPredictive, Predictive, SampledPredictive

@@ -13,7 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from lightning_vi.core.arguments import check_at_least
+from lightning_vi.arguments import check_at_least
 from lightning_vi.core.batch import split_batch, split_labeled_batch
 from lightning_vi.core.hyperparameters import unsaved_arguments
 from lightning_vi.core.predictive import Predictive

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lightning_vi.core.arguments import check_at_least
+from lightning_vi.arguments import check_at_least
 
 AveragingRate = float | Sequence[float] | None
 

@@ -21,7 +21,7 @@ class MeanFieldGaussian:
 
     .. math:: q(w) = \prod_i \mathcal{N}(w_i \mid \mu_i, \sigma_i^2), \qquad \sigma_i = \ln(1 + e^{\rho_i})
 
-    It is a view of two tensors, without parameters of its own.
+    It is a view of two tensors, without parameters.
 
     Args:
         mu: Means, any shape.

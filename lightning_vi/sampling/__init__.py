@@ -3,7 +3,6 @@
 from lightning_vi.sampling.batch_norm import KeptRows, estimate_statistics, first_rows, running_statistics
 from lightning_vi.sampling.draw_cache import DrawCache
 from lightning_vi.sampling.dropout import DropoutSampler
-from lightning_vi.sampling.dropout_calls import without_dropout
 from lightning_vi.sampling.dropout_layers import (
     DropoutBehind,
     dropout_layers,
@@ -11,7 +10,7 @@ from lightning_vi.sampling.dropout_layers import (
     hooks_behind,
     set_dropout_rate,
 )
-from lightning_vi.sampling.dropout_survey import watch_functional_dropout
+from lightning_vi.sampling.dropout_mode import watch_functional_dropout, without_dropout
 from lightning_vi.sampling.engine import VECTORIZATIONS, SamplingEngine, Vectorization
 from lightning_vi.sampling.flat import FlatParameters
 from lightning_vi.sampling.memory import MAX_KEPT_NUMBERS, chunk_ranges, num_fitting

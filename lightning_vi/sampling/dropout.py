@@ -1,20 +1,19 @@
-"""S passes of a network with dropout, each with masks of its own that all rows share.
+"""S passes of a network with dropout, each with separate masks that all rows share.
 
-The mask of a dropout depends on the seed, the sample's index and the dropout's place in the pass alone. What lies in
+The mask of a dropout depends only on the seed, the sample's index and the dropout's place in the pass. Everything in
 front of the first dropout is computed once.
 """
 
-import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from lightning_vi.noise import mix_seed, private_random_state
-from lightning_vi.sampling.dropout_calls import DropoutKind, DropoutMode, as_written
-from lightning_vi.sampling.dropout_layers import DropoutBehind
-from lightning_vi.sampling.dropout_survey import DropoutSurvey, Layout, survey
-from lightning_vi.sampling.memory import MAX_ACTIVATIONS_PER_PASS
+from lightning_vi.sampling import memory
+from lightning_vi.sampling.dropout_layers import DropoutBehind, dropout_layers, dropout_rate
+from lightning_vi.sampling.dropout_mode import DropoutMode, FunctionalWatch, as_written
 from lightning_vi.sampling.network import (
     NetworkInput,
     batch_size,
@@ -26,18 +25,15 @@ from lightning_vi.sampling.network import (
     unroll,
 )
 
-_SATURATION = 1.7580993408473766
-"""What SELU tends to at minus infinity, with the sign turned."""
-
 
 class DropoutSampler:
-    """Runs thinned networks.
+    """Runs a network with units dropped.
 
-    Where each row is known to be computed from itself alone, samples are run as copies of the batch in one pass; in a
-    loop elsewhere.
+    Samples are run as copies of the batch in one pass if each row is known to be computed from itself alone, in a loop
+    otherwise.
 
     Args:
-        network: Any network, to be in evaluation mode when it is sampled.
+        network: Any network, which must be in evaluation mode when it is sampled.
 
     Example:
         >>> sampler = DropoutSampler(nn.Sequential(nn.Linear(2, 8), nn.Dropout(), nn.Linear(8, 1)).eval())
@@ -47,10 +43,11 @@ class DropoutSampler:
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
+        self._layers = dropout_layers(network)
         self._survey: tuple[object, DropoutSurvey] | None = None
 
     def functional_dropout(self, x: NetworkInput) -> frozenset[str]:
-        """What drops units outside of a layer.
+        """Dropout outside dropout layers, which has no rate to set.
 
         Args:
             x: Network input, each tensor of shape [B, ...].
@@ -61,7 +58,7 @@ class DropoutSampler:
         return self._surveyed(self._parts(x), x).functional
 
     def prediction_samples(self, x: NetworkInput, num_samples: int, seed: int) -> Iterator[Tensor]:
-        """Outputs of the thinned networks number 0 to S - 1 that belong to a seed, in chunks that bound the memory.
+        """Outputs of the thinned networks 0 to S - 1 of a seed, in chunks that bound the memory.
 
         Args:
             x: Network input, each tensor of shape [B, ...].
@@ -79,97 +76,148 @@ class DropoutSampler:
         if not tail and isinstance(features, Tensor):
             yield features.expand(num_samples, *features.shape)
             return
-        repeats = isinstance(features, Tensor) and all(map(_is_known, tail))
-        most_rows = max(1, MAX_ACTIVATIONS_PER_PASS["cpu" if device_of(x).type == "cpu" else "others"] // seen.width)
-        num_rows = max(1, batch_size(features))
-        chunk = math.ceil(num_samples / math.ceil(num_samples / max(1, most_rows // num_rows)))
-        for first in range(0, num_samples, chunk):
-            samples = range(first, min(first + chunk, num_samples))
+        repeats = seen.rows_stay_apart and not any(map(_has_other_hooks, tail))
+        max_rows = memory.max_rows(seen.width, device_of(x))
+        for first, stop in memory.chunk_ranges(num_samples, memory.num_fitting(max_rows, batch_size(features))):
             if repeats and isinstance(features, Tensor):
-                runs = [self._run(tail, rows, samples, seed, seen) for rows in torch.split(features, most_rows)]
+                parts_of_rows = torch.split(features, max_rows)
+                runs = [self._run(tail, rows, range(first, stop), seed, seen) for rows in parts_of_rows]
                 yield torch.cat(runs, 1)
             else:
-                runs = [self._run(tail, features, range(s, s + 1), seed, seen) for s in samples]
+                runs = [self._run(tail, features, range(s, s + 1), seed, seen) for s in range(first, stop)]
                 yield torch.cat(runs)
 
     def _parts(self, x: NetworkInput) -> list[nn.Module]:
         return unroll(self.network) if isinstance(x, Tensor) else [self.network]
 
-    def _surveyed(self, parts: Sequence[nn.Module], x: NetworkInput) -> DropoutSurvey:
-        key = [(tuple(tensor.shape[1:]), tensor.dtype) for tensor in tensors(x)]
+    def _surveyed(self, parts: Sequence[nn.Module], x: NetworkInput) -> "DropoutSurvey":
+        rates = [dropout_rate(layer) for layer in self._layers]
+        key = rates, [(tuple(tensor.shape[1:]), tensor.dtype) for tensor in tensors(x)]
         if self._survey is None or self._survey[0] != key:
-            self._survey = key, survey(parts, x)
+            with torch.no_grad(), private_random_state(0, device_of(x)), as_written(self.network):
+                self._survey = key, survey(parts, x)
         return self._survey[1]
 
     def _run(
-        self, parts: Sequence[nn.Module], x: NetworkInput, samples: range, seed: int, seen: DropoutSurvey
+        self, parts: Sequence[nn.Module], x: NetworkInput, samples: range, seed: int, seen: "DropoutSurvey"
     ) -> Tensor:
         """Passes for some samples as copies of the batch, [S, B, ...]."""
-
-        def copies(tensor: Tensor) -> Tensor:
-            return tensor.repeat(len(samples), *[1] * (tensor.dim() - 1))
-
         first, *rest = parts
         with (
             private_random_state(mix_seed(seed, samples.start), device_of(x)),
             as_written(self.network),
-            _Masks(seed, samples, seen.layouts),
+            DropoutMode(_SampleMasks(seed, samples, seen.layouts)),
         ):
-            hidden = call(first, map_tensors(copies, x))
+            hidden = call(first, _repeated(x, len(samples)))
             for part in rest:
                 hidden = part(hidden)
         return hidden.reshape(len(samples), -1, *hidden.shape[1:])
 
 
-def _is_known(part: nn.Module) -> bool:
-    """Whether a part computes each row from that row alone, and nobody changes what it computes."""
-    hooks = (
-        hook
+def _has_other_hooks(part: nn.Module) -> bool:
+    """Returns True if hooks may mix the rows of a part of the network."""
+    return any(
+        module._forward_pre_hooks or any(not isinstance(hook, DropoutBehind) for hook in module._forward_hooks.values())
         for module in part.modules()
-        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
     )
-    return treats_rows_alike(part) and all(isinstance(hook, DropoutBehind) for hook in hooks)
 
 
-class _Masks(DropoutMode):
-    """Drops units by masks that belong to samples; the batch consists of copies, one for each of them."""
+def _repeated(x: NetworkInput, times: int) -> NetworkInput:
+    return map_tensors(lambda tensor: tensor.repeat(times, *[1] * (tensor.dim() - 1)), x)
 
-    def __init__(self, seed: int, samples: range, layouts: Sequence[Layout | None]) -> None:
-        super().__init__()
+
+class _SampleMasks:
+    """Masks of one pass over copies of the batch, one copy for each sample, that the rows of a copy share."""
+
+    def __init__(self, seed: int, samples: range, layouts: Sequence["Layout | None"]) -> None:
         self._seed = seed
         self._samples = samples
         self._layouts = layouts
-        self._num_calls = 0
+        self._place = 0
 
-    def drop(self, x: Tensor, p: float, kind: DropoutKind) -> Tensor:
-        position = self._num_calls
-        self._num_calls += 1
-        if p == 0 or x.numel() == 0:
-            return x
-        if p == 1:
-            return torch.zeros_like(x)
-        layout = self._layouts[position] if position < len(self._layouts) else None
-        axis, size = layout or (0, x.shape[0])
-        shape = [1 if kind.whole_channels and dim > 1 else length for dim, length in enumerate(x.shape)]
-        shape[axis] = size if axis < 2 or not kind.whole_channels else 1
-        keep = self._draw(position, shape, p).movedim(0, axis).unsqueeze(axis + 1).to(x)
-        rows = x.reshape(*x.shape[:axis], len(self._samples), -1, size, *x.shape[axis + 1 :])
-        return _thinned(rows, keep, p, kind).reshape(x.shape)
-
-    def _draw(self, position: int, shape: Sequence[int], p: float) -> Tensor:
-        """Whether units are kept, in each sample, [S, *shape]."""
+    def __call__(self, mask: Tensor, kept: float) -> None:
+        place, self._place = self._place, self._place + 1
+        layout = self._layouts[place] if place < len(self._layouts) else None
+        axis, length = layout or (0, len(mask))
+        uniform = torch.empty(len(self._samples), *mask.shape[:axis], length, *mask.shape[axis + 1 :])
         generator = torch.Generator()
-        uniform = torch.empty(len(self._samples), *shape)
         for row, sample in zip(uniform, self._samples, strict=True):
-            generator.manual_seed(mix_seed(self._seed, sample, position))
+            generator.manual_seed(mix_seed(self._seed, sample, place))
             row.uniform_(generator=generator)
-        keep: Tensor = uniform >= p
-        return keep
+        keep = (uniform >= 1 - kept).to(mask).movedim(0, axis).unsqueeze(axis + 1)
+        torch.unflatten(mask, axis, (len(self._samples), -1, length)).copy_(keep)
 
 
-def _thinned(x: Tensor, keep: Tensor, p: float, kind: DropoutKind) -> Tensor:
-    if not kind.keeps_moments:
-        return x * (keep / (1 - p))
-    scale = ((1 - p) * (1 + p * _SATURATION**2)) ** -0.5
-    thinned: Tensor = x * (scale * keep) + scale * _SATURATION * (keep - (1 - p))
-    return thinned
+Layout = tuple[int, int]
+"""The dimension of a mask in which B rows have B k entries, row after row, and k."""
+
+
+@dataclass(frozen=True)
+class DropoutSurvey:
+    """Places of dropout in one forward pass in evaluation mode.
+
+    Attributes:
+        start: Position of the first part of the network that drops units; the number of parts if none does.
+        layouts: Layout of each mask in the order of the pass; None if no dimension grows with the batch.
+        width: Elements of the widest result of an operation for one row, from that part on.
+        rows_stay_apart: Whether each row is known to be computed from itself alone, from that part on.
+        functional: Dropout outside dropout layers, in words.
+    """
+
+    start: int
+    layouts: tuple[Layout | None, ...]
+    width: int
+    rows_stay_apart: bool
+    functional: frozenset[str]
+
+
+def survey(parts: Sequence[nn.Module], x: NetworkInput) -> DropoutSurvey:
+    """Finds the places of dropout by passes over two and over three copies of one row. Nothing is dropped.
+
+    Args:
+        parts: Modules that make up the network when each is called on the output of the one before, in evaluation mode.
+        x: Network input, each tensor of shape [B, ...].
+
+    Returns:
+        The places.
+    """
+    row = map_tensors(lambda tensor: tensor[:1], x)
+    two, three = (_look(parts, _repeated(row, num_rows)) for num_rows in (2, 3))
+    start = next((position for position, look in enumerate(two) if look.drops), len(parts))
+    small, large = ([shape for look in looks for shape in look.shapes] for looks in (two, three))
+    layouts = tuple(map(_layout, small, large)) if len(small) == len(large) else ()
+    sizes = ([size for look in looks[start:] for size in look.sizes] for looks in (two, three))
+    width = max((more - less for less, more in zip(*sizes, strict=False)), default=1)
+    rows_stay_apart = all(map(treats_rows_alike, parts[start:]))
+    functional = frozenset().union(*(look.functional for look in two))
+    return DropoutSurvey(start, layouts, width, rows_stay_apart, functional)
+
+
+class _Look(FunctionalWatch):
+    """Records the masks and the results of all operations in one pass of a part of the network."""
+
+    def __init__(self, part: nn.Module, x: NetworkInput) -> None:
+        super().__init__()
+        self.shapes: list[torch.Size] = []
+        with DropoutMode(self._fill) as mode, self:
+            self.output = call(part, x)
+        self.drops = mode.num_dropouts > 0
+
+    def _fill(self, mask: Tensor, kept: float) -> None:
+        self.shapes.append(mask.shape)
+        mask.fill_(kept)
+
+
+def _look(parts: Sequence[nn.Module], x: NetworkInput) -> list[_Look]:
+    looks: list[_Look] = []
+    for part in parts:
+        looks.append(_Look(part, looks[-1].output if looks else x))
+    return looks
+
+
+def _layout(two: torch.Size, three: torch.Size) -> Layout | None:
+    """Layout of a mask, from its shapes with two rows and with three."""
+    changed = [axis for axis, sizes in enumerate(zip(two, three, strict=False)) if sizes[0] != sizes[1]]
+    if len(two) != len(three) or len(changed) != 1 or three[changed[0]] * 2 != two[changed[0]] * 3:
+        return None
+    return changed[0], two[changed[0]] // 2

@@ -1,4 +1,4 @@
-"""The dropout layers of a network, and dropout put behind any module."""
+"""Dropout layers of a network, their rates, and dropout behind modules."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ from torch.utils.hooks import RemovableHandle
 
 
 class DropoutBehind:
-    """A forward hook that drops units of a module's output while the module is in training mode.
+    """Forward hook that drops units of a module's output while the module is in training mode.
 
-    It is no child of the module: names in the state dictionary stay as they are, and containers that run their
-    children do not run it twice.
+    It is not a child of the module, so that names in the state dictionary stay as they are, and containers that run
+    their children do not run it twice.
 
     Args:
-        module: Whose output.
+        module: The module, on which the hook is registered.
         p: Probability that a unit is dropped.
 
     Example:
@@ -27,19 +27,19 @@ class DropoutBehind:
 
     def __init__(self, module: nn.Module, p: float) -> None:
         self.dropout = nn.Dropout(p)
-        # The handle keeps the hook's number taken in a process that unpickles the module.
+        # A pickled handle reserves the hook's number in the process that unpickles it.
         self.handle: RemovableHandle = module.register_forward_hook(self)
 
     def __call__(self, module: nn.Module, inputs: Any, output: Any) -> Any:  # noqa: ARG002
         """Drops units of a tensor, or of the first entry of a tuple.
 
         Args:
-            module: Whose output.
+            module: The module.
             inputs: Not used.
             output: A tensor, or a tuple that begins with one.
 
         Returns:
-            What takes the output's place.
+            The new output.
 
         Raises:
             TypeError: If the output is neither.
@@ -56,29 +56,41 @@ class DropoutBehind:
 
 
 def dropout_layers(network: nn.Module) -> list[nn.Module]:
-    """The modules that drop units: dropout layers, those behind other modules, attention, and recurrent networks.
+    """Modules that drop units: dropout layers, those behind other modules, attention, and recurrent networks.
 
     Args:
         network: Any network.
 
     Returns:
-        Modules whose rate `dropout_rate` gives, each once.
+        The modules, each once.
     """
     modules = list(network.modules())
     behind = [hook.dropout for module in modules for hook in hooks_behind(module)]
-    return [module for module in (*modules, *behind) if _rate_name(module)]
+    return [module for module in (*modules, *behind) if is_dropout_layer(module)]
 
 
 def hooks_behind(module: nn.Module) -> list[DropoutBehind]:
-    """The dropout that was put behind a module.
+    """Hooks that drop units of a module's output.
 
     Args:
         module: Any module.
 
     Returns:
-        At most one hook, unless somebody added more.
+        The hooks in the order of their registration.
     """
     return [hook for hook in module._forward_hooks.values() if isinstance(hook, DropoutBehind)]
+
+
+def is_dropout_layer(module: nn.Module) -> bool:
+    """Returns True if a module has a dropout rate.
+
+    Args:
+        module: Any module.
+
+    Returns:
+        True for dropout layers, attention, and recurrent networks with several layers.
+    """
+    return bool(_rate_name(module))
 
 
 def dropout_rate(layer: nn.Module) -> float:
@@ -104,7 +116,7 @@ def set_dropout_rate(layer: nn.Module, p: float) -> None:
 
 
 def _rate_name(module: nn.Module) -> str:
-    """The attribute with a module's rate; empty if it drops nothing."""
+    """Name of the attribute with a module's rate; empty if it has none."""
     if isinstance(module, _DropoutNd):
         return "p"
     drops_between_layers = isinstance(module, nn.RNNBase) and module.num_layers > 1

@@ -46,7 +46,7 @@ class Slot:
 
     @property
     def is_drawn_in_training(self) -> bool:
-        """Whether training draws the weight; False where the module draws its outputs instead."""
+        """True if training draws the weight, False if the module draws its outputs instead."""
         return self.owner.estimator not in ACTIVATION_SPACE
 
     def log_ratio(self, weight: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from lightning import Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from lightning_vi.core import Predictor
+from lightning_vi.core import Predictor, UQMethod
 from lightning_vi.sampling import NetworkInput
 from lightning_vi.testing.contract import NUM_DATA, SEED, close, contract, require, same
 
@@ -39,7 +39,7 @@ def check_failed_predict_changes_nothing(method: Predictor, x: NetworkInput, y: 
 @contract
 def check_elbo_changes_nothing(method: Predictor, x: NetworkInput, y: Tensor) -> None:
     """`elbo` leaves modes, parameters and the global random states as they were."""
-    if hasattr(method, "elbo"):
+    if isinstance(method, UQMethod):
         with _unchanged(method, dict(method.named_parameters())):
             method.elbo(x, y, num_data=NUM_DATA)
 
@@ -47,7 +47,7 @@ def check_elbo_changes_nothing(method: Predictor, x: NetworkInput, y: Tensor) ->
 @contract
 def check_failed_elbo_changes_nothing(method: Predictor, x: NetworkInput, y: Tensor) -> None:
     """So it does when a forward pass raises."""
-    if hasattr(method, "elbo"):
+    if isinstance(method, UQMethod):
         with _unchanged(method, dict(method.named_parameters())), _failing_forward(method):
             method.elbo(x, y, num_data=NUM_DATA)
 
@@ -58,7 +58,7 @@ def check_elbo(method: Predictor, x: NetworkInput, y: Tensor) -> None:
 
     A method without a divergence, or with ``minimizes_elbo = False``, may have any loss.
     """
-    if not hasattr(method, "elbo"):
+    if not isinstance(method, UQMethod):
         return
     for num_data in (NUM_DATA, 7 * NUM_DATA):
         loss, nll, kl = terms = method.elbo(x, y, num_data=num_data)
@@ -71,7 +71,7 @@ def check_elbo(method: Predictor, x: NetworkInput, y: Tensor) -> None:
 @contract
 def check_gradients(method: Predictor, x: NetworkInput, y: Tensor) -> None:
     """The loss of `elbo` can be differentiated."""
-    if not hasattr(method, "elbo"):
+    if not isinstance(method, UQMethod):
         return
     method.elbo(x, y, num_data=NUM_DATA).loss.backward()  # type: ignore[no-untyped-call]
     gradients = [parameter.grad for parameter in method.parameters() if parameter.grad is not None]

@@ -23,6 +23,7 @@ from torch.utils.hooks import RemovableHandle
 from lightning_vi import MCDropout
 from lightning_vi.backbones import MLP
 from lightning_vi.likelihoods import Categorical, Gaussian, HeteroscedasticGaussian
+from lightning_vi.noise import mix_seed
 from lightning_vi.sampling import DropoutSampler, hooks_behind
 from lightning_vi.sampling.memory import MAX_ACTIVATIONS_PER_PASS
 
@@ -200,6 +201,60 @@ def test_masks_applied_by_hand() -> None:
         network[0].weight.copy_(again[0].weight)
         expected = torch.stack([last(again[0](X).relu() * mask / 0.7) for mask in masks])
     assert_close(samples(MCDropout(network, Gaussian()), X, 9), expected)
+
+
+@pytest.mark.parametrize("make", [lambda: nn.Dropout(0.4), lambda: nn.Dropout2d(0.4), lambda: nn.AlphaDropout(0.4)])
+def test_masks_are_those_of_seed_index_and_place(make: Callable[[], nn.Module]) -> None:
+    """Against one generator for each sample and place, whose uniform numbers are compared with the rate."""
+    x = torch.randn(2, 3, 4, 5)
+    drawn = samples(MCDropout(nn.Sequential(nn.Dropout(0.1), make()), Gaussian()), x, 3, seed=11)
+    for index in range(3):
+        masks = []
+        for place, rate in enumerate((0.1, 0.4)):
+            generator = torch.Generator().manual_seed(mix_seed(11, index, place))
+            shape = (3, 1, 1) if place and isinstance(make(), nn.Dropout2d) else (3, 4, 5)
+            masks.append(torch.rand(shape, generator=generator) >= rate)
+        first = x * masks[0] / 0.9
+        if isinstance(make(), nn.AlphaDropout):
+            saturation = -1.0507009873554805 * 1.6732632423543772
+            values = torch.where(masks[1], first, torch.tensor(saturation))
+            mean, variance = 0.4 * saturation, 0.6 * (1 + 0.4 * saturation**2)
+            expected = (values - mean) / variance**0.5  # of an input with mean 0 and variance 1
+        else:
+            expected = first * masks[1] / 0.6
+        assert_close(drawn[index], expected)
+
+
+def test_a_rate_may_change_between_predictions() -> None:
+    method = MCDropout(nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 1)), Gaussian())
+    expected = samples(method, X)
+    for layer in (method.backbone[0], method.backbone[2]):  # type: ignore[index]
+        layer.p = 0.0
+    assert samples(method, X).var(0).amax() < 1e-10
+    for layer in (method.backbone[0], method.backbone[2]):  # type: ignore[index]
+        layer.p = 0.5
+    assert_close(samples(method, X), expected)
+
+
+@pytest.mark.parametrize("name", ["norms", "convolutions"])
+def test_inference_mode_draws_the_same_masks(name: str) -> None:
+    make, shape = NETWORKS[name]
+    method, x = MCDropout(make(), Gaussian()), torch.randn(4, *shape)
+    expected = samples(method, x)
+    with torch.inference_mode():
+        drawn = torch.cat(list(method.sampled_outputs(x, 6, 0)))
+    assert_close(drawn, expected)
+
+
+def test_samples_can_be_differentiated() -> None:
+    """For a linear network the gradient in the input is the thinned weight."""
+    method = linear_model(0.4).eval()
+    x = X.clone().requires_grad_()
+    (drawn,) = method.sampled_outputs(x, 1, 0)
+    (gradient,) = torch.autograd.grad(drawn.sum(), x)
+    kept = gradient / method.backbone[1].weight.detach()  # type: ignore[index, union-attr]
+    assert_close(kept, ((kept > 0.5) / 0.6).to(kept))
+    assert torch.equal(kept, kept[:1].expand_as(kept))
 
 
 @pytest.mark.parametrize(
@@ -434,6 +489,42 @@ def test_attention_of_either_path(need_weights: bool) -> None:
     assert_close(torch.cat([samples(method, row) for row in x.split(1)], 1), drawn)
     overridden = MCDropout(Attention(), Gaussian(num_targets=4), dropout_p=0.25)
     assert overridden.backbone.attention.dropout == 0.25  # type: ignore[union-attr]
+
+
+ATTENTION_OPTIONS: list[dict[str, Any]] = [{}, {"add_bias_kv": True, "add_zero_attn": True}, {"kdim": 3, "vdim": 2}]
+
+
+@pytest.mark.parametrize("need_weights", [False, True])
+@pytest.mark.parametrize("options", ATTENTION_OPTIONS, ids=["plain", "additional keys", "separate projections"])
+def test_samples_of_attention_have_the_law_of_torch(options: dict[str, Any], need_weights: bool) -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(4, 2, dropout=0.4, batch_first=True, **options)
+
+        def forward(self, query: Tensor, key: Tensor, value: Tensor, padding: Tensor) -> Tensor:
+            output: Tensor = self.attention(
+                *(query, key, value), key_padding_mask=padding, need_weights=need_weights, average_attn_weights=False
+            )[0]
+            return output.flatten(1)
+
+    network, size = Attention(), 600
+    padding = torch.tensor([[False, False, True], [False, False, False]])
+    x = (
+        torch.randn(2, 2, 4),
+        torch.randn(2, 3, options.get("kdim", 4)),
+        torch.randn(2, 3, options.get("vdim", 4)),
+        padding,
+    )
+    method = MCDropout(network, Gaussian(num_targets=8))
+    ours = samples(method, x, size)
+    assert_close(torch.cat([samples(method, tuple(part[[row]] for part in x), 5) for row in range(2)], 1), ours[:5])
+    network.train()
+    with torch.no_grad():
+        theirs = torch.stack([network(*x) for _ in range(size)])
+    errors = ((ours.var(0) + theirs.var(0)) / size).sqrt()
+    assert ((ours.mean(0) - theirs.mean(0)).abs() < 4.5 * errors + 1e-6).all()
+    assert_close(ours.var(0), theirs.var(0), rtol=0.5, atol=1e-3)
 
 
 def test_dropout_of_a_transformer_layer_is_on_at_prediction() -> None:

@@ -166,6 +166,8 @@ class Functional(nn.Module):
                 F.dropout(hidden, 0.4, self.training, inplace=True)
             case "torch":
                 hidden = torch.dropout(hidden, 0.4, self.training)
+            case "torch, by name":
+                hidden = torch.dropout(input=hidden, p=0.4, train=self.training)
             case "torch, in place":
                 torch.dropout_(hidden, 0.4, self.training)
             case "if training" if self.training:
@@ -181,7 +183,7 @@ def functional(way: str) -> tuple[MCDropout, nn.Module]:
     return method, network[0]
 
 
-@pytest.mark.parametrize("way", ["by mode", "always", "in place", "torch", "torch, in place"])
+@pytest.mark.parametrize("way", ["by mode", "always", "in place", "torch", "torch, by name", "torch, in place"])
 def test_functional_dropout_is_pointed_out_once_and_sampled(way: str) -> None:
     method, network = functional(way)
     name = {"torch": "dropout", "torch, in place": "dropout_"}.get(way, "dropout")

@@ -26,8 +26,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_vi.arguments import check_at_least
 from lightning_vi.core import FittedMethod, LRSchedulerFactory, OptimizerFactory, default_optimizer
-from lightning_vi.core.arguments import check_at_least
 from lightning_vi.core.batch import split_batch
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.methods.deterministic.base import PointMethod

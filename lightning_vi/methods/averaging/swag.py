@@ -28,8 +28,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from lightning_vi.arguments import check_at_least, check_positive
 from lightning_vi.core import LRSchedulerFactory, OptimizerFactory, default_optimizer
-from lightning_vi.core.arguments import check_at_least, check_positive
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.methods.averaging.swa import SWA
 from lightning_vi.noise import sample_noise

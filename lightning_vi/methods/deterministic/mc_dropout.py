@@ -42,22 +42,22 @@ class MCDropout(PointMethod):
     """A network whose dropout stays on at prediction (Gal & Ghahramani, 2016).
 
     Each sample is one thinned network: its masks depend on the seed, the sample's index and the dropout's place in the
-    forward pass, and are the same for every row. Everything but dropout is in evaluation mode. `forward` in evaluation
-    mode is the network without dropout.
+    forward pass, and are the same for every row. Everything except dropout is in evaluation mode. `forward` in
+    evaluation mode is the network without dropout.
 
     Dropout layers are `torch.nn`'s, and the dropout of `nn.MultiheadAttention`, `nn.LSTM`, `nn.GRU` and `nn.RNN`.
-    Functional dropout, such as `F.dropout`, is sampled at prediction as well, whatever its `training` says, with a
-    warning, because `dropout_p` does not reach it. Behind an `if self.training` it is not called then; a warning says
-    so once it was seen in training.
+    Functional dropout, such as `F.dropout`, is sampled at prediction as well, whatever its `training` argument, with a
+    warning, because `dropout_p` does not set its rate. If it is called in training mode only, predictions are without
+    it, and a warning says so.
 
     Args:
         backbone: Any network; it is copied.
         likelihood: The observation model; it is copied.
-        dropout_p: Probability that a unit is dropped, in place of the rate of each dropout layer; None keeps the
-            network's own rates.
-        dropout_module_names: Modules behind which dropout is put, by name, glob, index among the layers with
-            parameters, class or predicate: behind exactly these, and not behind what lies below them. Names in the
-            state dictionary stay as they are.
+        dropout_p: Probability that a unit is dropped, which replaces the rate of each dropout layer; None keeps the
+            rates of the network.
+        dropout_module_names: Modules behind which dropout is added, by name, glob, index among the layers with
+            parameters, class or predicate. Their children are not included. Names in the state dictionary stay as they
+            are.
         num_mc_samples_test: S, samples for validation, test and prediction.
         burnin_epochs: Epochs on the likelihood's point loss, with dropout.
         optimizer: Makes the optimizer from an iterable of parameters.
@@ -68,7 +68,7 @@ class MCDropout(PointMethod):
             nothing.
 
     Warns:
-        UserWarning: If no layer drops anything, so that there is no epistemic uncertainty.
+        UserWarning: If no layer drops units, so that there is no epistemic uncertainty.
 
     Example:
         >>> import torch
@@ -153,11 +153,11 @@ _NO_DROPOUT = (
     "dropout_module_names"
 )
 _FUNCTIONAL = (
-    "{} drops units outside of a dropout layer: dropout_p does not reach it, and predictions sample it at its own "
-    "rate; make it an nn.Dropout"
+    "{} drops units outside of a dropout layer: dropout_p does not reach it, and predictions sample it at the rate "
+    "of the call; make it an nn.Dropout"
 )
 _IN_TRAINING_ALONE = (
-    "{} dropped units in training and is not called at prediction, which does without: make it an nn.Dropout"
+    "{} dropped units in training and is not called at prediction, so that it is not sampled: make it an nn.Dropout"
 )
 
 

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import default_collate
 
+from lightning_vi.arguments import check_at_least
 from lightning_vi.core import LRSchedulerFactory, OptimizerFactory, Predictive, Predictor, UQMethod, default_optimizer
-from lightning_vi.core.arguments import check_at_least
 from lightning_vi.core.batch import split_labeled_batch, to_device
 from lightning_vi.core.data_order import DataOrders, can_reorder
 from lightning_vi.core.members import (

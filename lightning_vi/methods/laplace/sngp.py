@@ -28,9 +28,9 @@ import copy
 
 from torch import nn
 
+from lightning_vi.arguments import check_at_least
 from lightning_vi.conversion import find_last_layer, named_layers, replace_layer
 from lightning_vi.core import LRSchedulerFactory, OptimizerFactory, default_optimizer
-from lightning_vi.core.arguments import check_at_least
 from lightning_vi.curvature import is_pointwise
 from lightning_vi.layers import RandomFourierFeatures, bound_spectral_norm, can_be_bounded
 from lightning_vi.likelihoods import Likelihood

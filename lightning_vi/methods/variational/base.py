@@ -6,9 +6,9 @@ from typing import Any, Literal, Self, TypedDict
 import torch
 from torch import Tensor, nn
 
+from lightning_vi.arguments import check_at_least
 from lightning_vi.conversion import ConversionReport, ModuleSelector, convert
 from lightning_vi.core import LRSchedulerFactory, OptimizerFactory, Predictor, UQMethod, default_optimizer
-from lightning_vi.core.arguments import check_at_least
 from lightning_vi.core.hyperparameters import is_plain
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.objectives import ObjectiveTerms, negative_elbo

@@ -32,9 +32,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.quasirandom import SobolEngine
 
+from lightning_vi.arguments import check_at_least, check_positive
 from lightning_vi.backbones import MLP
 from lightning_vi.core import Predictive, SampledPredictive
-from lightning_vi.core.arguments import check_at_least, check_positive
 from lightning_vi.functional import gaussian_kl
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.methods.variational.base import VariationalArguments, VariationalMethod

@@ -26,8 +26,8 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
+from lightning_vi.arguments import check_at_least, check_positive
 from lightning_vi.conversion import ConversionReport, ModuleSelector, convert_to_rank_one
-from lightning_vi.core.arguments import check_at_least, check_positive
 from lightning_vi.layers import RankOneModule
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.methods.variational.base import VariationalArguments, VariationalMethod
