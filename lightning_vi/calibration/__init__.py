@@ -1,4 +1,4 @@
-"""Calibrations of any fitted method: temperature, variance scaling and conformal prediction."""
+"""Calibration of any fitted method: temperature scaling, variance scaling and conformal prediction."""
 
 from lightning_vi.calibration.adaptive_prediction_sets import AdaptivePredictionSets
 from lightning_vi.calibration.base import CalibratedMethod

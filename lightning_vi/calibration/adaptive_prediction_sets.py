@@ -1,4 +1,4 @@
-r"""Conformal sets of classes that are large where a classifier is uncertain.
+r"""Adaptive prediction sets: conformal sets of classes that are larger for uncertain predictions.
 
 Romano, Sesia and Candes, "Classification with valid and adaptive coverage", NeurIPS 2020 (APS); Angelopoulos, Bates,
 Jordan and Malik, "Uncertainty sets for image classifiers using conformal prediction", ICLR 2021 (RAPS).
@@ -33,30 +33,31 @@ from lightning_vi.sampling import NetworkInput, tensors
 
 
 class AdaptivePredictionSets(ConformalMethod):
-    r"""Sets of classes that hold the label with a probability of at least `coverage`.
+    r"""Sets of classes that contain the label with probability at least `coverage`.
 
-    They are `pred_set` of a prediction, a boolean for each class [B, C, ...]; the rest of it stays. `ConformalMethod`
-    says what is guaranteed, and on what conditions.
+    Predictions have the set in `pred_set`, a boolean for each class, shape [B, C, ...], and are otherwise unchanged.
 
-    u makes the coverage nearly exact. The papers draw it for each datum; here it is a hash of the datum's input, so
-    that two predictions for a datum agree. The scores are a fixed function of input and label all the same, which is
-    all that the guarantee asks for. With ``randomised=False`` u is 1, and the sets tend to be larger, most of all
-    those of a good classifier, whose smallest probabilities fill up the sum to 1. The most probable
-    class belongs to every set, also where its score is too large, which can only add to the coverage.
+    Randomization by u makes the coverage nearly exact. The papers draw u for each datum. Here it is a hash of the
+    input, so that repeated predictions agree; the score remains a fixed function of input and label, as the guarantee
+    requires. With ``randomised=False`` u is 1, and sets tend to be larger, especially those of an accurate classifier,
+    because its smallest probabilities fill up the sum to 1. Every set contains the most probable class, even if its
+    score is too large, which can only increase the coverage.
 
-    With fewer than coverage / (1 - coverage) calibration data each set has all classes, and a warning says so.
+    See `ConformalMethod` for the guarantee and its conditions. With fewer than coverage / (1 - coverage) calibration
+    data each set contains all classes, and a warning is issued.
 
     Args:
         method: The fitted method; it is copied. Its likelihood is for classification.
-        coverage: Strictly between 0 and 1.
-        penalty: :math:`\lambda` for each rank beyond `allowed_size`; a positive one makes large sets rare (RAPS).
-        allowed_size: :math:`k_{\mathrm{reg}}`, how many classes a set may have without penalty.
-        randomised: Whether u depends on the datum's input.
-        method_checkpoint: A Lightning checkpoint with the method's weights, unless it has them already.
+        coverage: Probability of coverage, strictly between 0 and 1.
+        penalty: :math:`\lambda`, the penalty of each rank beyond `allowed_size`. Positive values make large sets rare
+            (RAPS).
+        allowed_size: :math:`k_{\mathrm{reg}}`, the number of classes without penalty.
+        randomised: Whether u is a hash of the input instead of 1.
+        method_checkpoint: Path of a Lightning checkpoint to load the method's weights from; None keeps its weights.
 
     Raises:
-        TypeError: If `method` is no method, or one for regression.
-        FileNotFoundError: If there is no such checkpoint.
+        TypeError: If `method` is not a method, or one for regression.
+        FileNotFoundError: If the checkpoint does not exist.
         ValueError: If a number is out of range, or the checkpoint is not one of this method.
 
     Example:
@@ -85,7 +86,7 @@ class AdaptivePredictionSets(ConformalMethod):
         method_checkpoint: str | None = None,
     ) -> None:
         if not 0 <= penalty < float("inf"):
-            raise ValueError(f"penalty must not be negative, and finite, got {penalty!r}")
+            raise ValueError(f"penalty must be non-negative and finite, got {penalty!r}")
         check_at_least("allowed_size", allowed_size, 0)
         super().__init__(method, coverage=coverage, method_checkpoint=method_checkpoint)
         self.penalty = penalty

@@ -1,4 +1,4 @@
-"""Base class of calibrations: predictors that hold a fitted method."""
+"""Base class of methods that calibrate a fitted method."""
 
 import copy
 import pickle
@@ -22,21 +22,23 @@ from lightning_vi.sampling import NetworkInput, evaluating, map_tensors
 
 
 class CalibratedMethod(Predictor):
-    """Base class of calibrations: a fitted method, and a few numbers from calibration data that change its predictions.
+    """Base class of methods that adjust the predictions of a fitted method to calibration data.
 
-    ``Trainer.fit(calibrated, datamodule.calibration_dataloader())`` goes over the data once an epoch and calibrates at
-    the end of it, before the epoch's validation and checkpoint; so does `calibrate` without a Trainer. The method is
-    not trained. Earlier validations score the method's own predictions. The method may be a calibration itself.
+    ``Trainer.fit(calibrated, datamodule.calibration_dataloader())`` computes a score for each datum and calibrates at
+    the end of each epoch, before the validation and the checkpoint. `calibrate` does the same without a Trainer. The
+    method is not trained. Validations before the first calibration score the uncalibrated predictions. The method may
+    itself be a `CalibratedMethod`.
 
-    A subclass names its `task` and fills in `scores`, `use_scores` and either `calibrated` or `make_calibrated`.
+    Subclasses set `task` and `other_task_advice` and implement `scores`, `use_scores` and either `calibrated` or
+    `make_calibrated`.
 
     Args:
         method: The fitted method; it is copied.
-        method_checkpoint: A Lightning checkpoint with the method's weights, unless it has them already.
+        method_checkpoint: Path of a Lightning checkpoint to load the method's weights from; None keeps its weights.
 
     Raises:
-        TypeError: If `method` is no method, or its likelihood is of the other task.
-        FileNotFoundError: If there is no such checkpoint.
+        TypeError: If `method` is not a method, or its likelihood is for another task.
+        FileNotFoundError: If the checkpoint does not exist.
         ValueError: If the checkpoint is not one of this method.
     """
 
@@ -52,7 +54,7 @@ class CalibratedMethod(Predictor):
         if method_checkpoint is not None:
             _load_weights(method, Path(method_checkpoint))
         super().__init__(method.likelihood, num_mc_samples_test=method.num_mc_samples_test)
-        self.hparams["method_checkpoint"] = None  # a checkpoint of the calibration has the weights itself
+        self.hparams["method_checkpoint"] = None  # checkpoints of the calibrated method have the weights
         self.automatic_optimization = False
         self.method = method
         self.register_buffer("is_calibrated", torch.tensor(False))
@@ -67,7 +69,7 @@ class CalibratedMethod(Predictor):
             likelihood: The method's likelihood.
 
         Raises:
-            TypeError: If it is of another task.
+            TypeError: If it is for another task.
         """
         if likelihood.task != cls.task:
             raise TypeError(
@@ -90,10 +92,10 @@ class CalibratedMethod(Predictor):
 
     @abstractmethod
     def use_scores(self, scores: Tensor) -> None:
-        """Calibrates on the scores of all calibration data; the result goes into buffers.
+        """Computes the calibration from the scores of all calibration data and stores it in buffers.
 
         Args:
-            scores: Shape [N, ...], N at least 1.
+            scores: Shape [N, ...] with N > 0.
         """
 
     def calibrated(self, x: NetworkInput, prediction: Prediction) -> Prediction:  # noqa: ARG002
@@ -104,29 +106,31 @@ class CalibratedMethod(Predictor):
             prediction: The method's prediction.
 
         Returns:
-            The changed prediction; the same by default.
+            The calibrated prediction; by default the given one.
         """
         return prediction
 
     def make_calibrated(self, x: NetworkInput, predictive: Predictive) -> Predictive:
-        """Makes the calibrated predictive distribution; by default the method's own, with a `calibrated` prediction.
+        """Makes the calibrated predictive distribution.
+
+        By default it is the method's distribution with a `calibrated` prediction.
 
         Args:
             x: Input, each tensor of shape [B, ...].
             predictive: The method's predictive distribution.
 
         Returns:
-            The calibrated one.
+            The calibrated distribution.
         """
         return TransformedPredictive(predictive, lambda prediction: self.calibrated(x, prediction))
 
     def logged_calibration(self) -> dict[str, Tensor]:
-        """Returns scalars that a fit logs, by name; none by default."""
+        """Returns the scalars to log, by name; none by default."""
         return {}
 
     @property
     def likelihood(self) -> Likelihood:  # type: ignore[override]
-        """The method's observation model."""
+        """The method's likelihood."""
         return self.method.likelihood
 
     @property
@@ -166,13 +170,15 @@ class CalibratedMethod(Predictor):
 
     @torch.no_grad()
     def calibrate(self, data: Iterable[Any]) -> None:
-        """Calibrates without a Trainer. The method, its mode and the global random state stay as they are.
+        """Calibrates without a Trainer.
+
+        The weights and the mode of the method and the global random state are unchanged.
 
         Args:
-            data: Calibration data in labeled batches, such as a dataloader; the method must not be trained on them.
+            data: Calibration data in labeled batches, such as a dataloader. They must not be training data.
 
         Raises:
-            ValueError: If there are no data, or a score is not a number.
+            ValueError: If there are no data, or a score is NaN.
             TypeError: If `data` is not iterable, or a batch has no targets.
         """
         if not isinstance(data, Iterable):
@@ -197,7 +203,7 @@ class CalibratedMethod(Predictor):
         return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
     def checked_prediction(self, predictive: Predictive, target: Tensor) -> Prediction:
-        """Returns the method's prediction after a check of the targets, for `scores`.
+        """Checks the targets and returns the method's prediction, for `scores`.
 
         Args:
             predictive: The method's predictive distribution.
@@ -207,8 +213,8 @@ class CalibratedMethod(Predictor):
             The prediction.
 
         Raises:
-            ValueError: If the shape or a value of the targets does not fit.
-            TypeError: If their type does not fit.
+            ValueError: If the shape or a value of the targets is invalid.
+            TypeError: If their type is invalid.
         """
         prediction = predictive.prediction()
         check_target(prediction, target)
@@ -219,17 +225,17 @@ class CalibratedMethod(Predictor):
         if sum(map(len, batches)) == 0:
             raise ValueError("there are no data to calibrate on")
         scores = torch.cat(batches)
-        missing = int(scores.isnan().flatten(1).any(1).sum()) if scores.dim() > 1 else int(scores.isnan().sum())
-        if missing:
-            raise ValueError(f"the predictions of {missing} of {len(scores)} calibration data are NaN")
+        num_nan = int(scores.isnan().reshape(len(scores), -1).any(1).sum())
+        if num_nan:
+            raise ValueError(f"the predictions of {num_nan} of {len(scores)} calibration data are NaN")
         self.use_scores(scores)
         self.is_calibrated.fill_(True)
 
     def on_fit_start(self) -> None:
-        """Refuses data that the method may have been trained on.
+        """Checks that the data are not the training data of a datamodule.
 
         Raises:
-            ValueError: If the data are a datamodule's training data, or there are none.
+            ValueError: If they are, or if there are no data.
         """
         source = self.trainer.fit_loop._data_source.instance
         if isinstance(source, LightningDataModule) and not getattr(source, "gives_calibration_data", False):
@@ -268,7 +274,7 @@ class CalibratedMethod(Predictor):
             self._finish_epoch()
 
     def on_train_epoch_end(self) -> None:
-        """Calibrates on the scores so far if an epoch was cut short."""
+        """Calibrates on the available scores if the epoch ended early."""
         if self._collected:
             self._finish_epoch()
         self.log_dict(self.logged_calibration(), sync_dist=True)
@@ -279,18 +285,18 @@ class CalibratedMethod(Predictor):
         self._finish(self._gather(scores))
 
     def _gather(self, batches: list[Tensor]) -> list[Tensor]:
-        """The scores of all processes, in the order in which a distributed sampler deals out the data."""
+        """Gathers the scores of all processes in the order of the data."""
         if self.trainer.world_size == 1:
             return batches
         gathered: list[Tensor] = [torch.empty(0)] * self.trainer.world_size
         torch.distributed.all_gather_object(gathered, torch.cat(batches).cpu())
         ranks = [scores.to(self.device) for scores in gathered]
         total = sum(map(len, ranks))
-        surplus = 0 if self._num_calibration_data is None else total - self._num_calibration_data
-        if len({len(scores) for scores in ranks}) > 1 or not 0 < surplus < len(ranks):
+        num_repeated = 0 if self._num_calibration_data is None else total - self._num_calibration_data
+        if len({len(scores) for scores in ranks}) > 1 or not 0 < num_repeated < len(ranks):
             return ranks
-        # The sampler has repeated the first data, so that all processes get the same number.
-        return [torch.stack(ranks, dim=1).flatten(0, 1)[: total - surplus]]
+        # A distributed sampler appends the first data until all processes have the same number.
+        return [torch.stack(ranks, dim=1).flatten(0, 1)[: total - num_repeated]]
 
     def configure_optimizers(self) -> list[Any]:
         """Returns no optimizers."""
@@ -298,15 +304,15 @@ class CalibratedMethod(Predictor):
 
 
 def check_target(prediction: Prediction, target: Tensor) -> None:
-    """Raises an error if targets do not belong to a prediction.
+    """Raises an error if targets do not match a prediction.
 
     Args:
         prediction: The prediction.
         target: Targets, shape [B, ..., D], or labels [B, ...].
 
     Raises:
-        ValueError: If the shape does not fit.
-        TypeError: If the type does not fit.
+        ValueError: If the shapes differ.
+        TypeError: If the targets have the wrong type.
     """
     is_regression = prediction.probs is None
     shape = prediction.mean.shape if is_regression else prediction.mean[:, 0].shape
@@ -324,10 +330,10 @@ def _load_weights(method: Predictor, path: Path) -> None:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError):
         raise ValueError(
-            f"method_checkpoint={str(path)!r} is no checkpoint that torch.load(..., weights_only=True) can read"
+            f"method_checkpoint={str(path)!r} is not a checkpoint that torch.load(..., weights_only=True) can read"
         ) from None
     if not isinstance(checkpoint, Mapping) or "state_dict" not in checkpoint:
-        raise ValueError(f"method_checkpoint={str(path)!r} is no Lightning checkpoint: it has no 'state_dict'")
+        raise ValueError(f"method_checkpoint={str(path)!r} is not a Lightning checkpoint: it has no 'state_dict'")
     try:
         method.load_state_dict(checkpoint["state_dict"])
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""Base class of conformal methods: a quantile of the calibration scores, corrected for their number."""
+"""Base class of conformal methods, which use a quantile of the calibration scores with finite-sample correction."""
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
@@ -17,21 +17,22 @@ from lightning_vi.metrics import (
 
 
 class ConformalMethod(CalibratedMethod):
-    r"""Base class of intervals and sets that hold the target of a new datum with a probability of at least `coverage`.
+    r"""Base class of intervals and sets that contain the target of a new datum with probability at least `coverage`.
 
-    That is so if the calibration data and the new datum are exchangeable, and none of them was trained on, however
-    wrong the method is. The probability is one over calibration sets and data, and not that for a given datum. Where a
-    datum has several positions, [B, ..., D] or labels [B, ...], the scores of all positions are pooled: n counts
-    positions, and the statement is one about positions, as far as they are exchangeable themselves.
+    The guarantee is distribution-free: it requires that calibration data and new data are exchangeable and were not
+    used for training, and holds for any method, however inaccurate. It is marginal: the probability is over calibration
+    sets and new data, not conditional on the input. If a datum has several positions, [B, ..., D] or labels [B, ...],
+    the scores of all positions are pooled. Then n counts positions, and the guarantee is for a position, if positions
+    are exchangeable.
 
     Args:
         method: The fitted method; it is copied.
-        coverage: Strictly between 0 and 1.
-        method_checkpoint: A Lightning checkpoint with the method's weights, unless it has them already.
+        coverage: Probability of coverage, strictly between 0 and 1.
+        method_checkpoint: Path of a Lightning checkpoint to load the method's weights from; None keeps its weights.
 
     Raises:
-        TypeError: If `method` is no method, or its likelihood is of the other task.
-        FileNotFoundError: If there is no such checkpoint.
+        TypeError: If `method` is not a method, or its likelihood is for another task.
+        FileNotFoundError: If the checkpoint does not exist.
         ValueError: If `coverage` is out of range, or the checkpoint is not one of this method.
     """
 
@@ -52,7 +53,7 @@ class ConformalMethod(CalibratedMethod):
         self.register_buffer("quantile", torch.full(shape, torch.inf))
 
     def use_scores(self, scores: Tensor) -> None:
-        """Computes the quantile of the scores, and warns if they are too few for a finite one.
+        """Computes the quantile of the scores. Warns if there are too few scores for a finite quantile.
 
         Args:
             scores: Shape [N, ...], or [N, ..., D] with one quantile for each target.
@@ -62,5 +63,5 @@ class ConformalMethod(CalibratedMethod):
         if count_that_reaches(self.coverage, len(pooled) + 1) > len(pooled):
             rank_zero_warn(
                 f"{len(pooled)} calibration scores are too few for a coverage of {self.coverage}: intervals are "
-                "infinite, and sets have all classes"
+                "infinite, and sets contain all classes"
             )

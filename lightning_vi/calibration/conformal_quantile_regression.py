@@ -1,4 +1,4 @@
-r"""Conformal intervals around intervals that a method predicts already.
+r"""Conformalized quantile regression: conformal correction of the prediction intervals of a method.
 
 Romano, Patterson and Candes, "Conformalized quantile regression", NeurIPS 2019.
 
@@ -29,22 +29,24 @@ from lightning_vi.sampling import NetworkInput
 
 
 class ConformalQuantileRegression(ConformalMethod):
-    r"""Intervals that hold the target with a probability of at least `coverage`, from intervals that may not.
+    r"""Prediction intervals that contain the target with probability at least `coverage` (Romano et al., 2019).
 
-    The method's own `lower` and `upper` are moved outward by one distance, or inward where they are too wide: those of
-    `QuantileRegression`, whose outermost levels should lie `coverage` apart. Other methods give the mean plus and minus
-    the Gaussian quantile of `coverage` times the predictive standard deviation. Where ends that are moved inward would
-    cross, both are their middle. `ConformalMethod` says what is guaranteed, and on what conditions. With fewer than
-    coverage / (1 - coverage) calibration data the intervals are infinite, and a warning says so.
+    The ends `lower` and `upper` of the method's intervals are moved by the same distance, outward or, if the intervals
+    are too wide, inward. The intervals are those of `QuantileRegression`, whose outermost levels should differ by
+    `coverage`. For other methods, they are the mean plus and minus a multiple of the predictive standard deviation, the
+    central Gaussian interval of probability `coverage`. Ends that would cross are replaced by their midpoint.
+
+    See `ConformalMethod` for the guarantee and its conditions. With fewer than coverage / (1 - coverage) calibration
+    data the intervals are infinite, and a warning is issued.
 
     Args:
         method: The fitted method; it is copied. Its likelihood is for regression.
-        coverage: Strictly between 0 and 1, for each target on its own.
-        method_checkpoint: A Lightning checkpoint with the method's weights, unless it has them already.
+        coverage: Probability of coverage of each target, strictly between 0 and 1.
+        method_checkpoint: Path of a Lightning checkpoint to load the method's weights from; None keeps its weights.
 
     Raises:
-        TypeError: If `method` is no method, or one for classification.
-        FileNotFoundError: If there is no such checkpoint.
+        TypeError: If `method` is not a method, or one for classification.
+        FileNotFoundError: If the checkpoint does not exist.
         ValueError: If `coverage` is out of range, or the checkpoint is not one of this method.
 
     Example:
@@ -71,11 +73,11 @@ class ConformalQuantileRegression(ConformalMethod):
     def calibrated(self, x: NetworkInput, prediction: Prediction) -> Prediction:  # noqa: ARG002, D102
         lower, upper = self._interval(prediction)
         distance = self.quantile.to(lower.dtype)
-        middle = (lower + upper) / 2
+        midpoint = (lower + upper) / 2
         return replace(
             prediction,
-            lower=torch.minimum(lower - distance, middle),
-            upper=torch.maximum(upper + distance, middle),
+            lower=torch.minimum(lower - distance, midpoint),
+            upper=torch.maximum(upper + distance, midpoint),
         )
 
     def _interval(self, prediction: Prediction) -> tuple[Tensor, Tensor]:

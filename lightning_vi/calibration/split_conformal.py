@@ -30,22 +30,24 @@ from lightning_vi.sampling import NetworkInput
 
 
 class SplitConformal(ConformalMethod):
-    """Intervals that hold the target with a probability of at least `coverage`, around any method's mean.
+    """Prediction intervals around the mean that contain the target with probability at least `coverage`.
 
-    They are `lower` and `upper` of a prediction; the rest of it stays. Normalised intervals are wide where the method
-    is uncertain (Lei et al., 2018, section 5.2); the others have one width. `ConformalMethod` says what is guaranteed,
-    and on what conditions. With fewer than coverage / (1 - coverage) calibration data the intervals are infinite, and a
-    warning says so.
+    Predictions have the ends of the interval in `lower` and `upper` and are otherwise unchanged. The width of
+    normalized intervals is proportional to the predictive standard deviation (Lei et al., 2018, section 5.2);
+    otherwise it is constant.
+
+    See `ConformalMethod` for the guarantee and its conditions. With fewer than coverage / (1 - coverage) calibration
+    data the intervals are infinite, and a warning is issued.
 
     Args:
         method: The fitted method; it is copied. Its likelihood is for regression.
-        coverage: Strictly between 0 and 1, for each target on its own.
+        coverage: Probability of coverage of each target, strictly between 0 and 1.
         normalised: Whether the width is proportional to the predictive standard deviation.
-        method_checkpoint: A Lightning checkpoint with the method's weights, unless it has them already.
+        method_checkpoint: Path of a Lightning checkpoint to load the method's weights from; None keeps its weights.
 
     Raises:
-        TypeError: If `method` is no method, or one for classification.
-        FileNotFoundError: If there is no such checkpoint.
+        TypeError: If `method` is not a method, or one for classification.
+        FileNotFoundError: If the checkpoint does not exist.
         ValueError: If `coverage` is out of range, or the checkpoint is not one of this method.
 
     Example:

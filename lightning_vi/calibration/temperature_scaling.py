@@ -35,21 +35,21 @@ TINY = 1e-30
 class TemperatureScaling(CalibratedMethod):
     r"""Temperature scaling of the averaged class probabilities (Guo et al., 2017).
 
-    The order of the classes stays. T is larger than 1 where the method is too certain, and 1 where it is calibrated; it
-    stays between 0.01 and 100.
+    T is larger than 1 for an overconfident method and 1 for a calibrated one. It is restricted to [0.01, 100]. The
+    order of the classes does not change.
 
-    The temperature changes the averaged probabilities. The epistemic shares of the entropy and of each class's variance
-    stay those of the method's samples. (Tempering each sample is another definition; the average of tempered samples
-    is not the tempered average, so the parts would not add up to the entropy of what is predicted.) `samples`, if asked
-    for, are those of the method, before tempering.
+    The temperature is applied to the averaged probabilities. The epistemic shares of the entropy and of the variance of
+    each class are those of the method's samples. (To temper each sample is a different definition: the average of
+    tempered samples is not the tempered average, so the parts would not add up to the entropy of the prediction.)
+    `samples` are returned before tempering.
 
     Args:
         method: The fitted method; it is copied. Its likelihood is for classification.
-        method_checkpoint: A Lightning checkpoint with the method's weights, unless it has them already.
+        method_checkpoint: Path of a Lightning checkpoint to load the method's weights from; None keeps its weights.
 
     Raises:
-        TypeError: If `method` is no method, or one for regression.
-        FileNotFoundError: If there is no such checkpoint.
+        TypeError: If `method` is not a method, or one for regression.
+        FileNotFoundError: If the checkpoint does not exist.
         ValueError: If the checkpoint is not one of this method.
 
     Example:
@@ -59,7 +59,7 @@ class TemperatureScaling(CalibratedMethod):
         >>> x, y = 10 * torch.eye(2).repeat(5, 1), torch.tensor([0, 1, 0, 1, 0, 1, 0, 1, 1, 0])
         >>> calibrated = TemperatureScaling(Deterministic(torch.nn.Identity(), Categorical(2)))
         >>> calibrated.calibrate([(x, y)])
-        >>> calibrated.predict_step(x[:1])["pred"]  # 8 of 10 labels are as predicted
+        >>> calibrated.predict_step(x[:1])["pred"]  # 8 of 10 labels agree with the prediction
         tensor([[0.8000, 0.2000]])
     """
 
@@ -87,7 +87,7 @@ class TemperatureScaling(CalibratedMethod):
 
 
 class TemperedPredictive(Predictive):
-    """Class probabilities at another temperature, with the epistemic shares that they had.
+    """Predictive distribution with tempered class probabilities and unchanged epistemic shares.
 
     Args:
         inner: The distribution to temper.
@@ -106,7 +106,7 @@ class TemperedPredictive(Predictive):
         return temper(log_probs, self.temperature.to(log_probs.dtype))
 
     def prediction(self, *, return_samples: bool = False) -> Prediction:  # noqa: D102
-        probs = self.log_probs().exp()  # first, because one pass over the samples then serves the prediction too
+        probs = self.log_probs().exp()  # called first, so that its pass over the samples is reused for the prediction
         prediction = self.inner.prediction(return_samples=return_samples)
         variance, uncertainty = probs * (1 - probs), entropy(probs, dim=1)
         epistemic_var = variance * _share(prediction.epistemic_var, prediction.total_var)
@@ -131,7 +131,7 @@ class TemperedPredictive(Predictive):
 
 
 def _share(part: Tensor | None, whole: Tensor | None) -> Tensor | float:
-    """Epistemic share of an uncertainty, between 0 and 1; zero without uncertainty."""
+    """Returns the epistemic share of an uncertainty, between 0 and 1; 0 if there is no uncertainty."""
     if part is None or whole is None:
         return 0.0
     return (part / whole.clamp_min(TINY)).clamp(0, 1)

@@ -1,4 +1,4 @@
-r"""Scaling of the standard deviations of any method's predictions.
+r"""Variance scaling of any method's predictions.
 
 Levi, Gispan, Giladi and Fetaya, "Evaluating and calibrating uncertainty prediction in regression tasks", Sensors 2022;
 Laves, Ihler, Fast, Kahrs and Ortmaier, "Well-calibrated regression uncertainty in medical imaging with deep learning",
@@ -35,19 +35,18 @@ MIN_FACTOR = 1e-3
 class VarianceScaling(CalibratedMethod):
     r"""Scaling of the predictive standard deviation by one factor for each target.
 
-    The factor :math:`s_d` is that of the largest likelihood on the calibration data, if the predictive distribution is
-    taken for a Gaussian of its mean and variance; it is at least 0.001. The predictive mean stays, the standard
-    deviation is multiplied by :math:`s_d`, and so are its epistemic and its aleatoric part. Metrics score the method's
-    own predictive mixture, stretched by :math:`s_d` around its mean. `lower` and `upper` of a method that gives
-    intervals stay.
+    The factor :math:`s_d` maximizes the likelihood of the calibration data under a Gaussian with the predictive mean
+    and the scaled variance. It is at least 0.001. It multiplies the predictive standard deviation and its epistemic and
+    aleatoric parts; the predictive mean is unchanged, and so are `lower` and `upper` of a method that predicts
+    intervals. Metrics score the method's predictive mixture, stretched by :math:`s_d` around its mean.
 
     Args:
-        method: The fitted method; it is copied. Its likelihood is for real numbers.
-        method_checkpoint: A Lightning checkpoint with the method's weights, unless it has them already.
+        method: The fitted method; it is copied. Its likelihood is for real-valued targets.
+        method_checkpoint: Path of a Lightning checkpoint to load the method's weights from; None keeps its weights.
 
     Raises:
-        TypeError: If `method` is no method, or one for classification or for counts.
-        FileNotFoundError: If there is no such checkpoint.
+        TypeError: If `method` is not a method, or one for classification or for counts.
+        FileNotFoundError: If the checkpoint does not exist.
         ValueError: If the checkpoint is not one of this method.
 
     Example:
@@ -75,7 +74,7 @@ class VarianceScaling(CalibratedMethod):
             raise TypeError(f"VarianceScaling is for real numbers, but {type(likelihood).__name__} is for counts")
 
     def scores(self, x: NetworkInput, predictive: Predictive, target: Tensor) -> Tensor:  # noqa: ARG002
-        """Computes squared standardized residuals.
+        """Computes the squared standardized residuals.
 
         Args:
             x: Input, each tensor of shape [B, ...].
@@ -99,9 +98,9 @@ class VarianceScaling(CalibratedMethod):
 
 
 class ScaledPredictive(TransformedPredictive):
-    """A predictive distribution stretched around its mean m.
+    """Predictive distribution that is stretched around its mean m.
 
-    Its density at y is the inner one at m + (y - m) / s, over s.
+    Its density at y is that of the inner distribution at m + (y - m) / s, divided by s.
 
     Args:
         inner: The distribution to stretch.

@@ -14,14 +14,14 @@ def split_batch(batch: Any) -> tuple[NetworkInput, Tensor | None]:
     """Splits a batch into input and target.
 
     Args:
-        batch: ``(x, y)``, ``{"input": x, "target": y}``, or a tensor, the input alone; x may be a tuple or a
-            dictionary of tensors.
+        batch: ``(x, y)``, ``{"input": x, "target": y}`` or the input alone, a tensor; x may be a tuple or a dictionary
+            of tensors.
 
     Returns:
         The input, and the target or None.
 
     Raises:
-        TypeError: If the batch is none of these.
+        TypeError: If the batch has another form.
     """
     if isinstance(batch, Tensor):
         return batch, None
@@ -42,7 +42,7 @@ def split_labeled_batch(batch: Any) -> tuple[NetworkInput, Tensor]:
         Input and target.
 
     Raises:
-        TypeError: If the batch is neither, or has no target.
+        TypeError: If the batch has another form, or no target.
     """
     x, target = split_batch(batch)
     if target is None:
@@ -51,14 +51,14 @@ def split_labeled_batch(batch: Any) -> tuple[NetworkInput, Tensor]:
 
 
 def to_device(module: LightningModule, batch: Any) -> Any:
-    """Moves a batch to a module's device and its trainer's precision, by way of the module's hooks.
+    """Moves a batch to a module's device, in its trainer's precision and through its transfer hooks.
 
     Args:
-        module: The module that will take the batch.
+        module: The module that receives the batch.
         batch: Any batch.
 
     Returns:
-        The batch as a Trainer would give it to a step.
+        The batch as a Trainer passes it to a step.
     """
     if module._trainer is not None:
         batch = module.trainer.precision_plugin.convert_input(batch)
@@ -80,44 +80,46 @@ def joined_batches(
     max_rows: int = 2048,
     max_numbers: int = 2**18,
 ) -> Iterator[tuple[NetworkInput, Tensor]]:
-    """Joins small batches into fewer large ones, in the same order.
+    """Concatenates small batches into fewer large ones, in the same order.
 
-    A pass over many rows costs little more than one over few.
+    One pass over many rows costs little more than one over few rows.
 
     Args:
         batches: Inputs and targets.
         num_outputs: Number of network outputs for each element of a datum's target.
-        max_rows: The most rows of a joined batch.
-        max_numbers: The most numbers in its input, and in matrices over each datum's outputs; batches beyond one of
-            these stay as they are.
+        max_rows: Maximum number of rows of a joined batch.
+        max_numbers: Maximum number of elements of its input, and of matrices over each datum's outputs. Batches beyond
+            one of these limits are unchanged.
 
     Yields:
-        Pairs of input and target; batches are joined where the input is one tensor and shapes and types agree.
+        Pairs of input and target. Batches are joined if their inputs are single tensors and their shapes, types and
+        devices agree.
     """
-    waiting: list[tuple[Tensor, Tensor]] = []
-    num_rows, room, kind = 0, 0, None
+    pending: list[tuple[Tensor, Tensor]] = []
+    num_rows, allowed_rows, layout = 0, 0, None
 
     def joined() -> tuple[Tensor, Tensor]:
-        inputs, targets = (torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*waiting, strict=True))
-        waiting.clear()
+        inputs, targets = (torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*pending, strict=True))
+        pending.clear()
         return inputs, targets
 
     for x, target in batches:
         rows = len(target)
-        if waiting and not (isinstance(x, Tensor) and num_rows + rows <= room and _kind(x, target) == kind):
+        fits = isinstance(x, Tensor) and num_rows + rows <= allowed_rows and _layout(x, target) == layout
+        if pending and not fits:
             yield joined()
         if not isinstance(x, Tensor):
             yield x, target
             continue
-        if not waiting:
-            num_rows, kind = 0, _kind(x, target)
+        if not pending:
+            num_rows, layout = 0, _layout(x, target)
             numbers = max(1, x[:1].numel(), (num_outputs * target[:1].numel()) ** 2)
-            room = min(max_rows, max_numbers // numbers)
-        waiting.append((x, target))
+            allowed_rows = min(max_rows, max_numbers // numbers)
+        pending.append((x, target))
         num_rows += rows
-    if waiting:
+    if pending:
         yield joined()
 
 
-def _kind(*pair: Tensor) -> list[Any]:
+def _layout(*pair: Tensor) -> list[Any]:
     return [(tensor.shape[1:], tensor.dtype, tensor.device) for tensor in pair]

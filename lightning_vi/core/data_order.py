@@ -1,4 +1,4 @@
-"""Shuffled orders of the same training data."""
+"""Several shuffled orders of the same training data."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -20,15 +20,17 @@ from lightning_vi.noise import mix_seed
 
 
 class DataOrders:
-    """Iterates over a shuffled dataloader in further orders, each a function of its number and the epoch.
+    """Iterates over the data of a shuffled dataloader in several other orders.
+
+    Each order is determined by the seed, its number and the epoch.
 
     Args:
         dataloader: A dataloader that can be reordered, see `can_reorder`.
         num_orders: Number of orders.
-        seed: Seed of the orders, for samplers that have none.
+        seed: Seed of the orders, for samplers without a seed.
 
     Attributes:
-        dataloader: The dataloader.
+        dataloader: The original dataloader.
 
     Example:
         >>> orders = DataOrders(DataLoader(range(6), batch_size=3, shuffle=True), num_orders=2, seed=0)
@@ -39,7 +41,7 @@ class DataOrders:
     def __init__(self, dataloader: DataLoader[Any], num_orders: int, seed: int) -> None:
         self.dataloader = dataloader
         numbers = range(1, num_orders + 1)
-        pairs = [pair for number in numbers if (pair := _shuffled_anew(dataloader.sampler, seed, number)) is not None]
+        pairs = [pair for number in numbers if (pair := _reordered(dataloader.sampler, seed, number)) is not None]
         self._set_epochs = [set_epoch for _, set_epoch in pairs]
         self._loaders = [_with_sampler(dataloader, sampler) for sampler, _ in pairs]
 
@@ -47,10 +49,10 @@ class DataOrders:
         """Iterates over an epoch.
 
         Args:
-            epoch: The epoch's number.
+            epoch: Index of the epoch.
 
         Returns:
-            An iterator over tuples with a batch of each order.
+            An iterator over tuples with one batch from each order.
         """
         for set_epoch in self._set_epochs:
             set_epoch(epoch)
@@ -58,39 +60,39 @@ class DataOrders:
 
 
 def can_reorder(dataloader: object) -> TypeGuard[DataLoader[Any]]:
-    """Tells whether a dataloader's data can be shuffled in another order.
+    """Returns whether the data of a dataloader can be shuffled in another order.
 
     Args:
         dataloader: Anything that yields batches.
 
     Returns:
-        False for dataloaders that do not shuffle, iterable datasets, and samplers other than torch's.
+        False for dataloaders that do not shuffle, iterable datasets and custom samplers.
     """
     return (
         type(dataloader) is DataLoader
         and not isinstance(dataloader.dataset, IterableDataset)
         and type(dataloader.batch_sampler) is BatchSampler
-        and _shuffled_anew(dataloader.sampler, 0, 0) is not None
+        and _reordered(dataloader.sampler, 0, 0) is not None
     )
 
 
-def _shuffled_anew(sampler: object, seed: int, number: int) -> tuple[Sampler[Any], Callable[[int], None]] | None:
-    """A sampler of the same rows in another order, and a function that sets its epoch."""
-    twin: Any = copy.copy(sampler)
+def _reordered(sampler: object, seed: int, number: int) -> tuple[Sampler[Any], Callable[[int], None]] | None:
+    """Returns a sampler of the same rows in another order and a function that sets its epoch; None if impossible."""
+    reordered: Any = copy.copy(sampler)
     if type(sampler) is DistributedSampler:
-        twin.seed = mix_seed(sampler.seed, number)  # the same in all processes
-        return (twin, twin.set_epoch) if sampler.shuffle else None
+        reordered.seed = mix_seed(sampler.seed, number)  # the same in all processes
+        return (reordered, reordered.set_epoch) if sampler.shuffle else None
     if not isinstance(sampler, RandomSampler | SubsetRandomSampler | WeightedRandomSampler):
         return None
     if hasattr(sampler, "seed") and hasattr(sampler, "set_epoch"):
-        twin.seed = mix_seed(twin.seed, number)
-        return twin, twin.set_epoch
-    twin.generator = torch.Generator()
+        reordered.seed = mix_seed(reordered.seed, number)
+        return reordered, reordered.set_epoch
+    reordered.generator = torch.Generator()
 
     def set_epoch(epoch: int) -> None:
-        twin.generator.manual_seed(mix_seed(seed, number, epoch))
+        reordered.generator.manual_seed(mix_seed(seed, number, epoch))
 
-    return twin, set_epoch
+    return reordered, set_epoch
 
 
 def _with_sampler(dataloader: DataLoader[Any], sampler: Sampler[Any]) -> DataLoader[Any]:

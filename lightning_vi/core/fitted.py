@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable
-from functools import partial
 from typing import Any, cast
 
 import torch
@@ -16,10 +15,10 @@ from lightning_vi.sampling import NetworkInput
 
 
 class FittedMethod(UQMethod):
-    """Base class of methods that predict once `fit_posterior` has seen the training data.
+    """Base class of methods that can predict after `fit_posterior` has processed the training data.
 
-    A Trainer's fit ends with it, before the last validation and the last checkpoint. Earlier validations score
-    `point_outputs`; a checkpoint from the middle of a fit must be fitted before it predicts.
+    `Trainer.fit` calls it after the last training step, before the last validation and the last checkpoint. Earlier
+    validations score `point_outputs`. A checkpoint of an unfinished fit must be fitted before it can predict.
 
     The arguments are those of `UQMethod`.
     """
@@ -32,10 +31,10 @@ class FittedMethod(UQMethod):
 
     @abstractmethod
     def fit_posterior(self, data: Iterable[Any]) -> None:
-        """Fits the posterior at the present weights.
+        """Fits the posterior at the current weights.
 
         Args:
-            data: The training data in labeled batches, such as a dataloader. A Trainer's fit gives its own.
+            data: The training data in labeled batches, such as a dataloader. `Trainer.fit` passes its own.
 
         Raises:
             ValueError: If there are no data.
@@ -48,24 +47,21 @@ class FittedMethod(UQMethod):
         return "fitted: run Trainer.fit to its end, or call fit_posterior(dataloader) on a trained network"
 
     def provisional_predictive(self, x: NetworkInput) -> Predictive:  # noqa: D102
-        return SampledPredictive(self.likelihood, partial(self._point_samples, x))
-
-    def _point_samples(self, x: NetworkInput) -> list[Tensor]:
-        return [self.point_outputs(x).unsqueeze(0)]
+        return SampledPredictive(self.likelihood, lambda: [self.point_outputs(x).unsqueeze(0)])
 
     def on_train_start(self) -> None:
-        """Resets the fit at earlier weights."""
+        """Marks the posterior as not fitted."""
         self.is_fitted.fill_(False)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
-        """Fits after the last step, in time for the last validation and the last checkpoint."""
+        """Fits the posterior after the last step, before the last validation and the last checkpoint."""
         trainer = self.trainer
         is_last_epoch = trainer.max_epochs is not None and trainer.current_epoch + 1 == trainer.max_epochs
         if (is_last_epoch and trainer.is_last_batch) or trainer.global_step == trainer.max_steps:
             self._fit_to_training_data()
 
     def on_train_end(self) -> None:
-        """Fits if training was stopped early."""
+        """Fits the posterior if training was stopped early."""
         if not self.is_fitted:
             self._fit_to_training_data()
 

@@ -1,4 +1,4 @@
-"""Members of an ensemble whose weights are stacked: their networks, likelihoods and gradients."""
+"""Networks, likelihoods and gradients of the members of an ensemble with stacked weights."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -16,24 +16,24 @@ def make_networks(backbone: nn.Module | Callable[[], nn.Module], num_networks: i
     """Makes networks with different initial values.
 
     Args:
-        backbone: The first one, of which the others are copies with new initial values; or a function that makes one.
+        backbone: The first network, of which the others are reinitialized copies; or a function that returns a network.
         num_networks: M.
 
     Returns:
-        M networks, the first of which is `backbone` itself if that is a network.
+        M networks. The first one is `backbone` itself if that is a network.
 
     Raises:
-        TypeError: If `backbone` is neither a network nor makes networks.
-        ValueError: If a module with parameters cannot make new ones.
+        TypeError: If `backbone` is neither a network nor a function that returns one.
+        ValueError: If a module with parameters has no `reset_parameters`.
     """
     if isinstance(backbone, nn.Module):
         return [backbone, *(reinitialized(backbone) for _ in range(num_networks - 1))]
     if not callable(backbone):
-        raise TypeError(f"backbone must be a network or a function that makes one, got a {type(backbone).__name__}")
+        raise TypeError(f"backbone must be a network or a function that returns one, got a {type(backbone).__name__}")
     networks = [backbone() for _ in range(num_networks)]
     for network in networks:
         if not isinstance(network, nn.Module):
-            raise TypeError(f"backbone must make networks, got a {type(network).__name__}")
+            raise TypeError(f"backbone must return networks, got a {type(network).__name__}")
     return networks
 
 
@@ -41,7 +41,7 @@ def reinitialized(network: nn.Module) -> nn.Module:
     """Returns a copy of a network with new initial values.
 
     Args:
-        network: Any network. Parts are reset before the modules that hold them, which may override their values.
+        network: Any network. Submodules are reset before their parents, which may override the values.
 
     Returns:
         The copy.
@@ -49,30 +49,30 @@ def reinitialized(network: nn.Module) -> nn.Module:
     Raises:
         ValueError: If a module with parameters has no `reset_parameters`.
     """
-    twin = copy.deepcopy(network)
-    for name, module in reversed(list(twin.named_modules())):
+    fresh = copy.deepcopy(network)
+    for name, module in reversed(list(fresh.named_modules())):
         reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
         if callable(reset):
             reset()
         elif any(True for _ in module.parameters(recurse=False)):
             raise ValueError(
                 f"{name or 'the network'!r}, a {type(module).__name__}, has parameters and no reset_parameters(): give "
-                "a function that makes a network as backbone"
+                "a function that returns a network as backbone"
             )
-    return twin
+    return fresh
 
 
 def stack_likelihood(likelihood: Likelihood, num_members: int) -> Likelihood:
-    """Returns a likelihood whose parameters, if it has any, are stacked, one set for each member.
+    """Returns a likelihood with one set of parameters for each member.
 
     Args:
-        likelihood: Holds the initial values of every member.
+        likelihood: Has the initial values of all members. Without parameters it is returned as it is.
         num_members: M.
 
     Returns:
-        A likelihood for `call_members`.
+        A likelihood with parameters of shape [M, ...], for `call_members`.
     """
-    return stack_networks([likelihood] * num_members) if _learns(likelihood) else likelihood  # type: ignore[return-value]
+    return stack_networks([likelihood] * num_members) if _has_parameters(likelihood) else likelihood  # type: ignore[return-value]
 
 
 def unstack_likelihood(likelihood: Likelihood, index: int) -> Likelihood:
@@ -83,40 +83,40 @@ def unstack_likelihood(likelihood: Likelihood, index: int) -> Likelihood:
         index: The member.
 
     Returns:
-        A likelihood that can be used alone.
+        A likelihood with the member's parameters.
     """
-    return unstack_network(likelihood, index) if _learns(likelihood) else copy.deepcopy(likelihood)  # type: ignore[return-value]
+    return unstack_network(likelihood, index) if _has_parameters(likelihood) else copy.deepcopy(likelihood)  # type: ignore[return-value]
 
 
 def call_members(likelihood: Likelihood, method: str, outputs: Tensor, *targets: Tensor) -> Any:
-    """Calls a method of every member's likelihood on that member's outputs, in one pass.
+    """Calls a method of each member's likelihood on the member's outputs, in one pass.
 
     Args:
         likelihood: A stacked likelihood, see `stack_likelihood`.
         method: The method's name.
         outputs: Network outputs of the first m members, shape [m, B, ...].
-        *targets: Further arguments, of shapes [m, B, ...].
+        *targets: Further arguments, each of shape [m, B, ...].
 
     Returns:
         A tensor or a tuple of tensors of shape [m, B, ...]. A scalar result becomes a tensor [m], or one scalar for
         all members if the likelihood has no parameters.
     """
-    if not _learns(likelihood):
+    if not _has_parameters(likelihood):
         rows = [target.flatten(0, 1) for target in targets]
         result = getattr(likelihood, method)(outputs.flatten(0, 1).unsqueeze(0), *rows)
-        return _map(result, lambda part: part.view(*outputs.shape[:2], *part.shape[2:]) if part.dim() else part)
+        return _map_result(result, lambda part: part.view(*outputs.shape[:2], *part.shape[2:]) if part.dim() else part)
     module = _MethodCall(likelihood, method)
-    parameters = {name: value[: len(outputs)] for name, value in _named(likelihood).items()}
+    parameters = {name: value[: len(outputs)] for name, value in _stacked_parameters(likelihood).items()}
 
-    def call(own: dict[str, Tensor], own_outputs: Tensor, *own_targets: Tensor) -> Any:
-        result = functional_call(module, own, (own_outputs.unsqueeze(0), *own_targets))
-        return _map(result, lambda part: part.squeeze(0) if part.dim() else part)
+    def call_one(parameters: dict[str, Tensor], outputs: Tensor, *targets: Tensor) -> Any:
+        result = functional_call(module, parameters, (outputs.unsqueeze(0), *targets))
+        return _map_result(result, lambda part: part.squeeze(0) if part.dim() else part)
 
-    return torch.vmap(call)(parameters, outputs, *targets)
+    return torch.vmap(call_one)(parameters, outputs, *targets)
 
 
 def call_member(likelihood: Likelihood, index: int, method: str, *arguments: Tensor) -> Any:
-    """Calls a method of one member's likelihood, without a copy of it.
+    """Calls a method of one member's likelihood without copying it.
 
     Args:
         likelihood: A stacked likelihood, see `stack_likelihood`.
@@ -127,26 +127,26 @@ def call_member(likelihood: Likelihood, index: int, method: str, *arguments: Ten
     Returns:
         The method's result.
     """
-    if not _learns(likelihood):
+    if not _has_parameters(likelihood):
         return getattr(likelihood, method)(*arguments)
-    parameters = {name: value[index] for name, value in _named(likelihood).items()}
+    parameters = {name: value[index] for name, value in _stacked_parameters(likelihood).items()}
     return functional_call(_MethodCall(likelihood, method), parameters, arguments)
 
 
-def _learns(likelihood: Likelihood) -> bool:
+def _has_parameters(likelihood: Likelihood) -> bool:
     return any(True for _ in likelihood.parameters())
 
 
-def _named(likelihood: Likelihood) -> dict[str, Tensor]:
+def _stacked_parameters(likelihood: Likelihood) -> dict[str, Tensor]:
     return {f"likelihood.{name}": value for name, value in stacked_tensors(likelihood).items()}
 
 
-def _map(result: Tensor | tuple[Tensor, ...], function: Callable[[Tensor], Tensor]) -> Any:
+def _map_result(result: Tensor | tuple[Tensor, ...], function: Callable[[Tensor], Tensor]) -> Any:
     return function(result) if isinstance(result, Tensor) else tuple(map(function, result))
 
 
 class _MethodCall(nn.Module):
-    """Makes a method of a likelihood the forward pass that `functional_call` runs."""
+    """Module whose forward pass is a method of a likelihood, for `functional_call`."""
 
     def __init__(self, likelihood: Likelihood, method: str) -> None:
         super().__init__()
@@ -158,12 +158,12 @@ class _MethodCall(nn.Module):
 
 
 def clip_members(gradients: Sequence[Tensor], largest: float, *, by_value: bool) -> None:
-    """Clips each member's gradients as if it were trained alone.
+    """Clips the gradients of each member separately.
 
     Args:
         gradients: Stacked gradients, each of shape [M, ...]; changed in place.
-        largest: The largest absolute value, or norm of all of a member's gradients together.
-        by_value: Whether `largest` bounds values rather than the norm.
+        largest: Maximum absolute value of an element, or maximum norm of all gradients of a member.
+        by_value: Whether to clip by value instead of by norm.
     """
     if by_value:
         for gradient in gradients:

@@ -32,13 +32,14 @@ class UQMethod(Predictor):
     Args:
         backbone: The network, owned by the method.
         likelihood: The observation model; it is copied.
-        num_mc_samples_test: Samples for validation, test and prediction.
-        burnin_epochs: Epochs that train `point_outputs` on the likelihood's point loss first, without KL.
+        num_mc_samples_test: Number of samples for validation, test and prediction.
+        burnin_epochs: Number of initial epochs that train `point_outputs` on the likelihood's point loss, without KL
+            divergence.
         kl_weight: Weight of the KL divergence; 1 is the evidence lower bound.
-        kl_warmup_epochs: Epochs after burn-in over which the weight grows linearly from near 0.
+        kl_warmup_epochs: Number of epochs after burn-in over which the weight increases linearly to `kl_weight`.
         num_data: Size of the training set; by default it is read from the training dataloader.
-        optimizer: Makes the optimizer from an iterable of parameters.
-        lr_scheduler: Makes a scheduler, stepped once an epoch, from the optimizer.
+        optimizer: Function from an iterable of parameters to an optimizer.
+        lr_scheduler: Function from the optimizer to a scheduler, which is stepped once per epoch.
 
     Raises:
         ValueError: If a count or weight is out of range.

@@ -21,10 +21,7 @@ from lightning_vi.errors import NotFittedError
 from lightning_vi.likelihoods import Likelihood, Prediction
 from lightning_vi.metrics import default_metrics
 from lightning_vi.noise import NoiseStream
-from lightning_vi.sampling import NetworkInput, evaluating, map_tensors, tensors
-
-MAX_SCORED_NUMBERS = 2**22
-"""Numbers that sampled networks put out for rows that are scored at once; what has more is scored in parts."""
+from lightning_vi.sampling import NetworkInput, evaluating, map_tensors, memory, num_fitting, tensors
 
 
 class Predictor(LightningModule, ABC):
@@ -36,7 +33,7 @@ class Predictor(LightningModule, ABC):
 
     Args:
         likelihood: The observation model.
-        num_mc_samples_test: Samples for validation, test and prediction.
+        num_mc_samples_test: Number of samples for validation, test and prediction.
 
     Raises:
         ValueError: If `num_mc_samples_test` is not positive.
@@ -205,7 +202,7 @@ class Predictor(LightningModule, ABC):
         """Rows of a batch in parts that bound the memory, which metrics would fill with all samples."""
         num_rows = len(target)
         per_row = self.num_mc_samples_test * self.likelihood.num_outputs * max(target[:1].numel(), 1)
-        size = max(1, MAX_SCORED_NUMBERS // per_row)
+        size = num_fitting(memory.MAX_SCORED_NUMBERS, per_row)
         if num_rows <= size or any(len(tensor) != num_rows for tensor in tensors(x)):
             yield x, target
             return

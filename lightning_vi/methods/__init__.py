@@ -1,6 +1,6 @@
-"""Methods of uncertainty quantification, and calibrations of any of them.
+"""Methods of uncertainty quantification, and calibration of any method.
 
-Each room lists its methods in its ``__init__.py``, one line for each.
+Each subpackage lists its methods in its ``__init__.py``, one per line.
 """
 
 from typing import TYPE_CHECKING

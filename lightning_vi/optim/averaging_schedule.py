@@ -1,4 +1,4 @@
-"""When weights are averaged, and at which learning rate they move until then."""
+"""Schedule of weight averaging: first epoch, cycles and learning rate."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ AveragingRate = float | Sequence[float] | None
 
 @dataclass(frozen=True)
 class AveragingSchedule:
-    r"""A phase of training, in cycles of some epochs, at whose ends the weights are looked at.
+    r"""Schedule of the averaging phase, which consists of cycles and takes a snapshot at the end of each.
 
     Within a cycle of T steps the learning rate is constant, or falls from :math:`\alpha_1` to :math:`\alpha_2`
     (Izmailov et al., 2018):
@@ -19,9 +19,9 @@ class AveragingSchedule:
     .. math:: \alpha_t = \Big(1 - \frac{t}{T}\Big) \alpha_1 + \frac{t}{T} \alpha_2, \qquad t = 1, \dots, T
 
     Args:
-        start_epoch: The phase's first epoch, counted from 0, or which fraction of all epochs comes before it.
-        snapshot_every: Epochs of a cycle.
-        averaging_lr: A constant learning rate, the pair :math:`(\alpha_1, \alpha_2)`, or None to set none.
+        start_epoch: First epoch of the phase, counted from 0, or the fraction of all epochs before it.
+        snapshot_every: Number of epochs of a cycle.
+        averaging_lr: A constant learning rate, the pair :math:`(\alpha_1, \alpha_2)`, or None to leave it unchanged.
 
     Raises:
         ValueError: If a number is out of range.
@@ -30,7 +30,7 @@ class AveragingSchedule:
         >>> schedule = AveragingSchedule(start_epoch=0.75, snapshot_every=2, averaging_lr=(0.4, 0.1))
         >>> schedule.first_epoch(num_epochs=20)
         15
-        >>> schedule.learning_rate(age=1, batch_idx=2, num_batches=3)
+        >>> schedule.learning_rate(epoch=1, batch_idx=2, num_batches=3)
         0.1
     """
 
@@ -50,26 +50,26 @@ class AveragingSchedule:
         rates = lr if isinstance(lr, Sequence) else (lr, lr)
         if not (len(rates) == 2 and 0 < rates[1] <= rates[0] < math.inf):
             raise ValueError(
-                "averaging_lr must be None, a positive, finite number or a pair of them of which the second is not "
-                f"larger, got {lr!r}"
+                "averaging_lr must be None, a positive, finite number or a pair of them whose second is not larger, "
+                f"got {lr!r}"
             )
 
     @property
     def is_cyclical(self) -> bool:
-        """Whether the learning rate changes from step to step."""
+        """True if the learning rate changes from step to step."""
         return isinstance(self.averaging_lr, Sequence)
 
     def first_epoch(self, num_epochs: float) -> int:
-        """The phase's first epoch.
+        """Returns the first epoch of the phase.
 
         Args:
-            num_epochs: The number of all epochs; infinite where it is not known.
+            num_epochs: Total number of epochs; infinite if unknown.
 
         Returns:
-            Counted from 0.
+            Index of the epoch, counted from 0.
 
         Raises:
-            ValueError: If it is a fraction of a number that is not known.
+            ValueError: If `start_epoch` is a fraction and the number of epochs is unknown.
         """
         if isinstance(self.start_epoch, int):
             return self.start_epoch
@@ -79,32 +79,32 @@ class AveragingSchedule:
             )
         return math.floor(self.start_epoch * num_epochs + 1e-9)
 
-    def ends_cycle(self, age: int) -> bool:
-        """Whether an epoch is the last one of a cycle.
+    def ends_cycle(self, epoch: int) -> bool:
+        """Returns whether an epoch is the last one of a cycle.
 
         Args:
-            age: The epoch's number in the phase, counted from 0; negative before.
+            epoch: Index of the epoch, counted from the start of the phase; negative before the phase.
 
         Returns:
             False before the phase.
         """
-        return age >= 0 and (age + 1) % self.snapshot_every == 0
+        return epoch >= 0 and (epoch + 1) % self.snapshot_every == 0
 
-    def learning_rate(self, age: int, batch_idx: int, num_batches: float) -> float | None:
-        """The learning rate of a step.
+    def learning_rate(self, epoch: int, batch_idx: int, num_batches: float) -> float | None:
+        """Returns the learning rate of a step.
 
         Args:
-            age: The epoch's number in the phase, counted from 0; negative before.
-            batch_idx: The batch's number in the epoch.
-            num_batches: Batches in an epoch.
+            epoch: Index of the epoch, counted from the start of the phase; negative before the phase.
+            batch_idx: Index of the batch in the epoch.
+            num_batches: Number of batches in an epoch.
 
         Returns:
-            None where it is left as it is.
+            The learning rate; None to leave it unchanged.
         """
-        if age < 0:
+        if epoch < 0:
             return None
         if not isinstance(self.averaging_lr, Sequence):
             return self.averaging_lr
         high, low = self.averaging_lr
-        done = ((age % self.snapshot_every) * num_batches + batch_idx + 1) / (self.snapshot_every * num_batches)
+        done = ((epoch % self.snapshot_every) * num_batches + batch_idx + 1) / (self.snapshot_every * num_batches)
         return (1 - done) * high + done * low

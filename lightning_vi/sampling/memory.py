@@ -14,6 +14,15 @@ MAX_WEIGHTS_PER_PASS = 2**26
 MAX_ROWS_PER_PASS = 2**16
 """Rows, over all sets of weights, in one pass of a `StackedRunner`."""
 
+MAX_LINEARIZED_NUMBERS = 2**24
+"""Elements of the sampled weight changes, or of the sampled outputs, in one pass of a linearized network."""
+
+MAX_LAST_LAYER_NUMBERS = 2**22
+"""Elements of the sampled weights and outputs in one pass of a Bayesian last layer."""
+
+MAX_SCORED_NUMBERS = 2**22
+"""Elements of the outputs of all sampled networks for rows that are scored at once."""
+
 MAX_KEPT_NUMBERS = 2**25
 """Elements of draws that are kept from one prediction to the next."""
 

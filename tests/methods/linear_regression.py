@@ -1,4 +1,4 @@
-"""Bayesian linear regression with known noise, where everything has a closed form. All of it in numpy, float64."""
+"""Bayesian linear regression with known noise in closed form, in numpy and float64."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +12,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class LinearRegression:
-    """One target; the last column of `features` is one, for the bias. Every weight has the prior N(m0, s0^2)."""
+    """Regression of one target. The last feature is one, for the bias. All weights have the prior N(m0, s0^2)."""
 
     features: Array
     target: Array
@@ -22,18 +22,18 @@ class LinearRegression:
 
     @cached_property
     def precision(self) -> Array:
-        """Of the exact posterior."""
+        """Precision matrix of the exact posterior."""
         width = self.features.shape[1]
         return self.features.T @ self.features / self.noise_std**2 + np.eye(width) / self.prior_std**2
 
     @cached_property
     def posterior_mean(self) -> Array:
-        pull = self.features.T @ self.target / self.noise_std**2 + self.prior_mean / self.prior_std**2
-        return np.linalg.solve(self.precision, pull)
+        linear = self.features.T @ self.target / self.noise_std**2 + self.prior_mean / self.prior_std**2
+        return np.linalg.solve(self.precision, linear)
 
     @cached_property
     def mean_field_std(self) -> Array:
-        """Of the best factorised Gaussian: the inverse root of the precision's diagonal."""
+        """Standard deviations of the best factorized Gaussian: inverse square root of the diagonal of the precision."""
         return np.diag(self.precision) ** -0.5
 
     @cached_property
@@ -44,7 +44,7 @@ class LinearRegression:
 
     @cached_property
     def best_elbo(self) -> float:
-        """Log evidence less the divergence from the best factorised Gaussian to the exact posterior."""
+        """Log evidence minus the KL divergence from the best factorized Gaussian to the exact posterior."""
         log_det_gap = np.log(np.diag(self.precision)).sum() - np.linalg.slogdet(self.precision)[1]
         return float(self.log_evidence - 0.5 * log_det_gap)
 
@@ -62,7 +62,7 @@ class LinearRegression:
 
 
 def random_features(num_data: int, orthogonal: bool, seed: int = 0) -> Array:
-    """Three features of unequal scale, correlated or exactly orthogonal to each other and to the constant."""
+    """Draws three features of different scale, correlated or orthogonal, followed by the constant one."""
     noise = np.random.default_rng(seed)
     columns = noise.normal(size=(num_data, 3)) @ np.array([[1.0, 0.6, 0.0], [0.0, 1.5, 0.4], [0.0, 0.0, 0.8]])
     if orthogonal:

@@ -1,4 +1,4 @@
-"""Alpha-divergence minimisation against hand-drawn weights, exact evidences and the evidence lower bound."""
+"""Alpha-divergence minimization against manually sampled weights, exact evidence and the evidence lower bound."""
 
 import math
 from pathlib import Path
@@ -37,7 +37,7 @@ def method(alpha: float, **options: Any) -> AlphaDivergenceVI:
 
 @pytest.mark.parametrize("alpha", [1e-3, 0.3, 1.0, 4.0])
 @pytest.mark.parametrize("kl_weight", [1.0, 0.2])
-def test_the_energy_is_its_formula(alpha: float, kl_weight: float) -> None:
+def test_energy_matches_its_formula(alpha: float, kl_weight: float) -> None:
     log_prob = torch.randn(5, 7, dtype=torch.float64)
     log_ratio = 3 * torch.randn(5, dtype=torch.float64)
     terms = alpha_divergence_energy(log_prob, log_ratio, torch.tensor(2.0), 9, alpha, kl_weight)
@@ -48,8 +48,8 @@ def test_the_energy_is_its_formula(alpha: float, kl_weight: float) -> None:
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
-def test_drawn_weights_and_densities_are_those_of_torch(alpha: float) -> None:
-    """The loss of a pass by hand, with the same random numbers."""
+def test_sampled_weights_and_densities_match_torch_distributions(alpha: float) -> None:
+    """A pass written out with the same random numbers."""
     built = method(alpha, prior=GaussianPrior(0.2, 1.4))
     built.backbone.double()
     x, y = X.double(), Y.double()
@@ -78,8 +78,8 @@ def test_drawn_weights_and_densities_are_those_of_torch(alpha: float) -> None:
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0, 2.0])
-def test_with_one_datum_the_exact_posterior_has_the_evidence_as_energy(alpha: float) -> None:
-    """p(y | w) p(w) / q(w) is then the same for every w, so that nothing is left of the sampling either."""
+def test_energy_of_the_exact_posterior_of_one_datum_is_the_negative_log_evidence(alpha: float) -> None:
+    """p(y | w) p(w) / q(w) is then the same for every w, so that the energy has no sampling noise."""
     built = AlphaDivergenceVI(
         nn.Linear(1, 1, bias=False), Gaussian(0.5), alpha=alpha, num_data=1, prior=GaussianPrior(0.0, 2.0)
     )
@@ -97,7 +97,7 @@ def gradient_of(loss: Tensor, built: nn.Module) -> Tensor:
     return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(built.parameters()))])
 
 
-def test_a_vanishing_alpha_has_the_gradient_of_the_lower_bound() -> None:
+def test_gradient_for_small_alpha_is_that_of_the_evidence_lower_bound() -> None:
     tiny, zero = method(1e-6, samples=400).double(), method(0.0, samples=400).double()
     x, y = X.double(), Y.double()
     with_alpha, limit = (gradient_of(built.elbo(x, y).loss, built.backbone) for built in (tiny, zero))
@@ -112,7 +112,7 @@ def test_a_vanishing_alpha_has_the_gradient_of_the_lower_bound() -> None:
     assert ((draws.mean(0) - exact).abs() < 5 * standard_error + 0.02 * exact.abs().max()).all()
 
 
-def test_a_larger_alpha_covers_more() -> None:
+def test_larger_alpha_gives_wider_predictions() -> None:
     """On data with two clusters of targets for one input, the predictive of alpha = 1 is wider than that of 0."""
     widths = []
     for alpha in (0.0, 1.0):
@@ -128,7 +128,7 @@ def test_a_larger_alpha_covers_more() -> None:
 
 
 @pytest.mark.parametrize("prior", [None, LaplacePrior(), EmpiricalBayesPrior(), {"*.bias": GaussianPrior(std=2.0)}])
-def test_it_trains_with_each_prior_and_reloads(prior: Any, tmp_path: Path) -> None:
+def test_training_and_reloading_with_each_prior(prior: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
     built = AlphaDivergenceVI(MLP(2, [8], 1), Gaussian(), alpha=0.7, prior=prior)
     history = fit(built, loader(X, X[:, :1]), max_epochs=60)
@@ -144,7 +144,7 @@ def test_it_trains_with_each_prior_and_reloads(prior: Any, tmp_path: Path) -> No
     torch.testing.assert_close(loaded.predict(X).epistemic_var, built.predict(X).epistemic_var)
 
 
-def test_the_padding_row_of_an_embedding_has_no_part_in_it() -> None:
+def test_padding_row_of_an_embedding_is_excluded() -> None:
     built = AlphaDivergenceVI(nn.Embedding(4, 2, padding_idx=1), Categorical(2), num_data=4)
     built.elbo(torch.tensor([0, 1, 2, 3]), torch.tensor([0, 1, 0, 1])).loss.backward()
     gradient = built.backbone.weight_rho.grad
@@ -154,14 +154,14 @@ def test_the_padding_row_of_an_embedding_has_no_part_in_it() -> None:
 
 
 @pytest.mark.parametrize("alpha", [-0.1, math.nan, math.inf])
-def test_an_impossible_alpha_is_refused(alpha: float) -> None:
-    with pytest.raises(ValueError, match="alpha must not be negative"):
+def test_invalid_alpha(alpha: float) -> None:
+    with pytest.raises(ValueError, match="alpha must be non-negative and finite"):
         method(alpha)
     with pytest.raises(ValueError, match="alpha must not be negative"):
         alpha_divergence_energy(torch.zeros(2, 2), torch.zeros(2), torch.tensor(0.0), 2, alpha)
 
 
-def test_estimators_that_draw_outputs_are_refused() -> None:
+def test_estimators_that_sample_outputs_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"estimator must be 'auto' or 'reparameterization', .*got 'flipout'"):
         method(0.5, estimator="flipout")
     converted = MeanFieldVI(MLP(2, [3], 1), Gaussian()).backbone

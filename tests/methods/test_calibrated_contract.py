@@ -1,4 +1,4 @@
-"""What every method that calibrates another one promises, around several methods and on several likelihoods."""
+"""Contract of calibration methods, with several inner methods and likelihoods."""
 
 import copy
 import pickle
@@ -55,7 +55,7 @@ PAIRS = {
 
 @dataclass(frozen=True)
 class Calibrated:
-    """One wrapper around one method on one problem; `inner` is a wrapper between them."""
+    """A wrapper around a method on a problem. `inner` is another wrapper in between."""
 
     wrapper: str
     base: Case
@@ -113,7 +113,7 @@ def batches(case: Calibrated, size: int = 5) -> DataLoader[Any]:
 
 @each_case
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_keys_shapes_identities_and_types(case: Calibrated, dtype: torch.dtype) -> None:
+def test_keys_shapes_identities_and_dtypes(case: Calibrated, dtype: torch.dtype) -> None:
     calibrated, (x, target) = case.build(dtype), case.data(dtype)
     result = calibrated.predict_step(x)
     keys = {"pred", "pred_uct", "epistemic_uct", "aleatoric_uct"} | (set() if case.is_regression else {"probs_var"})
@@ -155,7 +155,7 @@ def test_one_sample_has_no_epistemic_uncertainty_and_no_nan(case: Calibrated) ->
 
 
 @each_case
-def test_samples_are_given_on_request(case: Calibrated) -> None:
+def test_samples_are_returned_on_request(case: Calibrated) -> None:
     calibrated, (x, _) = case.build(), case.data()
     prediction = calibrated.predict(x, num_samples=9, seed=4, return_samples=True)
     assert prediction.samples is not None
@@ -167,8 +167,8 @@ def test_samples_are_given_on_request(case: Calibrated) -> None:
 
 
 @each_case
-def test_a_seed_names_functions(case: Calibrated) -> None:
-    """The same as the method's, in every call and on every split of the rows."""
+def test_predictions_depend_on_the_seed_only(case: Calibrated) -> None:
+    """They agree with the inner method in every call and for every split of the rows."""
     calibrated, (x, _) = case.build().eval(), case.data()
     first, again = calibrated.predict(x, seed=1), calibrated.predict(x, seed=1)
     assert torch.equal(first.mean, again.mean)
@@ -184,8 +184,8 @@ def test_a_seed_names_functions(case: Calibrated) -> None:
 
 @each_case
 @pytest.mark.parametrize("fails", [False, True], ids=["succeeds", "fails"])
-def test_predict_and_calibrate_leave_everything_as_it_was(case: Calibrated, fails: bool) -> None:
-    """The weights, all modes and the global random state; and the calibration, if a forward pass fails."""
+def test_predict_and_calibrate_have_no_side_effects(case: Calibrated, fails: bool) -> None:
+    """On weights, modes and the global random state; nor on the calibration if a forward pass fails."""
     calibrated, (x, target) = case.build(), case.data()
     next(calibrated.trained_networks()[0].children()).eval()
     state, mode, random_states = copy_of_state(calibrated), modes(calibrated), global_states()
@@ -212,7 +212,7 @@ def copy_of_method(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @each_case
-def test_a_failing_calibration_changes_nothing(case: Calibrated) -> None:
+def test_failed_calibration_has_no_side_effects(case: Calibrated) -> None:
     calibrated, (x, target) = case.build(), case.data()
     state = copy_of_state(calibrated)
     wrong_type = target.long() if case.is_regression else target.float()
@@ -248,8 +248,8 @@ def test_the_callers_method_stays_untouched(case: Calibrated) -> None:
 
 
 @each_case
-def test_it_holds_the_method_once(case: Calibrated) -> None:
-    """Each weight is once in the state dictionary, and nothing but buffers and the method is there besides."""
+def test_state_dict_has_each_weight_once(case: Calibrated) -> None:
+    """It contains the inner method and the buffers of the wrapper."""
     calibrated, (x, _) = case.build().eval(), case.data()
     assert_close(calibrated(x), calibrated.method(x))
     assert calibrated.likelihood is calibrated.method.likelihood
@@ -260,7 +260,7 @@ def test_it_holds_the_method_once(case: Calibrated) -> None:
 
 
 @each_case
-def test_a_test_batch_costs_one_forward_pass_of_the_method(case: Calibrated) -> None:
+def test_a_test_batch_needs_one_forward_pass(case: Calibrated) -> None:
     """At any depth of nesting."""
     calibrated, (x, target) = case.build(), case.data()
 
@@ -277,12 +277,12 @@ def test_a_test_batch_costs_one_forward_pass_of_the_method(case: Calibrated) -> 
     base: Any = calibrated.method
     while isinstance(base, CalibratedMethod):
         base = base.method
-    base.predict(x)  # the engine looks at a network once
+    base.predict(x)  # the engine inspects a network in its first pass
     assert passes(calibrated) == passes(base) > 0
 
 
 @each_case
-def test_it_can_be_copied_and_pickled_also_after_a_trainer_ran(case: Calibrated) -> None:
+def test_copy_and_pickle_after_a_fit(case: Calibrated) -> None:
     calibrated, (x, _) = case.wrap(case.method()), case.data()
     trainer = quiet_trainer()
     trainer.fit(calibrated, batches(case))
@@ -298,15 +298,15 @@ def test_it_can_be_copied_and_pickled_also_after_a_trainer_ran(case: Calibrated)
 
 
 @each_case
-def test_a_fit_calibrates_and_trains_nothing(case: Calibrated) -> None:
-    """It agrees with `calibrate`, whatever the batches and the number of epochs."""
+def test_fit_calibrates_without_training(case: Calibrated) -> None:
+    """It agrees with `calibrate` for any batches and any number of epochs."""
     method, (x, target) = case.method(), case.data()
     by_hand, fitted = case.wrap(method), case.wrap(method)
     by_hand.calibrate([(x, target)])
     before, random_states = copy_of_state(method), global_states()
     trainer = quiet_trainer(max_epochs=3, num_sanity_val_steps=2)
     data = loader(x, target, batch_size=5)
-    # As many calibrations as epochs, and a validation before, between and after them.
+    # There is one calibration per epoch, with validations before, between and after them.
     trainer.fit(fitted, data, data)
     assert same_state(copy_of_state(fitted.method), before)
     assert global_states()[1:] == random_states[1:]
@@ -337,7 +337,7 @@ def test_validate_test_and_predict_on_the_same_dataloader(case: Calibrated) -> N
 
 
 @each_case
-def test_a_checkpoint_gives_the_same_predictions(case: Calibrated, tmp_path: Path) -> None:
+def test_checkpoint_gives_the_same_predictions(case: Calibrated, tmp_path: Path) -> None:
     method, (x, _) = case.method(), case.data()
     calibrated = case.wrap(method)
     trainer = quiet_trainer()
@@ -359,7 +359,7 @@ def test_a_checkpoint_gives_the_same_predictions(case: Calibrated, tmp_path: Pat
 
 
 @each_case
-def test_predictions_before_the_calibration_are_refused(case: Calibrated) -> None:
+def test_prediction_before_calibration_raises(case: Calibrated) -> None:
     calibrated, (x, target) = case.wrap(case.method()), case.data()
     name = type(calibrated).__name__
     for run in (
@@ -377,7 +377,7 @@ def moons_classifier() -> Any:
     return MLP(2, [4], 2), Categorical(2)
 
 
-def test_an_unfitted_method_cannot_be_calibrated() -> None:
+def test_calibration_of_an_unfitted_method_raises() -> None:
     data = TwoMoonsDataModule()
     calibrated = TemperatureScaling(Laplace(*moons_classifier()))
     with pytest.raises(NotFittedError, match="Laplace cannot predict before it is fitted"):
@@ -388,14 +388,14 @@ def test_an_unfitted_method_cannot_be_calibrated() -> None:
 
 
 def laplace() -> Laplace:
-    """Its best temperature lies within the bounds."""
+    """Returns a fitted method whose best temperature lies within the bounds."""
     torch.manual_seed(2)
     method = Laplace(*moons_classifier())
     method.fit_posterior(TwoMoonsDataModule().train_dataloader())
     return method
 
 
-def test_the_training_data_of_a_datamodule_are_refused() -> None:
+def test_training_data_of_a_datamodule_are_rejected() -> None:
     data, calibrated = TwoMoonsDataModule(), TemperatureScaling(laplace())
     with pytest.raises(ValueError, match=r"TemperatureScaling would calibrate on the training data of TwoMoonsDataMod"):
         quiet_trainer().fit(calibrated, data)
@@ -403,7 +403,7 @@ def test_the_training_data_of_a_datamodule_are_refused() -> None:
     trainer = quiet_trainer()
     trainer.fit(laplace(), data)
     trainer.fit_loop.max_epochs = 2
-    trainer.fit(calibrated, data.calibration_dataloader())  # the Trainer still knows the datamodule of before
+    trainer.fit(calibrated, data.calibration_dataloader())  # the Trainer still refers to the datamodule
     by_hand = TemperatureScaling(laplace())
     by_hand.calibrate([(data.X_calib, data.Y_calib)])
     assert_close(calibrated.temperature, by_hand.temperature, rtol=1e-4, atol=0.0)
@@ -412,7 +412,7 @@ def test_the_training_data_of_a_datamodule_are_refused() -> None:
     assert torch.equal(from_datamodule.temperature, calibrated.temperature)
 
 
-def test_the_scaling_of_the_target_stays_that_of_the_method() -> None:
+def test_fit_keeps_the_target_scaling_of_the_method() -> None:
     case = CASES["SplitConformal, one width of Deterministic-heteroscedastic"]
     method = case.method()
     method.likelihood.set_target_scaling(torch.tensor([5.0]), torch.tensor([2.0]))
@@ -429,12 +429,12 @@ def test_the_scaling_of_the_target_stays_that_of_the_method() -> None:
     assert same_state(copy_of_state(fitted.method), copy_of_state(method))
 
 
-def test_empty_calibration_data_are_refused() -> None:
+def test_empty_calibration_data_are_rejected() -> None:
     with pytest.raises(ValueError, match="the calibration set is empty"):
         quiet_trainer().fit(TemperatureScaling(laplace()), loader(torch.zeros(0, 2), torch.zeros(0).long()))
 
 
-def test_the_validation_and_the_checkpoint_of_an_epoch_see_its_calibration(tmp_path: Path) -> None:
+def test_validation_and_checkpoint_of_an_epoch_follow_its_calibration(tmp_path: Path) -> None:
     data, calibrated = TwoMoonsDataModule(), TemperatureScaling(laplace())
     checkpoint = ModelCheckpoint(tmp_path, monitor="val_nll")
     trainer = quiet_trainer(callbacks=[checkpoint], enable_checkpointing=True, enable_progress_bar=True)
@@ -449,7 +449,7 @@ def test_the_validation_and_the_checkpoint_of_an_epoch_see_its_calibration(tmp_p
 
 
 @pytest.mark.parametrize("options", [{"max_steps": 2, "max_epochs": -1}, {"limit_train_batches": 2}])
-def test_a_fit_that_is_cut_short_calibrates_on_what_it_has_seen(options: dict[str, Any]) -> None:
+def test_fit_that_ends_early_calibrates_on_the_data_so_far(options: dict[str, Any]) -> None:
     data, calibrated = TwoMoonsDataModule(batch_size=5), TemperatureScaling(laplace())
     quiet_trainer(**options).fit(calibrated, data.calibration_dataloader())
     by_hand = TemperatureScaling(laplace())
@@ -457,7 +457,7 @@ def test_a_fit_that_is_cut_short_calibrates_on_what_it_has_seen(options: dict[st
     assert_close(calibrated.temperature, by_hand.temperature, rtol=1e-4, atol=0.0)
 
 
-def test_a_fit_that_failed_leaves_nothing_behind() -> None:
+def test_failed_fit_has_no_side_effects() -> None:
     data, calibrated = TwoMoonsDataModule(), TemperatureScaling(laplace())
     x, y = data.X_calib, data.Y_calib
     with pytest.raises(ValueError, match="labels must lie between 0 and 1"):
@@ -477,7 +477,7 @@ def test_batches_may_be_mappings() -> None:
     assert torch.equal(first.temperature, second.temperature)
 
 
-def test_nan_predictions_are_refused() -> None:
+def test_nan_predictions_are_rejected() -> None:
     method = laplace()
     with torch.no_grad():
         method.backbone[0].weight.fill_(torch.nan)  # type: ignore[index, union-attr]
@@ -487,7 +487,7 @@ def test_nan_predictions_are_refused() -> None:
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS.values(), ids=WRAPPERS)
-def test_wrong_methods(wrapper: Any) -> None:
+def test_invalid_methods(wrapper: Any) -> None:
     with pytest.raises(TypeError, match="method must be a method of lightning_vi, got a Linear"):
         wrapper(nn.Linear(2, 2))
     is_for_classes = getattr(wrapper, "func", wrapper).task == "classification"
@@ -496,7 +496,7 @@ def test_wrong_methods(wrapper: Any) -> None:
         wrapper(other)
 
 
-def test_the_other_class_is_named() -> None:
+def test_error_names_the_right_class() -> None:
     with pytest.raises(TypeError, match="but Gaussian is for regression: use VarianceScaling"):
         TemperatureScaling(Case("Deterministic", "Gaussian, learned").build())
     with pytest.raises(TypeError, match="but Categorical is for classification: use TemperatureScaling"):
@@ -505,7 +505,7 @@ def test_the_other_class_is_named() -> None:
         VarianceScaling(Case("Deterministic", "Poisson").build())
 
 
-def test_weights_from_a_checkpoint_of_the_method(tmp_path: Path) -> None:
+def test_weights_are_loaded_from_a_checkpoint_of_the_method(tmp_path: Path) -> None:
     data, method = TwoMoonsDataModule(), Laplace(*moons_classifier())
     trainer = quiet_trainer()
     trainer.fit(method, data)
@@ -524,15 +524,15 @@ def test_weights_from_a_checkpoint_of_the_method(tmp_path: Path) -> None:
     assert torch.equal(loaded.predict(data.X_test).mean, calibrated.predict(data.X_test).mean)
 
 
-def test_wrong_checkpoints(tmp_path: Path) -> None:
+def test_invalid_checkpoints(tmp_path: Path) -> None:
     method = laplace()
     with pytest.raises(FileNotFoundError, match=r"method_checkpoint must be the file .* got '.*nothing.ckpt'"):
         TemperatureScaling(method, method_checkpoint=str(tmp_path / "nothing.ckpt"))
     (tmp_path / "text.ckpt").write_text("no checkpoint")
-    with pytest.raises(ValueError, match=r"text.ckpt' is no checkpoint that torch.load"):
+    with pytest.raises(ValueError, match=r"text.ckpt' is not a checkpoint that torch.load"):
         TemperatureScaling(method, method_checkpoint=str(tmp_path / "text.ckpt"))
     torch.save(method.state_dict(), tmp_path / "state.pt")
-    with pytest.raises(ValueError, match="is no Lightning checkpoint: it has no 'state_dict'"):
+    with pytest.raises(ValueError, match="is not a Lightning checkpoint: it has no 'state_dict'"):
         TemperatureScaling(method, method_checkpoint=str(tmp_path / "state.pt"))
     torch.save({"state_dict": MLP(1, [2], 1).state_dict()}, tmp_path / "other.ckpt")
     with pytest.raises(ValueError, match=r"other.ckpt' is not a checkpoint of this Laplace"):

@@ -1,4 +1,4 @@
-"""Conformal intervals and sets against the exact law of their coverage, and against sorting by hand."""
+"""Conformal intervals and sets against the exact distribution of their coverage, and against sorting by hand."""
 
 import math
 import subprocess
@@ -37,7 +37,7 @@ RANK = math.ceil(COVERAGE * (NUM_CALIBRATION + 1))  # 44 of 47: 91.7% of 48, whe
 
 
 def mean_and_scale() -> UQMethod:
-    """A method whose inputs are its mean and its raw scale."""
+    """Returns a method whose inputs are its mean and its raw scale."""
     return MeanVarianceEstimation(nn.Identity(), HeteroscedasticGaussian())
 
 
@@ -50,30 +50,30 @@ def logits() -> UQMethod:
 
 
 def heavy_tailed(size: int, width: int) -> tuple[Tensor, Tensor]:
-    """Targets that none of the predictions are right about."""
+    """Draws targets for which all predictive distributions are wrong."""
     x = torch.randn(size, width)
     return x, x[:, :1] + (0.2 + x[:, 1:2].abs()) * torch.distributions.StudentT(2.0).sample((size, 1))
 
 
 def labels(size: int, width: int) -> tuple[Tensor, Tensor]:
-    """Flat probabilities, of which the true ones are a permutation."""
+    """Draws labels whose probabilities are a permutation of the predicted ones."""
     x = 0.5 * torch.randn(size, width)
     return x, torch.multinomial(x.roll(1, 1).softmax(1), 1).squeeze(1)
 
 
 Draw = Callable[[int, int], tuple[Tensor, Tensor]]
 EXACT: dict[str, tuple[Any, Callable[[], UQMethod], Draw, int]] = {
-    "split, normalised": (SplitConformal, mean_and_scale, heavy_tailed, 2),
-    "split, one width": (partial(SplitConformal, normalised=False), mean_and_scale, heavy_tailed, 2),
-    "around Gaussian quantiles": (ConformalQuantileRegression, mean_and_scale, heavy_tailed, 2),
-    "around learned quantiles": (ConformalQuantileRegression, quantiles, heavy_tailed, 3),
+    "split, normalized": (SplitConformal, mean_and_scale, heavy_tailed, 2),
+    "split, constant width": (partial(SplitConformal, normalised=False), mean_and_scale, heavy_tailed, 2),
+    "Gaussian quantiles": (ConformalQuantileRegression, mean_and_scale, heavy_tailed, 2),
+    "learned quantiles": (ConformalQuantileRegression, quantiles, heavy_tailed, 3),
     "APS": (AdaptivePredictionSets, logits, labels, 5),
     "RAPS": (partial(AdaptivePredictionSets, penalty=0.02, allowed_size=2), logits, labels, 5),
 }
 
 
 def coverages(calibrated: CalibratedMethod, draw: Draw, width: int) -> np.ndarray:
-    """Of new data, after calibration on each of many data sets."""
+    """Returns the coverage on new data after calibration on each of many data sets."""
     result = []
     for _ in range(REPETITIONS):
         calibrated.calibrate([draw(NUM_CALIBRATION, width)])
@@ -88,8 +88,8 @@ def coverages(calibrated: CalibratedMethod, draw: Draw, width: int) -> np.ndarra
 
 
 @pytest.mark.parametrize(("wrapper", "method", "draw", "width"), EXACT.values(), ids=EXACT)
-def test_the_coverage_follows_its_exact_law(wrapper: Any, method: Any, draw: Draw, width: int) -> None:
-    """Given the calibration data it is Beta(k, n + 1 - k), whatever the method and the data; Vovk (2012)."""
+def test_coverage_has_its_exact_distribution(wrapper: Any, method: Any, draw: Draw, width: int) -> None:
+    """Conditional on the calibration data it is Beta(k, n + 1 - k) for any method and data (Vovk, 2012)."""
     observed = coverages(wrapper(method(), coverage=COVERAGE), draw, width)
     law = scipy.stats.beta(RANK, NUM_CALIBRATION + 1 - RANK)
     variance = law.var() + (law.mean() * (1 - law.mean()) - law.var()) / NUM_TEST
@@ -97,7 +97,7 @@ def test_the_coverage_follows_its_exact_law(wrapper: Any, method: Any, draw: Dra
     assert observed.var() == pytest.approx(variance, rel=4 * math.sqrt(3 / REPETITIONS))
 
 
-def test_sets_without_random_numbers_cover_at_least_as_much() -> None:
+def test_sets_without_randomization_are_conservative() -> None:
     wrapper = AdaptivePredictionSets(logits(), coverage=COVERAGE, randomised=False)
     bound = COVERAGE - 4 * math.sqrt(0.002 / REPETITIONS)
     assert coverages(wrapper, labels, 5).mean() > bound
@@ -122,15 +122,15 @@ def kth_smallest(scores: Tensor, coverage: float) -> list[float]:
 
 
 @pytest.mark.parametrize("coverage", [0.05, 0.5, 0.8, 0.95])
-def test_intervals_by_sorting(coverage: float) -> None:
+def test_intervals_match_sorted_scores(coverage: float) -> None:
     method, new = sampled(), normal(7, 3)
     own, prediction = method.predict(X), method.predict(new)
     std, new_std = own.total_var.sqrt(), prediction.total_var.sqrt()
 
-    normalised = SplitConformal(method, coverage=coverage)
-    normalised.calibrate(loader(X, Y, batch_size=4))
+    normalized = SplitConformal(method, coverage=coverage)
+    normalized.calibrate(loader(X, Y, batch_size=4))
     quantile = torch.tensor(kth_smallest((Y - own.mean).abs() / std, coverage))
-    result = normalised.predict_step(new)
+    result = normalized.predict_step(new)
     assert_close(result["lower"], prediction.mean - quantile * new_std)
     assert_close(result["upper"], prediction.mean + quantile * new_std)
 
@@ -146,16 +146,16 @@ def test_intervals_by_sorting(coverage: float) -> None:
     lower, upper = own.mean - z * std, own.mean + z * std
     quantile = torch.tensor(kth_smallest(torch.maximum(lower - Y, Y - upper), coverage))
     ends = [prediction.mean - z * new_std - quantile, prediction.mean + z * new_std + quantile]
-    middle = prediction.mean
-    assert_close(around.predict(new).lower, torch.minimum(ends[0], middle))
-    assert_close(around.predict(new).upper, torch.maximum(ends[1], middle))
-    for calibrated in (normalised, plain, around):
+    midpoint = prediction.mean
+    assert_close(around.predict(new).lower, torch.minimum(ends[0], midpoint))
+    assert_close(around.predict(new).upper, torch.maximum(ends[1], midpoint))
+    for calibrated in (normalized, plain, around):
         assert all(
             torch.equal(calibrated.predict_step(new)[key], value) for key, value in method.predict_step(new).items()
         )
 
 
-def test_learned_quantiles_are_moved_by_one_distance() -> None:
+def test_learned_quantiles_are_moved_by_the_same_distance() -> None:
     method = QuantileRegression(MLP(3, [4], 6), Quantiles((0.1, 0.5, 0.9), num_targets=2))
     calibrated = ConformalQuantileRegression(method, coverage=0.8)
     calibrated.calibrate([(X, Y)])
@@ -166,7 +166,7 @@ def test_learned_quantiles_are_moved_by_one_distance() -> None:
     assert_close(moved.lower, own.lower - distance)  # type: ignore[operator]
 
 
-def test_ends_that_would_cross_are_their_middle() -> None:
+def test_ends_that_would_cross_are_replaced_by_their_midpoint() -> None:
     x = torch.tensor([[0.0, 1.0, 2.0], [0.0, 1.0, 10.0]])
     calibrated = ConformalQuantileRegression(quantiles(), coverage=0.5)
     calibrated.calibrate([(x[1:].expand(19, 3), torch.full((19, 1), 4.0))])
@@ -208,7 +208,7 @@ def test_too_few_data_give_sets_of_all_classes() -> None:
     assert calibrated.predict(labels(6, 5)[0]).pred_set.all()  # type: ignore[union-attr]
 
 
-def test_intervals_do_not_care_for_a_factor_of_the_std() -> None:
+def test_normalized_intervals_are_invariant_to_the_scale_of_the_std() -> None:
     method, data = sampled(), loader(X, Y)
     scaled = VarianceScaling(method)
     scaled.calibrate(data)
@@ -221,7 +221,7 @@ def test_intervals_do_not_care_for_a_factor_of_the_std() -> None:
     assert not torch.allclose(once.predict(X).total_var, twice.predict(X).total_var)
 
 
-def test_what_a_test_logs() -> None:
+def test_logged_metrics_of_intervals() -> None:
     calibrated = SplitConformal(sampled(), coverage=0.6)
     calibrated.calibrate([(X, Y)])
     prediction = calibrated.predict(X)
@@ -234,7 +234,7 @@ def test_what_a_test_logs() -> None:
     assert {name: logged[name] for name in own} == pytest.approx(own)
 
 
-def test_what_a_test_logs_of_sets() -> None:
+def test_logged_metrics_of_sets() -> None:
     x, y = labels(60, 5)
     calibrated = AdaptivePredictionSets(logits(), coverage=0.6)
     calibrated.calibrate([(x, y)])
@@ -246,8 +246,8 @@ def test_what_a_test_logs_of_sets() -> None:
 
 
 @pytest.mark.parametrize(("penalty", "allowed_size"), [(0.0, 1), (0.3, 1), (0.2, 2)])
-def test_sets_by_a_slow_loop(penalty: float, allowed_size: int) -> None:
-    """Class by class down the list, as in the papers, with the random numbers that belong to the inputs."""
+def test_sets_match_a_loop_over_classes(penalty: float, allowed_size: int) -> None:
+    """In the order of decreasing probability, as in the papers, with the same uniform numbers."""
     calibration, new = labels(30, 5), labels(20, 5)
     calibrated = AdaptivePredictionSets(logits(), coverage=0.75, penalty=penalty, allowed_size=allowed_size)
     calibrated.calibrate([calibration])
@@ -266,7 +266,7 @@ def test_sets_by_a_slow_loop(penalty: float, allowed_size: int) -> None:
         assert chosen.tolist() == expected
 
 
-def test_no_set_is_empty_and_the_penalty_makes_large_ones_rare() -> None:
+def test_sets_are_not_empty_and_the_penalty_makes_large_sets_rare() -> None:
     x, y = labels(400, 5)
     x = 8 * x
     sizes = {}
@@ -276,10 +276,10 @@ def test_no_set_is_empty_and_the_penalty_makes_large_ones_rare() -> None:
         sizes[penalty] = calibrated.predict(x).pred_set.sum(1)  # type: ignore[union-attr]
     assert min(size.min() for size in sizes.values()) == 1
     calibrated = AdaptivePredictionSets(logits(), coverage=0.8)
-    regularised = AdaptivePredictionSets(logits(), coverage=0.8, penalty=0.1)
-    for each in (calibrated, regularised):
+    regularized = AdaptivePredictionSets(logits(), coverage=0.8, penalty=0.1)
+    for each in (calibrated, regularized):
         each.calibrate([(x, y)])
-    largest = [each.predict(x).pred_set.sum(1).double().std() for each in (calibrated, regularised)]  # type: ignore[union-attr]
+    largest = [each.predict(x).pred_set.sum(1).double().std() for each in (calibrated, regularized)]  # type: ignore[union-attr]
     assert largest[1] < largest[0]
 
 
@@ -296,7 +296,7 @@ def test_sets_of_pixels() -> None:
     assert torch.equal(calibrated.predict(x).pred_set, expected)  # type: ignore[arg-type]
 
 
-def test_the_numbers_of_rows_are_uniform_and_belong_to_them() -> None:
+def test_row_uniforms_are_uniform_functions_of_the_row() -> None:
     x = torch.randn(5000, 3)
     numbers = row_uniforms([x], 2)
     assert numbers.shape == (5000, 2)
@@ -325,7 +325,7 @@ torch.save(calibrated.predict_step(torch.load(sys.argv[2], weights_only=True)), 
 """
 
 
-def test_a_fresh_process_predicts_the_same_from_a_checkpoint(tmp_path: Path) -> None:
+def test_checkpoint_gives_the_same_predictions_in_a_new_process(tmp_path: Path) -> None:
     method = QuantileRegression(MLP(3, [4], 6), Quantiles((0.1, 0.5, 0.9), num_targets=2))
     method.likelihood.set_target_scaling(torch.tensor([50.0, -3.0]), torch.tensor([4.0, 0.2]))
     calibrated = ConformalQuantileRegression(method, coverage=0.7)
@@ -342,7 +342,7 @@ def test_a_fresh_process_predicts_the_same_from_a_checkpoint(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("coverage", [0.0, 1.0, -0.1, 90, True, math.nan])
-def test_a_wrong_coverage(coverage: Any) -> None:
+def test_invalid_coverage(coverage: Any) -> None:
     for wrapper, method in (
         (SplitConformal, mean_and_scale),
         (ConformalQuantileRegression, mean_and_scale),
@@ -355,12 +355,12 @@ def test_a_wrong_coverage(coverage: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"penalty": -0.1}, "penalty must not be negative, and finite, got -0.1"),
-        ({"penalty": math.nan}, "penalty must not be negative, and finite, got nan"),
+        ({"penalty": -0.1}, "penalty must be non-negative and finite, got -0.1"),
+        ({"penalty": math.nan}, "penalty must be non-negative and finite, got nan"),
         ({"allowed_size": -1}, "allowed_size must be an integer of at least 0, got -1"),
         ({"allowed_size": 1.5}, "allowed_size must be an integer of at least 0, got 1.5"),
     ],
 )
-def test_wrong_arguments_of_sets(options: dict[str, Any], message: str) -> None:
+def test_invalid_arguments_of_sets(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AdaptivePredictionSets(logits(), **options)

@@ -1,4 +1,4 @@
-"""Members that are trained together, against networks that are trained one by one."""
+"""Deep ensembles against networks that are trained one by one."""
 
 import copy
 import itertools
@@ -53,7 +53,7 @@ def convolutional() -> nn.Module:
     return nn.Sequential(nn.Unflatten(1, (1, 3)), nn.Conv1d(1, 2, 2), nn.Tanh(), nn.Flatten(), nn.Linear(4, 2))
 
 
-def normalised() -> nn.Module:
+def batch_normalized() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 2))
 
 
@@ -64,14 +64,14 @@ PROBLEMS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Likelihood], Ten
     "vmap": (Residual, HeteroscedasticGaussian, Y),
     "tied, classes": (Tied, partial(Categorical, 3), LABELS),
     "convolutions": (convolutional, HeteroscedasticGaussian, Y),
-    "batch normalisation": (normalised, HeteroscedasticGaussian, Y),
+    "batch normalization": (batch_normalized, HeteroscedasticGaussian, Y),
 }
 each_problem = pytest.mark.parametrize(("network", "likelihood", "target"), PROBLEMS.values(), ids=PROBLEMS)
 adam = partial(torch.optim.Adam, lr=0.02, weight_decay=0.01)
 
 
 def watch_batches(method: DeepEnsemble, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor]]:
-    """The inputs and targets [M, B, ...] of every step to come."""
+    """Records the inputs and targets [M, B, ...] of all further steps."""
     seen = []
     original = method._stacked_rows
 
@@ -85,7 +85,7 @@ def watch_batches(method: DeepEnsemble, monkeypatch: pytest.MonkeyPatch) -> list
 
 
 def train_alone(network: nn.Module, likelihood: Likelihood, batches: list[tuple[Tensor, Tensor]], burnin: int) -> None:
-    """A loop in plain PyTorch; the noise learns ten times as fast and does not decay."""
+    """Trains in plain PyTorch. The noise has ten times the learning rate and no weight decay."""
     groups: list[dict[str, Any]] = [{"params": network.parameters()}]
     if list(likelihood.parameters()):
         groups.append({"params": likelihood.parameters(), "lr": 0.2, "weight_decay": 0.0})
@@ -101,7 +101,7 @@ def train_alone(network: nn.Module, likelihood: Likelihood, batches: list[tuple[
 
 @each_problem
 @pytest.mark.parametrize("vectorization", ["auto", "loop"])
-def test_trained_together_is_trained_one_by_one(
+def test_training_together_equals_training_one_by_one(
     network: Any, likelihood: Any, target: Tensor, vectorization: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     method = DeepEnsemble(
@@ -123,7 +123,7 @@ def test_trained_together_is_trained_one_by_one(
 
 
 @each_problem
-def test_an_ensemble_of_one_is_its_member(network: Any, likelihood: Any, target: Tensor) -> None:
+def test_ensemble_of_one_equals_its_member(network: Any, likelihood: Any, target: Tensor) -> None:
     data = loader(X, target)
     backbone = network()
     single = Deterministic(backbone, likelihood(), optimizer=adam)
@@ -139,7 +139,7 @@ def test_an_ensemble_of_one_is_its_member(network: Any, likelihood: Any, target:
     assert ours == pytest.approx(theirs, rel=1e-4)
 
 
-def test_each_member_sees_every_row_once_an_epoch_in_an_order_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_member_sees_each_row_once_per_epoch_in_a_different_order(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = torch.arange(N).float().unsqueeze(1)
     method = DeepEnsemble(nn.Linear(1, 1), Gaussian(), num_members=M)
     seen = watch_batches(method, monkeypatch)
@@ -152,8 +152,8 @@ def test_each_member_sees_every_row_once_an_epoch_in_an_order_of_its_own(monkeyp
     assert all(torch.equal(x, y) for x, y in seen)
 
 
-def test_orders_are_a_matter_of_the_seed_and_the_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So a run that is resumed goes on with the order of the unbroken one."""
+def test_orders_depend_on_the_seed_and_the_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a resumed run continues with the same orders."""
 
     def orders_of(seed: int) -> list[Tensor]:
         torch.manual_seed(seed)
@@ -167,7 +167,7 @@ def test_orders_are_a_matter_of_the_seed_and_the_epoch(monkeypatch: pytest.Monke
     assert not all(map(torch.equal, first, other))
 
 
-def test_a_resumed_run_equals_an_unbroken_one(tmp_path: Path) -> None:
+def test_resumed_run_equals_uninterrupted_run(tmp_path: Path) -> None:
     def method() -> DeepEnsemble:
         torch.manual_seed(4)
         network = nn.Sequential(nn.Linear(3, 5), nn.Dropout(0.2), nn.Linear(5, 1))
@@ -187,7 +187,7 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path: Path) -> None:
     assert same_state(copy_of_state(resumed), copy_of_state(unbroken))
 
 
-@pytest.mark.parametrize("options", [{}, {"shuffle": True, "own": False}], ids=["not shuffled", "not wished for"])
+@pytest.mark.parametrize("options", [{}, {"shuffle": True, "own": False}], ids=["not shuffled", "disabled"])
 def test_members_may_share_their_batches(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     own = options.pop("own", True)
     method = DeepEnsemble(nn.Linear(3, 1), Gaussian(), num_members=M, own_data_order=own)
@@ -197,7 +197,7 @@ def test_members_may_share_their_batches(options: dict[str, Any], monkeypatch: p
     assert not torch.allclose(method.member(0).backbone.weight, method.member(1).backbone.weight)  # type: ignore[arg-type]
 
 
-def test_dictionaries_tuples_and_further_samplers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dictionary_inputs_and_other_samplers(monkeypatch: pytest.MonkeyPatch) -> None:
     class Two(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -222,7 +222,7 @@ def test_dictionaries_tuples_and_further_samplers(monkeypatch: pytest.MonkeyPatc
             assert not torch.equal(y[0], y[1])
 
 
-def test_it_can_be_copied_in_the_middle_of_an_epoch_and_keeps_its_dataloaders_through_a_fit(
+def test_copy_during_an_epoch_and_reuse_of_dataloaders(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     copies: list[DeepEnsemble] = []
@@ -244,7 +244,7 @@ def test_it_can_be_copied_in_the_middle_of_an_epoch_and_keeps_its_dataloaders_th
     assert method._orders is copies[0]._orders is None
 
 
-def test_batches_that_differ_in_shape() -> None:
+def test_batches_of_different_shape_raise() -> None:
     rows: Any = [(torch.randn(length, 1), torch.zeros(length, 1)) for length in (1, 2, 3, 4)]
     method = DeepEnsemble(nn.Linear(1, 1), Gaussian(), num_members=4)
     with pytest.raises(ValueError, match="differ in shape and cannot be stacked: give own_data_order=False"):
@@ -252,7 +252,7 @@ def test_batches_that_differ_in_shape() -> None:
 
 
 def test_gradients_are_clipped_member_by_member() -> None:
-    """Also where they are small, and are left alone then."""
+    """Including gradients below the threshold, which are unchanged."""
     for algorithm, largest in (("norm", 0.2), ("value", 0.2), ("norm", 2.0)):
         torch.manual_seed(1)
         backbone = MLP(3, [4], 1)
@@ -268,7 +268,7 @@ def test_gradients_are_clipped_member_by_member() -> None:
                 assert_close(trained[name], value, rtol=1e-4, atol=1e-6)
 
 
-def test_the_predictive_is_the_mixture_of_the_members() -> None:
+def test_prediction_is_the_mixture_of_the_members() -> None:
     method = DeepEnsemble(MLP(3, [5], 2), HeteroscedasticGaussian(), num_members=M)
     singles = [method.member(index).predict(X) for index in range(M)]
     prediction = method.predict(X, return_samples=True)
@@ -285,8 +285,8 @@ def test_the_predictive_is_the_mixture_of_the_members() -> None:
     assert scores["test_nll"] == pytest.approx(-torch.stack(densities).mean(0).log().mean().item(), rel=1e-4)
 
 
-def test_each_member_learns_noise_of_its_own() -> None:
-    """Also in the metrics."""
+def test_each_member_learns_its_own_noise() -> None:
+    """Predictions and metrics use it."""
     method = DeepEnsemble(MLP(3, [5], 1), Gaussian(), num_members=M, optimizer=adam)
     fit(method, loader(X, Y, shuffle=True), max_epochs=3)
     singles = [method.member(index) for index in range(M)]
@@ -298,7 +298,7 @@ def test_each_member_learns_noise_of_its_own() -> None:
     assert scores["test_nll"] == pytest.approx(-(mixture.logsumexp(0) - torch.tensor(M).log()).mean().item(), rel=1e-4)
 
 
-def test_members_begin_at_weights_of_their_own() -> None:
+def test_members_have_different_initial_weights() -> None:
     backbone = nn.Sequential(nn.Linear(3, 200), nn.LayerNorm(200), nn.Linear(200, 1))
     method = DeepEnsemble(backbone, Gaussian(), num_members=M)
     assert same_state(copy_of_state(method.member(0).backbone), copy_of_state(backbone))
@@ -309,7 +309,7 @@ def test_members_begin_at_weights_of_their_own() -> None:
         method.member(3)
 
 
-def test_a_function_may_make_the_networks() -> None:
+def test_backbone_can_be_a_function() -> None:
     class Raw(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -327,7 +327,7 @@ def test_a_function_may_make_the_networks() -> None:
     assert DeepEnsemble(lambda: shared, Gaussian(), num_members=2).predict(X).epistemic_var.max() == 0
 
 
-def test_attention_gets_new_weights() -> None:
+def test_attention_is_reinitialized() -> None:
     layer = nn.TransformerEncoderLayer(4, 2, 8)
     twin = reinitialized(layer)
     for name, value in layer.state_dict().items():
@@ -335,20 +335,20 @@ def test_attention_gets_new_weights() -> None:
             assert not torch.equal(twin.state_dict()[name], value), name
 
 
-def test_wrong_arguments() -> None:
+def test_invalid_arguments() -> None:
     with pytest.raises(ValueError, match="num_members must be an integer of at least 1, got 0"):
         DeepEnsemble(MLP(3, [4], 1), Gaussian(), num_members=0)
     with pytest.raises(ValueError, match="vectorization must be 'auto', 'vmap' or 'loop', got 'repeat'"):
         DeepEnsemble(MLP(3, [4], 1), Gaussian(), vectorization="repeat")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="backbone must be a network or a function that makes one, got a str"):
+    with pytest.raises(TypeError, match="backbone must be a network or a function that returns one, got a str"):
         DeepEnsemble("MLP", Gaussian())  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="backbone must make networks, got a int"):
+    with pytest.raises(TypeError, match="backbone must return networks, got a int"):
         DeepEnsemble(lambda: 3, Gaussian())  # type: ignore[arg-type, return-value]
     with pytest.raises(ValueError, match="must have the same parameters"):
         DeepEnsemble(lambda: MLP(3, [int(torch.randint(1, 99, ()))], 1), Gaussian(), num_members=5)
 
 
-def test_diversity_is_what_pairs_of_members_differ_in() -> None:
+def test_diversity_is_the_mean_disagreement_of_pairs() -> None:
     regression = DeepEnsemble(MLP(3, [5], 1), Gaussian(), num_members=M)
     pairs = list(itertools.combinations([regression.member(index).predict(X).mean for index in range(M)], 2))
     expected = torch.stack([(first - second).square() for first, second in pairs]).mean().sqrt()
@@ -362,7 +362,7 @@ def test_diversity_is_what_pairs_of_members_differ_in() -> None:
     assert DeepEnsemble(MLP(3, [5], 3), Categorical(3), num_members=1).diversity(X) == 0
 
 
-def test_training_metrics_are_those_of_all_members() -> None:
+def test_training_metrics_include_all_members() -> None:
     data, rate = loader(X, Y, shuffle=True), partial(torch.optim.SGD, lr=0.0)
     ensemble = DeepEnsemble(MLP(3, [5], 1), StudentT(), num_members=M, optimizer=rate)
     logged = fit(ensemble, data)
@@ -372,7 +372,7 @@ def test_training_metrics_are_those_of_all_members() -> None:
     assert logged["train_loss"] == [pytest.approx(sum(losses) / M, rel=1e-4)]
 
 
-def test_it_can_be_put_together_from_other_methods(tmp_path: Path) -> None:
+def test_ensembles_from_methods_and_checkpoints(tmp_path: Path) -> None:
     singles = [Deterministic(MLP(3, [5], 1), Gaussian()) for _ in range(M)]
     paths = [tmp_path / f"{index}.ckpt" for index in range(M)]
     for single, path in zip(singles, paths, strict=True):
@@ -388,7 +388,7 @@ def test_it_can_be_put_together_from_other_methods(tmp_path: Path) -> None:
 
 
 class Watch(Callback):
-    """Writes what a rank trained on and ended with to a file."""
+    """Writes the batches and the final state of each rank to a file."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -410,7 +410,7 @@ class Watch(Callback):
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_data_of_every_member(tmp_path: Path) -> None:
+def test_two_processes_share_the_data_of_each_member(tmp_path: Path) -> None:
     rows = torch.arange(24.0).unsqueeze(1) / 24
     method = DeepEnsemble(nn.Linear(1, 1), Gaussian(), num_members=M, burnin_epochs=1)
     trainer = quiet_trainer(devices=2, strategy="ddp_spawn", max_epochs=2, callbacks=[Watch(tmp_path)])
@@ -435,7 +435,7 @@ torch.save(method.predict_step(torch.load(sys.argv[2], weights_only=True)), sys.
 """
 
 
-def test_a_fresh_process_predicts_the_same_from_a_checkpoint(tmp_path: Path) -> None:
+def test_checkpoint_gives_the_same_predictions_in_a_new_process(tmp_path: Path) -> None:
     method = DeepEnsemble(MLP(3, [4], 1), StudentT(), num_members=2)
     trainer = quiet_trainer(max_epochs=2)
     trainer.fit(method, loader(X, Y, shuffle=True))

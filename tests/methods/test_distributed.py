@@ -1,4 +1,4 @@
-"""Two processes on the CPU, through Lightning."""
+"""Distributed training and calibration in two processes on the CPU."""
 
 import copy
 from pathlib import Path
@@ -31,7 +31,7 @@ def method() -> MeanFieldVI:
 
 
 class Report(Callback):
-    """Writes what each rank saw to a file; a spawned process hands nothing else back."""
+    """Writes the results of each rank to a file, because spawned processes return nothing."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -56,7 +56,7 @@ class Report(Callback):
 
 
 @pytest.mark.slow
-def test_two_ranks_train_one_posterior_with_noise_of_their_own(tmp_path: Path) -> None:
+def test_two_ranks_train_the_same_posterior_with_different_noise(tmp_path: Path) -> None:
     x, y = data()
     trainer = quiet_trainer(devices=2, strategy="ddp_spawn", max_epochs=3, callbacks=[Report(tmp_path)])
     trainer.fit(method(), loader(x, y, batch_size=6, shuffle=True), loader(x, y, batch_size=6))
@@ -75,7 +75,7 @@ def test_two_ranks_train_one_posterior_with_noise_of_their_own(tmp_path: Path) -
 
 
 class ReportCalibration(Callback):
-    """Writes each rank's calibration to a file, and what it logged."""
+    """Writes the calibration and the logged values of each rank to a file."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -87,8 +87,8 @@ class ReportCalibration(Callback):
 
 
 @pytest.mark.slow
-def test_two_ranks_calibrate_on_all_data_each_once(tmp_path: Path) -> None:
-    """Of an odd number, one is dealt out twice for both to get as many."""
+def test_two_ranks_use_each_calibration_datum_once(tmp_path: Path) -> None:
+    """The number of data is odd, so the sampler repeats one."""
     x, y = (part[:-1] for part in data())
     alone, shared = (VarianceScaling(method()) for _ in range(2))
     alone.calibrate([(x, y)])
@@ -103,7 +103,7 @@ def test_two_ranks_calibrate_on_all_data_each_once(tmp_path: Path) -> None:
 
 
 class ReportPosterior(Callback):
-    """Writes each rank's fitted posterior to a file."""
+    """Writes the fitted posterior of each rank to a file."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -114,19 +114,19 @@ class ReportPosterior(Callback):
         torch.save({"state": report, "variance": variance}, self.folder / f"{trainer.global_rank}.pt")
 
 
-def still(parameters: Any) -> torch.optim.Optimizer:
+def no_steps(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.SGD(parameters, lr=0.0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["laplace", "sngp"])
-def test_two_ranks_measure_the_curvature_of_all_data(kind: str, tmp_path: Path) -> None:
+def test_two_ranks_compute_the_curvature_of_all_data(kind: str, tmp_path: Path) -> None:
     x, y = data()
     torch.manual_seed(3)
     made: Any = {
-        "laplace": lambda: Laplace(MLP(3, [4], 1), Gaussian(0.5), prior_std=0.7, optimizer=still),
+        "laplace": lambda: Laplace(MLP(3, [4], 1), Gaussian(0.5), prior_std=0.7, optimizer=no_steps),
         "sngp": lambda: SNGP(
-            MLP(3, [4], 1), Gaussian(0.5), num_random_features=16, spectral_norm_bound=None, optimizer=still
+            MLP(3, [4], 1), Gaussian(0.5), num_random_features=16, spectral_norm_bound=None, optimizer=no_steps
         ),
     }[kind]()
     alone = copy.deepcopy(made)

@@ -1,4 +1,4 @@
-"""Mixtures of fitted methods of any class, against what their samples say."""
+"""Ensembles of fitted methods of any class, against moments of their samples."""
 
 from functools import partial
 from pathlib import Path
@@ -45,7 +45,7 @@ each_problem = pytest.mark.parametrize(("width", "likelihood", "target"), PROBLE
 
 
 @each_problem
-def test_moments_are_those_of_all_samples_together(width: int, likelihood: Any, target: Tensor) -> None:
+def test_moments_are_those_of_all_samples(width: int, likelihood: Any, target: Tensor) -> None:
     ensemble = Ensemble(several([vi, vi, Deterministic], width, likelihood))
     prediction = ensemble.predict(X, num_samples=8, seed=5, return_samples=True)
     samples = prediction.samples
@@ -53,7 +53,7 @@ def test_moments_are_those_of_all_samples_together(width: int, likelihood: Any, 
     assert samples.shape == (8, *prediction.mean.shape)
     assert_close(prediction.mean, samples.mean(0))
     assert_close(prediction.epistemic_var, samples.var(0, correction=0), rtol=1e-4, atol=1e-7)
-    assert torch.equal(samples[2], samples[5])  # the deterministic member's turn comes every third time
+    assert torch.equal(samples[2], samples[5])  # the deterministic member gives every third sample
     assert not torch.equal(samples[0], samples[3])
     if prediction.probs is not None:
         entropies = torch.special.entr(samples).sum(2).mean(0)
@@ -67,7 +67,7 @@ def test_moments_are_those_of_all_samples_together(width: int, likelihood: Any, 
 
 @each_problem
 def test_metrics_score_the_mixture_of_all_components(width: int, likelihood: Any, target: Tensor) -> None:
-    """Members of one likelihood whose parameters agree are one method with more samples."""
+    """Members with equal likelihoods are equivalent to one method with more samples."""
     members = several([vi, vi], width, likelihood)
     ensemble = Ensemble(members)
     first = ensemble.members[0].likelihood
@@ -85,8 +85,8 @@ def test_metrics_score_the_mixture_of_all_components(width: int, likelihood: Any
     assert tested == pytest.approx(scores, rel=1e-3)
 
 
-def test_unlike_members_have_the_same_weight() -> None:
-    """One component in closed form beside six samples, Gaussian noise beside Student's."""
+def test_members_of_different_classes_have_equal_weight() -> None:
+    """A closed-form Gaussian, six samples with Student's t noise and a deterministic network."""
     members = [
         wide(LastLayerVI(MLP(3, [4], 1), Gaussian())),
         wide(vi(MLP(3, [4], 1), StudentT())),
@@ -109,7 +109,7 @@ def test_unlike_members_have_the_same_weight() -> None:
     assert_close(prediction.aleatoric_var, torch.stack([single.aleatoric_var for single in singles]).mean(0))
 
 
-def test_seeds_splits_and_numbers_of_samples() -> None:
+def test_seeds_batch_splits_and_numbers_of_samples() -> None:
     ensemble = Ensemble(several([vi, vi], 1, Gaussian))
     first, again = ensemble.predict(X, seed=1), ensemble.predict(X, seed=1)
     assert torch.equal(first.mean, again.mean)
@@ -126,14 +126,14 @@ def test_seeds_splits_and_numbers_of_samples() -> None:
     assert ensemble.num_mc_samples_test == 12
 
 
-def test_twins_draw_noise_of_their_own() -> None:
+def test_equal_members_draw_different_samples() -> None:
     member = wide(vi(MLP(3, [4], 1), Gaussian()))
     samples = Ensemble([member, member]).predict(X, return_samples=True).samples
     assert samples is not None
     assert len(samples.flatten(1).unique(dim=0)) == 12
 
 
-def test_members_are_copies_and_nothing_moves() -> None:
+def test_members_are_copied_and_predict_has_no_side_effects() -> None:
     members = several([vi, LastLayerVI], 1, Gaussian)
     before = [copy_of_state(member) for member in members]
     seeds = [member.noise.seed for member in members]
@@ -153,7 +153,7 @@ def test_members_are_copies_and_nothing_moves() -> None:
     assert [member.noise.seed for member in members] == seeds
 
 
-def test_a_state_dictionary_and_a_checkpoint_predict_the_same(tmp_path: Path) -> None:
+def test_checkpoint_gives_the_same_predictions(tmp_path: Path) -> None:
     ensemble = Ensemble(several([vi, LastLayerVI], 1, Gaussian))
     trainer = quiet_trainer()
     trainer.test(ensemble, loader(X, Y), verbose=False)
@@ -183,7 +183,7 @@ def test_from_checkpoints(tmp_path: Path) -> None:
         Ensemble.from_checkpoints(MeanFieldVI, [tmp_path / "no.ckpt"], backbone=backbone, likelihood=Gaussian())
 
 
-def test_ensembles_of_ensembles_and_evaluation() -> None:
+def test_ensemble_of_ensembles() -> None:
     inner = DeepEnsemble(MLP(3, [4], 3), Categorical(3), num_members=2)
     ensemble = Ensemble([inner, *several([vi], 3, partial(Categorical, 3))])
     result = selective_prediction(ensemble, [(X, LABELS)], score="epistemic_uct")
@@ -194,7 +194,7 @@ def test_ensembles_of_ensembles_and_evaluation() -> None:
     assert_close(samples[[0, 2]], inner.predict(X, return_samples=True).samples)
 
 
-def test_what_it_refuses() -> None:
+def test_invalid_arguments_and_untrained_members() -> None:
     good = Deterministic(MLP(3, [4], 1), Gaussian())
     with pytest.raises(ValueError, match="methods must hold at least one method, got none"):
         Ensemble([])

@@ -1,4 +1,4 @@
-"""IVON through Lightning, and against an exact posterior."""
+"""IVON against an exact posterior, and with Lightning's trainer."""
 
 from contextlib import contextmanager
 from functools import partial
@@ -23,7 +23,7 @@ X, Y = normal(24, 3), normal(24, 1)
 QUICK: dict[str, Any] = {"lr": 0.05, "betas": (0.9, 0.99), "hess_init": 0.7}
 
 
-def test_conjugate_regression_reaches_the_exact_diagonal_posterior() -> None:
+def test_conjugate_regression_converges_to_the_exact_mean_field_posterior() -> None:
     features = random_features(60, orthogonal=False)
     noise = np.random.default_rng(1).normal(size=60)
     prior_std = (60 * 0.01) ** -0.5
@@ -41,7 +41,7 @@ def test_conjugate_regression_reaches_the_exact_diagonal_posterior() -> None:
     assert_close(stds.detach().numpy(), problem.mean_field_std.astype("f4"), rtol=0.1, atol=0)
 
 
-def test_the_prior_is_the_optimizers_and_the_loss_has_the_gradient_of_the_likelihood() -> None:
+def test_loss_has_the_value_of_the_elbo_and_the_gradient_of_the_nll() -> None:
     method = IVON(nn.Linear(3, 1), Gaussian(0.5), num_data=200, weight_decay=0.03, kl_weight=0.5)
     layer: Any = method.backbone
     loss, nll, kl = method.elbo(X, Y)
@@ -57,7 +57,7 @@ def test_the_prior_is_the_optimizers_and_the_loss_has_the_gradient_of_the_likeli
     assert_close(first, second)
 
 
-def test_posteriors_start_where_the_hessian_says_once_n_is_known() -> None:
+def test_initial_stds_follow_from_hess_init_and_the_number_of_data() -> None:
     method = IVON(MLP(3, [4], 1), Gaussian(), hess_init=0.25, weight_decay=0.01, lr=0.0)
     fit(method, loader(X, Y), max_epochs=1, limit_train_batches=1)
     std = F.softplus(method.backbone[0].weight_rho)
@@ -69,7 +69,7 @@ def test_posteriors_start_where_the_hessian_says_once_n_is_known() -> None:
 
 @contextmanager
 def same_noise_within_a_step(method: IVON, parts: int) -> Any:
-    """Micro-batches of one step draw the same weights."""
+    """Makes all micro-batches of a step sample the same weights."""
     calls = 0
 
     @contextmanager
@@ -84,7 +84,7 @@ def same_noise_within_a_step(method: IVON, parts: int) -> Any:
     del method.noise.fresh
 
 
-def test_accumulation_takes_the_same_trajectory_as_whole_batches() -> None:
+def test_gradient_accumulation_equals_large_batches() -> None:
     states = []
     for parts in (1, 4):
         torch.manual_seed(0)
@@ -97,7 +97,7 @@ def test_accumulation_takes_the_same_trajectory_as_whole_batches() -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["norm", "value"])
-def test_clipping_is_for_gradients_and_not_for_curvature(algorithm: str) -> None:
+def test_clipping_applies_to_gradients_but_not_to_curvature(algorithm: str) -> None:
     hessians, means = [], []
     for value in (None, 1e-4):
         torch.manual_seed(0)
@@ -114,7 +114,7 @@ def test_clipping_is_for_gradients_and_not_for_curvature(algorithm: str) -> None
 
 
 @pytest.mark.parametrize("options", [{}, {"burnin_epochs": 4}, {"burnin_epochs": 1, "kl_warmup_epochs": 5}])
-def test_a_resumed_run_equals_an_unbroken_one(options: dict[str, Any], tmp_path: Any) -> None:
+def test_resumed_run_equals_uninterrupted_run(options: dict[str, Any], tmp_path: Any) -> None:
     def make() -> IVON:
         torch.manual_seed(0)
         return IVON(MLP(3, [4], 2), HeteroscedasticGaussian(), **QUICK, **options)
@@ -130,14 +130,14 @@ def test_a_resumed_run_equals_an_unbroken_one(options: dict[str, Any], tmp_path:
     assert same_state(copy_of_state(resumed), copy_of_state(unbroken))
 
 
-def test_burnin_leaves_the_posterior_stds_alone() -> None:
+def test_burn_in_does_not_change_the_posterior_stds() -> None:
     method = IVON(MLP(3, [4], 1), Gaussian(), burnin_epochs=2, num_data=24, **QUICK)
     before = method.backbone[0].weight_rho.detach().clone()
     fit(method, loader(X, Y), max_epochs=2)
     assert torch.equal(method.backbone[0].weight_rho, before)
 
 
-def test_an_exception_in_a_step_leaves_the_means_in_place() -> None:
+def test_exception_in_a_step_restores_the_means() -> None:
     method = IVON(MLP(3, [4], 1), Gaussian(), num_data=24, **QUICK)
     before = copy_of_state(method.backbone)
     method.likelihood.log_prob = lambda *_: 1 / 0  # type: ignore[method-assign, assignment, return-value]
@@ -146,7 +146,7 @@ def test_an_exception_in_a_step_leaves_the_means_in_place() -> None:
     assert same_state(copy_of_state(method.backbone), before)
 
 
-def test_a_plain_loop_with_its_optimizer() -> None:
+def test_custom_training_loop() -> None:
     method = IVON(MLP(3, [8], 1), Gaussian(), num_data=24, **QUICK)
     optimizer = method.make_optimizer()
     losses = []
@@ -170,7 +170,7 @@ def test_parameters_without_a_posterior_are_trained_by_adam() -> None:
         assert_close(change, torch.full_like(change, 0.02), rtol=0.01, atol=1e-4)
 
 
-def test_bf16() -> None:
+def test_bf16_mixed_precision() -> None:
     method = IVON(MLP(3, [4], 1), Gaussian(), **QUICK)
     fit(method, loader(X, Y), max_epochs=2, precision="bf16-mixed")
     assert all(value.isfinite().all() and value.dtype == torch.float32 for value in method.parameters())
@@ -180,19 +180,19 @@ def test_bf16() -> None:
     ("option", "value"),
     [("weight_decay", 0.0), ("kl_weight", 0.0), ("lr", -1.0), ("hess_init", 0.0), ("point_lr", 0.0)],
 )
-def test_options_out_of_range(option: str, value: float) -> None:
+def test_arguments_out_of_range(option: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{option} must be"):
         IVON(nn.Linear(1, 1), Gaussian(), **{option: value})
 
 
-def test_a_prior_around_pretrained_weights_is_refused() -> None:
+def test_from_pretrained_raises() -> None:
     with pytest.raises(TypeError, match="give the trained network as backbone"):
         IVON.from_pretrained(nn.Linear(1, 1), Gaussian())
 
 
 @pytest.mark.parametrize("num_data", [None, 24])
-def test_the_first_step_of_a_burnin_has_the_learning_rate(num_data: int | None) -> None:
-    """With the Hessian at its start a step is one of gradient descent on the point loss and the prior's penalty."""
+def test_first_step_of_burn_in_uses_the_learning_rate(num_data: int | None) -> None:
+    """With the initial Hessian it is a gradient descent step on the point loss plus the penalty of the prior."""
     method = IVON(nn.Linear(3, 1), Gaussian(), burnin_epochs=2, num_data=num_data, weight_decay=0.03, **QUICK)
     layer: Any = method.backbone
     before = layer.weight_mu.detach().clone()

@@ -1,4 +1,4 @@
-"""Low-rank, full-rank and radial variational inference where the truth is known."""
+"""Low-rank, full-rank and radial variational inference against exact posteriors."""
 
 from functools import partial
 from typing import Any
@@ -22,7 +22,7 @@ NOISE = 0.8
 
 
 def conjugate_problem() -> tuple[LinearRegression, Tensor, Tensor]:
-    """Few data on correlated features, so that the exact posterior is far from a factorised one."""
+    """Returns few data with correlated features, for which the exact posterior is far from factorized."""
     features = random_features(NUM_DATA, orthogonal=False)
     noise = np.random.default_rng(1).normal(size=NUM_DATA)
     target = features @ np.array([1.5, -2.0, 1.0, 3.0]) + NOISE * noise
@@ -38,7 +38,7 @@ def linear_method(kind: Any, **options: Any) -> VariationalMethod:
 
 
 def moments(method: VariationalMethod) -> tuple[Tensor, Tensor]:
-    """Mean and covariance of the weights and the bias, from what the method draws."""
+    """Returns the posterior mean and covariance of the weights and the bias."""
     layer: Any = method.backbone
     coupling: Any = method.coupling
     std = nn.functional.softplus(torch.cat([layer.weight_rho[0], layer.bias_rho]))
@@ -57,14 +57,14 @@ def train(method: VariationalMethod, x: Tensor, y: Tensor, steps: int = 1500) ->
 
 
 def evidence_estimate(method: VariationalMethod, x: Tensor, y: Tensor) -> tuple[float, float]:
-    """Mean and standard error of the ELBO."""
+    """Returns the mean and the standard error of the ELBO."""
     with torch.no_grad():
         values = torch.tensor([-NUM_DATA * method.elbo(x, y).loss for _ in range(200)])
     return values.mean().item(), values.std().item() / len(values) ** 0.5
 
 
 @pytest.mark.parametrize("kind", [FullRankVI, partial(LowRankVI, rank=4)])
-def test_training_reaches_the_exact_posterior_and_its_elbo_is_the_log_evidence(kind: Any) -> None:
+def test_training_converges_to_the_exact_posterior_and_log_evidence(kind: Any) -> None:
     problem, x, y = conjugate_problem()
     method = linear_method(kind, num_mc_samples_train=256, antithetic=True)
     train(method, x, y)
@@ -75,10 +75,10 @@ def test_training_reaches_the_exact_posterior_and_its_elbo_is_the_log_evidence(k
     assert_close(covariance / exact_stds.outer(exact_stds), exact / exact_stds.outer(exact_stds), rtol=0.0, atol=0.03)
     elbo, error = evidence_estimate(method, x, y)
     assert abs(elbo - problem.log_evidence) < 4 * error + 0.005
-    assert problem.best_elbo < problem.log_evidence - 0.4  # that of mean-field
+    assert problem.best_elbo < problem.log_evidence - 0.4  # mean-field cannot reach the log evidence
 
 
-def test_a_coupling_at_its_start_is_mean_field() -> None:
+def test_initial_full_rank_posterior_is_mean_field() -> None:
     torch.manual_seed(0)
     backbone, x, y = MLP(3, [8], 1), torch.randn(16, 3), torch.randn(16, 1)
     reference = MeanFieldVI(backbone, Gaussian(), estimator="reparameterization", num_data=100)
@@ -90,8 +90,8 @@ def test_a_coupling_at_its_start_is_mean_field() -> None:
 
 @pytest.mark.parametrize("kind", [LowRankVI, FullRankVI, RadialVI])
 @pytest.mark.parametrize("prior", [GaussianPrior(0.2, 0.7), EmpiricalBayesPrior()])
-def test_kl_is_the_expected_log_ratio(kind: Any, prior: Any) -> None:
-    """Against densities at draws: the joint one by the change of variables, the prior's at the weights."""
+def test_kl_is_the_expected_log_density_ratio(kind: Any, prior: Any) -> None:
+    """Monte Carlo estimate with the density of the joint posterior by change of variables."""
     torch.manual_seed(0)
     method = kind(nn.Linear(3, 2), Gaussian(num_targets=2), prior=prior, num_data=10).double()
     randomize_posteriors(method.backbone)
@@ -128,7 +128,7 @@ def radial_log_density(radius: Tensor, size: int) -> Tensor:
     return half_normal - log_surface - (size - 1) * radius.log() - 0.5 * size * np.log(size)
 
 
-def test_weights_of_a_prediction_are_correlated_as_the_posterior_says() -> None:
+def test_predictions_use_correlated_weights() -> None:
     method = linear_method(FullRankVI)
     coupling: Any = method.coupling
     nn.init.normal_(coupling.lower)
@@ -141,7 +141,7 @@ def test_weights_of_a_prediction_are_correlated_as_the_posterior_says() -> None:
     assert_close(samples.var(0).item(), (direction @ covariance @ direction).item(), rtol=0.05, atol=0.0)
 
 
-def test_tied_weights_are_drawn_once() -> None:
+def test_tied_weights_are_sampled_once() -> None:
     shared = nn.Linear(3, 3)
     method = FullRankVI(nn.Sequential(shared, nn.Tanh(), shared), Gaussian(num_targets=3), num_data=5)
     coupling: Any = method.coupling
@@ -150,7 +150,7 @@ def test_tied_weights_are_drawn_once() -> None:
     assert coupling.lower.grad.tril(-1).abs().sum() > 0
 
 
-def test_couplings_learn_slowly_and_take_no_weight_decay() -> None:
+def test_couplings_have_a_smaller_learning_rate_and_no_weight_decay() -> None:
     method = LowRankVI(MLP(1, [3], 1), Gaussian(), optimizer=partial(torch.optim.AdamW, lr=0.01, weight_decay=0.1))
     groups = method.configure_optimizers().param_groups
     (factor,) = [g for g in groups if any(p is method.coupling.factor for p in g["params"])]  # type: ignore[union-attr]
@@ -159,16 +159,16 @@ def test_couplings_learn_slowly_and_take_no_weight_decay() -> None:
 
 
 @pytest.mark.parametrize("kind", [LowRankVI, FullRankVI, RadialVI])
-def test_estimators_that_draw_outputs_are_refused(kind: Any) -> None:
+def test_estimators_that_sample_outputs_are_rejected(kind: Any) -> None:
     with pytest.raises(ValueError, match=r"estimator must be 'auto' or 'reparameterization'.*got 'flipout'"):
         kind(nn.Linear(1, 1), Gaussian(), estimator="flipout")
 
 
-def test_radial_posteriors_refuse_a_prior_without_closed_form() -> None:
+def test_radial_posterior_rejects_prior_without_closed_form_kl() -> None:
     with pytest.raises(ValueError, match=r"prior of 'weight' must have a log density that is quadratic.*LaplacePrior"):
         RadialVI(nn.Linear(1, 1), Gaussian(), prior=LaplacePrior())
 
 
-def test_a_covariance_beyond_the_budget_is_refused() -> None:
+def test_covariance_beyond_the_memory_budget_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"20601 stochastic weights needs .* MiB, but max_mebibytes=256"):
         FullRankVI(MLP(1, [100, 200], 1), Gaussian())

@@ -1,4 +1,4 @@
-"""Laplace's approximation where it is exact, and what it costs and keeps."""
+"""Laplace approximation against exact posteriors, and its fit and memory."""
 
 import itertools
 import math
@@ -22,6 +22,7 @@ from lightning_vi.core.batch import joined_batches
 from lightning_vi.likelihoods import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
 from lightning_vi.methods.laplace import laplace as laplace_module
 from lightning_vi.methods.laplace.laplace import Structure
+from lightning_vi.sampling import memory
 
 NOISE, PRIOR = 0.4, 0.8
 N = 30
@@ -34,7 +35,7 @@ def design(x: Tensor) -> Tensor:
 
 
 def exact_posterior() -> tuple[Tensor, Tensor]:
-    """Mean [4] and covariance [4, 4] of Bayesian linear regression."""
+    """Returns mean [4] and covariance [4, 4] of Bayesian linear regression."""
     precision = design(X).T @ design(X) / NOISE**2 + torch.eye(4).double() / PRIOR**2
     covariance = torch.linalg.inv(precision)
     return covariance @ design(X).T @ Y.double()[:, 0] / NOISE**2, covariance
@@ -52,8 +53,8 @@ def at_the_mode(structure: Structure = "full", prior_std: Any = PRIOR, **options
 
 
 @pytest.mark.parametrize("structure", ["full", "per_output", "kronecker"])
-def test_a_linear_gaussian_model_has_the_exact_posterior_and_evidence(structure: Structure) -> None:
-    """A Kronecker product is exact too where there is one output."""
+def test_linear_gaussian_model_has_the_exact_posterior_and_evidence(structure: Structure) -> None:
+    """The Kronecker structure is exact for one output."""
     method, new = at_the_mode(structure), normal(6, 3)
     mean, covariance = exact_posterior()
     prediction = method.predict(new)
@@ -68,8 +69,8 @@ def test_a_linear_gaussian_model_has_the_exact_posterior_and_evidence(structure:
 
 
 @pytest.mark.parametrize("structure", ["full", "per_output", "kronecker"])
-def test_two_targets_with_noise_of_their_own_are_two_exact_regressions(structure: Structure) -> None:
-    """A Kronecker product is exact too where the noise is the same for all data."""
+def test_two_targets_with_different_noise_are_two_exact_regressions(structure: Structure) -> None:
+    """The Kronecker structure is exact if the noise is the same for all data."""
     noise_std, targets = [0.3, 1.7], torch.cat([Y, 2 - Y], 1)
     network, new = nn.Linear(3, 2), normal(6, 3)
     expected, evidence = [], 0.0
@@ -90,7 +91,7 @@ def test_two_targets_with_noise_of_their_own_are_two_exact_regressions(structure
 
 
 @pytest.mark.parametrize("structure", ["full", "per_output", "kronecker", "diagonal"])
-def test_frozen_weights_have_no_noise_and_no_place_in_the_prior(structure: Structure) -> None:
+def test_frozen_weights_have_neither_posterior_nor_prior(structure: Structure) -> None:
     torch.manual_seed(0)
     network, new = MLP(3, [4], 2, activation_fn=nn.Tanh()), normal(6, 3)
     network[0].requires_grad_(False)
@@ -107,7 +108,7 @@ def test_frozen_weights_have_no_noise_and_no_place_in_the_prior(structure: Struc
 
 @pytest.mark.parametrize("names", [(-1,), None])
 @pytest.mark.parametrize("structure", ["full", "per_output", "kronecker", "diagonal"])
-def test_the_fit_does_not_depend_on_how_the_batches_are_cut(structure: Structure, names: Any) -> None:
+def test_fit_does_not_depend_on_the_batch_size(structure: Structure, names: Any) -> None:
     torch.manual_seed(0)
     network, new = MLP(3, [4], 2, activation_fn=nn.Tanh()), normal(6, 3)
     results = []
@@ -119,7 +120,7 @@ def test_the_fit_does_not_depend_on_how_the_batches_are_cut(structure: Structure
         assert_close(result, results[0], rtol=1e-3, atol=1e-4)
 
 
-def test_joined_batches() -> None:
+def test_batches_are_joined_within_limits() -> None:
     x, y = torch.arange(60.0).view(20, 3), torch.arange(20)
     pairs = list(zip(x.split(4), y.split(4), strict=True))
     assert [len(target) for _, target in joined_batches(pairs, 1)] == [20]
@@ -143,7 +144,7 @@ def test_joined_batches() -> None:
     assert list(joined_batches([], 1)) == []
 
 
-def test_training_with_a_given_prior_ends_at_the_mode() -> None:
+def test_training_with_a_given_prior_converges_to_the_mode() -> None:
     method = Laplace(
         nn.Linear(3, 1),
         Gaussian(NOISE),
@@ -170,7 +171,7 @@ def test_samples_have_the_moments_of_the_closed_form() -> None:
 
 
 @pytest.mark.parametrize("structure", ["full", "per_output", "kronecker", "diagonal"])
-def test_the_prior_of_the_largest_evidence(structure: Structure) -> None:
+def test_prior_std_maximizes_the_marginal_likelihood(structure: Structure) -> None:
     tuned = at_the_mode(structure, "marginal_likelihood")
     best = tuned.log_marginal_likelihood()
     for factor in (0.9, 1.1):
@@ -181,7 +182,7 @@ def test_the_prior_of_the_largest_evidence(structure: Structure) -> None:
 
 @pytest.mark.parametrize("structure", ["full", "per_output", "kronecker", "diagonal"])
 @pytest.mark.parametrize("names", [(-1,), None])
-def test_the_posterior_contracts_as_data_grow(structure: Structure, names: Any) -> None:
+def test_posterior_contracts_with_more_data(structure: Structure, names: Any) -> None:
     torch.manual_seed(0)
     network, new = MLP(3, [6], 2, activation_fn=nn.Tanh()), normal(5, 3)
     variances = []
@@ -195,8 +196,8 @@ def test_the_posterior_contracts_as_data_grow(structure: Structure, names: Any) 
     assert variances[-1] < variances[0] / 4
 
 
-def test_the_probit_approximation_is_near_the_integral() -> None:
-    """Which many samples are."""
+def test_probit_approximation_is_close_to_the_integral() -> None:
+    """The integral is estimated from many samples."""
     torch.manual_seed(0)
     method = Laplace(nn.Linear(3, 1), Bernoulli(), structure="full", prior_std=2.0)
     method.fit_posterior([(X, (X[:, 0] > 0).long())])
@@ -213,14 +214,14 @@ def test_the_probit_approximation_is_near_the_integral() -> None:
 
 
 @pytest.mark.parametrize("structure", ["full", "per_output", "kronecker", "diagonal"])
-def test_the_probit_approximation_of_several_classes(structure: Structure) -> None:
-    """What all logits share plays no part, in the mean and in the variance."""
+def test_probit_approximation_of_several_classes(structure: Structure) -> None:
+    """Mean and variance are those of the centered logits."""
     torch.manual_seed(0)
     method = Laplace(MLP(3, [4], 3), Categorical(3), structure=structure)
     method.fit_posterior([(X, torch.arange(N) % 3)])
     samples = torch.cat(list(method.sampled_outputs(X, 40_000, 1))).detach()
-    centred = samples - samples.mean(2, keepdim=True)
-    variance = centred.var(0) * 3 / 2
+    centered = samples - samples.mean(2, keepdim=True)
+    variance = centered.var(0) * 3 / 2
     logits = method(X).detach()
     expected = ((logits - logits.mean(1, keepdim=True)) / (1 + math.pi / 8 * variance).sqrt()).softmax(1)
     assert_close(method.predict(X).mean, expected, rtol=0.0, atol=2e-3)
@@ -232,17 +233,17 @@ def test_the_probit_approximation_of_several_classes(structure: Structure) -> No
     assert_close(by_sampling.predict(X).mean, method.predict(X, return_samples=True).mean)
 
 
-def test_the_probit_approximation_of_independent_logits_is_mackays() -> None:
+def test_probit_approximation_of_independent_logits_is_that_of_mackay() -> None:
     torch.manual_seed(0)
     method = Laplace(nn.Linear(3, 4, bias=False), Categorical(4), structure="diagonal", prior_std=2.0)
-    method.fit_posterior([(0 * X, torch.arange(N) % 4)])  # leaves the prior
+    method.fit_posterior([(0 * X, torch.arange(N) % 4)])  # the posterior equals the prior
     logits, std = method.output_moments(X)
     assert_close(std, 2.0 * X.norm(dim=1, keepdim=True).expand(N, 4))
     assert_close(method.predict(X).mean, (logits / (1 + math.pi / 8 * std**2).sqrt()).softmax(1))
 
 
-def test_a_shift_of_all_logits_changes_no_probability() -> None:
-    """However uncertain it is."""
+def test_uncertain_shift_of_all_logits_does_not_change_probabilities() -> None:
+    """The softmax is invariant to it."""
     torch.manual_seed(0)
     network = nn.Linear(3, 3)
     method = Laplace(network, Categorical(3), structure="full", prior_std=1.0)
@@ -250,10 +251,10 @@ def test_a_shift_of_all_logits_changes_no_probability() -> None:
     with torch.no_grad():
         plain = network(X).softmax(1)
     assert_close(method.predict(X).mean, plain, rtol=0.0, atol=1e-3)
-    assert method.output_moments(X)[1].min() > 0.3  # the variance of what they share is the prior's, over 3
+    assert method.output_moments(X)[1].min() > 0.3  # the mean over classes has the variance of the prior, divided by 3
 
 
-def test_before_and_after_fitting() -> None:
+def test_prediction_before_and_after_fitting() -> None:
     method = Laplace(MLP(3, [4], 1), Gaussian())
     with pytest.raises(NotFittedError, match="Laplace cannot predict before it is fitted"):
         method.predict(X)
@@ -268,7 +269,7 @@ def test_before_and_after_fitting() -> None:
     assert method.predict(X).epistemic_var.min() > 0
 
 
-def test_the_last_validation_and_the_last_checkpoint_are_those_of_the_fitted_method(tmp_path: Path) -> None:
+def test_last_validation_and_last_checkpoint_use_the_fitted_posterior(tmp_path: Path) -> None:
     method = Laplace(MLP(3, [4], 1), Gaussian())
     checkpoint = ModelCheckpoint(tmp_path)
     trainer = quiet_trainer(max_epochs=2, callbacks=[checkpoint], enable_checkpointing=True)
@@ -281,7 +282,7 @@ def test_the_last_validation_and_the_last_checkpoint_are_those_of_the_fitted_met
     assert same_state({k: v for k, v in state.items() if isinstance(v, Tensor)}, copy_of_state(method))
 
 
-def test_a_fit_that_stops_early_is_fitted_all_the_same() -> None:
+def test_posterior_is_fitted_after_early_stopping() -> None:
     class Stop(ModelCheckpoint):
         def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
             trainer.should_stop = True
@@ -294,7 +295,7 @@ def test_a_fit_that_stops_early_is_fitted_all_the_same() -> None:
     assert other.is_fitted
 
 
-def test_training_on_makes_it_forget_the_old_fit() -> None:
+def test_further_training_resets_the_fit() -> None:
     method = Laplace(MLP(3, [4], 1), Gaussian())
     seen = []
     fit(method, loader(X, Y), max_epochs=1)
@@ -308,7 +309,7 @@ def test_training_on_makes_it_forget_the_old_fit() -> None:
     assert method.is_fitted
 
 
-def test_a_failing_pass_changes_nothing() -> None:
+def test_failed_fit_has_no_side_effects() -> None:
     method = at_the_mode()
     before = copy_of_state(method)
     with pytest.raises(RuntimeError):
@@ -320,7 +321,7 @@ def test_a_failing_pass_changes_nothing() -> None:
     assert same_state(copy_of_state(method), before)
 
 
-def test_the_fit_draws_nothing_and_changes_no_mode() -> None:
+def test_fit_changes_neither_random_state_nor_modes() -> None:
     method = Laplace(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(), nn.Linear(4, 1)), Gaussian())
     method.train()
     before, random_state = copy_of_state(method.backbone), torch.get_rng_state()
@@ -342,7 +343,7 @@ torch.save(method.predict_step(torch.load(sys.argv[2], weights_only=True)), sys.
 """
 
 
-def test_a_fresh_process_predicts_the_same_from_a_checkpoint(tmp_path: Path) -> None:
+def test_checkpoint_gives_the_same_predictions_in_a_new_process(tmp_path: Path) -> None:
     method = Laplace(MLP(3, [4], 2), HeteroscedasticGaussian(), structure="diagonal", stochastic_module_names=None)
     trainer = quiet_trainer(max_epochs=2)
     trainer.fit(method, loader(X, Y))
@@ -370,15 +371,13 @@ def test_a_fresh_process_predicts_the_same_from_a_checkpoint(tmp_path: Path) -> 
         ({"structure": "full", "max_mebibytes": 1e-6}, "more than max_mebibytes"),
     ],
 )
-def test_wrong_arguments(options: dict[str, Any], message: str) -> None:
+def test_invalid_arguments(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Laplace(MLP(3, [4], 1), Gaussian(), **options)
 
 
 @pytest.mark.parametrize("structure", ["full", "kronecker", "diagonal", "per_output"])
-def test_weights_are_drawn_once_while_there_are_not_too_many(
-    structure: Structure, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_samples_are_cached_within_the_memory_budget(structure: Structure, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     method = Laplace(MLP(3, [4], 2), HeteroscedasticGaussian(), structure=structure, num_mc_samples_test=6)
     method.fit_posterior([(X, Y)])
@@ -396,7 +395,7 @@ def test_weights_are_drawn_once_while_there_are_not_too_many(
         buffer.data.mul_(1.7)
         assert not torch.allclose(method.predict(X, seed=1, return_samples=True).samples, before)
         buffer.data.div_(1.7)
-    monkeypatch.setattr(laplace_module, "MAX_KEPT_NUMBERS", 3)
+    monkeypatch.setattr(memory, "MAX_KEPT_NUMBERS", 3)
     drawn.clear()
     again = [method.predict(part) for part in X.split(10)]
     assert len(drawn) == len(again)

@@ -1,4 +1,4 @@
-"""The closed-form predictive of the last layer, and features computed once."""
+"""Closed-form predictions of last-layer variational inference, and reuse of the features."""
 
 import math
 from typing import Any
@@ -22,7 +22,7 @@ NOISE = np.array([0.3, 1.7])
 
 
 class Branching(nn.Module):
-    """A network that is no nn.Sequential; `head` gives its output."""
+    """A network that is not an nn.Sequential, with the last layer `head`."""
 
     def __init__(self, num_outputs: int = 2) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ def method(backbone: nn.Module, likelihood: Any = None, **options: Any) -> LastL
 
 
 def by_hand(features: Tensor, head: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance of the head's output, in numpy."""
+    """Computes mean and variance of the output in numpy."""
     phi = features.detach().double().numpy()
     weight, bias = head.weight_mu.detach().double().numpy(), head.bias_mu.detach().double().numpy()
     weight_var = np.logaddexp(0, head.weight_rho.detach().double().numpy()) ** 2
@@ -52,8 +52,8 @@ def by_hand(features: Tensor, head: Any) -> tuple[np.ndarray, np.ndarray]:
     return phi @ weight.T + bias, phi**2 @ weight_var.T + bias_var
 
 
-@pytest.mark.parametrize("scaled", [False, True], ids=["target units", "standardised"])
-def test_the_predictive_is_gaussian_by_hand(scaled: bool) -> None:
+@pytest.mark.parametrize("scaled", [False, True], ids=["target units", "standardized"])
+def test_prediction_matches_the_closed_form(scaled: bool) -> None:
     last = method(Branching())
     units, shift = np.ones(2), np.zeros(2)
     if scaled:
@@ -67,7 +67,7 @@ def test_the_predictive_is_gaussian_by_hand(scaled: bool) -> None:
     np.testing.assert_allclose(prediction.total_var, (variance + NOISE**2) * units**2, rtol=1e-4)
 
 
-def test_the_closed_form_is_the_limit_of_many_samples() -> None:
+def test_closed_form_is_the_limit_of_many_samples() -> None:
     last = method(Branching())
     exact, size = last.predict(X), 20_000
     sampled = last.predict(X, num_samples=size, seed=1, return_samples=True)
@@ -87,7 +87,7 @@ def test_leading_dimensions_are_kept() -> None:
     np.testing.assert_allclose(prediction.epistemic_var, variance, rtol=1e-4)
 
 
-def test_the_logged_nll_is_that_of_the_exact_gaussian() -> None:
+def test_logged_nll_is_that_of_the_exact_gaussian() -> None:
     last = method(Branching())
     mean, variance = by_hand(last.backbone.features(X), last.backbone.head)
     densities = scipy.stats.norm(mean, np.sqrt(variance + NOISE**2)).logpdf(Y.numpy())
@@ -96,7 +96,7 @@ def test_the_logged_nll_is_that_of_the_exact_gaussian() -> None:
     assert tested["test_rmse"] == pytest.approx(np.sqrt(((mean - Y.numpy()) ** 2).mean()), rel=1e-4)
 
 
-def test_a_spatial_classifier_keeps_its_dimensions() -> None:
+def test_spatial_dimensions_of_a_classifier_are_kept() -> None:
     last = method(ImageNet(3), Categorical(3))
     assert [row.name for row in last.conversion.modules if row.stochastic] == ["head"]
     result = last.predict_step(torch.randn(5, 2, 4, 4))
@@ -123,11 +123,11 @@ LIKELIHOODS: dict[str, Any] = {
 @pytest.mark.parametrize(("make", "first"), BACKBONES.values(), ids=BACKBONES)
 @pytest.mark.parametrize(("likelihood", "target"), LIKELIHOODS.values(), ids=LIKELIHOODS)
 @pytest.mark.parametrize("estimator", ["reparameterization", "local_reparameterization", "flipout"])
-def test_features_are_computed_once_for_each_batch(
+def test_features_are_computed_once_per_batch(
     make: Any, first: Any, likelihood: Any, target: Tensor, estimator: str
 ) -> None:
     last = method(make(), likelihood(), estimator=estimator, num_mc_samples_train=8, num_mc_samples_test=9)
-    last.predict(X)  # the first pass looks at the network
+    last.predict(X)  # the engine inspects a network in its first pass
     rows: list[int] = []
     first(last.backbone).register_forward_hook(lambda _, inputs, __: rows.append(len(inputs[0])))
     last.elbo(X, target, num_data=10)
@@ -151,8 +151,8 @@ def test_gradients_reach_the_features() -> None:
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in last.backbone.parameters())
 
 
-def test_a_layer_that_is_not_the_last_is_sampled() -> None:
-    """No closed form where something nonlinear comes behind; the numbers are those of mean-field VI."""
+def test_layer_before_a_nonlinearity_is_sampled() -> None:
+    """There is no closed form, and predictions are those of mean-field VI."""
     backbone = MLP(3, [4], 2)
     options: dict[str, Any] = {"stochastic_module_names": [0], "num_mc_samples_test": 40, "init_std": 0.5}
     methods: list[VariationalMethod] = [
@@ -163,12 +163,12 @@ def test_a_layer_that_is_not_the_last_is_sampled() -> None:
     torch.testing.assert_close(first.epistemic_var, second.epistemic_var)
 
 
-def test_more_than_one_layer_is_refused() -> None:
+def test_more_than_one_layer_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"must select one layer, the last, but selects 2"):
         LastLayerVI(MLP(3, [4], 2), Gaussian(num_targets=2), stochastic_module_names=["*"])
 
 
-def test_a_wrong_feature_width_is_a_clear_error() -> None:
+def test_wrong_number_of_features_raises() -> None:
     wrong = nn.Sequential(nn.Linear(3, 5), nn.Linear(4, 2))
     last = LastLayerVI(wrong, Gaussian(num_targets=2))
     with pytest.raises(ValueError, match=r"takes 4 features, got an input of shape \(10, 5\)"):
@@ -176,7 +176,7 @@ def test_a_wrong_feature_width_is_a_clear_error() -> None:
 
 
 def test_classification_averages_probabilities() -> None:
-    """The probit-like shrinkage of averaged probabilities, against quadrature over the one-dimensional logit."""
+    """Against quadrature over the difference of the two logits."""
     head = nn.Linear(1, 2, bias=False)
     last = method(head, Categorical(2))
     x = torch.tensor([[1.3]])

@@ -1,4 +1,4 @@
-"""Latent variables: closed forms of a linear model, the split of variance, and what prediction must not see."""
+"""Latent variable models: closed forms of a linear model and decomposition of the variance."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ WEIGHT, FACTOR, BIAS, NOISE, LATENT_STD = 1.5, 0.8, -0.3, 0.5, 1.3
 
 
 def linear_model(weight_std: float = 1e-6, **options: Any) -> LatentVariableVI:
-    """y = w x + a z + b + noise, with the exact posterior of z given x and y."""
+    """Returns y = w x + a z + b + noise with the exact posterior of z given x and y."""
     precision = 1 / LATENT_STD**2 + FACTOR**2 / NOISE**2
     gain = FACTOR / NOISE**2 / precision / LATENT_STD
     inference = nn.Linear(2, 2)
@@ -37,7 +37,7 @@ def linear_model(weight_std: float = 1e-6, **options: Any) -> LatentVariableVI:
     return method
 
 
-def test_with_the_exact_posterior_of_z_the_bound_is_the_evidence() -> None:
+def test_elbo_with_the_exact_posterior_of_z_is_the_evidence() -> None:
     torch.manual_seed(0)
     x, y = torch.randn(30, 1), 2 * torch.randn(30, 1)
     method = linear_model(num_latent_samples_train=20_000, num_mc_samples_train=1)
@@ -48,7 +48,7 @@ def test_with_the_exact_posterior_of_z_the_bound_is_the_evidence() -> None:
     assert_close(-nll - (kl - weights_kl) / 40, evidence, rtol=0, atol=0.01)
 
 
-def test_the_latent_divergence_is_summed_and_scaled_to_all_data() -> None:
+def test_latent_kl_is_summed_and_scaled_to_all_data() -> None:
     torch.manual_seed(0)
     x, y = torch.randn(30, 1), torch.randn(30, 1)
     method = LatentVariableVI(MLP(3, [4], 1), Gaussian(), latent_dim=2, latent_std=0.7, num_data=90)
@@ -58,7 +58,7 @@ def test_the_latent_divergence_is_summed_and_scaled_to_all_data() -> None:
     assert_close(method.elbo(x, y).kl - method.engine.kl(), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_split_of_variance_of_a_linear_model() -> None:
+def test_variance_decomposition_of_a_linear_model() -> None:
     method = linear_model(weight_std=0.2, num_latent_samples_test=512)
     x = torch.tensor([[0.0], [1.0], [-2.0]])
     prediction = method.predict(x, num_samples=20_000)
@@ -68,7 +68,7 @@ def test_the_split_of_variance_of_a_linear_model() -> None:
     assert_close(prediction.aleatoric_var, torch.full((3, 1), aleatoric), rtol=0.02, atol=0)
 
 
-def test_the_parts_are_those_of_a_nested_loop() -> None:
+def test_decomposition_matches_nested_samples() -> None:
     torch.manual_seed(1)
     method = LatentVariableVI(MLP(3, [6], 1), Gaussian(0.4), init_std=0.3, num_latent_samples_test=8)
     x = torch.randn(5, 2)
@@ -88,7 +88,7 @@ def test_the_parts_are_those_of_a_nested_loop() -> None:
     assert_close(result.expected_entropy, torch.special.entr(probs).sum(-1).mean(0))
 
 
-def test_prediction_and_scores_never_see_the_inference_network() -> None:
+def test_prediction_and_scores_do_not_use_the_inference_network() -> None:
     method = LatentVariableVI(MLP(3, [6], 1), Gaussian(), num_data=8)
 
     def fail(*_: Any) -> None:
@@ -105,9 +105,9 @@ def test_prediction_and_scores_never_see_the_inference_network() -> None:
         method.elbo(x, y)
 
 
-def test_latent_values_follow_the_prior_and_are_shared_by_all_rows() -> None:
+def test_latent_samples_follow_the_prior_and_are_shared_by_all_rows() -> None:
     method = LatentVariableVI(MLP(3, [6], 1), Gaussian(), latent_dim=2, num_latent_samples_test=1024)
-    draws = method._prior_draws(seed=0)
+    draws = method._prior_noise(seed=0).float()
     assert_close(draws.T.cov(), torch.eye(2), rtol=0, atol=0.02)
     assert_close(draws.mean(0), torch.zeros(2), rtol=0, atol=0.01)
     x = torch.randn(1, 1).expand(4, 1)
@@ -115,7 +115,7 @@ def test_latent_values_follow_the_prior_and_are_shared_by_all_rows() -> None:
 
 
 def train(method: Any, x: Tensor, y: Tensor, steps: int) -> None:
-    """Full batches, with a KL weight that grows over the first third of the steps."""
+    """Trains on full batches with KL warm-up over the first third of the steps."""
     optimizer = torch.optim.Adam(method.parameters(), lr=0.02)
     for step in range(steps):
         method.kl_weight = min(1.0, 3 * (step + 1) / steps)
@@ -124,8 +124,8 @@ def train(method: Any, x: Tensor, y: Tensor, steps: int) -> None:
         optimizer.step()
 
 
-def test_it_recovers_a_known_split_where_a_homoscedastic_network_cannot() -> None:
-    """Two branches, y = +-(1.2 + x), each as likely: the noise is bimodal and its std depends on x."""
+def test_bimodal_heteroscedastic_noise_is_recovered() -> None:
+    """y = +-(1.2 + x) with equal probability. A network with homoscedastic noise cannot fit it."""
     torch.manual_seed(0)
     x = torch.rand(500, 1) * 2 - 1
     sign = torch.where(torch.rand(500, 1) < 0.5, -1.0, 1.0)
@@ -149,7 +149,7 @@ def test_it_recovers_a_known_split_where_a_homoscedastic_network_cannot() -> Non
 
 
 @pytest.mark.parametrize("likelihood", [StudentT(), Poisson(), Categorical(2)])
-def test_every_likelihood_has_target_features(likelihood: Any) -> None:
+def test_all_likelihoods_have_target_features(likelihood: Any) -> None:
     target = torch.randint(0, 2, (6,)) if isinstance(likelihood, Categorical) else torch.randint(0, 9, (6, 1)).float()
     method = LatentVariableVI(MLP(3, [4], likelihood.num_outputs), likelihood, num_data=6)
     assert likelihood.target_features(target).shape == (6, likelihood.num_target_features)
@@ -157,17 +157,17 @@ def test_every_likelihood_has_target_features(likelihood: Any) -> None:
     assert all(parameter.grad is not None for parameter in method.inference_network.parameters())
 
 
-def test_targets_reach_the_inference_network_standardised() -> None:
+def test_target_features_are_standardized() -> None:
     likelihood = Gaussian()
     likelihood.set_target_scaling(torch.tensor([50.0]), torch.tensor([10.0]))
     assert_close(likelihood.target_features(torch.tensor([[70.0]])), torch.tensor([[2.0]]))
     assert_close(Categorical(3).target_features(torch.tensor([2])), F.one_hot(torch.tensor([2]), 3).float())
 
 
-def test_what_it_refuses() -> None:
-    with pytest.raises(ValueError, match="the backbone must begin with a linear layer on F"):
+def test_invalid_arguments_and_inputs() -> None:
+    with pytest.raises(ValueError, match="the backbone must start with a linear layer on F"):
         LatentVariableVI(MLP(1, [4], 1), Gaussian())
-    with pytest.raises(ValueError, match="the backbone must begin with a linear layer on F"):
+    with pytest.raises(ValueError, match="the backbone must start with a linear layer on F"):
         LatentVariableVI(nn.Sequential(nn.LayerNorm(3), nn.Linear(3, 1)), Gaussian())
     with pytest.raises(ValueError, match="latent_std must be positive and finite, got 0"):
         LatentVariableVI(MLP(2, [4], 1), Gaussian(), latent_std=0)

@@ -1,4 +1,4 @@
-"""Optimizers, weight decay and schedules."""
+"""Optimizers, weight decay and learning rate schedules."""
 
 import warnings
 from functools import partial
@@ -20,7 +20,7 @@ X, Y = normal(16, 2), normal(16, 1)
 
 
 def decayed(method: UQMethod) -> set[str]:
-    """Names of the parameters that a step with zero gradients shrinks."""
+    """Returns the names of the parameters that a step with zero gradients shrinks."""
     optimizer: Any = method.configure_optimizers()
     before = {name: parameter.detach().clone() for name, parameter in method.named_parameters()}
     for parameter in method.parameters():
@@ -32,7 +32,7 @@ def decayed(method: UQMethod) -> set[str]:
 @pytest.mark.parametrize(
     "optimizer", [partial(AdamW, lr=0.1, weight_decay=0.5), partial(SGD, lr=0.1, weight_decay=0.5)]
 )
-def test_variational_and_likelihood_parameters_take_no_weight_decay(optimizer: Any) -> None:
+def test_variational_and_likelihood_parameters_have_no_weight_decay(optimizer: Any) -> None:
     assert decayed(MeanFieldVI(MLP(2, [3], 1), Gaussian(), optimizer=optimizer)) == set()
     deterministic_part = {"backbone.0.weight", "backbone.0.bias"}
     assert decayed(LastLayerVI(MLP(2, [3], 1), Gaussian(), optimizer=optimizer)) == deterministic_part
@@ -40,7 +40,7 @@ def test_variational_and_likelihood_parameters_take_no_weight_decay(optimizer: A
     assert decayed(Deterministic(MLP(2, [3], 1), Gaussian(), optimizer=optimizer)) == deterministic_part | rest
 
 
-def test_every_trainable_parameter_is_in_exactly_one_group() -> None:
+def test_each_trainable_parameter_is_in_exactly_one_group() -> None:
     method = LastLayerVI(MLP(2, [3], 1), Gaussian(), optimizer=partial(AdamW, lr=0.1))
     method.backbone[0].bias.requires_grad_(False)
     optimizer: Any = method.configure_optimizers()
@@ -65,7 +65,7 @@ def test_training_with_weight_decay_raises_no_warning() -> None:
         fit(method, loader(X, Y), max_epochs=2)
 
 
-def test_a_scheduler_steps_once_an_epoch() -> None:
+def test_scheduler_steps_once_per_epoch() -> None:
     method = MeanFieldVI(
         nn.Linear(2, 1),
         Gaussian(),
@@ -77,7 +77,7 @@ def test_a_scheduler_steps_once_an_epoch() -> None:
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.1 * 0.5**3)
 
 
-def test_a_plateau_scheduler_watches_the_training_loss() -> None:
+def test_plateau_scheduler_monitors_the_training_loss() -> None:
     method = Deterministic(
         nn.Linear(2, 1),
         Gaussian(),
@@ -90,7 +90,7 @@ def test_a_plateau_scheduler_watches_the_training_loss() -> None:
     assert trainer.lr_scheduler_configs[0].monitor == "train_loss"
 
 
-def test_gradient_clipping_leaves_frozen_layers_alone() -> None:
+def test_gradient_clipping_ignores_frozen_layers() -> None:
     backbone = MLP(2, [3], 1)
     backbone[0].weight.requires_grad_(False)
     method = MeanFieldVI(backbone, Gaussian())
@@ -112,13 +112,13 @@ def test_gradient_clipping_leaves_frozen_layers_alone() -> None:
         (partial(torch.optim.RMSprop, lr=0.1), None),
     ],
 )
-def test_the_fused_implementation_is_the_default(optimizer: Any, expected: bool | None) -> None:
+def test_fused_implementation_is_the_default(optimizer: Any, expected: bool | None) -> None:
     built: Any = LastLayerVI(MLP(2, [3], 1), Gaussian(), optimizer=optimizer).configure_optimizers()
     assert [group.get("fused") for group in built.param_groups] == [expected] * len(built.param_groups)
 
 
 @pytest.mark.parametrize("kind", [torch.optim.Adam, AdamW, SGD])
-def test_a_fused_optimizer_takes_the_same_steps(kind: Any) -> None:
+def test_fused_optimizer_takes_the_same_steps(kind: Any) -> None:
     ends = []
     for options in ({}, {"foreach": False, "fused": False}):
         torch.manual_seed(5)

@@ -1,4 +1,4 @@
-"""bf16 mixed precision and `torch.compile`, on every network of the zoo."""
+"""bf16 mixed precision and `torch.compile` on many kinds of networks."""
 
 from typing import Any
 
@@ -26,8 +26,8 @@ def problem(example: Example, **options: Any) -> tuple[MeanFieldVI, NetworkInput
 
 
 @each_example_and_estimator
-def test_mixed_precision_changes_the_objective_by_rounding_only(example: Example, estimator: str) -> None:
-    """With common noise where the noise is drawn for weights, and without noise elsewhere; the KL stays in float32."""
+def test_mixed_precision_changes_the_objective_only_by_rounding(example: Example, estimator: str) -> None:
+    """With common noise if weights are sampled, else with negligible noise. The KL divergence stays in float32."""
     exact_noise = estimator == "reparameterization"
     method, x, target = problem(example, estimator=estimator, init_std=0.05 if exact_noise else 1e-6)
     terms = []
@@ -53,7 +53,7 @@ def test_predictions_under_mixed_precision_agree(example: Example) -> None:
 
 
 @pytest.mark.parametrize("estimator", ["auto", "reparameterization", "flipout"])
-def test_a_trainer_in_mixed_precision_lowers_the_loss(estimator: str) -> None:
+def test_training_in_mixed_precision_reduces_the_loss(estimator: str) -> None:
     method = MeanFieldVI(MLP(3, [8], 1), Gaussian(), estimator=estimator, num_mc_samples_train=4)
     history = fit(method, loader(X, X[:, :1]), max_epochs=30, precision="bf16-mixed")
     assert history["train_nll"][-1] < history["train_nll"][0] - 0.1
@@ -61,7 +61,7 @@ def test_a_trainer_in_mixed_precision_lowers_the_loss(estimator: str) -> None:
 
 
 def quiet_dynamo(test: Any) -> Any:
-    """Ignores what torch's own tracer warns of when it meets an `autograd.Function`."""
+    """Ignores warnings of torch's tracer about `autograd.Function`."""
     for message in (
         "ignore:.*should not be instantiated:DeprecationWarning",
         "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning",
@@ -74,7 +74,7 @@ def quiet_dynamo(test: Any) -> Any:
 @pytest.mark.parametrize(
     "name", ["MLP", "plain convolution", "LSTM", "TransformerEncoder", "embedding with a tied head", "weight_norm"]
 )
-def test_a_compiled_objective_is_the_same_objective(name: str) -> None:
+def test_compiled_objective_equals_the_objective(name: str) -> None:
     method, x, target = problem(EXAMPLES[name])
     randomize_posteriors(method.backbone, high=0.4)
     gradients, losses = [], []
@@ -90,7 +90,7 @@ def test_a_compiled_objective_is_the_same_objective(name: str) -> None:
 
 
 @quiet_dynamo
-def test_a_trainer_takes_a_compiled_method() -> None:
+def test_trainer_accepts_a_compiled_method() -> None:
     histories = []
     for compiled in (False, True):
         torch.manual_seed(3)

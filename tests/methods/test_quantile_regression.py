@@ -1,4 +1,4 @@
-"""Quantile regression where the quantiles are known."""
+"""Quantile regression on data with known quantiles."""
 
 from functools import partial
 from typing import Any
@@ -24,7 +24,7 @@ N = 4000
 
 
 def data(size: int = N) -> tuple[Tensor, Tensor]:
-    """y = 1 + 2 x + (0.5 + x) e for x in [0, 1]: all quantiles are linear in x."""
+    """Draws y = 1 + 2 x + (0.5 + x) e for x in [0, 1], whose quantiles are linear in x."""
     x = torch.rand(size, 1)
     return x, 1 + 2 * x + (0.5 + x) * torch.randn(size, 1)
 
@@ -34,13 +34,13 @@ def true_quantile(x: Tensor, level: float) -> Tensor:
 
 
 def batches(x: Tensor, y: Tensor) -> DataLoader[Any]:
-    """Eighty times the whole data, without the cost of taking them apart and together again."""
+    """Returns a dataloader that yields all data as one batch, eighty times."""
     whole: Any = [(x, y)] * 80
     return DataLoader(whole, batch_size=None)
 
 
 class Scaled(LightningDataModule):
-    """The same targets in other units, with what standardises them."""
+    """The same targets in other units, with mean and standard deviation for standardization."""
 
     target_mean, target_std = MEAN, STD
 
@@ -49,7 +49,7 @@ class Scaled(LightningDataModule):
         return batches(x, y * STD + MEAN)
 
 
-@pytest.mark.parametrize("scaled", [False, True], ids=["target units", "standardised"])
+@pytest.mark.parametrize("scaled", [False, True], ids=["target units", "standardized"])
 def test_quantiles_of_linear_heteroscedastic_data_are_recovered(scaled: bool) -> None:
     method = QuantileRegression(
         nn.Linear(1, 3),
@@ -63,7 +63,7 @@ def test_quantiles_of_linear_heteroscedastic_data_are_recovered(scaled: bool) ->
     shift, scale = (MEAN, STD) if scaled else (0.0, 1.0)
     for found, level in zip((prediction.lower, prediction.mean, prediction.upper), LEVELS, strict=True):
         assert found is not None
-        # Standard error of a quantile at the ends of the line: about two of the mean's, sqrt(p (1 - p) / n) / density.
+        # The standard error at the ends of the line is about twice that at its center, sqrt(p (1 - p) / n) / density.
         density = scipy.stats.norm.pdf(scipy.stats.norm.ppf(level)) / 1.5
         error = 2 * (level * (1 - level) / N) ** 0.5 / density
         assert ((found - shift) / scale - true_quantile(new, level)).abs().max() < 4 * error
@@ -71,7 +71,7 @@ def test_quantiles_of_linear_heteroscedastic_data_are_recovered(scaled: bool) ->
     assert (prediction.epistemic_var == 0).all()
 
 
-def test_the_loss_is_the_pinball_loss_and_the_nll_a_gaussians() -> None:
+def test_loss_is_the_pinball_loss_and_nll_is_gaussian() -> None:
     method = QuantileRegression(MLP(3, [4], 6), Quantiles(LEVELS, num_targets=2))
     x, y = normal(20, 3), normal(20, 2)
     loss, nll, kl = method.elbo(x, y)
@@ -85,7 +85,7 @@ def test_the_loss_is_the_pinball_loss_and_the_nll_a_gaussians() -> None:
     assert logged["train_loss"][0] == pytest.approx(loss.item(), rel=1e-5)
 
 
-def test_an_interval_holds_the_median() -> None:
+def test_intervals_contain_the_median() -> None:
     method = QuantileRegression(MLP(3, [8], 6), Quantiles(LEVELS, num_targets=2))
     x = 10 * normal(50, 3)
     prediction = method.predict(x, return_samples=True)
@@ -94,6 +94,6 @@ def test_an_interval_holds_the_median() -> None:
     assert torch.equal(prediction.samples[0], prediction.mean)  # type: ignore[index]
 
 
-def test_another_likelihood_is_refused() -> None:
+def test_other_likelihoods_are_rejected() -> None:
     with pytest.raises(TypeError, match="likelihood must be Quantiles, got Gaussian"):
         QuantileRegression(MLP(1, [4], 3), Gaussian())  # type: ignore[arg-type]

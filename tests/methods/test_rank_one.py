@@ -1,4 +1,4 @@
-"""Rank-one posteriors: the deterministic limit, the components, the penalty, and what cannot be converted."""
+"""Rank-one posteriors: deterministic limit, mixture components, weight prior and unsupported layers."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def nearly_deterministic(backbone: nn.Module, **options: Any) -> RankOneVI:
     return RankOneVI(backbone, Gaussian(0.5), num_data=10, init_std=1e-8, **options)
 
 
-def test_one_component_without_std_is_the_deterministic_network() -> None:
+def test_one_component_with_negligible_std_is_deterministic() -> None:
     backbone, x, y = MLP(3, [8, 8], 1), torch.randn(6, 3), torch.randn(6, 1)
     method, twin = nearly_deterministic(backbone), Deterministic(backbone, Gaussian(0.5))
     assert_close(method.predict(x, 5).mean, twin.predict(x).mean)
@@ -40,7 +40,7 @@ def test_one_component_without_std_is_the_deterministic_network() -> None:
 
 @pytest.mark.parametrize(("make", "shape"), LAYERS)
 @pytest.mark.parametrize("scales_bias", [True, False])
-def test_a_layer_with_scales_is_one_with_another_weight(make: Any, shape: tuple[int, ...], scales_bias: bool) -> None:
+def test_scales_are_equivalent_to_a_rank_one_weight(make: Any, shape: tuple[int, ...], scales_bias: bool) -> None:
     layer, x = make().double(), torch.randn(shape).double()
     method = RankOneVI(layer, Gaussian(), stochastic_biases=scales_bias)
     randomize_posteriors(method.backbone)
@@ -54,7 +54,7 @@ def test_a_layer_with_scales_is_one_with_another_weight(make: Any, shape: tuple[
 
 
 def rank_one_weight(layer: Any, r: Tensor, s: Tensor) -> Tensor:
-    """W' = W * (s r^T), written out with loops over channels and groups."""
+    """Computes W' = W * (s r^T) with loops over channels and groups."""
     weight = layer.weight.detach().clone()
     if isinstance(layer, nn.Linear):
         return weight * s[:, None] * r
@@ -69,7 +69,7 @@ def rank_one_weight(layer: Any, r: Tensor, s: Tensor) -> Tensor:
     return weight
 
 
-def test_samples_take_the_components_in_turn() -> None:
+def test_samples_use_the_components_in_turn() -> None:
     backbone, x = MLP(3, [8], 1), torch.randn(70, 3)
     method = nearly_deterministic(backbone, num_components=3, component_std=0.5)
     samples = method.predict(x, 7, return_samples=True).samples
@@ -83,7 +83,7 @@ def test_samples_take_the_components_in_turn() -> None:
     assert_close(method(x), samples[:3].mean(0), rtol=1e-4, atol=1e-5)
 
 
-def test_the_divergence_is_the_mean_over_components_and_the_weights_have_a_prior() -> None:
+def test_kl_is_the_mean_over_components_plus_the_weight_prior() -> None:
     torch.manual_seed(0)
     method = RankOneVI(
         nn.Linear(3, 2), HeteroscedasticGaussian(), num_components=4, weight_prior_std=0.5, num_data=20,
@@ -101,13 +101,13 @@ def test_the_divergence_is_the_mean_over_components_and_the_weights_have_a_prior
     assert_close(method.elbo(x, y).kl, divergence)
 
 
-def test_training_draws_at_least_one_sample_of_each_component() -> None:
+def test_training_uses_at_least_one_sample_of_each_component() -> None:
     method = RankOneVI(MLP(2, [4], 1), Gaussian(), num_components=4, num_mc_samples_train=6, num_data=9)
     outputs, _ = method.objective(torch.randn(5, 2), torch.randn(5, 1), num_data=9, kl_weight=1.0)
     assert outputs.shape == (8, 5, 1)
 
 
-def test_a_pretrained_network_loads_by_its_own_names() -> None:
+def test_pretrained_state_dict_can_be_loaded() -> None:
     backbone = MLP(3, [8], 1)
     method = RankOneVI(MLP(3, [8], 1), Gaussian(), init_std=1e-8)
     method.backbone.load_state_dict(backbone.state_dict(), strict=False)
@@ -115,7 +115,7 @@ def test_a_pretrained_network_loads_by_its_own_names() -> None:
     assert_close(method(x), backbone(x))
 
 
-def test_what_has_no_scales_stays_as_it_is_or_is_an_error() -> None:
+def test_unsupported_layers_stay_deterministic_or_raise() -> None:
     backbone = nn.Sequential(nn.Linear(2, 4), nn.LayerNorm(4), nn.TransformerEncoderLayer(4, 2, 8, batch_first=True))
     report = {row.name: row for row in RankOneVI(backbone, Gaussian()).conversion.modules}
     assert report["0"].stochastic
@@ -130,6 +130,6 @@ def test_what_has_no_scales_stays_as_it_is_or_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("option", "value"), [("num_components", 0), ("component_std", 0.0), ("weight_prior_std", -1.0)]
 )
-def test_options_out_of_range(option: str, value: Any) -> None:
+def test_arguments_out_of_range(option: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"{option} must be"):
         RankOneVI(nn.Linear(1, 1), Gaussian(), **{option: value})

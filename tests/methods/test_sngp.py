@@ -1,4 +1,4 @@
-"""SNGP against exact Gaussian processes in their kernel form, and what the bound and the features promise."""
+"""SNGP against exact Gaussian processes, and properties of the spectral bound and the random features."""
 
 import itertools
 import math
@@ -37,7 +37,7 @@ def sngp(outputs: int = 1, likelihood: Any = None, **options: Any) -> SNGP:
 
 
 def random_features(method: SNGP, x: Tensor) -> Tensor:
-    """By hand, from the network without its head."""
+    """Computes the random features from the hidden features in float64."""
     layers: Any = method.backbone
     hidden = nn.Sequential(*list(layers)[:-1])(x).double()
     random, _ = layers[-1]
@@ -59,7 +59,7 @@ def set_head(method: SNGP, output: int, weights: Tensor) -> None:
 def gaussian_process(
     phi: Tensor, phi_new: Tensor, target: Tensor, noise_variance: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Mean and variance at new inputs, log evidence, and the weights behind the mean; all through N x N matrices."""
+    """Returns mean and variance at new inputs, log evidence and weights of the mean, from N x N matrices."""
     kernel = PRIOR**2 * phi @ phi.T + noise_variance.diag()
     between = PRIOR**2 * phi_new @ phi.T
     mean = between @ torch.linalg.solve(kernel, target)
@@ -69,7 +69,7 @@ def gaussian_process(
 
 
 @pytest.mark.parametrize("structure", ["per_output", "kronecker", "full"])
-def test_it_is_the_exact_gaussian_process_of_its_features(structure: Any) -> None:
+def test_prediction_is_the_exact_gaussian_process_of_the_features(structure: Any) -> None:
     method = sngp(structure=structure)
     phi, phi_new = random_features(method, X), random_features(method, NEW)
     noise = torch.full((N,), NOISE**2).double()
@@ -84,7 +84,7 @@ def test_it_is_the_exact_gaussian_process_of_its_features(structure: Any) -> Non
 
 
 @pytest.mark.parametrize("structure", ["per_output", "kronecker"])
-def test_two_outputs_with_noise_of_their_own_are_two_gaussian_processes(structure: Any) -> None:
+def test_two_outputs_with_different_noise_are_two_gaussian_processes(structure: Any) -> None:
     noise_std = [0.3, 1.7]
     method = sngp(2, Gaussian(noise_std, 2), structure=structure)
     targets, total = torch.cat([Y, -2 * Y], 1), 0.0
@@ -104,8 +104,8 @@ def test_two_outputs_with_noise_of_their_own_are_two_gaussian_processes(structur
     assert_close(method.log_marginal_likelihood().item(), total, rtol=1e-4, atol=1e-3)
 
 
-def test_noise_that_differs_between_data_is_not_averaged_over_them() -> None:
-    """Each output of the heteroscedastic likelihood is a Gaussian process with the noise of its information."""
+def test_heteroscedastic_noise_is_used_for_each_datum() -> None:
+    """Each output is a Gaussian process whose noise variances are the inverse Fisher information."""
     method = sngp(2, HeteroscedasticGaussian())
     with torch.no_grad():
         head(method).weight.normal_(std=1.5)
@@ -130,8 +130,8 @@ def test_samples_have_the_moments_of_the_closed_form() -> None:
     assert_close(sampled.epistemic_var, exact.epistemic_var, rtol=4.5 * math.sqrt(2 / size), atol=0.0)
 
 
-def test_the_objective_ends_at_the_mean_of_the_gaussian_process() -> None:
-    """Where the head is all of the network."""
+def test_training_converges_to_the_mean_of_the_gaussian_process() -> None:
+    """For a network that consists of the head only."""
     torch.manual_seed(0)
     method = SNGP(nn.Linear(3, 1), Gaussian(NOISE), num_random_features=40, length_scale=1.0, prior_std=PRIOR)
     optimizer = torch.optim.LBFGS(method.parameters(), max_iter=200, line_search_fn="strong_wolfe")
@@ -164,7 +164,7 @@ def moons(name: str, kind: Any = SNGP, epochs: int = 20, **options: Any) -> Any:
     return method
 
 
-def test_every_layer_obeys_the_bound_after_training_and_layers_below_it_are_left_alone() -> None:
+def test_trained_layers_satisfy_the_bound_and_smaller_weights_are_unchanged() -> None:
     method, bound = moons("ResidualMLP", num_random_features=16, epochs=5, spectral_norm_bound=2.3), 2.3
     bounded = [module for module in method.backbone.modules() if isinstance(module, BoundedModule)]
     assert len(bounded) == 5
@@ -180,21 +180,21 @@ def test_every_layer_obeys_the_bound_after_training_and_layers_below_it_are_left
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_variance_grows_with_the_distance_from_the_data_to_that_of_the_prior(name: str) -> None:
+def test_variance_increases_with_the_distance_from_the_data_to_the_prior_variance(name: str) -> None:
     method = moons(name, num_random_features=512, prior_std=1.5)
     angles = torch.linspace(0, 2 * math.pi, 64)
     rays = torch.stack([angles.cos(), angles.sin()], 1)
-    centre = torch.tensor([0.5, 0.25])
+    center = torch.tensor([0.5, 0.25])
     variances = []
     for radius in (1.0, 2.0, 4.0, 8.0, 100.0):
-        _, std = method.output_moments(centre + radius * rays)
+        _, std = method.output_moments(center + radius * rays)
         variances.append(std.square().mean().item())
     assert all(nearer < further for nearer, further in itertools.pairwise(variances[:4]))
     assert variances[0] < 0.5 * 1.5**2
     assert variances[-1] == pytest.approx(1.5**2, rel=0.05)
 
 
-def test_it_knows_two_moons_from_what_is_far_away() -> None:
+def test_out_of_distribution_data_are_detected() -> None:
     data = TwoMoonsDataModule(n_points=300)
     angles = torch.linspace(0, 2 * math.pi, 100)
     far = torch.tensor([0.5, 0.25]) + 4 * torch.stack([angles.cos(), angles.sin()], 1)
@@ -207,7 +207,7 @@ def test_it_knows_two_moons_from_what_is_far_away() -> None:
 
 
 class Named(nn.Module):
-    """A network that is no nn.Sequential, with a layer defined after its head that has no parameters."""
+    """A network that is not an nn.Sequential and whose last module has no parameters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -219,7 +219,7 @@ class Named(nn.Module):
         return output
 
 
-def test_the_head_is_found_by_name_and_the_rest_is_bounded() -> None:
+def test_last_layer_is_replaced_and_other_layers_are_bounded() -> None:
     network = Named()
     before, kinds = copy_of_state(network), [type(module) for module in network.modules()]
     method = SNGP(network, Categorical(3, class_dim=-1), num_random_features=16)
@@ -233,7 +233,7 @@ def test_the_head_is_found_by_name_and_the_rest_is_bounded() -> None:
     assert not any(isinstance(module, BoundedModule) for module in free.backbone.modules())
 
 
-def test_a_convolution_of_width_1_as_a_head_treats_each_place_as_a_linear_one_would() -> None:
+def test_pointwise_convolution_as_head_equals_a_linear_head_at_each_position() -> None:
     torch.manual_seed(0)
     images = torch.randn(5, 2, 4, 4)
     labels = torch.randint(0, 3, (5, 4, 4))
@@ -244,16 +244,16 @@ def test_a_convolution_of_width_1_as_a_head_treats_each_place_as_a_linear_one_wo
     handle = features.register_forward_pre_hook(lambda _, inputs: hidden.append(inputs[0].detach()))
     logits, std = method.output_moments(images)
     handle.remove()
-    places = hidden[0].movedim(1, -1).reshape(-1, 4)
+    positions = hidden[0].movedim(1, -1).reshape(-1, 4)
     linear = SNGP(nn.Linear(4, 3), Categorical(3), num_random_features=16)
     linear.backbone[0].load_state_dict(features.state_dict())  # type: ignore[index]
     linear.backbone[1].weight.data = convolution.weight.detach()[:, :, 0, 0]  # type: ignore[index]
-    linear.fit_posterior([(places, labels.flatten())])
-    for found, expected in zip((logits, std), linear.output_moments(places), strict=True):
+    linear.fit_posterior([(positions, labels.flatten())])
+    for found, expected in zip((logits, std), linear.output_moments(positions), strict=True):
         assert_close(found.movedim(1, -1).reshape(-1, 3), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_predictions_change_no_buffer_and_training_only_the_singular_vectors() -> None:
+def test_prediction_has_no_side_effects_and_training_updates_only_singular_vectors() -> None:
     method = sngp()
     method.fit_posterior(loader(X, Y))
     before = copy_of_state(method)
@@ -267,12 +267,12 @@ def test_predictions_change_no_buffer_and_training_only_the_singular_vectors() -
     assert {name.rpartition(".")[2] for name in changed} == {"left_vector", "right_vector"}
 
 
-def test_before_fitting() -> None:
+def test_prediction_before_fitting_raises() -> None:
     with pytest.raises(NotFittedError, match="SNGP cannot predict before it is fitted"):
         sngp().predict(X)
 
 
-def test_the_prior_of_the_largest_evidence() -> None:
+def test_prior_std_maximizes_the_marginal_likelihood() -> None:
     method = sngp(prior_std="marginal_likelihood").train()
     fit(method, loader(X, Y), max_epochs=20)
     best = method.log_marginal_likelihood()
@@ -282,7 +282,7 @@ def test_the_prior_of_the_largest_evidence() -> None:
         method.prior_precision.div_(factor)
 
 
-def test_weight_decay_leaves_the_head_to_its_prior() -> None:
+def test_head_has_no_weight_decay() -> None:
     method = sngp(optimizer=partial(torch.optim.AdamW, weight_decay=0.5))
     decay = {
         id(parameter): group["weight_decay"]
@@ -305,7 +305,7 @@ torch.save(method.predict_step(torch.load(sys.argv[2], weights_only=True)), sys.
 """
 
 
-def test_a_fresh_process_predicts_the_same_from_a_checkpoint(tmp_path: Path) -> None:
+def test_checkpoint_gives_the_same_predictions_in_a_new_process(tmp_path: Path) -> None:
     method = SNGP(MLP(3, [4], 2), HeteroscedasticGaussian(), num_random_features=20, length_scale=0.7)
     trainer = quiet_trainer(max_epochs=2)
     trainer.fit(method, loader(X, Y))
@@ -331,7 +331,7 @@ def test_a_fresh_process_predicts_the_same_from_a_checkpoint(tmp_path: Path) -> 
         ({"num_mc_samples_test": 0}, "num_mc_samples_test must be"),
     ],
 )
-def test_wrong_arguments(options: dict[str, Any], message: str) -> None:
+def test_invalid_arguments(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SNGP(MLP(3, [4], 1), Gaussian(), **({"num_random_features": 8} | options))
 
@@ -361,6 +361,6 @@ class CustomLinear(nn.Linear):
     ],
     ids=lambda part: type(part).__name__,
 )  # fmt: skip
-def test_networks_without_a_head_to_replace(network: nn.Module, message: str) -> None:
+def test_unsupported_last_layers(network: nn.Module, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SNGP(network, Gaussian())

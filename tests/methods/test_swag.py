@@ -1,4 +1,4 @@
-"""The Gaussian of SWAG: its moments by brute force, and draws against their covariance."""
+"""Statistics of SWAG against stacked snapshots, and samples against their covariance."""
 
 import math
 import subprocess
@@ -17,12 +17,13 @@ from lightning_vi import SWAG
 from lightning_vi.backbones import MLP
 from lightning_vi.likelihoods import Gaussian, HeteroscedasticGaussian
 from lightning_vi.methods import swag
+from lightning_vi.sampling import memory
 
 X, Y = normal(24, 3), normal(24, 1)
 
 
 def collected(snapshots: Tensor, **options: Any) -> SWAG:
-    """A linear network that was at each of these weights [T, P] in turn."""
+    """Returns a linear network after snapshots at each of these weights [T, P]."""
     method = SWAG(nn.Linear(snapshots.shape[1], 1, bias=False).to(snapshots.dtype), Gaussian(0.5), **options)
     for weights in snapshots:
         with torch.no_grad():
@@ -32,7 +33,7 @@ def collected(snapshots: Tensor, **options: Any) -> SWAG:
 
 
 def deviations(snapshots: Tensor) -> Tensor:
-    """Of each snapshot from the mean of those up to it, by brute force."""
+    """Computes the deviation of each snapshot from the running mean."""
     return torch.stack([snapshots[i] - snapshots[: i + 1].mean(0) for i in range(len(snapshots))])
 
 
@@ -45,7 +46,7 @@ def covariance(snapshots: Tensor, max_rank: int, scale: float) -> Tensor:
 
 
 @pytest.mark.parametrize("max_rank", [0, 2, 4, 20])
-def test_statistics_are_those_of_the_stacked_snapshots(max_rank: int) -> None:
+def test_statistics_match_stacked_snapshots(max_rank: int) -> None:
     snapshots = normal(7, 5) + torch.arange(7.0).unsqueeze(1)
     method = collected(snapshots, max_rank=max_rank)
     assert_close(method.weight_mean, snapshots.mean(0))
@@ -56,8 +57,8 @@ def test_statistics_are_those_of_the_stacked_snapshots(max_rank: int) -> None:
     assert_close(method.deviations[order], kept)
 
 
-def test_the_variance_of_large_weights_is_not_lost_to_rounding() -> None:
-    """E[w^2] - E[w]^2 has no correct digit here."""
+def test_variance_of_large_weights_is_accurate() -> None:
+    """E[w^2] - E[w]^2 has no correct digit for these weights."""
     snapshots = 1000.0 + 1e-2 * normal(50, 4)
     exact = snapshots.double().var(0, correction=0)
     naive = snapshots.square().mean(0) - snapshots.mean(0).square()
@@ -66,7 +67,7 @@ def test_the_variance_of_large_weights_is_not_lost_to_rounding() -> None:
 
 
 @pytest.mark.parametrize(("max_rank", "scale"), [(0, 1.0), (0, 0.6), (3, 1.0), (3, 1.7), (20, 0.8)])
-def test_draws_have_the_covariance_of_the_paper(max_rank: int, scale: float) -> None:
+def test_samples_have_the_covariance_of_the_paper(max_rank: int, scale: float) -> None:
     mixing = torch.tensor([[1.0, 0.0, 0.0], [0.8, 0.5, 0.0], [-1.0, 0.3, 2.0]])
     snapshots = (normal(6, 3) @ mixing.T + torch.tensor([3.0, -1.0, 0.0])).double()
     method, size = collected(snapshots, max_rank=max_rank, scale=scale), 40_000
@@ -79,7 +80,7 @@ def test_draws_have_the_covariance_of_the_paper(max_rank: int, scale: float) -> 
         assert (expected[0, 1].abs() > 20 * error[0, 1]).all()
 
 
-def test_the_predictive_of_a_linear_network_has_the_covariance_of_its_weights() -> None:
+def test_prediction_of_a_linear_network_has_the_covariance_of_its_weights() -> None:
     snapshots, size = normal(6, 3), 20_000
     prediction = collected(snapshots, max_rank=4).predict(X, num_samples=size)
     expected = torch.einsum("bi,ij,bj->b", X, covariance(snapshots, 4, 1.0), X).unsqueeze(1)
@@ -88,19 +89,19 @@ def test_the_predictive_of_a_linear_network_has_the_covariance_of_its_weights() 
 
 
 @pytest.mark.parametrize("max_rank", [0, 20])
-def test_one_snapshot_has_no_spread(max_rank: int) -> None:
+def test_one_snapshot_has_no_variance(max_rank: int) -> None:
     method = collected(normal(1, 4), max_rank=max_rank)
     assert torch.equal(method.sample_parameters(3)["weight"], normal(1, 4).expand(3, 1, 4))
 
 
-def test_two_snapshots_vary_along_the_line_between_them_and_apart_from_it() -> None:
+def test_covariance_of_two_snapshots() -> None:
     snapshots = torch.tensor([[0.0, 0.0], [2.0, 4.0]]).double()
     draws = collected(snapshots).sample_parameters(40_000)["weight"][:, 0]
     expected = torch.tensor([[1.0, 1.0], [1.0, 4.0]]).double()
     assert_close(torch.cov(draws.T), expected, rtol=0.05, atol=0.05)
 
 
-def test_draws_are_those_of_predictions() -> None:
+def test_sample_parameters_returns_the_weights_of_predictions() -> None:
     method = collected(normal(6, 3))
     samples = method.predict(X, num_samples=4, seed=8, return_samples=True).samples
     weights = method.sample_parameters(4, seed=8)["weight"]
@@ -109,7 +110,7 @@ def test_draws_are_those_of_predictions() -> None:
     assert not torch.allclose(method.sample_parameters(4, seed=9)["weight"], weights)
 
 
-def test_networks_are_drawn_once_while_there_are_not_too_many_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samples_are_cached_within_the_memory_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     method, drawn = collected(normal(6, 3), num_mc_samples_test=4), []
     original = swag.sample_noise
     monkeypatch.setattr(swag, "sample_noise", lambda *args: drawn.append(args) or original(*args))
@@ -118,7 +119,7 @@ def test_networks_are_drawn_once_while_there_are_not_too_many_numbers(monkeypatc
     method.predict(X, seed=1)
     method.predict(X, seed=1, num_samples=3)
     assert len(drawn) == 3
-    monkeypatch.setattr(swag, "MAX_KEPT_NUMBERS", 20)
+    monkeypatch.setattr(memory, "MAX_KEPT_NUMBERS", 20)
     drawn.clear()
     again = [method.predict(part) for part in X.split(6)]
     assert len(drawn) == 4
@@ -126,8 +127,8 @@ def test_networks_are_drawn_once_while_there_are_not_too_many_numbers(monkeypatc
         assert_close(first.mean, second.mean)
 
 
-def test_a_change_of_every_statistic_changes_the_networks() -> None:
-    """Although nothing counts up a version."""
+def test_changed_statistics_invalidate_the_cache() -> None:
+    """Changes through `.data` do not increment a tensor's version."""
     method = collected(normal(6, 3))
     for name in ("weight_mean", "weight_variance", "deviations"):
         before = method.predict(X, return_samples=True).samples
@@ -148,7 +149,7 @@ torch.save(method.predict_step(torch.load(sys.argv[2], weights_only=True)), sys.
 """
 
 
-def test_a_fresh_process_predicts_the_same_from_a_checkpoint(tmp_path: Path) -> None:
+def test_checkpoint_gives_the_same_predictions_in_a_new_process(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 2))
     method = SWAG(
         network, HeteroscedasticGaussian(), max_rank=3, scale=0.9, averaging_lr=(0.01, 0.001), snapshot_every=2,
@@ -166,7 +167,7 @@ def test_a_fresh_process_predicts_the_same_from_a_checkpoint(tmp_path: Path) -> 
 
 
 class Report(Callback):
-    """Writes what each rank has to a file."""
+    """Writes the statistics of each rank to a file."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -179,7 +180,7 @@ class Report(Callback):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:It is recommended to use `self.log")
-def test_all_ranks_keep_the_same_rows_and_predict_the_same(tmp_path: Path) -> None:
+def test_all_ranks_have_the_same_rows_and_predictions(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 1))
     method = SWAG(network, Gaussian(), start_epoch=1, batch_norm_rows=7, num_mc_samples_test=5)
     trainer = quiet_trainer(devices=2, strategy="ddp_spawn", max_epochs=3, callbacks=[Report(tmp_path)])
@@ -201,7 +202,7 @@ def test_all_ranks_keep_the_same_rows_and_predict_the_same(tmp_path: Path) -> No
         ({"num_mc_samples_test": 0}, "num_mc_samples_test must be an integer of at least 1, got 0"),
     ],
 )
-def test_wrong_arguments(options: dict[str, Any], message: str) -> None:
+def test_invalid_arguments(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SWAG(MLP(3, [4], 1), Gaussian(), **options)
     with pytest.raises(ValueError, match="num_samples must be an integer of at least 1, got 0"):

@@ -1,4 +1,4 @@
-"""Temperature scaling on labels whose temperature is known, and on a network that fits its data too well."""
+"""Temperature scaling on labels with known temperature, and on an overfitted network."""
 
 import math
 from functools import partial
@@ -22,13 +22,13 @@ N = 20_000
 
 
 def identity(num_classes: int = 4) -> Deterministic:
-    """A method whose inputs are its logits."""
+    """Returns a method whose inputs are its logits."""
     return Deterministic(nn.Identity(), Categorical(num_classes))
 
 
 @pytest.mark.parametrize("true_temperature", [0.5, 1.0, 3.0])
-def test_a_known_temperature_is_recovered(true_temperature: float) -> None:
-    """To four standard errors, from the Fisher information of 1/T."""
+def test_known_temperature_is_recovered(true_temperature: float) -> None:
+    """Within four standard errors, from the Fisher information of 1/T."""
     logits = 2 * torch.randn(N, 4)
     law = CategoricalDistribution(logits=logits / true_temperature)
     calibrated = TemperatureScaling(identity())
@@ -38,7 +38,7 @@ def test_a_known_temperature_is_recovered(true_temperature: float) -> None:
     assert_close(calibrated.predict(logits[:9]).mean, (logits[:9] / calibrated.temperature).softmax(1))
 
 
-def test_one_logit_is_tempered_like_two() -> None:
+def test_bernoulli_is_tempered_like_two_classes() -> None:
     logits = 3 * torch.randn(500, 1)
     labels = torch.bernoulli((logits[:, 0] / 2).sigmoid()).long()
     bernoulli = TemperatureScaling(Deterministic(nn.Identity(), Bernoulli()))
@@ -58,7 +58,7 @@ def method(num_samples: int = 6) -> MeanFieldVI:
 X, Y = normal(60, 3), torch.arange(60) % 4
 
 
-def test_it_is_the_averaged_predictive_that_is_tempered() -> None:
+def test_averaged_probabilities_are_tempered() -> None:
     base = method()
     calibrated = TemperatureScaling(base)
     calibrated.calibrate([(X, Y)])
@@ -68,7 +68,7 @@ def test_it_is_the_averaged_predictive_that_is_tempered() -> None:
     assert_close(calibrated.predict(X).mean.double(), expected / expected.sum(1, keepdim=True), rtol=1e-4, atol=1e-6)
 
 
-def test_the_metrics_score_the_tempered_predictive() -> None:
+def test_metrics_score_the_tempered_probabilities() -> None:
     calibrated = TemperatureScaling(method())
     calibrated.calibrate([(X, Y)])
     probs = calibrated.predict(X).mean
@@ -84,7 +84,7 @@ def test_the_metrics_score_the_tempered_predictive() -> None:
     assert logged["test_accuracy"] == before["test_accuracy"]
 
 
-def test_a_datum_of_many_positions_has_the_sum_of_their_log_probabilities() -> None:
+def test_nll_is_summed_over_positions() -> None:
     base = Deterministic(ImageNet(3), Categorical(3))
     x, y = torch.randn(5, 2, 4, 4), torch.randint(0, 3, (5, 4, 4))
     calibrated = TemperatureScaling(base)
@@ -102,7 +102,7 @@ def shares(base: UQMethod) -> Tensor:
     return result["epistemic_uct"] / result["pred_uct"]
 
 
-def test_the_epistemic_share_stays() -> None:
+def test_epistemic_shares_are_unchanged() -> None:
     base = method()
     calibrated = TemperatureScaling(base)
     calibrated.calibrate([(X, Y)])
@@ -114,7 +114,7 @@ def test_the_epistemic_share_stays() -> None:
 
 
 @pytest.mark.parametrize("make", [method, lambda: fitted_laplace()], ids=["samples", "probit"])
-def test_a_temperature_of_one_changes_nothing(make: Any) -> None:
+def test_temperature_of_one_is_the_identity(make: Any) -> None:
     base = make()
     neutral = TemperatureScaling(base)
     neutral.is_calibrated.fill_(True)
@@ -132,7 +132,7 @@ def fitted_laplace() -> Laplace:
     return base
 
 
-def test_certain_predictions_stay_finite() -> None:
+def test_confident_predictions_stay_finite() -> None:
     calibrated = TemperatureScaling(identity())
     logits = torch.eye(4)[Y] * 5000
     calibrated.calibrate([(logits, Y)])
@@ -145,7 +145,7 @@ def test_certain_predictions_stay_finite() -> None:
     assert all(math.isfinite(value) for value in logged.values())
 
 
-def test_a_network_that_fits_its_data_too_well_is_mended() -> None:
+def test_overfitted_network_is_calibrated() -> None:
     moons = TwoMoonsDataModule(n_points=3000, noise_std=0.4)
     rows = [(moons.X_train[a:b], moons.Y_train[a:b]) for a, b in ((0, 100), (100, 400), (400, 2000))]
     data = ArrayDataModule(train=rows[0], calib=rows[1], test=rows[2], num_classes=2, batch_size=100)

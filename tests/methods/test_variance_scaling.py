@@ -1,4 +1,4 @@
-"""Variance scaling on noise of known size, and the law that its metrics score."""
+"""Variance scaling on noise of known scale, and the distribution that its metrics score."""
 
 import math
 
@@ -42,7 +42,7 @@ def calibrate(method: UQMethod) -> VarianceScaling:
     return calibrated
 
 
-def test_the_closed_form_is_the_largest_likelihood() -> None:
+def test_factor_maximizes_the_likelihood() -> None:
     method = sampled()
     calibrated, prediction = calibrate(method), method.predict(X)
     mean, variance = prediction.mean.double().numpy(), prediction.total_var.double().numpy()
@@ -56,7 +56,7 @@ def test_the_closed_form_is_the_largest_likelihood() -> None:
     assert (log_prob(1.0) > torch.maximum(log_prob(0.95), log_prob(1.05))).all()
 
 
-def test_all_parts_are_scaled_alike_and_the_mean_stays() -> None:
+def test_all_standard_deviations_are_scaled_and_the_mean_is_unchanged() -> None:
     method = sampled()
     calibrated = calibrate(method)
     before, after = method.predict_step(X), calibrated.predict_step(X)
@@ -66,13 +66,13 @@ def test_all_parts_are_scaled_alike_and_the_mean_stays() -> None:
         assert_close(after[key], calibrated.std_factor * before[key])
 
 
-def test_the_metrics_score_the_stretched_mixture() -> None:
+def test_metrics_score_the_stretched_mixture() -> None:
     method = sampled()
     calibrated = calibrate(method)
     outputs = torch.cat(list(method.eval().sampled_outputs(X, 6, method.noise.seed))).detach().double()
     means, variances = method.likelihood.predictive_moments(outputs)
-    centre, factor = means.mean(0), calibrated.std_factor.double()
-    means, stds = centre + factor * (means - centre), factor * variances.sqrt()
+    center, factor = means.mean(0), calibrated.std_factor.double()
+    means, stds = center + factor * (means - center), factor * variances.sqrt()
     densities = scipy.stats.norm(means, stds).logpdf(Y.double()).sum(-1)
     nll = -(scipy.special.logsumexp(densities, axis=0) - math.log(6)).mean()
     (logged,) = quiet_trainer().test(calibrated, loader(X, Y), verbose=False)
@@ -84,8 +84,8 @@ def test_the_metrics_score_the_stretched_mixture() -> None:
     assert logged["test_rmse"] == pytest.approx(before["test_rmse"])
 
 
-def test_a_law_with_heavy_tails_is_stretched_as_it_is() -> None:
-    """A scale mixture of one component is Student's t with its scale times the factor."""
+def test_students_t_is_stretched() -> None:
+    """The result is a Student's t distribution with its scale times the factor."""
     x, y = normal(30, 1), 4 * normal(30, 1)
     calibrated = VarianceScaling(Deterministic(nn.Identity(), StudentT(df=3.0, noise_scale=0.5)))
     calibrated.calibrate([(x, y)])
@@ -97,7 +97,7 @@ def test_a_law_with_heavy_tails_is_stretched_as_it_is() -> None:
     assert logged["test_interval_width"] == pytest.approx((law.ppf(0.975) - law.ppf(0.025)).mean(), rel=1e-4)
 
 
-def test_positions_share_their_targets_factor_and_add_up() -> None:
+def test_positions_share_the_factor_of_their_target() -> None:
     method = Deterministic(nn.Identity(), Gaussian([0.3, 1.7], num_targets=2))
     x, y = normal(10, 4, 2), 2 * normal(10, 2, 4).mT
     calibrated = VarianceScaling(method)
@@ -109,7 +109,7 @@ def test_positions_share_their_targets_factor_and_add_up() -> None:
     assert logged["test_nll"] == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_a_closed_form_is_scaled_too() -> None:
+def test_closed_form_prediction_is_scaled() -> None:
     method = LastLayerVI(MLP(3, [4], 2), Gaussian([0.3, 1.7], num_targets=2))
     randomize_posteriors(method)
     calibrated = calibrate(method)
@@ -120,14 +120,14 @@ def test_a_closed_form_is_scaled_too() -> None:
     assert prediction.metadata["num_samples"] is None
 
 
-def test_a_second_scaling_has_nothing_left_to_do() -> None:
+def test_second_scaling_is_the_identity() -> None:
     twice = calibrate(calibrate(sampled()))
     assert_close(twice.std_factor, torch.ones(2), rtol=1e-4, atol=0.0)
     (ours,), (theirs,) = (quiet_trainer().test(each, loader(X, Y), verbose=False) for each in (twice, twice.method))
     assert ours == pytest.approx(theirs, rel=1e-3)
 
 
-def test_perfect_predictions_keep_a_little_variance() -> None:
+def test_factor_of_perfect_predictions_is_positive() -> None:
     calibrated = VarianceScaling(Deterministic(nn.Identity(), Gaussian(0.5)))
     calibrated.calibrate([(X[:, :1], X[:, :1])])
     assert calibrated.std_factor.item() == pytest.approx(1e-3)

@@ -1,4 +1,4 @@
-"""Variational Bayesian last layers on conjugate regression, and what they refuse."""
+"""Variational Bayesian last layers against conjugate regression."""
 
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ def linear_method(**options: Any) -> VBLL:
 
 
 def train(method: VBLL, x: Tensor, y: Tensor) -> None:
-    """The bound has no noise, so that a quasi-Newton method finds its maximum."""
+    """Maximizes the deterministic ELBO with a quasi-Newton method."""
     optimizer = torch.optim.LBFGS(
         method.head.parameters(), max_iter=2000, line_search_fn="strong_wolfe", tolerance_change=1e-14
     )
@@ -51,7 +51,7 @@ def train(method: VBLL, x: Tensor, y: Tensor) -> None:
 
 
 @pytest.mark.parametrize("options", [{"parameterization": "dense"}, {"parameterization": "low_rank", "rank": 4}])
-def test_the_bound_is_the_log_evidence_and_the_posterior_exact(options: dict[str, Any]) -> None:
+def test_training_converges_to_the_exact_posterior_and_log_evidence(options: dict[str, Any]) -> None:
     problems, x, y = conjugate_problem()
     method = linear_method(**options)
     train(method, x, y)
@@ -67,7 +67,7 @@ def test_the_bound_is_the_log_evidence_and_the_posterior_exact(options: dict[str
         )
 
 
-def test_a_diagonal_posterior_is_the_best_factorised_one() -> None:
+def test_diagonal_posterior_is_the_best_factorized_gaussian() -> None:
     problems, x, y = conjugate_problem()
     method = linear_method(parameterization="diagonal")
     train(method, x, y)
@@ -78,7 +78,7 @@ def test_a_diagonal_posterior_is_the_best_factorised_one() -> None:
     assert elbo == pytest.approx(sum(problem.best_elbo for problem in problems), abs=2e-3)
 
 
-def test_the_diagonal_bound_is_what_last_layer_vi_samples() -> None:
+def test_diagonal_elbo_is_the_expectation_of_last_layer_vi() -> None:
     torch.manual_seed(0)
     backbone, x, y = MLP(3, [6], 1), torch.randn(8, 3), torch.randn(8, 1)
     ours = VBLL(backbone, Gaussian(0.5), parameterization="diagonal", prior_std=0.8, init_std=0.3, num_data=50)
@@ -91,7 +91,7 @@ def test_the_diagonal_bound_is_what_last_layer_vi_samples() -> None:
     assert_close(ours.predict(x).total_var, sampled.predict(x).total_var)
 
 
-def test_the_predictive_is_closed_form_and_agrees_with_samples() -> None:
+def test_closed_form_prediction_agrees_with_samples() -> None:
     _, x, y = conjugate_problem()
     method = linear_method(init_std=0.4)
     nn.init.normal_(method.head.weight_lower)  # type: ignore[arg-type]
@@ -102,7 +102,7 @@ def test_the_predictive_is_closed_form_and_agrees_with_samples() -> None:
     assert method.elbo(x, y).nll.shape == ()
 
 
-def test_only_the_head_is_trained_on_a_frozen_backbone() -> None:
+def test_frozen_backbone_trains_only_the_last_layer() -> None:
     method = VBLL(MLP(3, [6], 2), Categorical(2), freeze_backbone=True)
     trained = {name for name, parameter in method.named_parameters() if parameter.requires_grad}
     assert trained == {f"backbone.2.{name}" for name in ("weight_mu", "weight_rho", "weight_lower")}
@@ -118,7 +118,7 @@ class DoubledOutput(nn.Module):
         return output
 
 
-def test_what_it_refuses() -> None:
+def test_invalid_arguments_and_networks() -> None:
     with pytest.raises(ValueError, match="must select one layer, the last, but selects"):
         VBLL(MLP(1, [3], 1), Gaussian(), stochastic_module_names=["*"])
     with pytest.raises(ValueError, match="must select a linear layer, but '0' is a Conv1d"):
@@ -153,7 +153,7 @@ class OneLayerByTwoNames(nn.Module):
         return output
 
 
-def test_a_layer_that_cannot_be_replaced_is_refused() -> None:
+def test_unsupported_last_layers_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"must have weights of its own, but 'last' shares them with \['embedding'\]"):
         VBLL(TiedOutput(), Categorical(5), stochastic_module_names=["last"])
     with pytest.raises(ValueError, match="its parent MultiheadAttention reads its weight"):
@@ -162,19 +162,19 @@ def test_a_layer_that_cannot_be_replaced_is_refused() -> None:
         VBLL(nn.Linear(2048, 1000), Categorical(1000))
 
 
-def test_a_layer_with_two_names_is_replaced_in_both_places() -> None:
+def test_layer_with_two_names_is_replaced_under_both() -> None:
     method = VBLL(OneLayerByTwoNames(), Gaussian(), stochastic_module_names=["last"])
     assert method.backbone.last is method.backbone.alias is method.head
     assert method.predict(torch.randn(4, 3)).epistemic_var.min() > 0
 
 
-def test_features_that_are_zero_have_finite_gradients() -> None:
+def test_gradients_for_zero_features_are_finite() -> None:
     method = VBLL(nn.Linear(3, 2, bias=False), HeteroscedasticGaussian(), num_data=4)
     method.elbo(torch.zeros(4, 3), torch.randn(4, 1)).loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in method.head.parameters())
 
 
-def test_a_selection_by_class_comes_back_from_a_checkpoint(tmp_path: Path) -> None:
+def test_selection_by_predicate_is_restored_from_a_checkpoint(tmp_path: Path) -> None:
     backbone = MLP(3, [4], 1)
     method = VBLL(backbone, Gaussian(), stochastic_module_names=[lambda name, _: name == "2"])
     assert method.hparams["stochastic_module_names"] == [1]

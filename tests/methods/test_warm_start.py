@@ -1,4 +1,4 @@
-"""Methods on trained networks: posterior means, priors around the weights, and what stays frozen."""
+"""Warm start from trained networks, pretrained priors and frozen backbones."""
 
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,14 @@ X, Y = normal(16, 3), normal(16, 1)
 
 
 def trained() -> nn.Module:
-    """A network with a weight of zero, and others on both sides of it."""
+    """Returns a network with zero, positive and negative parameters."""
     network = MLP(3, [4], 1)
     with torch.no_grad():
         network[0].bias.zero_()
     return network
 
 
-def test_posteriors_start_on_the_weights_and_in_proportion_to_them() -> None:
+def test_initial_posterior_means_and_stds_follow_the_weights() -> None:
     network = trained()
     method = MeanFieldVI.from_pretrained(network, Gaussian(), delta=0.2, prior_std=0.5)
     state = method.backbone.state_dict()
@@ -38,7 +38,7 @@ def test_posteriors_start_on_the_weights_and_in_proportion_to_them() -> None:
         assert torch.equal(state[f"{name}_prior_mean"], weight)
 
 
-def test_the_prior_stands_around_the_weights() -> None:
+def test_prior_means_are_the_weights() -> None:
     network = trained()
     method = MeanFieldVI.from_pretrained(network, Gaussian(), delta=0.2, prior_std=0.5)
     with torch.no_grad():
@@ -54,8 +54,8 @@ def test_the_prior_stands_around_the_weights() -> None:
 
 @pytest.mark.parametrize("prior_std", [0.5, "fan_in"])
 @pytest.mark.parametrize("prior", [None, GaussianPrior(0.3, 2.0), GaussianPrior("pretrained", 0.1)])
-def test_the_prior_survives_a_checkpoint(prior: GaussianPrior | None, prior_std: Any, tmp_path: Path) -> None:
-    """The file's prior wins over that of the fresh method that it is loaded into, and so do predictions."""
+def test_prior_is_restored_from_a_checkpoint(prior: GaussianPrior | None, prior_std: Any, tmp_path: Path) -> None:
+    """The prior of the checkpoint replaces that of the method it is loaded into."""
     method = MeanFieldVI.from_pretrained(trained(), Gaussian(), prior_std=prior_std)
     trainer = quiet_trainer()
     trainer.fit(method, loader(X, Y))
@@ -68,7 +68,7 @@ def test_the_prior_survives_a_checkpoint(prior: GaussianPrior | None, prior_std:
     assert loaded.backbone.state_dict().keys() == method.backbone.state_dict().keys()
 
 
-def test_a_prior_is_taken_over_by_a_method_that_is_in_use() -> None:
+def test_prior_is_loaded_into_a_method_in_use() -> None:
     source, method = MeanFieldVI.from_pretrained(trained(), Gaussian()), MeanFieldVI(trained(), Gaussian())
     method.engine.kl()
     method.backbone.load_state_dict(source.backbone.state_dict())
@@ -77,7 +77,7 @@ def test_a_prior_is_taken_over_by_a_method_that_is_in_use() -> None:
     assert method.backbone[0].prior("weight").mean is method.backbone[0].weight_prior_mean
 
 
-def test_a_fitted_method_hands_on_its_network_and_its_likelihood() -> None:
+def test_network_and_likelihood_of_a_fitted_method_are_used() -> None:
     deterministic = Deterministic(trained(), Gaussian())
     fit(deterministic, loader(X, Y), max_epochs=3)
     method = MeanFieldVI.from_pretrained(deterministic, delta=1e-3)
@@ -86,16 +86,16 @@ def test_a_fitted_method_hands_on_its_network_and_its_likelihood() -> None:
     assert method.likelihood is not deterministic.likelihood
 
 
-def test_a_last_layer_can_be_warm_too() -> None:
+def test_warm_start_of_last_layer_vi() -> None:
     method = LastLayerVI.from_pretrained(trained(), Gaussian(), freeze_backbone=True)
     assert isinstance(method, LastLayerVI)
     assert {row.name for row in method.conversion.modules if row.stochastic} == {"2"}
 
 
-def test_options_that_it_sets_are_refused() -> None:
+def test_invalid_arguments() -> None:
     with pytest.raises(TypeError, match=r"sets \['init_std', 'prior'\]"):
         MeanFieldVI.from_pretrained(trained(), Gaussian(), prior=GaussianPrior(), init_std=0.1)
-    with pytest.raises(TypeError, match="likelihood is needed"):
+    with pytest.raises(TypeError, match="likelihood is required"):
         MeanFieldVI.from_pretrained(trained())
     with pytest.raises(ValueError, match="delta must be positive and finite, got 0"):
         MeanFieldVI.from_pretrained(trained(), Gaussian(), delta=0.0)
@@ -105,12 +105,12 @@ def test_options_that_it_sets_are_refused() -> None:
         GaussianPrior("zero")  # type: ignore[arg-type]
 
 
-def test_an_unsettled_prior_says_so() -> None:
+def test_pretrained_prior_without_parameter_raises() -> None:
     with pytest.raises(ValueError, match=r"GaussianPrior\(mean='pretrained', std=1.0\) needs for_parameter"):
         GaussianPrior("pretrained").log_prob(torch.zeros(2))
 
 
-def test_a_deterministic_checkpoint_becomes_posterior_means(tmp_path: Path) -> None:
+def test_deterministic_state_dict_is_loaded_into_posterior_means(tmp_path: Path) -> None:
     network = Residual()
     torch.save(network.state_dict(), tmp_path / "weights.pt")
     method = MeanFieldVI(Residual(), Gaussian(num_targets=2))
@@ -119,7 +119,7 @@ def test_a_deterministic_checkpoint_becomes_posterior_means(tmp_path: Path) -> N
     torch.testing.assert_close(method.eval().point_outputs(x), network.eval()(x))
 
 
-def test_a_frozen_backbone_stays_and_the_posterior_trains() -> None:
+def test_frozen_backbone_is_unchanged_by_training() -> None:
     method = MeanFieldVI(MLP(3, [4], 1), Gaussian(), stochastic_module_names=[-1], freeze_backbone=True)
     before = {name: parameter.detach().clone() for name, parameter in method.named_parameters()}
     fit(method, loader(X, Y))
@@ -128,18 +128,18 @@ def test_a_frozen_backbone_stays_and_the_posterior_trains() -> None:
     assert changed == head | {"likelihood.noise_rho"}
 
 
-def test_a_deterministic_bias_is_part_of_the_frozen_backbone() -> None:
+def test_deterministic_biases_are_frozen_too() -> None:
     method = MeanFieldVI(MLP(3, [4], 1), Gaussian(), stochastic_biases=False, freeze_backbone=True)
     frozen = {name for name, parameter in method.backbone.named_parameters() if not parameter.requires_grad}
     assert frozen == {"0.bias", "2.bias"}
 
 
-def test_freezing_needs_something_deterministic() -> None:
+def test_freezing_a_fully_stochastic_network_raises() -> None:
     with pytest.raises(ValueError, match="freeze_backbone=True has nothing to freeze"):
         MeanFieldVI(MLP(3, [4], 1), Gaussian(), freeze_backbone=True)
 
 
-def test_the_callers_network_is_not_frozen() -> None:
+def test_original_network_is_not_frozen() -> None:
     network = MLP(3, [4], 1)
     MeanFieldVI(network, Gaussian(), stochastic_module_names=[-1], freeze_backbone=True)
     assert all(parameter.requires_grad for parameter in network.parameters())
@@ -150,7 +150,7 @@ def test_the_callers_network_is_not_frozen() -> None:
     [nn.Linear, lambda name, module: isinstance(module, nn.Linear) and name != "0"],
     ids=["class", "predicate"],
 )
-def test_selectors_that_are_no_plain_values_come_back_from_a_checkpoint(selector: Any, tmp_path: Path) -> None:
+def test_selection_by_class_or_predicate_is_restored_from_a_checkpoint(selector: Any, tmp_path: Path) -> None:
     network = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 1))
     method = MeanFieldVI(network, Gaussian(), stochastic_module_names=[selector], init_std=ProportionalStd(0.3))
     trainer = quiet_trainer()
@@ -163,8 +163,8 @@ def test_selectors_that_are_no_plain_values_come_back_from_a_checkpoint(selector
     torch.testing.assert_close(loaded.predict(X).epistemic_var, method.predict(X).epistemic_var)
 
 
-def test_one_network_of_a_method_that_has_another_or_several() -> None:
-    """The averaged weights, what a calibrated method calibrates, and no ensemble."""
+def test_network_of_averaged_calibrated_and_ensemble_methods() -> None:
+    """Averaged weights and inner methods are used; ensembles are rejected."""
     swa = SWA(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)), Gaussian())
     for _ in range(3):
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Averages of weights against stacks of snapshots, closed forms and `torch.optim.swa_utils`."""
+"""Weight averaging against stacked snapshots, closed forms and `torch.optim.swa_utils`."""
 
 import copy
 import math
@@ -28,7 +28,7 @@ X, Y = normal(24, 3), normal(24, 1)
 SGD = partial(torch.optim.SGD, lr=0.05)
 
 
-def normalised(num_outputs: int = 1) -> nn.Module:
+def batch_normalized(num_outputs: int = 1) -> nn.Module:
     return nn.Sequential(
         nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Dropout(0.4),
         nn.Linear(5, 4), nn.BatchNorm1d(4, momentum=0.3), nn.Linear(4, num_outputs),
@@ -36,7 +36,7 @@ def normalised(num_outputs: int = 1) -> nn.Module:
 
 
 class Snapshots(Callback):
-    """What the weights are after each epoch, and the learning rates of each step."""
+    """Records the weights after each epoch and the learning rates of each step."""
 
     def __init__(self) -> None:
         self.weights: list[Tensor] = []
@@ -58,8 +58,8 @@ def fit_and_watch(method: SWA, data: Any, **options: Any) -> Snapshots:
     return watch
 
 
-def test_gradient_descent_on_a_quadratic_has_a_mean_in_closed_form() -> None:
-    """w_t = w* + (1 - lr)^t (w_0 - w*), of which epochs 3, 5, 7 and 9 are averaged."""
+def test_gradient_descent_on_a_quadratic_matches_the_closed_form() -> None:
+    """w_t = w* + (1 - lr)^t (w_0 - w*), averaged over epochs 3, 5, 7 and 9."""
     method = SWAG(
         nn.Linear(1, 1, bias=False), Gaussian(1.0), start_epoch=2, snapshot_every=2, averaging_lr=0.2, max_rank=3,
         optimizer=partial(torch.optim.SGD, lr=0.1),
@@ -78,7 +78,7 @@ def test_gradient_descent_on_a_quadratic_has_a_mean_in_closed_form() -> None:
     assert_close(method.backbone.weight.detach(), torch.tensor([[2 + start * 0.8**8]]))
 
 
-def test_stochastic_gradient_descent_ends_around_the_least_squares_solution() -> None:
+def test_average_of_sgd_is_close_to_the_least_squares_solution() -> None:
     x = normal(64, 2)
     y = x @ torch.tensor([[1.0], [-2.0]]) + normal(64, 1)
     method = SWAG(nn.Linear(2, 1, bias=False), Gaussian(1.0), start_epoch=10, optimizer=SGD, averaging_lr=0.1)
@@ -91,8 +91,8 @@ def test_stochastic_gradient_descent_ends_around_the_least_squares_solution() ->
 
 
 @pytest.mark.parametrize("kind", [SWA, SWAG])
-def test_the_mean_is_that_of_torch(kind: type[SWA] | type[SWAG]) -> None:
-    """On one trajectory, with the likelihood's parameters."""
+def test_mean_matches_torch(kind: type[SWA] | type[SWAG]) -> None:
+    """On the same trajectory, including the parameters of the likelihood."""
     method = kind(MLP(3, [4], 1), Gaussian(), start_epoch=2, averaging_lr=0.02)
     averaged = AveragedModel(nn.ModuleList([method.backbone, method.likelihood]))
 
@@ -115,8 +115,8 @@ def test_the_mean_is_that_of_torch(kind: type[SWA] | type[SWAG]) -> None:
         assert scores["test_nll"] == pytest.approx(expected.item(), rel=1e-5)
 
 
-def hand_made(method: SWA, weights: dict[str, Tensor], rows: Tensor) -> nn.Module:
-    """A copy with these weights whose batch normalisation has seen some rows once."""
+def reference_network(method: SWA, weights: dict[str, Tensor], rows: Tensor) -> nn.Module:
+    """Returns a copy with these weights and the batch normalization statistics of some rows."""
     network = copy.deepcopy(method.backbone).eval()
     network.load_state_dict(weights, strict=False)
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
@@ -130,20 +130,20 @@ def hand_made(method: SWA, weights: dict[str, Tensor], rows: Tensor) -> nn.Modul
 
 
 @pytest.mark.parametrize("chunks", [True, False])
-def test_batch_normalisation_is_estimated_for_every_network(chunks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batch_normalization_is_estimated_for_each_network(chunks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if chunks:
         monkeypatch.setattr("lightning_vi.sampling.memory.MAX_ROWS_PER_PASS", 2 * len(X))
-        monkeypatch.setattr("lightning_vi.methods.averaging.swag.MAX_KEPT_NUMBERS", 10)
-    method = SWAG(normalised(), Gaussian(), start_epoch=1, batch_norm_rows=11, num_mc_samples_test=5)
+        monkeypatch.setattr("lightning_vi.sampling.memory.MAX_KEPT_NUMBERS", 10)
+    method = SWAG(batch_normalized(), Gaussian(), start_epoch=1, batch_norm_rows=11, num_mc_samples_test=5)
     fit(method, loader(X, Y), max_epochs=5)
     own = copy_of_state(method.backbone)
     prediction = method.predict(X, seed=3, return_samples=True)
     assert prediction.samples is not None
     weights = method.sample_parameters(5, seed=3)
     for index in range(5):
-        network = hand_made(method, {name: value[index] for name, value in weights.items()}, X[:11])
+        network = reference_network(method, {name: value[index] for name, value in weights.items()}, X[:11])
         assert_close(prediction.samples[index], network(X).detach())
-    mean = hand_made(method, method._weights.split(method.weight_mean), X[:11])
+    mean = reference_network(method, method._weights.split(method.weight_mean), X[:11])
     assert_close(method.eval()(X), mean(X))
     assert not torch.allclose(method(X), method.backbone(X))
     assert same_state(copy_of_state(method.backbone), own)
@@ -154,16 +154,16 @@ def test_batch_normalisation_is_estimated_for_every_network(chunks: bool, monkey
     assert [norm.momentum for norm in norms] == [0.1, 0.3]
 
 
-def test_the_refreshed_mean_of_images() -> None:
+def test_batch_normalization_of_the_mean_on_images() -> None:
     x, y = normal(12, 2, 4, 4), normal(12, 1)
     network = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 1))
     method = SWA(network, Gaussian(), start_epoch=0)
     fit(method, loader(x, y), max_epochs=3)
-    assert_close(method.eval()(x), hand_made(method, method._weights.split(method.weight_mean), x)(x))
+    assert_close(method.eval()(x), reference_network(method, method._weights.split(method.weight_mean), x)(x))
 
 
-def test_statistics_of_a_failed_estimate_are_not_kept() -> None:
-    method = SWAG(normalised(), Gaussian())
+def test_failed_estimate_has_no_side_effects() -> None:
+    method = SWAG(batch_normalized(), Gaussian())
     method.collect()
     before, modes = copy_of_state(method), [module.training for module in method.modules()]
     with pytest.raises(RuntimeError):
@@ -177,7 +177,7 @@ def test_statistics_of_a_failed_estimate_are_not_kept() -> None:
 
 
 def rates(optimizer: Any, averaging_lr: Any, epochs: int = 7, **options: Any) -> Tensor:
-    """Of each step and group, 3 steps an epoch."""
+    """Returns the learning rates of each step and parameter group, with 3 steps per epoch."""
     method = SWA(MLP(3, [4], 1), Gaussian(), averaging_lr=averaging_lr, start_epoch=3, optimizer=optimizer, **options)
     return torch.tensor(fit_and_watch(method, loader(X, Y), max_epochs=epochs).rates)
 
@@ -185,14 +185,14 @@ def rates(optimizer: Any, averaging_lr: Any, epochs: int = 7, **options: Any) ->
 HALVING = partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5)
 
 
-def test_a_constant_rate() -> None:
-    """Behind what the scheduler does; the likelihood's ten times as large."""
+def test_constant_learning_rate() -> None:
+    """It overrides the scheduler. That of the likelihood is ten times as large."""
     seen = rates(partial(torch.optim.Adam, lr=0.01), 0.004, lr_scheduler=HALVING)
     expected = torch.tensor([0.01, 0.005, 0.0025, *[0.004] * 4]).repeat_interleave(3)
     assert_close(seen, torch.stack([expected, 10 * expected], 1))
 
 
-def test_a_cyclical_rate() -> None:
+def test_cyclical_learning_rate() -> None:
     """Izmailov et al., 2018: alpha(i) = (1 - t(i)) alpha_1 + t(i) alpha_2, t(i) = (mod(i - 1, c) + 1) / c."""
     seen = rates(SGD, (0.02, 0.005), epochs=8, snapshot_every=2)
     cycle = 6
@@ -201,12 +201,12 @@ def test_a_cyclical_rate() -> None:
     assert seen[14, 0] == seen[20, 0] == pytest.approx(0.005)
 
 
-def test_the_rate_is_left_alone_by_default() -> None:
+def test_learning_rate_is_unchanged_by_default() -> None:
     seen = rates(SGD, None, lr_scheduler=HALVING)
     assert_close(seen[:, 0], (0.05 * 0.5 ** torch.arange(7.0)).repeat_interleave(3))
 
 
-def test_a_scheduler_that_ends_at_zero_and_a_rate_that_is_a_tensor() -> None:
+def test_scheduler_that_reaches_zero_and_tensor_learning_rate() -> None:
     to_zero = partial(torch.optim.lr_scheduler.LinearLR, start_factor=1.0, end_factor=0.0, total_iters=2)
     assert_close(rates(partial(torch.optim.Adam, lr=0.01), 0.004, lr_scheduler=to_zero)[9:, 1], torch.full((12,), 0.04))
     as_tensor = partial(torch.optim.Adam, lr=torch.tensor(0.01), foreach=False)
@@ -215,12 +215,12 @@ def test_a_scheduler_that_ends_at_zero_and_a_rate_that_is_a_tensor() -> None:
 
 @pytest.mark.parametrize("averaging_lr", [0.01, (0.02, 0.001)])
 @pytest.mark.parametrize("kind", [SWA, partial(SWAG, max_rank=2)])
-def test_a_resumed_fit_equals_an_unbroken_one_bit_for_bit(kind: Any, averaging_lr: Any, tmp_path: Path) -> None:
-    """From the end of a shorter fit, and from a checkpoint on the way, both within the phase of averaging."""
+def test_resumed_fit_equals_uninterrupted_fit(kind: Any, averaging_lr: Any, tmp_path: Path) -> None:
+    """From the end of a shorter fit and from an intermediate checkpoint, both within the averaging phase."""
 
     def make() -> SWA:
         torch.manual_seed(7)
-        return kind(normalised(2), HeteroscedasticGaussian(), start_epoch=2, averaging_lr=averaging_lr)
+        return kind(batch_normalized(2), HeteroscedasticGaussian(), start_epoch=2, averaging_lr=averaging_lr)
 
     def trainer(epochs: int) -> Any:
         keep_all = ModelCheckpoint(tmp_path, save_top_k=-1, filename="{epoch}")
@@ -241,7 +241,7 @@ def test_a_resumed_fit_equals_an_unbroken_one_bit_for_bit(kind: Any, averaging_l
         assert torch.equal(resumed.kept_rows.rows, unbroken.kept_rows.rows)  # type: ignore[arg-type]
 
 
-def test_a_second_fit_starts_from_no_snapshots() -> None:
+def test_second_fit_starts_without_snapshots() -> None:
     method = SWAG(MLP(3, [4], 1), Gaussian(), start_epoch=0, max_rank=4)
     fit(method, loader(X, Y), max_epochs=6)
     watch = fit_and_watch(method, loader(X, Y), max_epochs=3)
@@ -254,8 +254,8 @@ def test_a_second_fit_starts_from_no_snapshots() -> None:
     assert (method.deviations[3] == 0).all()
 
 
-def test_a_plan_for_more_epochs_forgets_snapshots_from_before_its_start(tmp_path: Path) -> None:
-    """Half of 4 epochs comes before half of 12."""
+def test_resuming_before_the_averaging_phase_discards_snapshots(tmp_path: Path) -> None:
+    """With 12 instead of 4 epochs, the phase starts later."""
 
     def make() -> SWAG:
         torch.manual_seed(7)
@@ -270,7 +270,7 @@ def test_a_plan_for_more_epochs_forgets_snapshots_from_before_its_start(tmp_path
     assert same_state(copy_of_state(resumed), copy_of_state(unbroken))
 
 
-def test_a_fit_that_goes_on_in_the_same_trainer_keeps_its_snapshots() -> None:
+def test_fit_that_continues_in_the_same_trainer_keeps_its_snapshots() -> None:
     method, trainer = SWA(MLP(3, [4], 1), Gaussian(), start_epoch=1), quiet_trainer(max_epochs=3)
     trainer.fit(method, loader(X, Y))
     trainer.fit_loop.max_epochs = 5
@@ -280,31 +280,31 @@ def test_a_fit_that_goes_on_in_the_same_trainer_keeps_its_snapshots() -> None:
 
 COUNTS: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
     "a fraction": ({"start_epoch": 0.75}, {"max_epochs": 8}, 2),
-    "a fraction that rounding would put earlier": (
+    "a fraction with rounding error": (
         {"start_epoch": 0.29},
         {"max_epochs": 100, "limit_train_batches": 1},
         71,
     ),
-    "every third": ({"start_epoch": 1, "snapshot_every": 3}, {"max_epochs": 9}, 2),
-    "not within burn-in": ({"start_epoch": 0, "burnin_epochs": 2}, {"max_epochs": 5}, 3),
+    "every third epoch": ({"start_epoch": 1, "snapshot_every": 3}, {"max_epochs": 9}, 2),
+    "after burn-in": ({"start_epoch": 0, "burnin_epochs": 2}, {"max_epochs": 5}, 3),
     "steps": ({"start_epoch": 0.5}, {"max_epochs": -1, "max_steps": 12}, 2),
     "accumulated steps": ({"start_epoch": 0.5}, {"max_epochs": -1, "max_steps": 4, "accumulate_grad_batches": 3}, 2),
     "steps within an epoch": ({"start_epoch": 1}, {"max_epochs": -1, "max_steps": 11}, 2),
     "fewer batches": ({"start_epoch": 0}, {"max_epochs": 4, "limit_train_batches": 2}, 4),
-    "a fast run": ({"start_epoch": 0.75}, {"fast_dev_run": 2}, 1),
+    "fast_dev_run": ({"start_epoch": 0.75}, {"fast_dev_run": 2}, 1),
 }
 
 
 @pytest.mark.parametrize(("options", "run", "count"), COUNTS.values(), ids=COUNTS)
-def test_the_number_of_snapshots(options: dict[str, Any], run: dict[str, Any], count: int) -> None:
+def test_number_of_snapshots(options: dict[str, Any], run: dict[str, Any], count: int) -> None:
     method = SWA(nn.Linear(3, 1), Gaussian(), **options)
     quiet_trainer(**run).fit(method, loader(X, Y))
     assert method.num_snapshots == count
     assert method.is_fitted
 
 
-def test_training_that_ends_before_the_first_snapshot_is_warned_of() -> None:
-    method = SWAG(normalised(), Gaussian(), start_epoch=10)
+def test_warning_if_training_ends_before_the_first_snapshot() -> None:
+    method = SWAG(batch_normalized(), Gaussian(), start_epoch=10)
     with pytest.warns(
         UserWarning, match=r"SWAG has no snapshot .* \(start_epoch=10, snapshot_every=1\).* the only one"
     ):
@@ -321,8 +321,8 @@ def test_training_that_ends_before_the_first_snapshot_is_warned_of() -> None:
 
 
 @pytest.mark.parametrize("kind", [SWA, SWAG])
-def test_before_and_after_the_end_of_a_fit(kind: Any) -> None:
-    method = kind(normalised(), Gaussian(), start_epoch=1)
+def test_forward_and_prediction_before_and_after_a_fit(kind: Any) -> None:
+    method = kind(batch_normalized(), Gaussian(), start_epoch=1)
     seen = []
 
     class Look(Callback):
@@ -341,7 +341,7 @@ def test_before_and_after_the_end_of_a_fit(kind: Any) -> None:
     assert scores["val_nll"] == pytest.approx(logged)
 
 
-def test_snapshots_of_a_loop_of_ones_own() -> None:
+def test_snapshots_in_a_custom_training_loop() -> None:
     method = SWAG(MLP(3, [4], 1), Gaussian(), max_rank=2)
     optimizer = method.make_optimizer()
     with pytest.raises(NotFittedError):
@@ -355,11 +355,11 @@ def test_snapshots_of_a_loop_of_ones_own() -> None:
         optimizer.zero_grad()
         method.collect()
         log_prob = method.likelihood.log_prob(method.backbone(X).unsqueeze(0), Y)
-        assert_close(method.elbo(X, Y).nll, -log_prob.mean())  # of the trained weights, not of their mean
+        assert_close(method.elbo(X, Y).nll, -log_prob.mean())  # uses the trained weights, not their mean
         seen.append(FlatParameters(method.backbone).join(method.backbone))
         assert method.predict(X).mean.isfinite().all()
     assert_close(method.weight_mean, torch.stack(seen).mean(0))
-    with_norms = SWAG(normalised(), Gaussian())
+    with_norms = SWAG(batch_normalized(), Gaussian())
     with_norms.collect()
     with pytest.raises(NotFittedError):
         with_norms.predict(X)
@@ -370,7 +370,7 @@ def test_snapshots_of_a_loop_of_ones_own() -> None:
         with_norms.predict(X)
 
 
-def test_tied_weights_count_once_and_frozen_ones_do_not() -> None:
+def test_tied_weights_count_once_and_frozen_weights_are_excluded() -> None:
     network = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 1))
     network[2].weight = network[0].weight
     network[4].weight.requires_grad_(False)
@@ -407,7 +407,7 @@ STRUCTURES: dict[str, Callable[[Tensor], Any]] = {
 
 
 @pytest.mark.parametrize("make", STRUCTURES.values(), ids=STRUCTURES)
-def test_the_first_rows_of_any_structure(make: Callable[[Tensor], Any]) -> None:
+def test_first_rows_of_any_structure(make: Callable[[Tensor], Any]) -> None:
     batches = [make(part) for part in X.split(5)]
     for count in (3, 5, 12, 100):
         torch.testing.assert_close(flattened(first_rows(batches, count)), flattened(make(X[:count])))
@@ -424,7 +424,7 @@ def flattened(x: Any) -> list[Tensor]:
     ]
 
 
-def test_rows_are_part_of_the_state(tmp_path: Path) -> None:
+def test_rows_are_part_of_the_state_dict(tmp_path: Path) -> None:
     class Two(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -466,12 +466,12 @@ def test_rows_are_part_of_the_state(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("kind", [SWA, SWAG])
-def test_wrong_arguments(kind: Any, options: dict[str, Any], message: str) -> None:
+def test_invalid_arguments(kind: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         kind(MLP(3, [4], 1), Gaussian(), **options)
 
 
-def test_what_a_trainer_must_know() -> None:
+def test_unknown_number_of_epochs_or_batches() -> None:
     with pytest.raises(ValueError, match="start_epoch must be an integer where the trainer has no max_epochs"):
         quiet_trainer(max_epochs=-1).fit(SWA(MLP(3, [4], 1), Gaussian()), loader(X, Y))
     rows: Any = list(zip(X, Y, strict=True))
@@ -490,7 +490,11 @@ def test_what_a_trainer_must_know() -> None:
         SWA(nn.Sequential(nn.Tanh()), Gaussian())
 
 
-def test_the_schedule_of_one_step_cycles() -> None:
+def test_schedule_with_one_step_per_cycle() -> None:
     schedule = AveragingSchedule(0, 1, [0.4, 0.1])
-    assert [schedule.learning_rate(age, 0, 1) for age in (-1, 0, 1)] == [None, pytest.approx(0.1), pytest.approx(0.1)]
-    assert [schedule.ends_cycle(age) for age in (-1, 0, 1)] == [False, True, True]
+    assert [schedule.learning_rate(epoch, 0, 1) for epoch in (-1, 0, 1)] == [
+        None,
+        pytest.approx(0.1),
+        pytest.approx(0.1),
+    ]
+    assert [schedule.ends_cycle(epoch) for epoch in (-1, 0, 1)] == [False, True, True]

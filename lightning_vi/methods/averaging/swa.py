@@ -46,39 +46,38 @@ from lightning_vi.sampling import (
 
 
 class SWA(FittedMethod, PointMethod):
-    """A plain network with the mean of the last weights of training; its epistemic uncertainty is zero.
+    """Stochastic weight averaging (Izmailov et al., 2018), without epistemic uncertainty.
 
     From `start_epoch` on, a snapshot of the weights is taken at the end of each cycle of `snapshot_every` epochs,
-    before the epoch's validation. Learned parameters of the likelihood are averaged too. Until the fit is over, the
-    network is the trained one; then `forward` and predictions use the mean of the snapshots, and the trained weights
-    are kept, so that a fit can go on. A new fit starts without snapshots; one that is resumed within the averaging
-    phase keeps those of the checkpoint.
+    before the epoch's validation. Learned parameters of the likelihood are averaged too. During a fit, `forward` and
+    validation use the trained weights; afterwards, `forward` and predictions use the mean of the snapshots. The trained
+    weights are kept, so that training can be continued. A new fit discards earlier snapshots; a fit that is resumed
+    within the averaging phase continues with those of the checkpoint.
 
-    The mean's statistics of batch normalization are estimated at the end, on the first training inputs. These are kept
-    and become part of checkpoints.
+    The batch normalization statistics of the averaged network are estimated at the end of the fit on the first training
+    inputs, which are stored in checkpoints.
 
     Args:
-        backbone: Any network; it is copied. The parameters that are trainable now are averaged.
+        backbone: Any network; it is copied. Its trainable parameters are averaged.
         likelihood: The observation model; it is copied.
-        start_epoch: The first epoch of averaging, counted from 0, or the fraction of all epochs before it. It is never
-            earlier than the end of the burn-in.
-        snapshot_every: Epochs from one snapshot to the next.
-        averaging_lr: Learning rate from `start_epoch` on; a pair for a rate that falls from the first number to the
-            second within each cycle; None for that of optimizer and scheduler. Parameters with another rate keep its
-            ratio.
-        batch_norm_rows: Number of training inputs that are kept if the network has batch normalization with running
-            statistics.
-        burnin_epochs: Epochs on the likelihood's point loss.
-        optimizer: Makes the optimizer from an iterable of parameters.
-        lr_scheduler: Makes a scheduler, stepped once an epoch, from the optimizer.
+        start_epoch: First epoch of the averaging phase, counted from 0, or the fraction of all epochs before it. The
+            phase never starts before the end of the burn-in.
+        snapshot_every: Number of epochs between snapshots.
+        averaging_lr: Learning rate from `start_epoch` on. A pair gives a rate that decreases from the first to the
+            second number within each cycle; None keeps the rate of optimizer and scheduler. Ratios between parameter
+            groups are unchanged.
+        batch_norm_rows: Number of training inputs on which running statistics of batch normalization are estimated.
+        burnin_epochs: Number of initial epochs that train on the likelihood's point loss.
+        optimizer: Function from an iterable of parameters to an optimizer.
+        lr_scheduler: Function from the optimizer to a scheduler, which is stepped once per epoch.
 
     Raises:
         ValueError: If a number is out of range, or the network has no trainable parameters.
 
     Attributes:
         num_snapshots: Number of snapshots, a scalar tensor.
-        weight_mean: The mean of the snapshots, shape [P]: the network's trainable parameters in order, tied ones once.
-        averaged_likelihood: The likelihood with the means of its parameters.
+        weight_mean: Mean of the snapshots, shape [P]: the network's trainable parameters in order, tied ones once.
+        averaged_likelihood: Likelihood with averaged parameters.
 
     Example:
         >>> import torch
@@ -138,9 +137,9 @@ class SWA(FittedMethod, PointMethod):
         self._statistics.append(name)
 
     def collect(self) -> None:
-        """Takes a snapshot of the present weights, for a training loop of your own.
+        """Takes a snapshot of the current weights, for custom training loops.
 
-        Afterwards the method can predict; with batch normalization `fit_posterior` must be called first.
+        Afterwards the method can predict. With batch normalization, `fit_posterior` must be called first.
         """
         self._take_snapshot()
         self.is_fitted.fill_(self.norm_statistics.numel() == 0)
@@ -148,35 +147,32 @@ class SWA(FittedMethod, PointMethod):
     @torch.no_grad()
     def _take_snapshot(self) -> None:
         self.num_snapshots += 1
+        share = 1 / int(self.num_snapshots)
         weights = self._weights.join(self.backbone)
         previous_mean = self.weight_mean.clone()
-        self.weight_mean.lerp_(weights, 1 / int(self.num_snapshots))
-        self._average_likelihood()
+        self.weight_mean.lerp_(weights, share)
         self.update_spread(weights, previous_mean)
-
-    def _average_likelihood(self) -> None:
-        share = 1 / int(self.num_snapshots)
         for mean, value in zip(self.averaged_likelihood.parameters(), self.likelihood.parameters(), strict=True):
             mean.lerp_(value.to(mean), share)
         for copied, buffer in zip(self.averaged_likelihood.buffers(), self.likelihood.buffers(), strict=True):
             copied.copy_(buffer)
 
     def update_spread(self, weights: Tensor, previous_mean: Tensor) -> None:
-        """Updates statistics other than the mean; SWA has none.
+        """Updates second-moment statistics with a new snapshot; SWA has none.
 
         Args:
-            weights: The snapshot, shape [P]; `num_snapshots` and `weight_mean` include it already.
-            previous_mean: The mean of the snapshots before, shape [P].
+            weights: The snapshot, shape [P]. `num_snapshots` and `weight_mean` already include it.
+            previous_mean: Mean of the earlier snapshots, shape [P].
         """
 
     @torch.no_grad()
     def fit_posterior(self, data: Iterable[Any]) -> None:
-        """Estimates the mean network's statistics of batch normalization, if it has any.
+        """Estimates the batch normalization statistics of the averaged network, if it has any.
 
-        Without a snapshot the present weights become the only one, with a warning.
+        If there are no snapshots, takes one of the current weights and issues a warning.
 
         Args:
-            data: The training data in batches; not used without batch normalization.
+            data: The training data in batches; unused without batch normalization.
 
         Raises:
             ValueError: If there are no data.
@@ -192,8 +188,8 @@ class SWA(FittedMethod, PointMethod):
         if is_empty:
             rank_zero_warn(
                 f"{type(self).__name__} has no snapshot of the weights, because training ended before the first one "
-                f"(start_epoch={self.schedule.start_epoch}, snapshot_every={self.schedule.snapshot_every}); it takes "
-                "the present weights as the only one"
+                f"(start_epoch={self.schedule.start_epoch}, snapshot_every={self.schedule.snapshot_every}); it uses "
+                "the current weights as the only one"
             )
             self._take_snapshot()
         self.kept_rows.rows = rows
@@ -206,20 +202,21 @@ class SWA(FittedMethod, PointMethod):
         return map_tensors(lambda tensor: tensor.to(self.device), rows)
 
     def mean_network(self) -> dict[str, Tensor]:
-        """Returns parameters and statistics of batch normalization of the averaged network.
+        """Returns the parameters and batch normalization statistics of the averaged network.
 
         Returns:
-            By their names in the backbone; the statistics are copies, which a pass in training mode may change.
+            Tensors by their names in the backbone. The statistics are copies, so that passes in training mode do not
+            change them.
         """
         own = running_statistics(self.backbone)
         statistics = torch.split(self.norm_statistics.clone(), [value.numel() for value in own.values()]) if own else ()
         return self._weights.split(self.weight_mean) | dict(zip(own, statistics, strict=True))
 
     def trained_networks(self) -> list[nn.Module]:
-        """Returns a copy of the network with the averaged weights and their statistics of batch normalization.
+        """Returns a copy of the network with the averaged weights and their batch normalization statistics.
 
         Returns:
-            One network; that of the present weights if the method is not fitted.
+            One network; with the current weights if the method is not fitted.
         """
         network = copy.deepcopy(self.backbone)
         if self.is_fitted:
@@ -228,7 +225,7 @@ class SWA(FittedMethod, PointMethod):
 
     @property
     def predictive_likelihood(self) -> Likelihood:
-        """The likelihood with averaged parameters."""
+        """Likelihood with averaged parameters."""
         return self.averaged_likelihood
 
     def point_outputs(self, x: NetworkInput) -> Tensor:  # noqa: D102
@@ -238,7 +235,7 @@ class SWA(FittedMethod, PointMethod):
         return call(self.backbone, x)
 
     def on_train_start(self) -> None:
-        """Plans the averaging phase, and resets the snapshots of an earlier fit."""
+        """Determines the averaging phase and discards the snapshots of an earlier fit."""
         super().on_train_start()
         trainer = self.trainer
         if self.schedule.is_cyclical and math.isinf(trainer.num_training_batches):
@@ -253,6 +250,7 @@ class SWA(FittedMethod, PointMethod):
                 self.get_buffer(name).zero_()
 
     def _planned_epochs(self) -> float:
+        """Returns the number of epochs of the fit; infinite if unknown."""
         trainer, num_batches = self.trainer, self.trainer.num_training_batches
         epochs = math.inf if trainer.max_epochs in (None, -1) else float(trainer.max_epochs or 0)
         if trainer.max_steps == -1 or math.isinf(num_batches):
@@ -261,8 +259,8 @@ class SWA(FittedMethod, PointMethod):
         return min(epochs, math.ceil(trainer.max_steps / max(steps_per_epoch, 1)))
 
     @property
-    def _age(self) -> int:
-        """The current epoch's number in the averaging phase."""
+    def _averaging_epoch(self) -> int:
+        """Index of the current epoch, counted from the start of the averaging phase."""
         return self.current_epoch - self._first_averaged_epoch
 
     def make_optimizer(self) -> Optimizer:  # noqa: D102
@@ -273,7 +271,7 @@ class SWA(FittedMethod, PointMethod):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
         """Sets the learning rate of the averaging phase."""
-        rate = self.schedule.learning_rate(self._age, batch_idx, self.trainer.num_training_batches)
+        rate = self.schedule.learning_rate(self._averaging_epoch, batch_idx, self.trainer.num_training_batches)
         if rate is None:
             return
         for optimizer in self.trainer.optimizers:
@@ -282,7 +280,7 @@ class SWA(FittedMethod, PointMethod):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Takes a snapshot after the last step of a cycle, before the epoch's validation."""
-        if self.trainer.is_last_batch and self.schedule.ends_cycle(self._age):
+        if self.trainer.is_last_batch and self.schedule.ends_cycle(self._averaging_epoch):
             self._take_snapshot()
         super().on_train_batch_end(outputs, batch, batch_idx)
 

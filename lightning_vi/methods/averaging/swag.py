@@ -1,4 +1,4 @@
-r"""Stochastic weight averaging, Gaussian.
+r"""Stochastic weight averaging-Gaussian (SWAG).
 
 Maddox, Garipov, Izmailov, Vetrov and Wilson, "A simple baseline for Bayesian uncertainty in deep learning", NeurIPS
 2019.
@@ -35,22 +35,24 @@ from lightning_vi.methods.averaging.swa import SWA
 from lightning_vi.noise import sample_noise
 from lightning_vi.optim.averaging_schedule import AveragingRate
 from lightning_vi.sampling import (
-    MAX_KEPT_NUMBERS,
     DrawCache,
     NetworkInput,
     StackedRunner,
     batch_size,
+    chunk_ranges,
     estimate_statistics,
+    memory,
     tensors,
 )
 
 
 class SWAG(SWA):
-    r"""A network with a Gaussian posterior around the mean of the last weights of training.
+    r"""Gaussian posterior from the snapshots of stochastic weight averaging (Maddox et al., 2019).
 
-    Its covariance is :math:`s^2 (\operatorname{diag}(v) / 2 + \sum_k d_k d_k^\top / 2 (K - 1))`, v being the population
-    variance of the snapshots; :math:`s^2 \operatorname{diag}(v)` with `max_rank` 0. One snapshot has no spread. The
-    likelihood's parameters are averaged and not sampled.
+    Its mean is that of `SWA` and its covariance is
+    :math:`s^2 (\operatorname{diag}(v) / 2 + \sum_k d_k d_k^\top / 2 (K - 1))`, where v is the population variance of
+    the snapshots. With `max_rank` 0 the covariance is :math:`s^2 \operatorname{diag}(v)`, and with a single snapshot it
+    is zero. The parameters of the likelihood are averaged, not sampled.
 
     Args:
         backbone: As for `SWA`.
@@ -58,21 +60,21 @@ class SWAG(SWA):
         start_epoch: As for `SWA`.
         snapshot_every: As for `SWA`.
         averaging_lr: As for `SWA`.
-        max_rank: Largest number of deviations to keep, the last ones: 0 for the diagonal alone, or at least 2.
+        max_rank: Maximum number of deviations to keep: 0 for a diagonal covariance, or at least 2.
         scale: Factor of every standard deviation.
-        batch_norm_rows: As for `SWA`; the statistics of every sampled network are estimated on them.
-        num_mc_samples_test: Samples for validation, test and prediction.
-        burnin_epochs: Epochs on the likelihood's point loss.
-        optimizer: Makes the optimizer from an iterable of parameters.
-        lr_scheduler: Makes a scheduler, stepped once an epoch, from the optimizer.
+        batch_norm_rows: As for `SWA`. The statistics are estimated for each sampled network.
+        num_mc_samples_test: Number of samples for validation, test and prediction.
+        burnin_epochs: Number of initial epochs that train on the likelihood's point loss.
+        optimizer: Function from an iterable of parameters to an optimizer.
+        lr_scheduler: Function from the optimizer to a scheduler, which is stepped once per epoch.
 
     Raises:
         ValueError: If `max_rank` or `scale` is out of range, or as for `SWA`.
 
     Attributes:
         weight_variance: Population variance of the snapshots, shape [P].
-        deviations: Each of the last snapshots less the mean that there was with it, shape [max_rank, P]; a new one
-            takes the oldest one's row.
+        deviations: Differences of the last snapshots from the running mean, shape [max_rank, P]. A new one replaces
+            the oldest one.
 
     Example:
         >>> from lightning_vi.backbones import MLP
@@ -139,14 +141,14 @@ class SWAG(SWA):
 
     @torch.no_grad()
     def sample_parameters(self, num_samples: int, seed: int | None = None) -> dict[str, Tensor]:
-        """Draws weights, those that `predict` uses with the same seed.
+        """Draws weights, the same that `predict` uses with the same seed.
 
         Args:
             num_samples: S.
-            seed: Names the S networks; the same ones in every call by default.
+            seed: Random seed; by default the same in every call.
 
         Returns:
-            The network's trainable parameters by name, each of its shape behind S.
+            The network's trainable parameters by name, each of shape [S, ...].
 
         Raises:
             ValueError: If `num_samples` is not positive.
@@ -157,7 +159,7 @@ class SWAG(SWA):
         return self._weights.split(self._draw(0, num_samples, self.noise.seed if seed is None else seed))
 
     def _draw(self, first: int, stop: int, seed: int) -> Tensor:
-        """Weight vectors of the networks `first` to `stop`, shape [stop - first, P]."""
+        """Draws the weight vectors of samples `first` to `stop`, shape [stop - first, P]."""
         num_weights, rank = self._weights.num_weights, min(int(self.num_snapshots), self.max_rank)
         noise = sample_noise(seed, first, stop, num_weights + rank).to(self.weight_mean)
         spread = self.weight_variance.sqrt() * noise[:, :num_weights]
@@ -168,7 +170,7 @@ class SWAG(SWA):
         return self.weight_mean + self.scale * spread
 
     def _networks(self, first: int, stop: int, seed: int) -> dict[str, Tensor]:
-        """Weights and statistics of batch normalization, each of shape [stop - first, ...]."""
+        """Draws weights and estimates batch normalization statistics, each of shape [stop - first, ...]."""
         weights = self._weights.split(self._draw(first, stop, seed))
         if self.norm_statistics.numel() == 0:
             return weights
@@ -177,18 +179,17 @@ class SWAG(SWA):
     def sampled_outputs(self, x: NetworkInput, num_samples: int, seed: int) -> Iterator[Tensor]:  # noqa: D102
         chunk = self._runner.num_sets_per_pass(self._weights.num_weights, batch_size(x))
         known = self._known_networks(num_samples, seed)
-        for first in range(0, num_samples, chunk):
-            stop = min(first + chunk, num_samples)
+        for first, stop in chunk_ranges(num_samples, chunk):
             networks = {name: value[first:stop] for name, value in known.items()} or self._networks(first, stop, seed)
             yield self._runner(networks, x)
 
     def _known_networks(self, num_samples: int, seed: int) -> dict[str, Tensor]:
-        """All S networks if they fit the memory budget, else nothing."""
+        """Returns the tensors of all S networks if they fit the memory budget, else an empty dictionary."""
         made_of = [self.num_snapshots, self.weight_mean, self.weight_variance, self.deviations]
         if self.norm_statistics.numel():
             frozen = [parameter.detach() for parameter in self.backbone.parameters() if not parameter.requires_grad]
             made_of += [*frozen, *tensors(self.kept_rows.on(self.device))]
         size = num_samples * (self._weights.num_weights + self.norm_statistics.numel())
-        if size + sum(tensor.numel() for tensor in made_of) > MAX_KEPT_NUMBERS:
+        if size + sum(tensor.numel() for tensor in made_of) > memory.MAX_KEPT_NUMBERS:
             return {}
         return self._cache.get((seed, num_samples), made_of, lambda: self._networks(0, num_samples, seed))

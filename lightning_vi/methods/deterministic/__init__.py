@@ -1,4 +1,4 @@
-"""Methods with one deterministic network, and Monte Carlo dropout."""
+"""Methods with a single deterministic network, and Monte Carlo dropout."""
 
 from lightning_vi.methods.deterministic.deterministic import Deterministic as Deterministic
 from lightning_vi.methods.deterministic.mc_dropout import MCDropout as MCDropout

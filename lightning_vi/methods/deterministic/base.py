@@ -17,10 +17,10 @@ class PointMethod(UQMethod):
     Args:
         backbone: Any network; it is copied.
         likelihood: The observation model; it is copied.
-        num_mc_samples_test: Samples for validation, test and prediction, for methods that sample.
-        burnin_epochs: Epochs on the likelihood's point loss.
-        optimizer: Makes the optimizer from an iterable of parameters.
-        lr_scheduler: Makes a scheduler, stepped once an epoch, from the optimizer.
+        num_mc_samples_test: Number of samples for validation, test and prediction; 1 for methods that do not sample.
+        burnin_epochs: Number of initial epochs that train on the likelihood's point loss.
+        optimizer: Function from an iterable of parameters to an optimizer.
+        lr_scheduler: Function from the optimizer to a scheduler, which is stepped once per epoch.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class PointMethod(UQMethod):
         return call(self.backbone, x)
 
     def training_outputs(self, x: NetworkInput) -> Tensor:
-        """Computes the network outputs of the loss; `point_outputs` by default.
+        """Computes the network outputs for the loss; `point_outputs` by default.
 
         Args:
             x: Input, each tensor of shape [B, ...].
@@ -74,13 +74,13 @@ class PointMethod(UQMethod):
         return outputs, ObjectiveTerms(self.loss(outputs, log_prob), nll, nll.new_zeros(()))
 
     def loss(self, outputs: Tensor, log_prob: Tensor) -> Tensor:  # noqa: ARG002
-        """Computes the loss that training minimizes; the negative log-likelihood by default.
+        """Computes the training loss; the negative log-likelihood by default.
 
         Args:
             outputs: Network outputs, shape [1, B, ...].
             log_prob: Log-likelihood of each element of the target, shape [1, B, ...].
 
         Returns:
-            Mean over the batch of the sum over elements, a scalar tensor.
+            Mean over the batch of the sum over the elements of the target, a scalar tensor.
         """
         return -log_prob.sum() / log_prob.shape[1]

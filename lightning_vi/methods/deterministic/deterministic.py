@@ -1,8 +1,8 @@
-r"""A plain network: maximum likelihood, with no epistemic uncertainty.
+r"""Deterministic network, trained by maximum likelihood, without epistemic uncertainty.
 
 .. math:: \mathcal{L} = -\frac1N \sum_n \ln p(y_n \mid f_w(x_n))
 
-Weight decay in the optimizer makes it a maximum a posteriori estimate.
+With weight decay in the optimizer it is the maximum a posteriori estimate.
 """
 
 from torch import nn
@@ -13,13 +13,13 @@ from lightning_vi.methods.deterministic.base import PointMethod
 
 
 class Deterministic(PointMethod):
-    """A plain network, trained by maximum likelihood: the baseline that every other method has to beat.
+    """Deterministic network, trained by maximum likelihood: the baseline for all other methods.
 
     Args:
         backbone: Any network; it is copied.
         likelihood: The observation model; it is copied.
-        optimizer: Makes the optimizer from an iterable of parameters.
-        lr_scheduler: Makes a scheduler, stepped once an epoch, from the optimizer.
+        optimizer: Function from an iterable of parameters to an optimizer.
+        lr_scheduler: Function from the optimizer to a scheduler, which is stepped once per epoch.
 
     Example:
         >>> import torch

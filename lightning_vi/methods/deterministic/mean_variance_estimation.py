@@ -1,4 +1,4 @@
-r"""Mean-variance estimation: a network that predicts the noise beside the mean.
+r"""Mean-variance estimation: a network that predicts the mean and the noise.
 
 Nix and Weigend, "Estimating the mean and variance of the target probability distribution", ICNN 1994; the weighting by
 :math:`\sigma^{2\beta}` is from Seitzer et al., "On the pitfalls of heteroscedastic uncertainty estimation with
@@ -24,16 +24,17 @@ from lightning_vi.methods.deterministic.base import PointMethod
 
 
 class MeanVarianceEstimation(PointMethod):
-    """Heteroscedastic regression without weight uncertainty (Nix & Weigend, 1994).
+    """Heteroscedastic regression with a deterministic network (Nix & Weigend, 1994).
 
     Args:
-        backbone: Any network whose output has twice the width of the target; it is copied.
+        backbone: Any network whose output is twice as wide as the target; it is copied.
         likelihood: The observation model; it is copied.
-        burnin_epochs: Epochs on squared error, which keep the noise from explaining the signal away.
-        beta: 0 is the negative log-likelihood; 1 gives the mean the gradient of the squared error
-            (Seitzer et al., 2022).
-        optimizer: Makes the optimizer from an iterable of parameters.
-        lr_scheduler: Makes a scheduler, stepped once an epoch, from the optimizer.
+        burnin_epochs: Number of initial epochs that train on the likelihood's point loss, the squared error, so that
+            the mean is learned before the noise.
+        beta: Exponent of the weighting, in [0, 1]. 0 is the negative log-likelihood; with 1 the gradient of the mean is
+            that of the squared error (Seitzer et al., 2022).
+        optimizer: Function from an iterable of parameters to an optimizer.
+        lr_scheduler: Function from the optimizer to a scheduler, which is stepped once per epoch.
 
     Raises:
         TypeError: If the likelihood is not heteroscedastic.

@@ -32,17 +32,17 @@ from lightning_vi.sampling import NetworkInput
 
 
 class QuantileRegression(PointMethod):
-    """Prediction intervals between learned quantiles (Koenker & Bassett, 1978).
+    """Quantile regression (Koenker & Bassett, 1978) with the outermost quantiles as prediction interval.
 
-    `pred` is the median, `lower` and `upper` are the outermost quantiles; `ConformalQuantileRegression` gives them a
-    guarantee. The standard deviation and the metrics are those of a Gaussian with these quantiles, see `Quantiles`; all
-    of it is aleatoric.
+    `pred` is the median, and `lower` and `upper` are the outermost quantiles; see `ConformalQuantileRegression` for
+    intervals with guaranteed coverage. The standard deviation and the metrics are those of a Gaussian with these
+    quantiles, see `Quantiles`. All uncertainty is aleatoric.
 
     Args:
-        backbone: Any network whose output has a column for each level and target; it is copied.
-        likelihood: The levels; it is copied.
-        optimizer: Makes the optimizer from an iterable of parameters.
-        lr_scheduler: Makes a scheduler, stepped once an epoch, from the optimizer.
+        backbone: Any network with one output for each level and target; it is copied.
+        likelihood: Has the quantile levels; it is copied.
+        optimizer: Function from an iterable of parameters to an optimizer.
+        lr_scheduler: Function from the optimizer to a scheduler, which is stepped once per epoch.
 
     Raises:
         TypeError: If the likelihood is not `Quantiles`.

@@ -1,4 +1,4 @@
-"""Mixtures of several networks or methods."""
+"""Ensembles of networks or of methods."""
 
 from lightning_vi.methods.ensembles.deep_ensemble import DeepEnsemble as DeepEnsemble
 from lightning_vi.methods.ensembles.ensemble import Ensemble as Ensemble

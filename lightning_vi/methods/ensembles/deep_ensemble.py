@@ -55,29 +55,29 @@ from lightning_vi.sampling import (
 
 
 class DeepEnsemble(UQMethod):
-    """M networks, trained together by maximum likelihood; their disagreement is the epistemic uncertainty.
+    """Deep ensemble of M networks (Lakshminarayanan et al., 2017), trained together by maximum likelihood.
 
-    The first member starts at the weights that the backbone has, the others at new ones from the modules' own
-    `reset_parameters`. Each member sees the training data in an order of its own where the dataloader shuffles; a
-    dataloader that does not, or whose sampler is not torch's, gives every member the same batches. Members do not
-    influence each other: the loss is the sum of theirs, and gradients are clipped member by member. Their weights are
-    stacked in one tensor for each parameter, so the optimizer must treat every number alike, as SGD and Adam do.
+    The first member starts at the weights of the backbone, the others at new weights from `reset_parameters` of each
+    module. If the dataloader shuffles, each member sees the training data in a different order; without shuffling, or
+    with a custom sampler, all members see the same batches. Members are trained independently: the loss is the sum of
+    their losses, and gradients are clipped for each member separately. The weights of all members are stacked in one
+    tensor for each parameter, so the optimizer must be elementwise, such as SGD and Adam.
 
-    The members are all the samples that there are: `num_samples` beyond M changes nothing.
+    The members are the samples of predictions. A `num_samples` larger than M has no effect.
 
     Args:
-        backbone: Any network; it is copied. Or a function that makes a network, called for each member, where new
-            initial values are no matter of `reset_parameters`.
-        likelihood: The observation model; each member has a copy, whose noise it learns.
-        num_members: M.
-        own_data_order: Whether each member sees the data in an order of its own.
+        backbone: Any network; it is copied. Or a function that returns a network, which is called for each member, for
+            modules without `reset_parameters`.
+        likelihood: The observation model; it is copied for each member.
+        num_members: Number of members M.
+        own_data_order: Whether each member sees the training data in a different order.
         vectorization: How members are run: ``"auto"``, ``"vmap"`` or ``"loop"``, see `StackedRunner`.
-        burnin_epochs: Epochs on the likelihood's point loss.
-        optimizer: Makes the optimizer from an iterable of parameters.
-        lr_scheduler: Makes a scheduler, stepped once an epoch, from the optimizer.
+        burnin_epochs: Number of initial epochs that train on the likelihood's point loss.
+        optimizer: Function from an iterable of parameters to an optimizer.
+        lr_scheduler: Function from the optimizer to a scheduler, which is stepped once per epoch.
 
     Raises:
-        TypeError: If `backbone` makes something else than networks.
+        TypeError: If `backbone` is neither a network nor a function that returns one.
         ValueError: If a count is out of range, or a module with parameters has no `reset_parameters`.
 
     Example:
@@ -121,7 +121,7 @@ class DeepEnsemble(UQMethod):
 
     @staticmethod
     def from_methods(methods: Sequence[Predictor]) -> Ensemble:
-        """Makes an ensemble of fitted methods, of any classes.
+        """Makes an ensemble of fitted methods of any class.
 
         Args:
             methods: See `Ensemble`.
@@ -133,11 +133,11 @@ class DeepEnsemble(UQMethod):
 
     @staticmethod
     def from_checkpoints(method: type[Predictor], paths: Sequence[str | Path], **arguments: Any) -> Ensemble:
-        """Loads an ensemble of the methods in several checkpoints.
+        """Loads an ensemble of methods from checkpoints.
 
         Args:
-            method: Their class.
-            paths: The checkpoints.
+            method: Class of the methods.
+            paths: Paths of the checkpoints.
             **arguments: Further constructor arguments, such as `backbone` and `likelihood`.
 
         Returns:
@@ -146,16 +146,16 @@ class DeepEnsemble(UQMethod):
         return Ensemble.from_checkpoints(method, paths, **arguments)
 
     def member(self, index: int) -> PointMethod:
-        """Returns a copy of one member as a method.
+        """Returns a copy of one member as a deterministic method.
 
         Args:
-            index: The member, from 0 to M - 1.
+            index: Index of the member, from 0 to M - 1.
 
         Returns:
-            A deterministic method with the member's weights and likelihood.
+            A method with the member's weights and likelihood.
 
         Raises:
-            IndexError: If there is no such member.
+            IndexError: If `index` is out of range.
         """
         if not 0 <= index < self.num_members:
             raise IndexError(f"index must lie between 0 and {self.num_members - 1}, got {index}")
@@ -202,7 +202,7 @@ class DeepEnsemble(UQMethod):
         return StackedPredictive(self.likelihood, self._outputs(x)[:num_samples])
 
     def _outputs(self, x: NetworkInput, *, own_inputs: bool = False) -> Tensor:
-        """Every member's outputs [M, B, ...], for the same inputs or for its own."""
+        """Computes the outputs [M, B, ...] of all members, for the same inputs or for one input per member."""
         return self._runner(stacked_tensors(self.backbone), x, own_inputs=own_inputs)
 
     def objective(  # noqa: D102
@@ -218,13 +218,13 @@ class DeepEnsemble(UQMethod):
         return outputs, self._terms(outputs, target.expand(self.num_members, *target.shape))
 
     def _terms(self, outputs: Tensor, targets: Tensor) -> ObjectiveTerms:
-        """The sum of the members' losses and the mean of their negative log-likelihoods; targets [M, B, ...]."""
+        """Returns the sum of the members' losses and the mean of their NLLs, for targets [M, B, ...]."""
         log_prob = call_members(self.likelihood, "elementwise_log_prob", outputs, targets)
         loss = -log_prob.sum() / targets.shape[1]
         return ObjectiveTerms(loss, loss.detach() / self.num_members, loss.new_zeros(()))
 
     def on_train_epoch_start(self) -> None:
-        """Shuffles the data for all members but the first."""
+        """Shuffles the data for all members except the first."""
         loader = self.trainer.train_dataloader
         if not (self.own_data_order and self.num_members > 1 and can_reorder(loader)):
             self._orders = self._other_batches = None
@@ -238,7 +238,7 @@ class DeepEnsemble(UQMethod):
         self._orders = self._other_batches = None
 
     def training_step(self, batch: Any, batch_idx: int = 0) -> Tensor:
-        """Trains every member by one step."""
+        """Computes the loss of all members."""
         others = () if self._other_batches is None else next(self._other_batches)
         x, targets = self._stacked_rows([batch, *(to_device(self, other) for other in others)])
         flat = targets.flatten(0, 1)
@@ -258,15 +258,15 @@ class DeepEnsemble(UQMethod):
         return loss
 
     def _stacked_rows(self, batches: Sequence[Any]) -> tuple[NetworkInput, Tensor]:
-        """Inputs and targets [M, B, ...] of every member; one batch serves all."""
+        """Stacks the inputs and targets of all members, [M, B, ...]; a single batch is used for all."""
         rows = [split_labeled_batch(batch) for batch in batches]
         if len(rows) == 1:
             ((x, target),) = rows
-            own = map_tensors(lambda tensor: tensor.expand(self.num_members, *tensor.shape), x)
-            return own, target.expand(self.num_members, *target.shape)
+            inputs = map_tensors(lambda tensor: tensor.expand(self.num_members, *tensor.shape), x)
+            return inputs, target.expand(self.num_members, *target.shape)
         try:
-            inputs: NetworkInput = default_collate([x for x, _ in rows])
-            return inputs, torch.stack([target for _, target in rows])
+            stacked: NetworkInput = default_collate([x for x, _ in rows])
+            return stacked, torch.stack([target for _, target in rows])
         except RuntimeError as error:
             raise ValueError(
                 "the members' batches differ in shape and cannot be stacked: give own_data_order=False"
@@ -282,15 +282,14 @@ class DeepEnsemble(UQMethod):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips each member's gradients as if it were trained alone."""
+        """Clips the gradients of each member separately."""
         if gradient_clip_val:
             gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-            by_value = getattr(gradient_clip_algorithm, "value", gradient_clip_algorithm) == "value"
-            clip_members(gradients, float(gradient_clip_val), by_value=by_value)
+            clip_members(gradients, float(gradient_clip_val), by_value=gradient_clip_algorithm == "value")
 
 
 class StackedPredictive(Predictive):
-    """Mixture of the members of an ensemble with a stacked likelihood.
+    """Predictive distribution of an ensemble with a stacked likelihood.
 
     Args:
         likelihood: See `lightning_vi.core.members.stack_likelihood`.
@@ -302,7 +301,7 @@ class StackedPredictive(Predictive):
         self.outputs = outputs
 
     def keep(self) -> None:
-        """Does nothing, because the outputs are there."""
+        """Does nothing, because the outputs are already computed."""
 
     def prediction(self, *, return_samples: bool = False) -> Prediction:  # noqa: D102
         means, spreads = call_members(self.likelihood, "predictive_moments", self.outputs)

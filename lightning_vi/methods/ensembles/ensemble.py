@@ -1,4 +1,4 @@
-r"""Mixture of fitted methods, of one class or of several.
+r"""Ensemble of fitted methods, of one class or of several.
 
 .. math:: p(y \mid x) = \frac1M \sum_m p_m(y \mid x)
 
@@ -22,18 +22,18 @@ from lightning_vi.sampling import NetworkInput
 
 
 class Ensemble(Predictor):
-    """Average of the predictive distributions of fitted methods.
+    """Mixture of the predictive distributions of fitted methods.
 
-    S samples are dealt out to the M members in turn; with fewer samples than members only the first S members predict.
-    Members predict as they would alone, in closed form or with the noise that they have learned. An ensemble is not
-    trained: fit its members, or use `DeepEnsemble`, which trains M networks at once.
+    S samples are distributed over the M members in turn. With fewer samples than members, only the first S members
+    predict. Each member predicts as it does alone, for example in closed form. An ensemble cannot be trained: fit its
+    members, or use `DeepEnsemble`, which trains M networks at once.
 
     Args:
-        methods: Methods that predict the same quantity, of any classes; they are copied.
+        methods: Methods of any class that predict the same quantity; they are copied.
 
     Raises:
-        TypeError: If a member is no method.
-        ValueError: If there are none, or they predict different quantities.
+        TypeError: If an element is not a method.
+        ValueError: If there are no methods, or they predict different quantities.
 
     Example:
         >>> from lightning_vi import LastLayerVI, MeanFieldVI
@@ -56,11 +56,11 @@ class Ensemble(Predictor):
 
     @classmethod
     def from_checkpoints(cls, method: type[Predictor], paths: Sequence[str | Path], **arguments: Any) -> Self:
-        """Loads an ensemble of the methods in several checkpoints.
+        """Loads an ensemble of methods from checkpoints.
 
         Args:
-            method: Their class.
-            paths: The checkpoints.
+            method: Class of the methods.
+            paths: Paths of the checkpoints.
             **arguments: Further constructor arguments, such as `backbone` and `likelihood`.
 
         Returns:
@@ -68,7 +68,7 @@ class Ensemble(Predictor):
 
         Raises:
             ValueError: If there are no paths.
-            FileNotFoundError: If there is no file at a path.
+            FileNotFoundError: If a checkpoint does not exist.
         """
         members = [
             method.load_from_checkpoint(path, map_location="cpu", weights_only=True, **copy.deepcopy(arguments))
@@ -83,7 +83,7 @@ class Ensemble(Predictor):
 
     @property
     def likelihood(self) -> Likelihood:  # type: ignore[override]
-        """The first member's observation model."""
+        """The likelihood of the first member."""
         return self.members[0].likelihood
 
     @property

@@ -52,45 +52,52 @@ from lightning_vi.methods.deterministic.base import PointMethod
 from lightning_vi.methods.laplace.probit import ProbitPredictive
 from lightning_vi.noise import sample_noise
 from lightning_vi.objectives import ObjectiveTerms
-from lightning_vi.sampling import MAX_KEPT_NUMBERS, DrawCache, NetworkInput, evaluating, map_tensors
+from lightning_vi.sampling import (
+    DrawCache,
+    NetworkInput,
+    chunk_ranges,
+    evaluating,
+    map_tensors,
+    memory,
+    num_fitting,
+)
 
 Structure = Literal["full", "per_output", "kronecker", "diagonal"]
 PredictiveName = Literal["probit", "sampling"]
 PriorStd = float | Literal["marginal_likelihood"]
 
-MAX_NUMBERS_PER_CHUNK = 2**24
-
 
 class Laplace(FittedMethod, PointMethod):
-    r"""A deterministic network with a Gaussian around its trained weights.
+    r"""Laplace approximation: a Gaussian posterior around the trained weights of a network.
 
-    Training is that of `Deterministic`; one more pass over the training data at the end measures the curvature. For a
-    network that is trained already, call `fit_posterior` with a dataloader.
+    The network is trained like `Deterministic`; a final pass over the training data computes the GGN. For a network
+    that is already trained, call `fit_posterior` with a dataloader.
 
-    With `Gaussian` noise the predictive is closed form. Classes are predicted by the probit approximation, logits
-    divided by :math:`\sqrt{1 + \pi v / 8}`, both without the mean of all logits; samples of the linearized network
-    tell the epistemic share of their entropy. Other likelihoods give a mixture over samples of the linearized network.
+    With `Gaussian` noise the predictive distribution has a closed form. Class probabilities use the probit
+    approximation: logits divided by :math:`\sqrt{1 + \pi v / 8}`, where logits and variance v exclude the mean over
+    classes. The epistemic share of their entropy is estimated from samples of the linearized network. For other
+    likelihoods, the predictive distribution is a mixture over samples of the linearized network.
 
     Args:
         backbone: Any network; it is copied.
         likelihood: The observation model; it is copied.
-        stochastic_module_names: Modules with a posterior, by name, glob, index, class or predicate: the last layer by
-            default, None for all. Frozen weights have none.
-        structure: ``"full"``; ``"per_output"``, one block for the weights behind each output of a layer, which in a
-            last layer is exact for `Gaussian` and `HeteroscedasticGaussian`; ``"kronecker"``, for linear
+        stochastic_module_names: Modules with a posterior, by name, glob, index, class or predicate; by default the last
+            layer, None for all. Frozen weights have no posterior.
+        structure: Structure of the GGN: ``"full"``; ``"per_output"``, one block for each output of a layer, which is
+            exact for the last layer with `Gaussian` and `HeteroscedasticGaussian`; ``"kronecker"``, for linear
             layers and convolutions; or ``"diagonal"``.
-        prior_std: Prior standard deviation s of each weight with a posterior. A number belongs to the training too, as
-            the penalty :math:`\lVert w \rVert^2 / 2 s^2 N`. With ``"marginal_likelihood"`` training goes without it,
-            and s is chosen at the end, so that the evidence is largest.
-        predictive: ``"probit"`` or ``"sampling"``, for classification.
-        max_mebibytes: The largest size of the matrices of the first two structures.
-        num_mc_samples_test: Samples for prediction where it has no closed form.
-        burnin_epochs: Epochs on the likelihood's point loss.
-        optimizer: Makes the optimizer from an iterable of parameters.
-        lr_scheduler: Makes a scheduler, stepped once an epoch, from the optimizer.
+        prior_std: Prior standard deviation s of each weight with a posterior. With a number, the training loss includes
+            the penalty :math:`\lVert w \rVert^2 / 2 s^2 N`. With ``"marginal_likelihood"`` there is no penalty, and s
+            maximizes the marginal likelihood after training.
+        predictive: Predictive distribution for classification: ``"probit"`` or ``"sampling"``.
+        max_mebibytes: Maximum size of the matrices with ``"full"`` and ``"per_output"``.
+        num_mc_samples_test: Number of samples for validation, test and prediction without closed form.
+        burnin_epochs: Number of initial epochs that train on the likelihood's point loss.
+        optimizer: Function from an iterable of parameters to an optimizer.
+        lr_scheduler: Function from the optimizer to a scheduler, which is stepped once per epoch.
 
     Raises:
-        ValueError: If an option is unknown, a number is out of range, or the modules do not fit the structure.
+        ValueError: If an option is unknown, a number is out of range, or a module does not support the structure.
 
     Example:
         >>> import torch
@@ -139,14 +146,13 @@ class Laplace(FittedMethod, PointMethod):
             optimizer=optimizer,
             lr_scheduler=lr_scheduler,
         )
-        matrices_only = structure == "kronecker"
-        self._blocks = choose_blocks(self.backbone, stochastic_module_names, matrices_only=matrices_only)
+        self._blocks = choose_blocks(self.backbone, stochastic_module_names, matrices_only=structure == "kronecker")
         if stochastic_module_names is not None and not is_plain(stochastic_module_names):
             self.hparams["stochastic_module_names"] = [block.module_name for block in self._blocks]
         self.curvature = makers[structure](self._blocks)
         self.predictive = predictive
         self._cache = DrawCache[Tensor]()
-        self._tunes_prior = prior_precision is None
+        self._optimizes_prior = prior_precision is None
         self.register_buffer("prior_precision", torch.tensor(prior_precision or 1.0))
         self.register_buffer("log_likelihood", torch.tensor(0.0))
 
@@ -159,7 +165,7 @@ class Laplace(FittedMethod, PointMethod):
         """Computes the Laplace approximation of the log marginal likelihood of the training data, see `log_evidence`.
 
         Returns:
-            Nats, a scalar tensor.
+            A scalar tensor, in nats.
 
         Raises:
             NotFittedError: If the method is not fitted.
@@ -170,10 +176,10 @@ class Laplace(FittedMethod, PointMethod):
 
     @torch.no_grad()
     def fit_posterior(self, data: Iterable[Any]) -> None:
-        """Computes the GGN at the present weights in one pass, and the prior by marginal likelihood if asked for.
+        """Computes the GGN at the current weights in one pass and, if requested, optimizes the prior.
 
         Args:
-            data: The training data in labeled batches; their number of rows is N.
+            data: The training data in labeled batches.
 
         Raises:
             ValueError: If there are no data.
@@ -197,7 +203,7 @@ class Laplace(FittedMethod, PointMethod):
         with evaluating(self):
             self.curvature.fit(terms(), self._sum_over_processes)
         self.log_likelihood.copy_(self._sum_over_processes(log_likelihood))
-        if self._tunes_prior:
+        if self._optimizes_prior:
             squared_norm = flat_weights(self.backbone, self._blocks).square().sum()
             self.prior_precision.copy_(best_prior_precision(self.curvature.eigenvalues(), squared_norm))
         self.is_fitted.fill_(True)
@@ -209,16 +215,16 @@ class Laplace(FittedMethod, PointMethod):
         return reduced
 
     def undecayed_parameters(self) -> Iterable[nn.Parameter]:
-        """Returns the likelihood's parameters, and the weights with a posterior if their prior is given."""
+        """Returns the likelihood's parameters and, if their prior is given, the weights with a posterior."""
         yield from super().undecayed_parameters()
-        if not self._tunes_prior:
+        if not self._optimizes_prior:
             yield from (self.backbone.get_parameter(name) for block in self._blocks for name in block.names)
 
     def objective(  # noqa: D102
         self, x: NetworkInput, target: Tensor, *, num_data: int | None, kl_weight: float
     ) -> tuple[Tensor, ObjectiveTerms]:
         outputs, terms = super().objective(x, target, num_data=num_data, kl_weight=kl_weight)
-        if self._tunes_prior:
+        if self._optimizes_prior:
             return outputs, terms
         energy = 0.5 * self.prior_precision * flat_weights(self.backbone, self._blocks).square().sum()
         return outputs, ObjectiveTerms(terms.loss + energy / self.require_num_data(num_data), terms.nll, energy)
@@ -236,23 +242,22 @@ class Laplace(FittedMethod, PointMethod):
 
     def _samples(self, linearization: Linearization, num_samples: int, seed: int) -> Iterator[Tensor]:
         outputs, num_weights = linearization.outputs, self.curvature.num_weights
-        chunk = max(1, MAX_NUMBERS_PER_CHUNK // max(outputs.numel(), num_weights))
+        max_chunk = num_fitting(memory.MAX_LINEARIZED_NUMBERS, max(outputs.numel(), num_weights))
         known = self._known_draws(num_samples, seed)
-        for first in range(0, num_samples, chunk):
-            stop = min(first + chunk, num_samples)
+        for first, stop in chunk_ranges(num_samples, max_chunk):
             deltas = self._draw(first, stop, seed) if known is None else known[first:stop]
             yield outputs + linearization.jvp(deltas.to(outputs))
 
     def _draw(self, first: int, stop: int, seed: int) -> Tensor:
-        """Changes of the weights in the samples `first` to `stop`, shape [stop - first, P]."""
+        """Draws the weight changes of samples `first` to `stop`, shape [stop - first, P]."""
         noise = sample_noise(seed, first, stop, self.curvature.num_weights).to(self.prior_precision)
         return self.curvature.draw(noise, self.prior_precision)
 
     def _known_draws(self, num_samples: int, seed: int) -> Tensor | None:
-        """Changes of all samples if they fit the memory budget, else None."""
+        """Returns the weight changes of all samples if they fit the memory budget, else None."""
         made_of = [*self.curvature.buffers(), self.prior_precision]
         size = num_samples * self.curvature.num_weights + sum(tensor.numel() for tensor in made_of)
-        if size > MAX_KEPT_NUMBERS:
+        if size > memory.MAX_KEPT_NUMBERS:
             return None
         return self._cache.get((seed, num_samples), made_of, lambda: self._draw(0, num_samples, seed))
 

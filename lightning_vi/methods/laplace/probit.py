@@ -1,4 +1,4 @@
-"""Class probabilities of Gaussian logits by the probit approximation."""
+"""Probit approximation of class probabilities for Gaussian logits."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -15,17 +15,17 @@ TINY = 1e-30
 
 
 class ProbitPredictive(Predictive):
-    r"""Probabilities of logits divided by :math:`\sqrt{1 + \pi v / 8}` (MacKay, 1992).
+    r"""Class probabilities of Gaussian logits by the probit approximation (MacKay, 1992).
 
-    Samples tell the epistemic share of their entropy. A softmax does not depend on the mean of all logits, so the
-    logits come without it, and v is :math:`C / (C - 1)` times the variance that is left: the variance itself for
-    independent logits of equal variance.
+    The logits are divided by :math:`\sqrt{1 + \pi v / 8}`. A softmax does not depend on the mean over classes, so the
+    logits are centered, and v is :math:`C / (C - 1)` times their variance. For independent logits of equal variance,
+    this is the variance before centering. The epistemic share of the entropy is estimated from samples.
 
     Args:
         likelihood: An observation model for classification.
-        logits: Means of the network's outputs, shape [B, ...].
-        variance: Their variances, the shape of `logits`.
-        run: Yields sampled outputs in chunks, each of shape [chunk, B, ...], anew in each call.
+        logits: Means of the centered network outputs, shape [B, ...].
+        variance: Variances of the centered network outputs, shape [B, ...].
+        run: Function that yields sampled outputs in chunks, each of shape [chunk, B, ...].
     """
 
     def __init__(

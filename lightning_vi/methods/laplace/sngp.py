@@ -1,4 +1,4 @@
-r"""Spectral-normalized neural Gaussian process.
+r"""Spectral-normalized neural Gaussian process (SNGP).
 
 Liu, Lin, Padhy, Tran, Bedrax-Weiss and Lakshminarayanan, "Simple and principled uncertainty estimation with
 deterministic deep learning via distance awareness", NeurIPS 2020; Rahimi and Recht, NeurIPS 2007, for the features.
@@ -38,40 +38,39 @@ from lightning_vi.methods.laplace.laplace import Laplace, PredictiveName, PriorS
 
 
 class SNGP(Laplace):
-    r"""A spectral-normalized network with a Gaussian process head, by random features.
+    r"""Network with spectral normalization and a random-feature Gaussian process head (Liu et al., 2020).
 
-    Training is that of `Deterministic`, with the penalty :math:`\lVert \beta \rVert^2 / 2 s^2 N`; one more pass over
-    the training data at the end measures the covariance. With `Gaussian` noise the predictive is closed form. Classes
-    are predicted by the probit approximation, logits divided by :math:`\sqrt{1 + \pi v / 8}`, both without the
-    mean of all logits; samples of :math:`\beta` tell the epistemic share of their entropy. Other likelihoods give a
-    mixture over samples of :math:`\beta`.
+    The network is trained like `Deterministic`, with the penalty :math:`\lVert \beta \rVert^2 / 2 s^2 N`; a final pass
+    over the training data computes the covariance. The predictive distribution is that of `Laplace`, with samples of
+    :math:`\beta`: closed form with `Gaussian` noise, the probit approximation for classification, and a mixture over
+    samples for other likelihoods.
 
-    Every linear layer and convolution in front of the head gets the bound, with the kernel of a convolution as a
-    matrix, in each place where it is read; layers whose weight is no parameter of their own stay as they are. The head
-    has no bias.
+    The weights of all linear layers and convolutions before the head are bounded, with the kernel of a convolution
+    reshaped to a matrix. Layers whose weight is not a parameter, for example because it is parametrized, are not
+    bounded. The head has no bias.
 
     Args:
         backbone: Any network whose last module with parameters is a linear layer or a convolution of width 1; it is
-            copied, and a Gaussian process takes that layer's place.
+            copied, and that layer is replaced by the Gaussian process.
         likelihood: The observation model; it is copied.
-        num_random_features: M.
-        length_scale: l, in units of the last hidden features.
-        normalize_features: Whether these are shifted and scaled to mean 0 and std 1 for each datum first. They then lie
-            on a sphere, on which a datum cannot be further away than two radii.
-        spectral_norm_bound: c; None leaves the layers unbounded.
-        structure: ``"per_output"``, a matrix for each output, which is exact for `Gaussian` and
+        num_random_features: Number of random features M.
+        length_scale: Length scale l of the kernel, in units of the last hidden features.
+        normalize_features: Whether to standardize the hidden features of each datum to mean 0 and std 1. They then lie
+            on a sphere, which bounds the distance between data.
+        spectral_norm_bound: Bound c of the spectral norms; None for no bound.
+        structure: Structure of the GGN: ``"per_output"``, a matrix for each output, which is exact for `Gaussian` and
             `HeteroscedasticGaussian`; ``"kronecker"``, one matrix for all outputs; ``"full"`` or ``"diagonal"``.
-        prior_std: Prior standard deviation s, that of the outputs far from data, or ``"marginal_likelihood"``: training
-            then goes without the penalty, and s is chosen at the end, so that the evidence is largest.
-        predictive: ``"probit"`` or ``"sampling"``, for classification.
-        max_mebibytes: The largest size of the matrices with ``"per_output"`` and ``"full"``.
-        num_mc_samples_test: Samples for prediction where it has no closed form.
-        burnin_epochs: Epochs on the likelihood's point loss.
-        optimizer: Makes the optimizer from an iterable of parameters.
-        lr_scheduler: Makes a scheduler, stepped once an epoch, from the optimizer.
+        prior_std: Prior standard deviation s, also that of the outputs far from the data. With
+            ``"marginal_likelihood"`` there is no penalty, and s maximizes the marginal likelihood after training.
+        predictive: Predictive distribution for classification: ``"probit"`` or ``"sampling"``.
+        max_mebibytes: Maximum size of the matrices with ``"full"`` and ``"per_output"``.
+        num_mc_samples_test: Number of samples for validation, test and prediction without closed form.
+        burnin_epochs: Number of initial epochs that train on the likelihood's point loss.
+        optimizer: Function from an iterable of parameters to an optimizer.
+        lr_scheduler: Function from the optimizer to a scheduler, which is stepped once per epoch.
 
     Raises:
-        ValueError: If the network's last module with parameters is no such layer, or shares its weights, an option is
+        ValueError: If the network's last module with parameters is another layer or shares its weights, an option is
             unknown, or a number is out of range.
 
     Example:
@@ -128,15 +127,15 @@ class SNGP(Laplace):
 
 
 def _last_layer(network: nn.Module) -> tuple[nn.Module, str]:
-    """The layer to replace, and its name."""
+    """Returns the layer to replace and its name."""
     layers = named_layers(network)
     if not layers:
         raise ValueError("SNGP needs a network with a linear last layer, but this one has no parameters")
     name = find_last_layer(network, layers, [-1])
     layer = layers[name]
     kind = next((kind for kind in (nn.Linear, nn.Conv1d, nn.Conv2d) if isinstance(layer, kind)), None)
-    is_usual = kind is not None and type(layer).forward is kind.forward and can_be_bounded(layer)
-    if not (is_usual and is_pointwise(layer)):
+    is_standard = kind is not None and type(layer).forward is kind.forward and can_be_bounded(layer)
+    if not (is_standard and is_pointwise(layer)):
         raise ValueError(
             "SNGP needs a network whose last module with parameters is a linear layer or a convolution of width 1, but "
             f"{repr(name) if name else 'the root'} is {layer}"
@@ -147,7 +146,7 @@ def _last_layer(network: nn.Module) -> tuple[nn.Module, str]:
 def _gaussian_process(
     layer: nn.Module, num_features: int, length_scale: float, normalize: bool
 ) -> tuple[RandomFourierFeatures, nn.Module]:
-    """Random features and a head that together take the place of a layer."""
+    """Makes the random features and the head that replace a layer."""
     weight = layer.get_parameter("weight")
     outputs, inputs = weight.shape[:2]
     dim = -1 if isinstance(layer, nn.Linear) else 1

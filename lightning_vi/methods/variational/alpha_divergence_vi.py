@@ -29,20 +29,20 @@ from lightning_vi.sampling import NetworkInput
 
 
 class AlphaDivergenceVI(VariationalMethod):
-    r"""Independent Gaussian posteriors that minimize an alpha-divergence (Hernandez-Lobato et al., 2016).
+    r"""Mean-field Gaussian posterior that minimizes an alpha-divergence (Hernandez-Lobato et al., 2016).
 
-    :math:`\alpha \to 0` is variational inference, which would rather miss a mode than cover where there is none;
-    :math:`\alpha = 1` averages likelihoods over samples like expectation propagation, and covers.
+    The limit :math:`\alpha \to 0` is variational inference, which is mode-seeking. :math:`\alpha = 1` averages
+    likelihoods over samples, as expectation propagation does, and is mass-covering.
 
     Args:
         backbone: Any network; it is copied, and its weights become posterior means.
         likelihood: The observation model; it is copied.
-        alpha: :math:`\alpha`, not negative; 0 is the limit, variational inference with a sampled divergence.
-        **arguments: The other arguments of `VariationalMethod`. The energy compares whole networks, so that
-            ``estimator`` is ``"auto"`` or ``"reparameterization"``.
+        alpha: :math:`\alpha`, non-negative; 0 is variational inference with a sampled KL divergence.
+        **arguments: The other arguments of `VariationalMethod`. `estimator` must be ``"auto"`` or
+            ``"reparameterization"``, because the energy needs the density of sampled weights.
 
     Raises:
-        ValueError: If `alpha` is negative or not finite, the estimator draws outputs, or as for `VariationalMethod`.
+        ValueError: If `alpha` is negative or not finite, the estimator samples outputs, or as for `VariationalMethod`.
 
     Example:
         >>> import torch
@@ -65,15 +65,15 @@ class AlphaDivergenceVI(VariationalMethod):
         **arguments: Unpack[VariationalArguments],
     ) -> None:
         if not 0 <= alpha < float("inf"):
-            raise ValueError(f"alpha must not be negative, and finite, got {alpha}")
+            raise ValueError(f"alpha must be non-negative and finite, got {alpha}")
         super().__init__(backbone, likelihood, **arguments)
         self.alpha = alpha
 
     def objective(  # noqa: D102
         self, x: NetworkInput, target: Tensor, *, num_data: int | None, kl_weight: float
     ) -> tuple[Tensor, ObjectiveTerms]:
-        known = self.require_num_data(num_data)
+        num_data = self.require_num_data(num_data)
         outputs, log_ratio, kl = self.engine.weighted_pass(x, self.num_mc_samples_train)
         self.likelihood.check(outputs, target)
         log_prob = self.likelihood.log_prob(outputs, target)
-        return outputs, alpha_divergence_energy(log_prob, log_ratio, kl.detach(), known, self.alpha, kl_weight)
+        return outputs, alpha_divergence_energy(log_prob, log_ratio, kl.detach(), num_data, self.alpha, kl_weight)

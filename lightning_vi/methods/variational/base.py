@@ -1,4 +1,4 @@
-"""Base class of methods that give the weights of selected modules a posterior."""
+"""Base class of methods of variational inference with stochastic modules."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self, TypedDict
@@ -18,7 +18,7 @@ from lightning_vi.sampling import NetworkInput, SamplingEngine, Vectorization
 
 
 class VariationalOptions(TypedDict, total=False):
-    """Types of the options that subclasses pass on to `VariationalMethod`."""
+    """Types of the keyword arguments that subclasses pass to `VariationalMethod`."""
 
     prior: Prior | Mapping[str, Prior] | None
     estimator: str
@@ -38,7 +38,7 @@ class VariationalOptions(TypedDict, total=False):
 
 
 class VariationalArguments(VariationalOptions, total=False):
-    """Types of the options and of the selection of modules, for subclasses without a default selection."""
+    """Types of the keyword arguments of subclasses without a default for `stochastic_module_names`."""
 
     stochastic_module_names: Sequence[ModuleSelector] | None
 
@@ -46,39 +46,41 @@ class VariationalArguments(VariationalOptions, total=False):
 class VariationalMethod(UQMethod):
     """Base class of methods that train a network with stochastic modules on the evidence lower bound.
 
-    Subclasses may fill in `convert_backbone`, which makes the network stochastic, and `make_coupling`, the joint
-    posterior of all weights. Both are called by the constructor.
+    Subclasses may override `convert_backbone`, which makes the network stochastic, and `make_coupling`, which makes the
+    joint posterior of all weights. The constructor calls both, so attributes that they use must be set before
+    ``super().__init__``.
 
     Args:
         backbone: Any network; it is copied, and its weights become posterior means.
         likelihood: The observation model; it is copied.
         stochastic_module_names: The stochastic modules by name, glob, index, class or predicate, see
             `lightning_vi.conversion.convert`; None for every module with parameters.
-        prior: The prior of each parameter, or several by dotted names or globs; the standard Gaussian by default.
+        prior: Prior of each parameter, or a mapping from dotted names or globs to priors; standard Gaussian by default.
         estimator: ``"auto"``, ``"reparameterization"``, ``"local_reparameterization"`` or ``"flipout"``.
         init_std: Initial posterior standard deviation, a number or `ProportionalStd`.
-        stochastic_biases: Whether biases have posteriors too.
-        freeze_backbone: Whether the deterministic parameters of the network stay as they are.
+        stochastic_biases: Whether biases are stochastic too.
+        freeze_backbone: Whether to freeze the deterministic parameters of the network.
         vectorization: How samples are run: ``"auto"``, ``"repeat"``, ``"vmap"`` or ``"loop"``, see `SamplingEngine`.
-        antithetic: Whether the noise of every second sample is the negative of the one before.
-        num_mc_samples_train: Samples in each training step.
-        num_mc_samples_test: Samples for validation, test and prediction.
-        burnin_epochs: Epochs on posterior means and the likelihood's point loss, without sampling or KL.
+        antithetic: Whether to draw samples in antithetic pairs, whose noise has opposite signs.
+        num_mc_samples_train: Number of samples in each training step.
+        num_mc_samples_test: Number of samples for validation, test and prediction.
+        burnin_epochs: Number of initial epochs that train on the likelihood's point loss, without KL divergence
+            and sampling.
         kl_weight: Weight of the KL divergence; 1 is the evidence lower bound.
-        kl_warmup_epochs: Epochs after burn-in over which the weight grows linearly from near 0.
-        num_data: Size of the training set; by default the training dataloader tells.
-        optimizer: Makes the optimizer from an iterable of parameters.
-        lr_scheduler: Makes a scheduler, stepped once an epoch, from the optimizer.
+        kl_warmup_epochs: Number of epochs after burn-in over which the weight increases linearly to `kl_weight`.
+        num_data: Size of the training set; by default it is read from the training dataloader.
+        optimizer: Function from an iterable of parameters to an optimizer.
+        lr_scheduler: Function from the optimizer to a scheduler, which is stepped once per epoch.
 
     Raises:
-        ValueError: If a count or weight is out of range, the estimator is unknown, or a name selects nothing.
+        ValueError: If a count or weight is out of range, the estimator is unknown, or a selector matches nothing.
     """
 
     has_kl = True
     draws_weights = False
-    """Whether the method draws whole weights and refuses estimators that draw a layer's outputs."""
+    """Whether the method samples weights and does not support estimators that sample a layer's outputs."""
     coupling_learning_rate = 1.0
-    """Factor of the learning rate for the parameters of the coupling."""
+    """Factor of the learning rate of the coupling's parameters."""
 
     def __init__(
         self,
@@ -106,8 +108,7 @@ class VariationalMethod(UQMethod):
         if self.draws_weights:
             if estimator not in ("auto", "reparameterization"):
                 raise ValueError(
-                    "estimator must be 'auto' or 'reparameterization', because whole weights are drawn, "
-                    f"got {estimator!r}"
+                    f"estimator must be 'auto' or 'reparameterization', because weights are sampled, got {estimator!r}"
                 )
             estimator = "reparameterization"
         network, conversion = self.convert_backbone(
@@ -150,18 +151,18 @@ class VariationalMethod(UQMethod):
         init_std: InitialStd,
         stochastic_biases: bool,
     ) -> tuple[nn.Module, ConversionReport]:
-        """Makes a stochastic copy of the network, by `lightning_vi.conversion.convert` by default.
+        """Makes a stochastic copy of the network; by default with `lightning_vi.conversion.convert`.
 
         Args:
             backbone: The network.
-            stochastic_module_names: As for the constructor, like all other arguments.
-            prior: The prior.
+            stochastic_module_names: The stochastic modules, as in the constructor.
+            prior: Prior of each parameter.
             estimator: The estimator.
             init_std: Initial posterior standard deviation.
-            stochastic_biases: Whether biases have posteriors too.
+            stochastic_biases: Whether biases are stochastic too.
 
         Returns:
-            The stochastic network, and a report of the conversion.
+            The stochastic network and a report of the conversion.
         """
         return convert(
             backbone,
@@ -193,24 +194,24 @@ class VariationalMethod(UQMethod):
         prior_std: float | Literal["fan_in"] = 1.0,
         **arguments: Any,
     ) -> Self:
-        r"""Makes the method from a trained network: its weights are the prior and posterior means.
+        r"""Makes the method from a trained network, whose weights become the prior and posterior means.
 
-        The warm start MOPED (Krishnan et al., AAAI 2020): prior :math:`\mathcal{N}(w^*, s^2)`, initial posterior
-        :math:`\mathcal{N}(w^*, (\delta |w^*|)^2)`. A checkpoint holds the prior too.
+        This is the warm start MOPED (Krishnan et al., AAAI 2020), with prior :math:`\mathcal{N}(w^*, s^2)` and initial
+        posterior :math:`\mathcal{N}(w^*, (\delta |w^*|)^2)`. Checkpoints include the prior.
 
         Args:
-            backbone: The trained network, or a fitted method that holds it.
+            backbone: The trained network, or a fitted method that has one.
             likelihood: The observation model; by default that of the fitted method.
-            delta: :math:`\delta`.
-            prior_std: s, a positive number or ``"fan_in"``.
-            **arguments: The other arguments of the method, but for `prior` and `init_std`.
+            delta: Ratio :math:`\delta` of posterior standard deviation to weight.
+            prior_std: Prior standard deviation s, a positive number or ``"fan_in"``.
+            **arguments: The other arguments of the method, except `prior` and `init_std`.
 
         Returns:
             The method.
 
         Raises:
             TypeError: If there is no likelihood, the method has several networks, or `prior` or `init_std` is given.
-            ValueError: If a number is not positive and finite, or as for the method.
+            ValueError: If `delta` or `prior_std` is not positive and finite, or as for the method.
 
         Example:
             >>> import torch
@@ -234,7 +235,7 @@ class VariationalMethod(UQMethod):
                 )
             backbone = networks[0]
         if likelihood is None:
-            raise TypeError("likelihood is needed where backbone is no fitted method")
+            raise TypeError("likelihood is required unless backbone is a fitted method")
         prior, init_std = GaussianPrior("pretrained", prior_std), ProportionalStd(delta)
         return cls(backbone, likelihood, prior=prior, init_std=init_std, **arguments)
 
@@ -244,7 +245,7 @@ class VariationalMethod(UQMethod):
         return self._conversion.updated(self.backbone)
 
     def undecayed_parameters(self) -> Iterable[nn.Parameter]:
-        """Returns the likelihood's and the variational parameters, whose decay is the prior."""
+        """Returns the likelihood's parameters and the variational parameters, which the prior regularizes."""
         yield from super().undecayed_parameters()
         yield from self.engine.parameters()
 
@@ -261,11 +262,11 @@ class VariationalMethod(UQMethod):
     def objective(  # noqa: D102
         self, x: NetworkInput, target: Tensor, *, num_data: int | None, kl_weight: float
     ) -> tuple[Tensor, ObjectiveTerms]:
-        known = self.require_num_data(num_data)
+        num_data = self.require_num_data(num_data)
         outputs, kl = self.engine.training_pass(x, self.num_mc_samples_train)
         self.likelihood.check(outputs, target)
         log_prob = self.likelihood.log_prob(outputs, target)
-        return outputs, negative_elbo(log_prob, kl, known, kl_weight)
+        return outputs, negative_elbo(log_prob, kl, num_data, kl_weight)
 
 
 def _freeze_deterministic(network: nn.Module, engine: SamplingEngine) -> None:

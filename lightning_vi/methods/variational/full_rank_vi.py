@@ -28,20 +28,19 @@ from lightning_vi.posteriors import FullRankCoupling
 
 
 class FullRankVI(VariationalMethod):
-    """One Gaussian posterior with any covariance for all stochastic weights, for small networks and for heads.
+    """Joint Gaussian posterior of all stochastic weights with full covariance, for small networks and last layers.
 
-    Any prior, any likelihood and any module can be had. Memory and cost grow with the square of the number of
-    stochastic weights.
+    It supports any prior, likelihood and module. Memory and cost are quadratic in the number of stochastic weights.
 
     Args:
         backbone: Any network; it is copied, and its weights become posterior means.
         likelihood: The observation model; it is copied.
-        max_mebibytes: The most memory for the matrix; the optimizer and the gradient need several times that.
-        **arguments: The other arguments of `VariationalMethod`. ``estimator`` is ``"auto"`` or
-            ``"reparameterization"``, because all weights are drawn together.
+        max_mebibytes: Maximum size of the matrix. The gradient and the optimizer need several times as much.
+        **arguments: The other arguments of `VariationalMethod`. `estimator` must be ``"auto"`` or
+            ``"reparameterization"``, because weights are sampled jointly.
 
     Raises:
-        ValueError: If the matrix needs more memory, the estimator draws outputs, or as for `VariationalMethod`.
+        ValueError: If the matrix is too large, the estimator samples outputs, or as for `VariationalMethod`.
 
     Example:
         >>> import torch
@@ -63,7 +62,7 @@ class FullRankVI(VariationalMethod):
         max_mebibytes: float = 256.0,
         **arguments: Unpack[VariationalArguments],
     ) -> None:
-        self.max_mebibytes = max_mebibytes
+        self.max_mebibytes = max_mebibytes  # used by make_coupling, which the base constructor calls
         super().__init__(backbone, likelihood, **arguments)
 
     def make_coupling(self, shapes: Sequence[torch.Size]) -> FullRankCoupling:  # noqa: D102

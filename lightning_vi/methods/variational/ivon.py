@@ -1,4 +1,4 @@
-r"""Improved variational online Newton.
+r"""Improved variational online Newton (IVON).
 
 Shen, Daheim, Cong, Nickl, Marconi, Bazan, Yokota, Gurevych, Cremers, Khan and Moellenhoff, "Variational learning is
 effective for large deep networks", ICML 2024.
@@ -21,7 +21,6 @@ symbol              argument
 The update of m and h is that of `lightning_vi.optim.PosteriorIVON`.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -30,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from lightning_vi.arguments import check_positive
 from lightning_vi.conversion import ModuleSelector
 from lightning_vi.core import LRSchedulerFactory
 from lightning_vi.functional import gaussian_kl
@@ -42,37 +42,38 @@ from lightning_vi.sampling import NetworkInput, Vectorization
 
 
 class IVON(VariationalMethod):
-    r"""Independent Gaussian posteriors, learned by a second-order optimizer at about the price of Adam.
+    r"""Mean-field Gaussian posterior from a second-order optimizer at about the cost of Adam (Shen et al., 2024).
 
-    The method is its own optimizer, and its prior belongs to that: :math:`\mathcal{N}(0, 1 / \lambda \delta)`. So the
-    loss that `elbo` returns has the value of the negative evidence lower bound and the gradient of its first term; in a
-    loop of your own use it with the optimizer of `make_optimizer`. Parameters without a posterior, such as a learned
-    noise, are trained by Adam. Gradients are clipped without those that measure curvature.
+    The optimizer is part of the method and includes the prior :math:`\mathcal{N}(0, 1 / \lambda \delta)`. The loss of
+    `elbo` therefore has the value of the negative evidence lower bound, but only the gradient of its first term; custom
+    training loops must use it with the optimizer of `make_optimizer`. Parameters without a posterior, such as a learned
+    noise, are trained by Adam. Gradient clipping does not apply to the estimates of curvature.
 
     Args:
         backbone: Any network; it is copied, and its weights become posterior means.
         likelihood: The observation model; it is copied.
         stochastic_module_names: As for `VariationalMethod`.
-        lr: Learning rate.
-        hess_init: Where the Hessian h of the mean loss starts. The initial standard deviation is
+        lr: Learning rate of the posterior means.
+        hess_init: Initial Hessian h of the mean loss. The initial standard deviation is
             :math:`1 / \sqrt{\lambda (h + \delta)}`.
-        betas: Decay of the running means of gradient and Hessian; it takes 1 / (1 - betas[1]) steps for the Hessian to
-            change.
+        betas: Decay rates of the running means of gradient and Hessian. The Hessian changes over about
+            1 / (1 - betas[1]) steps.
         weight_decay: :math:`\delta`, positive.
-        clip_radius: :math:`\xi`, the largest step of a mean before it is multiplied by the learning rate.
-        point_lr: Adam's learning rate for parameters without a posterior.
-        estimator: As for `VariationalMethod`; whole weights are drawn by default, as in the paper.
+        clip_radius: :math:`\xi`, the maximum absolute update of a mean before multiplication by the learning rate.
+        point_lr: Learning rate of Adam for parameters without a posterior.
+        estimator: As for `VariationalMethod`; weights are sampled by default, as in the paper.
         stochastic_biases: As for `VariationalMethod`.
         freeze_backbone: As for `VariationalMethod`.
         vectorization: As for `VariationalMethod`.
         antithetic: As for `VariationalMethod`.
-        num_mc_samples_train: Samples in each training step.
-        num_mc_samples_test: Samples for validation, test and prediction.
-        burnin_epochs: Epochs on posterior means and the likelihood's point loss, in which h stays as it is.
-        kl_weight: Positive; :math:`\lambda = N / \beta`.
+        num_mc_samples_train: Number of samples in each training step.
+        num_mc_samples_test: Number of samples for validation, test and prediction.
+        burnin_epochs: Number of initial epochs that train on the likelihood's point loss, without KL divergence
+            and sampling; h is not updated.
+        kl_weight: Weight :math:`\beta` of the KL divergence, positive, with :math:`\lambda = N / \beta`.
         kl_warmup_epochs: As for `VariationalMethod`.
-        num_data: Size of the training set; by default the training dataloader tells.
-        lr_scheduler: Makes a scheduler, stepped once an epoch, from the optimizer.
+        num_data: Size of the training set; by default it is read from the training dataloader.
+        lr_scheduler: Function from the optimizer to a scheduler, which is stepped once per epoch.
 
     Raises:
         ValueError: If a number is out of range, or as for `VariationalMethod`.
@@ -113,9 +114,8 @@ class IVON(VariationalMethod):
         num_data: int | None = None,
         lr_scheduler: LRSchedulerFactory | None = None,
     ) -> None:
-        for name, value in (("weight_decay", weight_decay), ("kl_weight", kl_weight)):
-            if not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"{name} must be positive and finite, because the prior needs it, got {value}")
+        check_positive("weight_decay", weight_decay, ", because it sets the prior")
+        check_positive("kl_weight", kl_weight, ", because it sets the prior")
         super().__init__(
             backbone,
             likelihood,
@@ -139,41 +139,41 @@ class IVON(VariationalMethod):
         self.weight_decay = weight_decay
         self.clip_radius = clip_radius
         self.point_lr = point_lr
-        self.make_optimizer()  # refuses numbers that are out of range
+        self.make_optimizer()  # validates the optimizer's arguments
         if num_data is not None:
-            self._start_posteriors(num_data)
+            self._reset_posterior_stds(num_data)
 
     @classmethod
     def from_pretrained(cls, *_: Any, **__: Any) -> NoReturn:
-        """Not available: the prior of this method stands around zero. Give the trained network as `backbone`.
+        """Not available, because the prior of this method has mean zero. Pass the trained network as `backbone`.
 
         Raises:
             TypeError: Always.
         """
-        raise TypeError("the prior of IVON stands around zero: give the trained network as backbone")
+        raise TypeError("the prior of IVON has mean zero: give the trained network as backbone")
 
     def _pairs(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
-        """Means and unconstrained scales."""
+        """Returns pairs of means and unconstrained scales."""
         parameters = self.engine.parameters()
         return list(zip(parameters[::2], parameters[1::2], strict=True))
 
     @torch.no_grad()
-    def _start_posteriors(self, num_data: int) -> None:
+    def _reset_posterior_stds(self, num_data: int) -> None:
         std = (num_data / self.kl_weight * (self.hess_init + self.weight_decay)) ** -0.5
         for _, rho in self._pairs():
             rho.fill_(inverse_softplus(std))
 
     def make_optimizer(self) -> Optimizer:
-        """The optimizer of all trainable parameters.
+        """Makes the optimizer of all trainable parameters.
 
         Returns:
-            `PosteriorIVON` with one group for posteriors, and one for other parameters if there are any.
+            `PosteriorIVON` with one group for the posteriors, and another one for other parameters if there are any.
         """
         pairs = self._pairs()
         variational = {id(parameter) for pair in pairs for parameter in pair}
         return PosteriorIVON(
             pairs,
-            [each for each in self.parameters() if each.requires_grad and id(each) not in variational],
+            [p for p in self.parameters() if p.requires_grad and id(p) not in variational],
             lr=self.lr,
             ess=(self.num_data or 1) / self.kl_weight,
             hess_init=self.hess_init,
@@ -187,10 +187,10 @@ class IVON(VariationalMethod):
         is_new = self.num_data is None
         super().on_fit_start()
         if is_new:
-            self._start_posteriors(self.require_num_data(self.num_data))
+            self._reset_posterior_stds(self.require_num_data(self.num_data))
 
     def on_train_epoch_start(self) -> None:
-        """Tells the optimizer the effective number of data, which it measures precisions by in the burn-in too."""
+        """Sets the effective sample size of the optimizer, during burn-in too."""
         weight = self.kl_weight if self.in_burnin else self.effective_kl_weight()
         optimizers = self.optimizers(use_pl_optimizer=False)
         for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
@@ -203,21 +203,20 @@ class IVON(VariationalMethod):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips gradients of the loss, and leaves alone those that measure its curvature."""
+        """Clips the gradients of the means, but not those that estimate the curvature."""
         if not gradient_clip_val or not isinstance(optimizer, PosteriorIVON):
             return
-        by_value = getattr(gradient_clip_algorithm, "value", gradient_clip_algorithm) == "value"
-        clip = nn.utils.clip_grad_value_ if by_value else nn.utils.clip_grad_norm_
+        clip = nn.utils.clip_grad_value_ if gradient_clip_algorithm == "value" else nn.utils.clip_grad_norm_
         clip(optimizer.means(), gradient_clip_val)
 
     def objective(  # noqa: D102
         self, x: NetworkInput, target: Tensor, *, num_data: int | None, kl_weight: float
     ) -> tuple[Tensor, ObjectiveTerms]:
-        known = self.require_num_data(num_data)
+        num_data = self.require_num_data(num_data)
         outputs = self.engine.training_samples(x, self.num_mc_samples_train)
         self.likelihood.check(outputs, target)
         log_prob = self.likelihood.log_prob(outputs, target)
-        return outputs, negative_elbo(log_prob, self._kl(known), known, kl_weight)
+        return outputs, negative_elbo(log_prob, self._kl(num_data), num_data, kl_weight)
 
     @torch.no_grad()
     def _kl(self, num_data: int) -> Tensor:

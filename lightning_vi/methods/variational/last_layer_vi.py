@@ -1,6 +1,6 @@
-r"""Variational inference over the last layer alone.
+r"""Variational inference over the last layer only.
 
-A deterministic network :math:`\phi` gives features, and the layer behind it is Bayesian. With Gaussian noise the
+A deterministic network :math:`\phi` computes features, and the layer after it is Bayesian. With Gaussian noise the
 predictive distribution has a closed form,
 
 .. math:: f(x) \sim \mathcal{N}\big(\phi(x) \mu^\top,\ \phi(x)^2 (\sigma^2)^\top\big), \qquad
@@ -29,9 +29,9 @@ class LastLayerVI(VariationalMethod):
     Args:
         backbone: Any network; it is copied, and the weights of its last layer become posterior means.
         likelihood: The observation model; it is copied.
-        stochastic_module_names: The last layer's name, glob, index or class.
-        **arguments: The other arguments of `VariationalMethod`. `num_mc_samples_test` has no effect where the
-            predictive is exact.
+        stochastic_module_names: The last layer by name, glob, index, class or predicate.
+        **arguments: The other arguments of `VariationalMethod`. `num_mc_samples_test` has no effect if the predictive
+            distribution has a closed form.
 
     Raises:
         ValueError: If more than one layer is selected, a count or weight is out of range, or the estimator is unknown.

@@ -1,4 +1,4 @@
-r"""Bayesian neural networks with latent variables.
+r"""Bayesian neural networks with latent variables (BNN+LV).
 
 Depeweg, Hernandez-Lobato, Doshi-Velez and Udluft, "Decomposition of uncertainty in Bayesian deep learning for efficient
 and risk-sensitive learning", ICML 2018.
@@ -44,28 +44,29 @@ from lightning_vi.sampling import NetworkInput
 
 
 class LatentVariableVI(VariationalMethod):
-    r"""A Bayesian neural network with a random input, for noise that is skewed, has several modes or depends on x.
+    r"""Bayesian neural network with latent input variables (Depeweg et al., 2018), for skewed or multimodal noise.
 
-    The random input z of a training datum has a posterior :math:`q(z \mid x, y)` that a second network infers from
-    the datum *with its target*. Prediction, validation and test never see it: there z comes from the prior, the same
-    values for every row. Draws that differ in the weights count as epistemic, in z as aleatoric. ``kl`` has both
-    divergences, that of the latent variables scaled to all N data.
+    In training, the posterior :math:`q(z \mid x, y)` of the latent variables z is computed by an inference network from
+    input *and target*. Validation, test and prediction do not use it: z is sampled from the prior, with the same values
+    for all rows. Variance over the weights is epistemic, variance over z is aleatoric. ``kl`` is the sum of both KL
+    divergences, with that of the latent variables scaled to all N data.
 
     Args:
-        backbone: A network on inputs of shape [B, F + `latent_dim`], z in the last columns; it is copied, and its
+        backbone: Any network on inputs of shape [B, F + `latent_dim`], z in the last columns; it is copied, and its
             weights become posterior means.
         likelihood: The observation model; it is copied.
         latent_dim: Number of latent variables of each datum.
-        latent_std: :math:`\gamma`, the std of their prior.
-        inference_network: From inputs and `Likelihood.target_features` side by side, [B, F + D], to means and raw
-            scales of z, [B, 2 `latent_dim`] (std = softplus, in units of :math:`\gamma`); it is copied. By default an
-            MLP with two hidden layers of 50 units, for a backbone that begins with a linear layer.
-        num_latent_samples_train: Draws of z for each datum in a training step.
-        num_latent_samples_test: Values of z for validation, test and prediction, for each sample of the weights.
+        latent_std: Prior standard deviation :math:`\gamma` of the latent variables.
+        inference_network: Network from inputs and `Likelihood.target_features`, concatenated to [B, F + D], to means
+            and raw scales of z, [B, 2 `latent_dim`] (std = softplus, in units of :math:`\gamma`); it is copied. By
+            default an MLP with two hidden layers of 50 units, for a backbone that starts with a linear layer.
+        num_latent_samples_train: Number of samples of z for each datum in a training step.
+        num_latent_samples_test: Number of samples of z for each sample of the weights in validation, test and
+            prediction.
         **arguments: The other arguments of `VariationalMethod`.
 
     Raises:
-        ValueError: If a count or scale is out of range, the inference network cannot be made, or as for
+        ValueError: If a count or scale is out of range, `inference_network` is required, or as for
             `VariationalMethod`.
 
     Example:
@@ -100,8 +101,8 @@ class LatentVariableVI(VariationalMethod):
             network = MLP(num_inputs + likelihood.num_target_features, [50, 50], 2 * latent_dim)
         else:
             raise ValueError(
-                f"the backbone must begin with a linear layer on F + latent_dim = F + {latent_dim} inputs; widen its "
-                "first layer, or give inference_network where it begins with another one"
+                f"the backbone must start with a linear layer on F + latent_dim = F + {latent_dim} inputs: widen its "
+                "first layer, or give inference_network if it starts with another layer"
             )
         super().__init__(backbone, likelihood, **arguments)
         self._num_inputs = num_inputs
@@ -112,7 +113,7 @@ class LatentVariableVI(VariationalMethod):
         self.num_latent_samples_test = num_latent_samples_test
 
     def latent_posterior(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Posterior of each datum's latent variables, for training alone.
+        """Computes the posterior of the latent variables of each datum, for training only.
 
         Args:
             x: Shape [B, F].
@@ -126,6 +127,7 @@ class LatentVariableVI(VariationalMethod):
         return self.latent_std * mean, self.latent_std * F.softplus(raw_scale)
 
     def _checked(self, x: NetworkInput) -> Tensor:
+        """Returns an input after a check of its shape."""
         if not isinstance(x, Tensor) or x.dim() != 2:
             found = f"a tensor of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
             raise ValueError(f"LatentVariableVI needs inputs of shape [B, F], got {found}")
@@ -137,14 +139,14 @@ class LatentVariableVI(VariationalMethod):
         return x
 
     def _with_latents(self, x: NetworkInput, latents: Tensor) -> Tensor:
-        """Inputs [L B, F + latent_dim] for L draws of the latent variables, [L, B or 1, latent_dim]."""
+        """Returns inputs [L B, F + latent_dim] with latent variables [L, B or 1, latent_dim] in the last columns."""
         x = self._checked(x)
         copies = x.expand(len(latents), *x.shape)
-        latents = latents.to(x.dtype).expand(-1, len(x), -1)
+        latents = latents.to(x).expand(-1, len(x), -1)
         return torch.cat([copies, latents], -1).flatten(0, 1)
 
     def point_outputs(self, x: NetworkInput) -> Tensor:
-        """Outputs of the posterior means with the latent variables at zero.
+        """Computes outputs at the posterior means, with latent variables zero.
 
         Args:
             x: Shape [B, F].
@@ -152,12 +154,12 @@ class LatentVariableVI(VariationalMethod):
         Returns:
             Shape [B, ...].
         """
-        return super().point_outputs(self._with_latents(x, self._prior_scale().new_zeros(1, 1, self.latent_dim)))
+        return super().point_outputs(self._with_latents(x, torch.zeros(1, 1, self.latent_dim)))
 
     def objective(  # noqa: D102
         self, x: NetworkInput, target: Tensor, *, num_data: int | None, kl_weight: float
     ) -> tuple[Tensor, ObjectiveTerms]:
-        known = self.require_num_data(num_data)
+        num_data = self.require_num_data(num_data)
         x = self._checked(x)
         mean, std = self.latent_posterior(x, target)
         latents = mean + std * torch.randn(
@@ -167,21 +169,21 @@ class LatentVariableVI(VariationalMethod):
         outputs = self._unflatten(outputs, self.num_latent_samples_train).flatten(0, 1)
         self.likelihood.check(outputs, target)
         log_prob = self.likelihood.log_prob(outputs, target)
-        latent_kl = gaussian_kl(mean, std, 0.0, self.latent_std) * (known / len(x))
-        return outputs, negative_elbo(log_prob, kl + latent_kl, known, kl_weight)
+        latent_kl = gaussian_kl(mean, std, 0.0, self.latent_std) * (num_data / len(x))
+        return outputs, negative_elbo(log_prob, kl + latent_kl, num_data, kl_weight)
 
     def sampled_outputs(self, x: NetworkInput, num_samples: int, seed: int) -> Iterator[Tensor]:
-        """Outputs for each sample of the weights with each value of the latent variables.
+        """Computes outputs for each sample of the weights and each sample of the latent variables.
 
         Args:
             x: Shape [B, F].
             num_samples: S.
-            seed: Which S networks, and which L values.
+            seed: Random seed.
 
         Yields:
-            Shape [chunk L, B, ...], L outputs of each network one after the other.
+            Shape [chunk L, B, ...], with L successive outputs of each network.
         """
-        latents = self._prior_scale() * self._prior_draws(seed).unsqueeze(1)
+        latents = self.latent_std * self._prior_noise(seed).unsqueeze(1)
         for outputs in super().sampled_outputs(self._with_latents(x, latents), num_samples, seed):
             yield self._unflatten(outputs, self.num_latent_samples_test).flatten(0, 1)
 
@@ -191,23 +193,19 @@ class LatentVariableVI(VariationalMethod):
         return SampledPredictive(self.likelihood, run, outputs_per_network=size, metadata={"num_latent_samples": size})
 
     def _unflatten(self, outputs: Tensor, num_latents: int) -> Tensor:
-        """Outputs [S, L B, ...] as [S, L, B, ...]."""
+        """Reshapes outputs [S, L B, ...] to [S, L, B, ...]."""
         return outputs.reshape(len(outputs), num_latents, -1, *outputs.shape[2:])
 
-    def _prior_scale(self) -> Tensor:
-        parameter = next(self.inference_network.parameters())
-        return torch.full((), self.latent_std, dtype=parameter.dtype, device=parameter.device)
-
-    def _prior_draws(self, seed: int) -> Tensor:
-        """Standard normal values that fill space evenly, [L, latent_dim]: a scrambled Sobol sequence."""
+    def _prior_noise(self, seed: int) -> Tensor:
+        """Draws quasi-random standard normal numbers [L, latent_dim] in float64, from a scrambled Sobol sequence."""
         engine = SobolEngine(self.latent_dim, scramble=True, seed=mix_seed(seed, 1) % 2**31)  # type: ignore[no-untyped-call]
         uniform = engine.draw(self.num_latent_samples_test, dtype=torch.float64).clamp(1e-9, 1 - 1e-9)
         normal: Tensor = torch.special.ndtri(uniform)
-        return normal.to(self._prior_scale())
+        return normal
 
 
 def _num_inputs(backbone: nn.Module, latent_dim: int) -> int | None:
-    """Width F of the inputs of a network that begins with a linear layer on F + latent_dim of them."""
+    """Returns F if the network starts with a linear layer on F + latent_dim inputs, else None."""
     first = next((m for m in backbone.modules() if any(True for _ in m.parameters(recurse=False))), None)
     if not isinstance(first, nn.Linear) or first.in_features <= latent_dim:
         return None

@@ -1,4 +1,4 @@
-r"""Variational inference with a diagonal and a low-rank part.
+r"""Variational inference with a low-rank plus diagonal covariance.
 
 Ong, Nott and Smith, "Gaussian variational approximation with a factor covariance structure", Journal of Computational
 and Graphical Statistics, 2018; for neural networks Tomczak, Swaroop and Turner, "Efficient low rank Gaussian
@@ -29,20 +29,20 @@ from lightning_vi.posteriors import LowRankCoupling
 
 
 class LowRankVI(VariationalMethod):
-    """One Gaussian posterior for all stochastic weights, with a few directions in which they vary together.
+    """Joint Gaussian posterior of all stochastic weights with low-rank plus diagonal covariance.
 
-    Any prior, any likelihood and any module can be had. The cost of a draw grows with `rank` times the number of
-    weights.
+    It supports any prior, likelihood and module. The cost of a sample is proportional to `rank` times the number of
+    stochastic weights.
 
     Args:
         backbone: Any network; it is copied, and its weights become posterior means.
         likelihood: The observation model; it is copied.
-        rank: Number of directions R.
-        **arguments: The other arguments of `VariationalMethod`. ``estimator`` is ``"auto"`` or
-            ``"reparameterization"``, because all weights are drawn together.
+        rank: Number of columns of V.
+        **arguments: The other arguments of `VariationalMethod`. `estimator` must be ``"auto"`` or
+            ``"reparameterization"``, because weights are sampled jointly.
 
     Raises:
-        ValueError: If `rank` is not positive, the estimator draws outputs, or as for `VariationalMethod`.
+        ValueError: If `rank` is not positive, the estimator samples outputs, or as for `VariationalMethod`.
 
     Example:
         >>> import torch
@@ -64,7 +64,7 @@ class LowRankVI(VariationalMethod):
         rank: int = 5,
         **arguments: Unpack[VariationalArguments],
     ) -> None:
-        self.rank = rank
+        self.rank = rank  # used by make_coupling, which the base constructor calls
         super().__init__(backbone, likelihood, **arguments)
 
     def make_coupling(self, shapes: Sequence[torch.Size]) -> LowRankCoupling:  # noqa: D102

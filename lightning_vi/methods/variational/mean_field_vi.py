@@ -22,9 +22,9 @@ from lightning_vi.methods.variational.base import VariationalMethod
 
 
 class MeanFieldVI(VariationalMethod):
-    """Independent Gaussian posteriors for the weights of any network (Blundell et al., 2015).
+    """Mean-field Gaussian posterior over the weights of any network (Blundell et al., 2015).
 
-    All arguments are those of `VariationalMethod`.
+    The arguments are those of `VariationalMethod`.
 
     Example:
         >>> import torch

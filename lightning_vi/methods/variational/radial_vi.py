@@ -25,14 +25,18 @@ from lightning_vi.posteriors import RadialCoupling
 
 
 class RadialVI(VariationalMethod):
-    """Posteriors that put much of their mass near the mean, and none of it on a distant shell (Farquhar et al., 2020).
+    """Radial posterior over the weights of any network (Farquhar et al., 2020).
 
-    The arguments are those of `VariationalMethod`. ``estimator`` is ``"auto"`` or ``"reparameterization"``, because a
-    tensor's elements are drawn together. ``prior`` is a `GaussianPrior` or an `EmpiricalBayesPrior`, from which the
-    divergence has a closed form.
+    In high dimensions the mass of a Gaussian lies on a shell far from its mean. A radial posterior has most of its mass
+    near the mean instead.
+
+    The arguments are those of `VariationalMethod`. `estimator` must be ``"auto"`` or ``"reparameterization"``, because
+    the elements of a tensor are sampled jointly. `prior` must be a `GaussianPrior` or an `EmpiricalBayesPrior`, for
+    which the KL divergence has a closed form.
 
     Raises:
-        ValueError: If a prior has another shape, the estimator draws outputs, or as for `VariationalMethod`.
+        ValueError: If the KL divergence has no closed form, the estimator samples outputs, or as for
+            `VariationalMethod`.
 
     Example:
         >>> import torch

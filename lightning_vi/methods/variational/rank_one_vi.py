@@ -38,26 +38,27 @@ from lightning_vi.sampling import NetworkInput, map_tensors
 
 
 class RankOneVI(VariationalMethod):
-    r"""Deterministic weights with random scales of each layer's inputs and outputs (Dusenberry et al., 2020).
+    r"""Deterministic weights with stochastic scales of each layer's inputs and outputs (Dusenberry et al., 2020).
 
-    A layer has a few more parameters than a deterministic one, and the posterior of the scales can have several modes.
-    Linear layers and convolutions can be selected.
+    A layer has only a few more parameters than a deterministic one, and the posterior of the scales is a mixture.
+    Linear layers and convolutions are supported.
 
     Args:
-        backbone: Any network; it is copied, and its weights stay what they are.
+        backbone: Any network; it is copied, and its weights are unchanged.
         likelihood: The observation model; it is copied.
-        num_components: K. The S samples take them in turn, and training takes at least one sample of each.
-        component_std: Standard deviation of the initial means around 1 with several components.
-        weight_prior_std: Standard deviation of a Gaussian prior of the weights and biases, which are at its mode
-            (weight decay that knows N); None for a flat one. Its :math:`-\ln p(W)`, less a constant, counts in ``kl``.
-        **arguments: The other arguments of `VariationalMethod`; `stochastic_module_names` selects every linear layer
-            and convolution by default. ``prior`` is that of the scales, by default a Gaussian
-            around 1 of std 0.1; `stochastic_biases` is whether the output's scale multiplies the bias too;
-            ``estimator`` is ``"auto"`` or ``"reparameterization"``.
+        num_components: Number of mixture components K. The S samples use them in turn, and training uses at least one
+            sample of each.
+        component_std: Standard deviation of the initial means around 1, with several components.
+        weight_prior_std: Standard deviation of the Gaussian prior of weights and biases, which are estimated by maximum
+            a posteriori; None for a flat prior. ``kl`` includes :math:`-\ln p(W)` up to a constant.
+        **arguments: The other arguments of `VariationalMethod`. `stochastic_module_names` selects all linear layers
+            and convolutions by default. `prior` is the prior of the scales, by default Gaussian with mean 1 and
+            standard deviation 0.1. `stochastic_biases` is whether the output scales multiply the bias too. `estimator`
+            must be ``"auto"`` or ``"reparameterization"``.
 
     Raises:
-        ValueError: If a count or scale is out of range, a module that is no linear layer or convolution is selected, or
-            as for `VariationalMethod`.
+        ValueError: If a count or scale is out of range, a selected module is not a linear layer or convolution, or as
+            for `VariationalMethod`.
 
     Example:
         >>> import torch
@@ -87,6 +88,7 @@ class RankOneVI(VariationalMethod):
         check_positive("component_std", component_std)
         if weight_prior_std is not None:
             check_positive("weight_prior_std", weight_prior_std)
+        # used by convert_backbone, which the base constructor calls
         self.num_components = num_components
         self.component_std = component_std
         self.weight_prior_std = weight_prior_std
@@ -112,21 +114,21 @@ class RankOneVI(VariationalMethod):
             component_std=self.component_std,
         )
 
-    def _copies(self, x: NetworkInput) -> NetworkInput:
-        """The batch with each row K times, one for each component."""
+    def _repeat(self, x: NetworkInput) -> NetworkInput:
+        """Repeats each row K times, once for each component."""
         if self.num_components == 1:
             return x
         return map_tensors(lambda part: part.repeat_interleave(self.num_components, 0), x)
 
-    def _apart(self, outputs: Tensor) -> Tensor:
-        """Outputs [S, B K, ...] of draws of all components as those [S K, B, ...] of single networks."""
+    def _split_components(self, outputs: Tensor) -> Tensor:
+        """Reshapes outputs [S, B K, ...] of S samples of all components to [S K, B, ...]."""
         if self.num_components == 1:
             return outputs
-        draws = outputs.reshape(len(outputs), -1, self.num_components, *outputs.shape[2:])
-        return draws.transpose(1, 2).flatten(0, 1)
+        samples = outputs.reshape(len(outputs), -1, self.num_components, *outputs.shape[2:])
+        return samples.transpose(1, 2).flatten(0, 1)
 
     def point_outputs(self, x: NetworkInput) -> Tensor:
-        """The mean over components of the outputs at their means.
+        """Computes the mean over components of the outputs at the component means.
 
         Args:
             x: Input, each tensor of shape [B, ...].
@@ -134,27 +136,27 @@ class RankOneVI(VariationalMethod):
         Returns:
             Shape [B, ...].
         """
-        return self._apart(super().point_outputs(self._copies(x)).unsqueeze(0)).mean(0)
+        return self._split_components(super().point_outputs(self._repeat(x)).unsqueeze(0)).mean(0)
 
     def sampled_outputs(self, x: NetworkInput, num_samples: int, seed: int) -> Iterator[Tensor]:  # noqa: D102
-        left = num_samples
-        for outputs in super().sampled_outputs(self._copies(x), math.ceil(num_samples / self.num_components), seed):
-            yield self._apart(outputs)[:left]
-            left -= len(outputs) * self.num_components
+        remaining = num_samples
+        for outputs in super().sampled_outputs(self._repeat(x), math.ceil(num_samples / self.num_components), seed):
+            yield self._split_components(outputs)[:remaining]
+            remaining -= len(outputs) * self.num_components
 
     def objective(  # noqa: D102
         self, x: NetworkInput, target: Tensor, *, num_data: int | None, kl_weight: float
     ) -> tuple[Tensor, ObjectiveTerms]:
-        known = self.require_num_data(num_data)
+        num_data = self.require_num_data(num_data)
         num_draws = math.ceil(self.num_mc_samples_train / self.num_components)
-        outputs, kl = self.engine.training_pass(self._copies(x), num_draws)
-        outputs = self._apart(outputs)
+        outputs, kl = self.engine.training_pass(self._repeat(x), num_draws)
+        outputs = self._split_components(outputs)
         self.likelihood.check(outputs, target)
         log_prob = self.likelihood.log_prob(outputs, target)
-        return outputs, negative_elbo(log_prob, kl / self.num_components + self._penalty(), known, kl_weight)
+        return outputs, negative_elbo(log_prob, kl / self.num_components + self._penalty(), num_data, kl_weight)
 
     def _penalty(self) -> Tensor | float:
-        """Negative log density of the weights under their prior, less its value at zero, in nats."""
+        """Returns the negative log prior density of the weights, relative to its value at zero, in nats."""
         if self.weight_prior_std is None:
             return 0.0
         layers = [module for module in self.backbone.modules() if isinstance(module, RankOneModule)]

@@ -1,11 +1,11 @@
-r"""Variational Bayesian last layers.
+r"""Variational Bayesian last layers (VBLL).
 
 Harrison, Willes and Snoek, "Variational Bayesian last layers", ICLR 2024.
 
 .. math:: f_k = w_k^\top \phi(x), \qquad q(w_k) = \mathcal{N}(\mu_k, S_k), \qquad
     \mathcal{L} = -\frac1N \sum_n \mathrm{E}_q[\ln p(y_n \mid f(x_n))] + \frac{\beta}{N} \sum_k \mathrm{KL}[q(w_k) \| p]
 
-with the expectation in closed form, by quadrature, or a bound of it: nothing is sampled in training.
+with the expectation, or a bound on it, in closed form or by quadrature. Training does not sample.
 
 =================== =============================================================
 symbol              argument
@@ -32,43 +32,42 @@ from lightning_vi.core.hyperparameters import is_plain
 from lightning_vi.layers import BayesianLastLayer, DenseLastLayer, DiagonalLastLayer, LowRankLastLayer
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.objectives import ObjectiveTerms, negative_elbo
-from lightning_vi.sampling import NetworkInput, call
+from lightning_vi.sampling import NetworkInput, call, chunk_ranges, memory, num_fitting
 
 Parameterization = Literal["dense", "low_rank", "diagonal"]
-MAX_OUTPUTS_PER_CHUNK = 2**22
 
 
 class VBLL(UQMethod):
-    r"""A deterministic network whose linear head has a Gaussian posterior, trained without sampling.
+    r"""Gaussian posterior over the last layer, trained without sampling (Harrison et al., 2024).
 
-    The expected log-likelihood is exact for `Gaussian` and `Poisson` with the log link, exact in the mean and by
-    Gauss-Hermite quadrature in the scale for `HeteroscedasticGaussian`, and Jensen's lower bound for `Categorical`
-    and `Bernoulli`. For other likelihoods it is computed by quadrature. With `Gaussian` the predictive is in closed
-    form too.
+    The expected log-likelihood is exact for `Gaussian` and for `Poisson` with log link. For `HeteroscedasticGaussian`
+    it is exact in the mean, with Gauss-Hermite quadrature over the scale. For `Categorical` and `Bernoulli` it is
+    Jensen's lower bound, and for other likelihoods it is computed by quadrature. With `Gaussian`, the predictive
+    distribution has a closed form too.
 
     Args:
         backbone: Any network that ends in a linear layer; it is copied, and the layer's weights become posterior means.
         likelihood: The observation model; it is copied.
-        stochastic_module_names: The last layer's name, glob, index or class.
-        parameterization: ``"dense"``: any covariance of each output's weights; ``"low_rank"``: a diagonal plus `rank`
-            directions; ``"diagonal"``.
-        rank: Number of directions with ``"low_rank"``.
-        max_mebibytes: The most memory for the covariances with ``"dense"``; the optimizer and the gradient need
-            several times that.
+        stochastic_module_names: The last layer by name, glob, index, class or predicate.
+        parameterization: Covariance of the weights of each output: ``"dense"``; ``"low_rank"``, of rank `rank` plus a
+            diagonal; or ``"diagonal"``.
+        rank: Rank with ``"low_rank"``.
+        max_mebibytes: Maximum size of the covariances with ``"dense"``. The gradient and the optimizer need several
+            times as much.
         prior_std: Prior standard deviation of weights and biases.
         init_std: Initial posterior standard deviation.
-        freeze_backbone: Whether the deterministic parameters of the network stay as they are.
-        num_mc_samples_test: Samples for validation, test and prediction, where the predictive has no closed form.
-        burnin_epochs: Epochs on posterior means and the likelihood's point loss.
+        freeze_backbone: Whether to freeze the deterministic parameters of the network.
+        num_mc_samples_test: Number of samples for validation, test and prediction without closed form.
+        burnin_epochs: Number of initial epochs that train on the likelihood's point loss, without KL divergence.
         kl_weight: Weight of the KL divergence; 1 is the evidence lower bound.
-        kl_warmup_epochs: Epochs after burn-in over which the weight grows linearly from near 0.
-        num_data: Size of the training set; by default the training dataloader tells.
-        optimizer: Makes the optimizer from an iterable of parameters.
-        lr_scheduler: Makes a scheduler, stepped once an epoch, from the optimizer.
+        kl_warmup_epochs: Number of epochs after burn-in over which the weight increases linearly to `kl_weight`.
+        num_data: Size of the training set; by default it is read from the training dataloader.
+        optimizer: Function from an iterable of parameters to an optimizer.
+        lr_scheduler: Function from the optimizer to a scheduler, which is stepped once per epoch.
 
     Raises:
-        ValueError: If not one linear layer is selected, its weight is used elsewhere too, `parameterization` is
-            unknown, a number is out of range, or the covariances need more memory.
+        ValueError: If the selection is not a single linear layer, its weight is shared, `parameterization` is unknown,
+            a number is out of range, or the covariances are too large.
 
     Example:
         >>> import torch
@@ -114,9 +113,8 @@ class VBLL(UQMethod):
         head = makers[parameterization](cast(nn.Linear, layers[name]), prior_std=prior_std, init_std=init_std)
         network = replace_layer(network, layers[name], head)
         if freeze_backbone:
-            own = {id(parameter) for parameter in head.parameters()}
-            for parameter in network.parameters():
-                parameter.requires_grad_(id(parameter) in own)
+            network.requires_grad_(False)
+            head.requires_grad_(True)
         super().__init__(
             network,
             likelihood,
@@ -134,19 +132,19 @@ class VBLL(UQMethod):
 
     @property
     def head(self) -> BayesianLastLayer:
-        """The last layer."""
+        """Last layer of the network."""
         head = self.backbone.get_submodule(self._head_name)
         if not isinstance(head, BayesianLastLayer):
             raise TypeError(f"the backbone's layer {self._head_name!r} was replaced by a {type(head).__name__}")
         return head
 
     def undecayed_parameters(self) -> Iterable[nn.Parameter]:
-        """Returns the likelihood's and the head's parameters, whose decay is the prior."""
+        """Returns the likelihood's parameters and the last layer's, which the prior regularizes."""
         yield from super().undecayed_parameters()
         yield from self.head.parameters()
 
     def features(self, x: NetworkInput) -> Tensor:
-        r"""The head's input :math:`\phi(x)`.
+        r"""Computes the input :math:`\phi(x)` of the last layer.
 
         Args:
             x: Input, each tensor of shape [B, ...].
@@ -155,7 +153,7 @@ class VBLL(UQMethod):
             Shape [B, ..., F].
 
         Raises:
-            ValueError: If the network's output is not the head's.
+            ValueError: If the network's output is not that of the last layer.
         """
         seen: list[tuple[Tensor, Tensor]] = []
         handle = self.head.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)))
@@ -176,12 +174,12 @@ class VBLL(UQMethod):
     def objective(  # noqa: D102
         self, x: NetworkInput, target: Tensor, *, num_data: int | None, kl_weight: float
     ) -> tuple[Tensor, ObjectiveTerms]:
-        known = self.require_num_data(num_data)
+        num_data = self.require_num_data(num_data)
         mean, variance = self.head.moments(self.features(x))
         outputs = mean.unsqueeze(0)
         self.likelihood.check(outputs, target)
         log_prob = self.likelihood.expected_log_prob(mean, variance, target)
-        return outputs, negative_elbo(log_prob, self.head.kl(), known, kl_weight)
+        return outputs, negative_elbo(log_prob, self.head.kl(), num_data, kl_weight)
 
     def output_moments(self, x: NetworkInput) -> tuple[Tensor, Tensor]:  # noqa: D102
         mean, variance = self.head.moments(self.features(x))
@@ -190,14 +188,13 @@ class VBLL(UQMethod):
     def sampled_outputs(self, x: NetworkInput, num_samples: int, seed: int) -> Iterator[Tensor]:  # noqa: D102
         features = self.features(x)
         per_sample = features[..., 0].numel() * self.head.out_features + self.head.weight_mu.numel()
-        chunk = max(1, MAX_OUTPUTS_PER_CHUNK // max(per_sample, 1))
-        for first in range(0, num_samples, chunk):
-            weights = self.head.draw(first, min(first + chunk, num_samples), seed)
-            yield self.head.sampled_outputs(features, weights)
+        max_chunk = num_fitting(memory.MAX_LAST_LAYER_NUMBERS, per_sample)
+        for first, stop in chunk_ranges(num_samples, max_chunk):
+            yield self.head.sampled_outputs(features, self.head.draw(first, stop, seed))
 
 
 def _last_layer(network: nn.Module, layers: Mapping[str, nn.Module], names: Sequence[ModuleSelector]) -> str:
-    """The name of the layer to replace."""
+    """Returns the name of the layer to replace."""
     name = find_last_layer(network, layers, names)
     layer, label = layers[name], repr(name) if name else "the root"
     if not isinstance(layer, nn.Linear) or type(layer).forward is not nn.Linear.forward:
