@@ -106,7 +106,7 @@ def test_dropout_of_recurrent_and_attending_modules_counts_as_random(rate: float
 
 
 def test_batch_statistics_in_training_are_those_of_one_sample() -> None:
-    """Each sample is normalised by itself: its outputs have mean 0 and variance 1 over the batch."""
+    """Each sample is normalized by itself: its outputs have mean 0 and variance 1 over the batch."""
     network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, affine=False))
     converted, _ = convert(network, estimator="reparameterization")
     randomize_posteriors(converted)

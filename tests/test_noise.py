@@ -29,8 +29,8 @@ def test_seeds_depend_on_every_part_and_on_their_order() -> None:
     assert len({seed % 2**32 for seed in seeds}) == 12**3
 
 
-def test_neighbouring_seeds_share_no_bits() -> None:
-    """Each of the 63 bits flips in half of the pairs of neighbouring seeds."""
+def test_neighboring_seeds_share_no_bits() -> None:
+    """Each of the 63 bits flips in half of the pairs of neighboring seeds."""
     flips = [mix_seed(7, index) ^ mix_seed(7, index + 1) for index in range(2000)]
     rates = [sum(flip >> bit & 1 for flip in flips) / 2000 for bit in range(63)]
     assert max(abs(rate - 0.5) for rate in rates) < 5 * 0.5 / 2000**0.5

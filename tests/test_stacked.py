@@ -151,7 +151,7 @@ def test_hooks_are_called() -> None:
     assert not torch.allclose(run(weights, x), expected)
 
 
-def test_batch_normalisation_keeps_statistics_of_each_set() -> None:
+def test_batch_normalization_keeps_statistics_of_each_set() -> None:
     networks = [nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)) for _ in range(S)]
     stacked = stack_networks(networks)
     x = torch.randn(S, B, 3)

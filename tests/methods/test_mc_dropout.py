@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from lightning_vi.backbones import MLP
 from lightning_vi.likelihoods import Categorical, Gaussian, HeteroscedasticGaussian
 from lightning_vi.noise import mix_seed
 from lightning_vi.sampling import DropoutSampler, hooks_behind
+from lightning_vi.sampling.dropout_mode import _GivenMasks
 from lightning_vi.sampling.memory import MAX_ACTIVATIONS_PER_PASS
 
 X, Y = normal(12, 3), normal(12, 1)
@@ -170,11 +172,11 @@ def test_the_width_is_that_of_what_is_run_for_each_sample() -> None:
 
 
 def test_a_network_that_mixes_rows_keeps_samples_apart() -> None:
-    class Centred(nn.Module):
+    class Centered(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x - x.mean(0)
 
-    drawn = samples(MCDropout(nn.Sequential(nn.Dropout(), Centred()), Gaussian(num_targets=3)), X)
+    drawn = samples(MCDropout(nn.Sequential(nn.Dropout(), Centered()), Gaussian(num_targets=3)), X)
     assert_close(drawn.sum(1), torch.zeros(6, 3), rtol=0.0, atol=1e-5)
     assert drawn.var(0).mean() > 0.01
 
@@ -244,6 +246,26 @@ def test_inference_mode_draws_the_same_masks(name: str) -> None:
     with torch.inference_mode():
         drawn = torch.cat(list(method.sampled_outputs(x, 6, 0)))
     assert_close(drawn, expected)
+
+
+def test_the_fused_operation_of_a_gpu_takes_the_same_masks() -> None:
+    x = torch.randn(5, 4, requires_grad=True)
+    kept = torch.tensor([1.0, 0.0, 1.0, 1.0])
+    with _GivenMasks(lambda mask, _: mask.copy_(kept)):
+        output, mask = torch.native_dropout(x, 0.2, True)
+    assert_close(output, x * kept / 0.8)
+    assert torch.equal(mask, kept.bool().expand(5, 4))
+    assert_close(torch.autograd.grad(output.sum(), x)[0], (kept / 0.8).expand(5, 4))
+
+
+def test_threads_draw_their_own_masks() -> None:
+    methods = [MCDropout(Attending(dropout=rate), Gaussian(num_targets=2)) for rate in (0.1, 0.5)] * 2
+    x = torch.randn(3, 4, 4)
+    expected = [samples(method, x) for method in methods]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            for drawn, alone in zip(pool.map(lambda method: samples(method, x), methods), expected, strict=True):
+                assert_close(drawn, alone)
 
 
 def test_samples_can_be_differentiated() -> None:
@@ -443,7 +465,7 @@ def test_a_packed_sequence_of_full_length_is_as_good_as_a_padded_one() -> None:
 
 
 class OwnAttention(nn.Module):
-    """A call of its own of scaled dot products, of grouped queries if there are fewer keys than queries."""
+    """Calls scaled dot products itself, with grouped queries if there are fewer keys than queries."""
 
     def __init__(self, dropout_p: float, num_keys: int = 4) -> None:
         super().__init__()
