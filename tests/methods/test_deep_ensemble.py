@@ -329,10 +329,10 @@ def test_backbone_can_be_a_function() -> None:
 
 def test_attention_is_reinitialized() -> None:
     layer = nn.TransformerEncoderLayer(4, 2, 8)
-    twin = reinitialized(layer)
+    fresh = reinitialized(layer)
     for name, value in layer.state_dict().items():
         if value.dim() > 1:
-            assert not torch.equal(twin.state_dict()[name], value), name
+            assert not torch.equal(fresh.state_dict()[name], value), name
 
 
 def test_invalid_arguments() -> None:

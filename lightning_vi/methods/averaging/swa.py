@@ -208,9 +208,9 @@ class SWA(FittedMethod, PointMethod):
             Tensors by their names in the backbone. The statistics are copies, so that passes in training mode do not
             change them.
         """
-        own = running_statistics(self.backbone)
-        statistics = torch.split(self.norm_statistics.clone(), [value.numel() for value in own.values()]) if own else ()
-        return self._weights.split(self.weight_mean) | dict(zip(own, statistics, strict=True))
+        sizes = {name: value.numel() for name, value in running_statistics(self.backbone).items()}
+        statistics = torch.split(self.norm_statistics.clone(), list(sizes.values())) if sizes else ()
+        return self._weights.split(self.weight_mean) | dict(zip(sizes, statistics, strict=True))
 
     def trained_networks(self) -> list[nn.Module]:
         """Returns a copy of the network with the averaged weights and their batch normalization statistics.

@@ -322,7 +322,7 @@ class StackedPredictive(Predictive):
         self.likelihood.check(self.outputs, target)
         return join_members(
             [
-                call_member(self.likelihood, index, "metric_inputs", own.unsqueeze(0), target)
-                for index, own in enumerate(self.outputs)
+                call_member(self.likelihood, index, "metric_inputs", outputs.unsqueeze(0), target)
+                for index, outputs in enumerate(self.outputs)
             ]
         )

@@ -9,7 +9,7 @@ learning", AISTATS 2020.
 =================== ==========================================================
 symbol              argument
 =================== ==========================================================
-:math:`w`           each parameter tensor has an r of its own
+:math:`w`           each parameter tensor has a separate r
 :math:`D`           the tensor's size; its root makes sigma a standard deviation
 :math:`\sigma`      starts at `init_std`
 :math:`\mathrm E_q` `num_mc_samples_train` draws of all weights

@@ -13,7 +13,7 @@ symbol              argument
 :math:`\phi`        `backbone` without its last layer
 :math:`S_k`         `parameterization`, `rank`; starts at `init_std`
 :math:`p(w)`        :math:`\mathcal{N}(0, s^2 I)` with s = `prior_std`
-:math:`p(y | f)`    `likelihood`; a learned noise has no prior of its own
+:math:`p(y | f)`    `likelihood`; a learned noise has no prior
 :math:`\beta`       `kl_weight`, grows over `kl_warmup_epochs`
 :math:`N`           `num_data`
 =================== =============================================================
