@@ -58,10 +58,10 @@ class MCDropout(PointMethod):
         dropout_module_names: Modules behind which dropout is added, by name, glob, index among the layers with
             parameters, class or predicate. Their children are not included. Names in the state dictionary stay as they
             are.
-        num_mc_samples_test: S, samples for validation, test and prediction.
-        burnin_epochs: Epochs on the likelihood's point loss, with dropout.
-        optimizer: Makes the optimizer from an iterable of parameters.
-        lr_scheduler: Makes a scheduler, stepped once an epoch, from the optimizer.
+        num_mc_samples_test: Number of samples for validation, test and prediction.
+        burnin_epochs: Number of initial epochs that train on the likelihood's point loss, with dropout.
+        optimizer: Function from an iterable of parameters to an optimizer.
+        lr_scheduler: Function from the optimizer to a scheduler, which is stepped once per epoch.
 
     Raises:
         ValueError: If `dropout_p` lies outside [0, 1), is missing where modules are named, or a selector matches
