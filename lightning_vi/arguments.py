@@ -2,6 +2,8 @@
 
 import math
 
+from lightning_vi.errors import InputValueError
+
 
 def check_at_least(name: str, value: int, minimum: int) -> None:
     """Raises an error if a count is too small.
@@ -15,7 +17,7 @@ def check_at_least(name: str, value: int, minimum: int) -> None:
         ValueError: If `value` is smaller, or no integer.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}")
+        raise InputValueError(f"{name} must be an integer of at least {minimum}, got {value!r}")
 
 
 def check_positive(name: str, value: float, why: str = "") -> None:
@@ -30,4 +32,4 @@ def check_positive(name: str, value: float, why: str = "") -> None:
         ValueError: If it is not.
     """
     if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"{name} must be positive and finite{why}, got {value}")
+        raise InputValueError(f"{name} must be positive and finite{why}, got {value}")

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lightning_vi.errors import InputValueError
+
 
 class FourierFeatures(nn.Module):
     r"""Fourier features: the input and its sines and cosines at given angular frequencies.
@@ -33,7 +35,7 @@ class FourierFeatures(nn.Module):
     def __init__(self, frequencies: Sequence[float], include_input: bool = True) -> None:
         super().__init__()
         if not frequencies or not all(0 < frequency < math.inf for frequency in frequencies):
-            raise ValueError(f"frequencies must be one or more positive, finite numbers, got {list(frequencies)}")
+            raise InputValueError(f"frequencies must be one or more positive, finite numbers, got {list(frequencies)}")
         self.include_input = include_input
         self.register_buffer("frequencies", torch.tensor(list(frequencies), dtype=torch.get_default_dtype()))
 

@@ -2,6 +2,8 @@
 
 from torch import nn
 
+from lightning_vi.errors import InputValueError
+
 
 class LeNet(nn.Sequential):
     """LeNet: two convolutional layers with max pooling and three linear layers, with ReLU (after LeCun et al., 1998).
@@ -22,9 +24,9 @@ class LeNet(nn.Sequential):
 
     def __init__(self, n_channels: int = 1, n_outputs: int = 10, image_size: int = 28) -> None:
         if n_channels < 1 or n_outputs < 1:
-            raise ValueError(f"n_channels and n_outputs must be positive, got {n_channels} and {n_outputs}")
+            raise InputValueError(f"n_channels and n_outputs must be positive, got {n_channels} and {n_outputs}")
         if image_size < 12 or image_size % 4:
-            raise ValueError(f"image_size must be a multiple of 4 and at least 12, got {image_size}")
+            raise InputValueError(f"image_size must be a multiple of 4 and at least 12, got {image_size}")
         width = image_size // 4 - 2
         super().__init__(
             nn.Conv2d(n_channels, 6, 5, padding=2),

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from lightning_vi.errors import InputValueError
+
 
 class MLP(nn.Sequential):
     """Multilayer perceptron: linear layers with an activation, and optionally dropout, after all but the last one.
@@ -36,11 +38,11 @@ class MLP(nn.Sequential):
     ) -> None:
         widths = [n_inputs, *n_hidden, n_outputs]
         if min(widths) < 1:
-            raise ValueError(
+            raise InputValueError(
                 f"n_inputs, n_hidden and n_outputs must be positive, got {n_inputs}, {n_hidden}, {n_outputs}"
             )
         if not 0 <= dropout_p < 1:
-            raise ValueError(f"dropout_p must lie in [0, 1), got {dropout_p}")
+            raise InputValueError(f"dropout_p must lie in [0, 1), got {dropout_p}")
         activation = nn.ReLU() if activation_fn is None else activation_fn
         modules: list[nn.Module] = []
         for fan_in, fan_out in itertools.pairwise(widths[:-1]):

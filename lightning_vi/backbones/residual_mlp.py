@@ -4,6 +4,8 @@ import copy
 
 from torch import Tensor, nn
 
+from lightning_vi.errors import InputValueError
+
 
 class ResidualBlock(nn.Module):
     r"""Residual block of two linear layers, :math:`a\big(x + s\, W_2\, a(W_1 x + b_1) + s\, b_2\big)`.
@@ -74,7 +76,7 @@ class ResidualMLP(nn.Sequential):
             ("n_outputs", n_outputs),
         ):
             if value < 1:
-                raise ValueError(f"{name} must be positive, got {value}")
+                raise InputValueError(f"{name} must be positive, got {value}")
         activation = nn.SiLU() if activation_fn is None else activation_fn
         blocks = [ResidualBlock(width, residual_scale, activation) for _ in range(n_blocks)]
         super().__init__(nn.Linear(n_inputs, width), copy.deepcopy(activation), *blocks, nn.Linear(width, n_outputs))

@@ -26,6 +26,7 @@ from lightning_vi.arguments import check_at_least
 from lightning_vi.calibration.conformal import ConformalMethod
 from lightning_vi.core.predictive import Predictive
 from lightning_vi.core.predictor import Predictor
+from lightning_vi.errors import InputValueError
 from lightning_vi.functional.calibration import adaptive_set_scores
 from lightning_vi.likelihoods import Prediction
 from lightning_vi.noise import row_uniforms
@@ -86,7 +87,7 @@ class AdaptivePredictionSets(ConformalMethod):
         method_checkpoint: str | None = None,
     ) -> None:
         if not 0 <= penalty < float("inf"):
-            raise ValueError(f"penalty must be non-negative and finite, got {penalty!r}")
+            raise InputValueError(f"penalty must be non-negative and finite, got {penalty!r}")
         check_at_least("allowed_size", allowed_size, 0)
         super().__init__(method, coverage=coverage, method_checkpoint=method_checkpoint)
         self.penalty = penalty

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lightning_vi.core.batch import split_labeled_batch
 from lightning_vi.core.predictive import Predictive, TransformedPredictive
 from lightning_vi.core.predictor import Predictor
+from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.likelihoods import Likelihood, Prediction, Task
 from lightning_vi.noise import NoiseStream, private_random_state
 from lightning_vi.objectives import count_training_data
@@ -48,7 +49,7 @@ class CalibratedMethod(Predictor):
 
     def __init__(self, method: Predictor, *, method_checkpoint: str | None = None) -> None:
         if not isinstance(method, Predictor):
-            raise TypeError(f"method must be a method of lightning_vi, got a {type(method).__name__}")
+            raise InputTypeError(f"method must be a method of lightning_vi, got a {type(method).__name__}")
         self.check_likelihood(method.likelihood)
         method = copy.deepcopy(method)
         if method_checkpoint is not None:
@@ -72,7 +73,7 @@ class CalibratedMethod(Predictor):
             TypeError: If it is for another task.
         """
         if likelihood.task != cls.task:
-            raise TypeError(
+            raise InputTypeError(
                 f"{cls.__name__} is for {cls.task}, but {type(likelihood).__name__} is for {likelihood.task}: use "
                 f"{cls.other_task_advice}"
             )
@@ -182,7 +183,7 @@ class CalibratedMethod(Predictor):
             TypeError: If `data` is not iterable, or a batch has no targets.
         """
         if not isinstance(data, Iterable):
-            raise TypeError(
+            raise InputTypeError(
                 "data must be a dataloader, such as datamodule.calibration_dataloader(), or a list of batches, "
                 f"got a {type(data).__name__}"
             )
@@ -223,11 +224,11 @@ class CalibratedMethod(Predictor):
 
     def _finish(self, batches: list[Tensor]) -> None:
         if sum(map(len, batches)) == 0:
-            raise ValueError("there are no data to calibrate on")
+            raise InputValueError("there are no data to calibrate on")
         scores = torch.cat(batches)
         num_nan = int(scores.isnan().reshape(len(scores), -1).any(1).sum())
         if num_nan:
-            raise ValueError(f"the predictions of {num_nan} of {len(scores)} calibration data are NaN")
+            raise InputValueError(f"the predictions of {num_nan} of {len(scores)} calibration data are NaN")
         self.use_scores(scores)
         self.is_calibrated.fill_(True)
 
@@ -239,7 +240,7 @@ class CalibratedMethod(Predictor):
         """
         source = self.trainer.fit_loop._data_source.instance
         if isinstance(source, LightningDataModule) and not getattr(source, "gives_calibration_data", False):
-            raise ValueError(
+            raise InputValueError(
                 f"{type(self).__name__} would calibrate on the training data of {type(source).__name__}; give "
                 "Trainer.fit datamodule.calibration_dataloader() or CalibrationDataModule(datamodule) instead (in a "
                 "configuration file, `class_path: CalibrationDataModule` with the datamodule as its argument `data`)"
@@ -252,7 +253,7 @@ class CalibratedMethod(Predictor):
         self.trainer.fit_loop.setup_data()
         size = count_training_data(self.trainer.train_dataloader)
         if size == 0:
-            raise ValueError("the calibration set is empty")
+            raise InputValueError("the calibration set is empty")
         self._num_calibration_data = size
 
     def on_train_epoch_start(self) -> None:
@@ -317,10 +318,10 @@ def check_target(prediction: Prediction, target: Tensor) -> None:
     is_regression = prediction.probs is None
     shape = prediction.mean.shape if is_regression else prediction.mean[:, 0].shape
     if target.shape != shape:
-        raise ValueError(f"the predictions need targets of shape {tuple(shape)}, got {tuple(target.shape)}")
+        raise InputValueError(f"the predictions need targets of shape {tuple(shape)}, got {tuple(target.shape)}")
     if target.is_floating_point() != is_regression:
         wanted = "floating-point targets" if is_regression else "integer labels"
-        raise TypeError(f"the predictions need {wanted}, got {target.dtype}")
+        raise InputTypeError(f"the predictions need {wanted}, got {target.dtype}")
 
 
 def _load_weights(method: Predictor, path: Path) -> None:
@@ -329,14 +330,14 @@ def _load_weights(method: Predictor, path: Path) -> None:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError):
-        raise ValueError(
+        raise InputValueError(
             f"method_checkpoint={str(path)!r} is not a checkpoint that torch.load(..., weights_only=True) can read"
         ) from None
     if not isinstance(checkpoint, Mapping) or "state_dict" not in checkpoint:
-        raise ValueError(f"method_checkpoint={str(path)!r} is not a Lightning checkpoint: it has no 'state_dict'")
+        raise InputValueError(f"method_checkpoint={str(path)!r} is not a Lightning checkpoint: it has no 'state_dict'")
     try:
         method.load_state_dict(checkpoint["state_dict"])
     except RuntimeError as error:
-        raise ValueError(
+        raise InputValueError(
             f"method_checkpoint={str(path)!r} is not a checkpoint of this {type(method).__name__}: {error}"
         ) from None

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from lightning_vi.calibration.base import CalibratedMethod
 from lightning_vi.core.predictor import Predictor
+from lightning_vi.errors import InputValueError
 from lightning_vi.functional.calibration import conformal_quantile
 from lightning_vi.functional.selective import count_that_reaches
 from lightning_vi.metrics import (
@@ -40,7 +41,7 @@ class ConformalMethod(CalibratedMethod):
 
     def __init__(self, method: Predictor, *, coverage: float, method_checkpoint: str | None) -> None:
         if isinstance(coverage, bool) or not 0 < coverage < 1:
-            raise ValueError(f"coverage must lie strictly between 0 and 1, got {coverage!r}")
+            raise InputValueError(f"coverage must lie strictly between 0 and 1, got {coverage!r}")
         super().__init__(method, method_checkpoint=method_checkpoint)
         self.coverage = coverage
         if self.task == "regression":

@@ -25,6 +25,7 @@ from torch import Tensor
 from lightning_vi.calibration.base import CalibratedMethod, check_target
 from lightning_vi.core.predictive import Predictive, TransformedPredictive
 from lightning_vi.core.predictor import Predictor
+from lightning_vi.errors import InputTypeError
 from lightning_vi.functional.mixture import Mixture
 from lightning_vi.likelihoods import Likelihood, Prediction
 from lightning_vi.sampling import NetworkInput
@@ -71,7 +72,7 @@ class VarianceScaling(CalibratedMethod):
     def check_likelihood(cls, likelihood: Likelihood) -> None:  # noqa: D102
         super().check_likelihood(likelihood)
         if likelihood.support != "real":
-            raise TypeError(f"VarianceScaling is for real numbers, but {type(likelihood).__name__} is for counts")
+            raise InputTypeError(f"VarianceScaling is for real numbers, but {type(likelihood).__name__} is for counts")
 
     def scores(self, x: NetworkInput, predictive: Predictive, target: Tensor) -> Tensor:  # noqa: ARG002
         """Computes the squared standardized residuals.

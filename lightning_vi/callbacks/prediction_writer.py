@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lightning_vi.core import Predictor
 from lightning_vi.core.batch import split_batch
+from lightning_vi.errors import InputValueError
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -57,7 +58,7 @@ class PredictionWriter(BasePredictionWriter):
     def __init__(self, output_dir: str | Path, filename: str = "predictions.csv", include_targets: bool = True) -> None:
         super().__init__(write_interval="batch_and_epoch")
         if Path(filename).name != filename or not filename:
-            raise ValueError(f"filename must be a file name without a folder, got {filename!r}")
+            raise InputValueError(f"filename must be a file name without a folder, got {filename!r}")
         self.path = Path(output_dir) / filename
         self.include_targets = include_targets
         self._tables: list[pd.DataFrame] = []

@@ -17,6 +17,7 @@ from lightning_vi.conversion.layers import (
 from lightning_vi.conversion.named_priors import choose_priors
 from lightning_vi.conversion.report import ConversionReport, ModuleReport
 from lightning_vi.conversion.selection import ModuleSelector, select_convertible
+from lightning_vi.errors import InputValueError
 from lightning_vi.layers import (
     VARIATIONAL_COUNTERPART,
     SharedParameters,
@@ -83,7 +84,7 @@ def convert(
     for name, partner in _broken_ties(layers, names, selected).items():
         obstacles[name] = f"tied to {partner}, which stays deterministic"
         if stochastic_module_names is not None:
-            raise ValueError(f"stochastic_module_names: {name!r} is {obstacles[name]}: select both or neither")
+            raise InputValueError(f"stochastic_module_names: {name!r} is {obstacles[name]}: select both or neither")
         selected.discard(name)
     weight_space = _weight_space_reasons(network, layers)
     priors = choose_priors({name: names[name] for name in layers if name in selected}, prior, GaussianPrior())
@@ -113,7 +114,7 @@ def convert(
         rows.append(ModuleReport(name, kind, count, num_stochastic, used, reason))
     report = ConversionReport(tuple(rows), count_elements(weights), count_elements(stochastic_weights))
     if not report.num_stochastic:
-        raise ValueError(
+        raise InputValueError(
             f"stochastic_module_names={stochastic_module_names!r} leaves nothing stochastic in the network:\n{report}"
         )
     return network, report
@@ -186,7 +187,7 @@ def _check_support(estimator: str, reasons: Mapping[str, str]) -> None:
     if estimator in ("auto", WEIGHT_SPACE) or not reasons:
         return
     listed = ", ".join(f"{name or '(root)'}: {reason}" for name, reason in reasons.items())
-    raise ValueError(
+    raise InputValueError(
         f"estimator={estimator!r} samples the outputs of a layer and does not support {listed}. Use 'auto' or "
         f"{WEIGHT_SPACE!r}, or select other modules with stochastic_module_names"
     )

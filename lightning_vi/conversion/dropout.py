@@ -7,6 +7,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from lightning_vi.conversion.layers import named_layers
 from lightning_vi.conversion.selection import ModuleSelector, select_modules
+from lightning_vi.errors import InputValueError
 from lightning_vi.sampling import DropoutBehind, hooks_behind
 
 _NEVER_CALLED = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
@@ -36,7 +37,7 @@ def put_dropout_behind(network: nn.Module, wanted: Sequence[ModuleSelector], p: 
     chosen = select_modules(modules, named_layers(network), wanted, "dropout_module_names")
     read = [name for name in chosen if name and name not in modules]
     if read:
-        raise ValueError(
+        raise InputValueError(
             f"dropout_module_names: {read} are read by their attention and never called: name the attention"
         )
     for module in map(network.get_submodule, chosen):

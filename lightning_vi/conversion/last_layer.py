@@ -6,6 +6,7 @@ from torch import nn
 
 from lightning_vi.conversion.layers import reading_parent
 from lightning_vi.conversion.selection import ModuleSelector, select_layers
+from lightning_vi.errors import InputValueError
 
 
 def find_last_layer(network: nn.Module, layers: Mapping[str, nn.Module], names: Sequence[ModuleSelector]) -> str:
@@ -25,12 +26,16 @@ def find_last_layer(network: nn.Module, layers: Mapping[str, nn.Module], names: 
     """
     chosen = sorted({name for _, found in select_layers(network, layers, names) for name in found})
     if len(chosen) != 1:
-        raise ValueError(f"stochastic_module_names={names!r} must select one layer, the last, but selects {chosen}")
+        raise InputValueError(
+            f"stochastic_module_names={names!r} must select one layer, the last, but selects {chosen}"
+        )
     (name,) = chosen
     label = repr(name) if name else "the root"
     reader = reading_parent(network, name)
     if reader is not None:
-        raise ValueError(f"the last layer must be called, but {label} is not: its parent {reader} reads its weight")
+        raise InputValueError(
+            f"the last layer must be called, but {label} is not: its parent {reader} reads its weight"
+        )
     own = {id(parameter) for parameter in layers[name].parameters()}
     tied = [
         other
@@ -38,7 +43,7 @@ def find_last_layer(network: nn.Module, layers: Mapping[str, nn.Module], names: 
         if module is not layers[name] and any(id(parameter) in own for parameter in module.parameters(recurse=False))
     ]
     if tied:
-        raise ValueError(f"the last layer must have weights of its own, but {label} shares them with {tied}")
+        raise InputValueError(f"the last layer must have weights of its own, but {label} shares them with {tied}")
     return name
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.layers import VARIATIONAL_COUNTERPART
 
 READS_ITS_CHILDREN = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
@@ -25,7 +26,7 @@ def named_layers(network: nn.Module) -> dict[str, nn.Module]:
     """
     lazy = [name for name, parameter in network.named_parameters() if is_lazy(parameter)]
     if lazy:
-        raise ValueError(f"the network has uninitialized lazy parameters {lazy}: run a batch through it first")
+        raise InputValueError(f"the network has uninitialized lazy parameters {lazy}: run a batch through it first")
     return {name: module for name, module in network.named_modules() if any(True for _ in own_parameters(module))}
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.priors import Prior
 
 
@@ -40,7 +41,7 @@ def choose_priors(
     unused = [pattern for pattern in named if pattern not in used]
     if unused and isinstance(prior, Mapping):
         names = [f"{module}.{label}".lstrip(".") for module, labels in parameters.items() for label in labels]
-        raise ValueError(f"prior: {unused} match no stochastic parameter, the stochastic parameters are {names}")
+        raise InputValueError(f"prior: {unused} match no stochastic parameter, the stochastic parameters are {names}")
     return chosen
 
 

@@ -15,6 +15,7 @@ from lightning_vi.conversion.layers import (
 from lightning_vi.conversion.named_priors import choose_priors
 from lightning_vi.conversion.report import ConversionReport, ModuleReport
 from lightning_vi.conversion.selection import ModuleSelector, select_convertible
+from lightning_vi.errors import InputValueError
 from lightning_vi.layers import SCALES, make_rank_one, stochastic_parameters
 from lightning_vi.posteriors import InitialStd
 from lightning_vi.priors import GaussianPrior, Prior
@@ -78,7 +79,7 @@ def convert_to_rank_one(
         tuple(rows), sum(row.num_parameters for row in rows), sum(row.num_stochastic for row in rows)
     )
     if not selected:
-        raise ValueError(f"the network has no linear layer or convolution whose scales could be random:\n{report}")
+        raise InputValueError(f"the network has no linear layer or convolution whose scales could be random:\n{report}")
     return network, report
 
 

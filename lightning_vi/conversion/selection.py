@@ -5,6 +5,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.layers import stochastic_parameters
 
 ModuleSelector = str | int | type[nn.Module] | Callable[[str, nn.Module], bool]
@@ -60,7 +61,7 @@ def select_convertible(
         usable = {name for name in chosen if name in possible or stochastic_parameters(layers[name]) is not None}
         if not usable:
             reasons = ", ".join(f"{name or '(root)'}: {obstacles[name]}" for name in chosen)
-            raise ValueError(
+            raise InputValueError(
                 f"stochastic_module_names: {selector!r} selects nothing that can be stochastic ({reasons})"
             )
         selected |= usable
@@ -96,14 +97,14 @@ def select_modules(
         else:
             found = [name for name, module in modules.items() if _matches(selector, name, module)]
         if not found:
-            raise ValueError(f"{argument}: {selector!r} matches none of the modules {list(modules)}")
+            raise InputValueError(f"{argument}: {selector!r} matches none of the modules {list(modules)}")
         chosen |= dict.fromkeys(found)
     return list(chosen)
 
 
 def _check_list(selectors: Sequence[ModuleSelector], argument: str) -> None:
     if isinstance(selectors, str | type) or not isinstance(selectors, Sequence):
-        raise ValueError(
+        raise InputValueError(
             f"{argument} must be a list of names, globs, indices, classes or predicates, got "
             f"{'the string ' if isinstance(selectors, str) else ''}{selectors!r}"
         )
@@ -111,7 +112,7 @@ def _check_list(selectors: Sequence[ModuleSelector], argument: str) -> None:
 
 def _check_selector(selector: ModuleSelector, argument: str) -> None:
     if isinstance(selector, bool) or not (isinstance(selector, int | str) or callable(selector)):
-        raise ValueError(f"{argument}: a name, glob, index, class or predicate is expected, got {selector!r}")
+        raise InputValueError(f"{argument}: a name, glob, index, class or predicate is expected, got {selector!r}")
 
 
 def _matching_layers(network: nn.Module, layers: Mapping[str, nn.Module], selector: ModuleSelector) -> list[str]:
@@ -125,7 +126,7 @@ def _matching_layers(network: nn.Module, layers: Mapping[str, nn.Module], select
     }
     chosen = [name for name, layer in layers.items() if id(layer) in matched]
     if not chosen:
-        raise ValueError(
+        raise InputValueError(
             f"{argument}: {selector!r} matches no module with parameters; the modules are "
             f"{[name for name in modules if name]}"
         )
@@ -143,7 +144,7 @@ def _matches(selector: str | type[nn.Module] | Callable[[str, nn.Module], bool],
 def _by_index(layers: Mapping[str, nn.Module], index: int, argument: str) -> str:
     names = list(layers)
     if not -len(names) <= index < len(names):
-        raise ValueError(
+        raise InputValueError(
             f"{argument}: index {index} is out of range for the {len(names)} layers with parameters: {names}"
         )
     return names[index]

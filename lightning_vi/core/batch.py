@@ -7,6 +7,7 @@ import torch
 from lightning import LightningModule
 from torch import Tensor
 
+from lightning_vi.errors import InputTypeError
 from lightning_vi.sampling import NetworkInput
 
 
@@ -29,7 +30,7 @@ def split_batch(batch: Any) -> tuple[NetworkInput, Tensor | None]:
         return batch["input"], batch.get("target")
     if isinstance(batch, Sequence) and not isinstance(batch, str) and 1 <= len(batch) <= 2:
         return batch[0], batch[1] if len(batch) == 2 else None
-    raise TypeError(f"a batch must be (x, y), {{'input': x, 'target': y}} or a tensor, got {_describe(batch)}")
+    raise InputTypeError(f"a batch must be (x, y), {{'input': x, 'target': y}} or a tensor, got {_describe(batch)}")
 
 
 def split_labeled_batch(batch: Any) -> tuple[NetworkInput, Tensor]:
@@ -46,7 +47,7 @@ def split_labeled_batch(batch: Any) -> tuple[NetworkInput, Tensor]:
     """
     x, target = split_batch(batch)
     if target is None:
-        raise TypeError(f"this step needs targets: (x, y) or {{'input': x, 'target': y}}, got {_describe(batch)}")
+        raise InputTypeError(f"this step needs targets: (x, y) or {{'input': x, 'target': y}}, got {_describe(batch)}")
     return x, target
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.sampling import stack_networks, stacked_tensors, unstack_network
 
@@ -29,11 +30,13 @@ def make_networks(backbone: nn.Module | Callable[[], nn.Module], num_networks: i
     if isinstance(backbone, nn.Module):
         return [backbone, *(reinitialized(backbone) for _ in range(num_networks - 1))]
     if not callable(backbone):
-        raise TypeError(f"backbone must be a network or a function that returns one, got a {type(backbone).__name__}")
+        raise InputTypeError(
+            f"backbone must be a network or a function that returns one, got a {type(backbone).__name__}"
+        )
     networks = [backbone() for _ in range(num_networks)]
     for network in networks:
         if not isinstance(network, nn.Module):
-            raise TypeError(f"backbone must return networks, got a {type(network).__name__}")
+            raise InputTypeError(f"backbone must return networks, got a {type(network).__name__}")
     return networks
 
 
@@ -55,7 +58,7 @@ def reinitialized(network: nn.Module) -> nn.Module:
         if callable(reset):
             reset()
         elif any(True for _ in module.parameters(recurse=False)):
-            raise ValueError(
+            raise InputValueError(
                 f"{name or 'the network'!r}, a {type(module).__name__}, has parameters and no reset_parameters(): give "
                 "a function that returns a network as backbone"
             )

@@ -16,6 +16,7 @@ from lightning_vi.core.batch import split_labeled_batch
 from lightning_vi.core.optimizers import LRSchedulerFactory, OptimizerFactory, build_optimizer
 from lightning_vi.core.predictive import GaussianPredictive, Predictive, SampledPredictive
 from lightning_vi.core.predictor import Predictor
+from lightning_vi.errors import InputValueError
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.metrics import default_metrics
 from lightning_vi.noise import NoiseStream
@@ -68,7 +69,7 @@ class UQMethod(Predictor):
         if num_data is not None:
             check_at_least("num_data", num_data, 1)
         if not kl_weight >= 0:
-            raise ValueError(f"kl_weight must not be negative, got {kl_weight}")
+            raise InputValueError(f"kl_weight must not be negative, got {kl_weight}")
         super().__init__(likelihood, num_mc_samples_test=num_mc_samples_test)
         self.backbone = backbone
         self.likelihood = copy.deepcopy(likelihood)
@@ -223,7 +224,7 @@ class UQMethod(Predictor):
             ValueError: If it is None.
         """
         if num_data is None:
-            raise ValueError("num_data is unknown: the training data have no length, so give num_data=...")
+            raise InputValueError("num_data is unknown: the training data have no length, so give num_data=...")
         return num_data
 
     def on_fit_start(self) -> None:
@@ -231,7 +232,7 @@ class UQMethod(Predictor):
         self.trainer.fit_loop.setup_data()
         train_size = count_training_data(self.trainer.train_dataloader)
         if train_size == 0:
-            raise ValueError("the training set is empty")
+            raise InputValueError("the training set is empty")
         datamodule = getattr(self.trainer, "datamodule", None)
         mean, std = (getattr(datamodule, name, None) for name in ("target_mean", "target_std"))
         if mean is not None and std is not None:
@@ -292,7 +293,7 @@ class UQMethod(Predictor):
     def _check_values(self, x: NetworkInput, target: Tensor) -> None:
         for tensor in tensors(x):
             if tensor.is_floating_point() and not tensor.isfinite().all():
-                raise ValueError("the training inputs have NaN or infinite values")
+                raise InputValueError("the training inputs have NaN or infinite values")
         self.likelihood.check_values(target)
 
     def on_train_epoch_end(self) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lightning_vi.conversion import ModuleSelector, named_layers, reading_parent, select_layers
 from lightning_vi.conversion.layers import affine_parent
+from lightning_vi.errors import InputValueError
 
 KRONECKER_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
@@ -87,7 +88,7 @@ def choose_blocks(
         seen |= set(own.values())
         if matrices_only and not is_matrix:
             if selectors is not None:
-                raise ValueError(
+                raise InputValueError(
                     "structure='kronecker' needs linear layers and convolutions without groups whose weights are "
                     f"trained and not tied, but got {name or 'the root'!r} ({type(layers[name]).__name__})"
                 )
@@ -95,7 +96,7 @@ def choose_blocks(
         if own:
             blocks.append(_block(name, own, is_matrix))
     if not blocks:
-        raise ValueError(f"stochastic_module_names={selectors!r} leaves no trainable weight")
+        raise InputValueError(f"stochastic_module_names={selectors!r} leaves no trainable weight")
     return blocks
 
 

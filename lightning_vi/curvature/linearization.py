@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from lightning_vi.curvature.base import Linearization
 from lightning_vi.curvature.blocks import Block
 from lightning_vi.curvature.last_layer import LastLayerLinearization, is_pointwise, output_dim
+from lightning_vi.errors import InputValueError
 from lightning_vi.sampling import NetworkInput, call, map_tensors, tensors
 from lightning_vi.sampling.network import call_with, no_fused_attention
 
@@ -122,7 +123,7 @@ class NetworkLinearization(Linearization):
             outputs, calls = _recorded_call(self.network, layers, self.x)
         for block, seen in zip(self.blocks, calls, strict=True):
             if len(seen) != 1:
-                raise ValueError(
+                raise InputValueError(
                     "structure='kronecker' needs layers that are called once per forward pass, but "
                     f"{block.module_name!r} is called {len(seen)} times"
                 )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lightning_vi.curvature.base import Linearization
 from lightning_vi.curvature.blocks import Block
+from lightning_vi.errors import InputValueError
 
 Terms = Iterable[tuple[Linearization, Tensor]]
 """Linearized batches with the square roots L [B, E, R] of their output-space Fisher information."""
@@ -259,7 +260,7 @@ def accumulate(terms: Iterable[list[Tensor]]) -> list[Tensor]:
 def _check_size(structure: str, num_elements: int, num_weights: int, max_mebibytes: float) -> None:
     mebibytes = 4 * num_elements / 2**20
     if mebibytes > max_mebibytes:
-        raise ValueError(
+        raise InputValueError(
             f"structure={structure!r} needs {mebibytes:.0f} MiB for {num_weights} weights, more than "
             f"max_mebibytes={max_mebibytes:g}: use 'kronecker' or 'diagonal', or select fewer modules"
         )

@@ -5,6 +5,8 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
+from lightning_vi.errors import InputValueError
+
 MAX_SEED = 2**32 - 1
 
 
@@ -15,7 +17,7 @@ def check_int(name: str, value: object, at_least: int, at_most: int | None = Non
         if number >= at_least and (at_most is None or number <= at_most):
             return number
     bounds = f">= {at_least}" if at_most is None else f"between {at_least} and {at_most}"
-    raise ValueError(f"{name} must be an integer {bounds}, got {value!r}.")
+    raise InputValueError(f"{name} must be an integer {bounds}, got {value!r}.")
 
 
 def check_seed(name: str, value: object) -> int:
@@ -33,23 +35,23 @@ def check_split(name: str, rows: object, num_classes: int | None) -> tuple[Tenso
     """
     if not isinstance(rows, tuple | list) or [isinstance(part, Tensor) for part in rows] != [True, True]:
         found = [type(part).__name__ for part in rows] if isinstance(rows, tuple | list) else type(rows).__name__
-        raise ValueError(f"{name} must be a pair of tensors (inputs, targets), got {found}.")
+        raise InputValueError(f"{name} must be a pair of tensors (inputs, targets), got {found}.")
     inputs, targets = rows
     if inputs.ndim < 2 or not inputs.is_floating_point():
-        raise ValueError(
+        raise InputValueError(
             f"X_{name} must be a floating-point tensor of shape [N, ...features], "
             f"got {inputs.dtype} of shape {list(inputs.shape)}."
         )
     _check_targets(name, targets, num_classes)
     if len(inputs) != len(targets) or len(inputs) == 0:
-        raise ValueError(
+        raise InputValueError(
             f"X_{name} and Y_{name} must hold the same number of rows, at least one, "
             f"got {len(inputs)} and {len(targets)}."
         )
     for letter, values in (("X", inputs), ("Y", targets)):
         if values.is_floating_point() and not bool(values.isfinite().all()):
             bad = int((~values.isfinite()).sum())
-            raise ValueError(f"{letter}_{name} must be finite, got {bad} NaN or infinite values.")
+            raise InputValueError(f"{letter}_{name} must be finite, got {bad} NaN or infinite values.")
     return inputs, targets
 
 
@@ -57,15 +59,17 @@ def _check_targets(name: str, targets: Tensor, num_classes: int | None) -> None:
     found = f"got {targets.dtype} of shape {list(targets.shape)}"
     if num_classes is None:
         if targets.ndim < 2 or not targets.is_floating_point():
-            raise ValueError(
+            raise InputValueError(
                 f"Y_{name} must be a floating-point tensor of shape [N, D] when num_classes is None "
                 f"(regression), {found}."
             )
         return
     if targets.ndim < 1 or targets.dtype != torch.int64:
-        raise ValueError(f"Y_{name} must hold int64 class labels of shape [N] when num_classes={num_classes}, {found}.")
+        raise InputValueError(
+            f"Y_{name} must hold int64 class labels of shape [N] when num_classes={num_classes}, {found}."
+        )
     if targets.numel() and (int(targets.min()) < 0 or int(targets.max()) >= num_classes):
-        raise ValueError(
+        raise InputValueError(
             f"Y_{name} must hold labels between 0 and num_classes - 1 = {num_classes - 1}, "
             f"got labels from {int(targets.min())} to {int(targets.max())}."
         )

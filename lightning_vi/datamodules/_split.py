@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_vi.errors import InputValueError
+
 IntArray = NDArray[np.int64]
 
 
@@ -26,10 +28,10 @@ def split_rows(
 
     for name, fraction in fractions.items():
         if not 0.0 <= fraction < 1.0:
-            raise ValueError(f"{name}_fraction must be at least 0 and less than 1, got {fraction!r}.")
+            raise InputValueError(f"{name}_fraction must be at least 0 and less than 1, got {fraction!r}.")
     listed = ", ".join(f"{name}_fraction={fraction}" for name, fraction in fractions.items())
     if sum(fractions.values()) >= 1.0:
-        raise ValueError(f"The fractions must sum to less than 1, to leave rows to train on, got {listed}.")
+        raise InputValueError(f"The fractions must sum to less than 1, to leave rows to train on, got {listed}.")
 
     splits: dict[str, IntArray] = {}
     remaining = rows
@@ -38,12 +40,12 @@ def split_rows(
             continue
         count = round(fraction * len(rows))
         if count == 0:
-            raise ValueError(
+            raise InputValueError(
                 f"{name}_fraction={fraction} of {len(rows)} rows leaves the {name} split empty; "
                 f"pass a larger fraction or more rows."
             )
         if count >= len(remaining):
-            raise ValueError(f"The fractions must leave rows to train on, got {listed} of {len(rows)} rows.")
+            raise InputValueError(f"The fractions must leave rows to train on, got {listed} of {len(rows)} rows.")
         remaining, splits[name] = train_test_split(
             remaining,
             test_size=count,
@@ -65,11 +67,11 @@ def predefined_rows(
     if train_indices is None:
         train = np.setdiff1d(np.arange(n_rows), test)
         if len(train) == 0:
-            raise ValueError(f"test_indices must leave rows to train on, got all {n_rows} rows.")
+            raise InputValueError(f"test_indices must leave rows to train on, got all {n_rows} rows.")
         return train, test
     train = _checked_rows("train_indices", train_indices, n_rows)
     if shared := np.intersect1d(train, test).tolist():
-        raise ValueError(
+        raise InputValueError(
             f"train_indices and test_indices must not overlap, got {len(shared)} rows in both: {shared[:5]}"
             f"{', ...' if len(shared) > 5 else ''}."
         )
@@ -79,11 +81,13 @@ def predefined_rows(
 def _checked_rows(argument: str, indices: Sequence[int], n_rows: int) -> IntArray:
     rows = np.asarray(indices)
     if rows.ndim != 1 or len(rows) == 0 or not np.issubdtype(rows.dtype, np.integer):
-        raise ValueError(f"{argument} must be one or more row numbers, got {rows.dtype} values of shape {rows.shape}.")
+        raise InputValueError(
+            f"{argument} must be one or more row numbers, got {rows.dtype} values of shape {rows.shape}."
+        )
     if rows.min() < 0 or rows.max() >= n_rows:
-        raise ValueError(
+        raise InputValueError(
             f"{argument} must be between 0 and {n_rows - 1}, got numbers from {rows.min()} to {rows.max()}."
         )
     if len(np.unique(rows)) < len(rows):
-        raise ValueError(f"{argument} must give each row once, got {len(rows) - len(np.unique(rows))} repeated.")
+        raise InputValueError(f"{argument} must give each row once, got {len(rows) - len(np.unique(rows))} repeated.")
     return rows.astype(np.int64)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from lightning_vi.datamodules._split import IntArray
 from lightning_vi.datamodules._standardize import FloatArray
+from lightning_vi.errors import InputTypeError, InputValueError
 
 
 def read_table(data: str | Path | pd.DataFrame) -> pd.DataFrame:
@@ -22,27 +23,27 @@ def read_table(data: str | Path | pd.DataFrame) -> pd.DataFrame:
     """
     frame = data if isinstance(data, pd.DataFrame) else _read_file(data)
     if len(frame) == 0:
-        raise ValueError(f"data must have at least one row, got none, with columns {list(frame.columns)}.")
+        raise InputValueError(f"data must have at least one row, got none, with columns {list(frame.columns)}.")
     if not frame.columns.is_unique:
         repeated = sorted({str(name) for name in frame.columns[frame.columns.duplicated()]})
-        raise ValueError(f"data must have unique column names, got duplicates of {repeated}.")
+        raise InputValueError(f"data must have unique column names, got duplicates of {repeated}.")
     return frame
 
 
 def _read_file(data: str | Path) -> pd.DataFrame:
     if not isinstance(data, str | Path):
-        raise TypeError(f"data must be the path of a file or a DataFrame, got {type(data).__name__}.")
+        raise InputTypeError(f"data must be the path of a file or a DataFrame, got {type(data).__name__}.")
     path = Path(data).expanduser()
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".parquet"):
-        raise ValueError(f"data must be a path ending in .csv or .parquet, got {str(data)!r}.")
+        raise InputValueError(f"data must be a path ending in .csv or .parquet, got {str(data)!r}.")
     if not path.is_file():
         raise FileNotFoundError(f"data={str(data)!r}: file not found ({path.absolute()}).")
     if suffix == ".csv":
         try:
             return pd.read_csv(path)
         except pd.errors.EmptyDataError as error:
-            raise ValueError(f"data={str(data)!r}: expected a header and rows, got an empty file.") from error
+            raise InputValueError(f"data={str(data)!r}: expected a header and rows, got an empty file.") from error
     try:
         import pyarrow  # noqa: F401
     except ImportError as error:
@@ -53,11 +54,11 @@ def _read_file(data: str | Path) -> pd.DataFrame:
 def check_columns(argument: str, names: Sequence[str], frame: pd.DataFrame) -> None:
     """Raises a `ValueError` unless `names` is one or more distinct columns of the table."""
     if not names:
-        raise ValueError(f"{argument} must name at least one column, got none of {list(frame.columns)}.")
+        raise InputValueError(f"{argument} must name at least one column, got none of {list(frame.columns)}.")
     if missing := [name for name in names if name not in frame.columns]:
-        raise ValueError(f"{argument}: no columns {missing}; the table has {list(frame.columns)}.")
+        raise InputValueError(f"{argument}: no columns {missing}; the table has {list(frame.columns)}.")
     if len(set(names)) < len(names):
-        raise ValueError(f"{argument} must name each column once, got {list(names)}.")
+        raise InputValueError(f"{argument} must name each column once, got {list(names)}.")
 
 
 def numeric_columns(argument: str, names: Sequence[str], frame: pd.DataFrame) -> FloatArray:
@@ -69,12 +70,12 @@ def numeric_columns(argument: str, names: Sequence[str], frame: pd.DataFrame) ->
     kinds = {name: frame[name].dtype for name in names}
     if wrong := {name: str(kind) for name, kind in kinds.items() if not _is_real(kind)}:
         remedy = "omit them" if argument == "input_columns" else "pass task='classification'"
-        raise ValueError(f"{argument} must be numeric columns, got {wrong}; encode them as numbers or {remedy}.")
+        raise InputValueError(f"{argument} must be numeric columns, got {wrong}; encode them as numbers or {remedy}.")
     values = np.stack([frame[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in names], axis=1)
     counts = (~(np.abs(values) <= np.finfo(np.float32).max)).sum(axis=0)
     if counts.any():
         bad = {name: int(count) for name, count in zip(names, counts, strict=True) if count}
-        raise ValueError(
+        raise InputValueError(
             f"{argument} must be finite in float32, got NaN, missing or infinite values "
             f"(count per column): {bad}; drop or fill these rows."
         )
@@ -93,10 +94,10 @@ def encode_labels(column: "pd.Series[Any]") -> tuple[IntArray, list[Any]]:
             than two classes.
     """
     if missing := int(column.isna().sum()):
-        raise ValueError(f"target_columns: {missing} labels in {column.name!r} are NaN or missing.")
+        raise InputValueError(f"target_columns: {missing} labels in {column.name!r} are NaN or missing.")
     values = column.tolist()
     if fractional := sum(isinstance(value, float) and not value.is_integer() for value in values):
-        raise ValueError(
+        raise InputValueError(
             f"target_columns: task='classification' needs class labels, got {fractional} values in "
             f"{column.name!r} that are not integers; pass task='regression' for a continuous target."
         )
@@ -104,8 +105,8 @@ def encode_labels(column: "pd.Series[Any]") -> tuple[IntArray, list[Any]]:
         classes = sorted(set(values))
     except TypeError as error:
         kinds = sorted({type(value).__name__ for value in values})
-        raise ValueError(f"target_columns: the labels in {column.name!r} mix the types {kinds}.") from error
+        raise InputValueError(f"target_columns: the labels in {column.name!r} mix the types {kinds}.") from error
     if len(classes) < 2:
-        raise ValueError(f"target_columns: {column.name!r} must have at least two classes, got {classes}.")
+        raise InputValueError(f"target_columns: {column.name!r} must have at least two classes, got {classes}.")
     code = {label: number for number, label in enumerate(classes)}
     return np.array([code[value] for value in values], dtype=np.int64), classes

@@ -12,6 +12,7 @@ from lightning_vi.datamodules._checks import check_int, check_seed, check_split
 from lightning_vi.datamodules._rows import RowDataset, Sample, collate_rows
 from lightning_vi.datamodules._shuffle import EpochShuffle
 from lightning_vi.datamodules._split import IntArray
+from lightning_vi.errors import InputTypeError, InputValueError
 
 
 class LoaderOptions(TypedDict, total=False):
@@ -113,7 +114,7 @@ class ArrayDataModule(LightningDataModule):
         super().__init__()
         options: LoaderOptions = {"num_workers": 0, "pin_memory": False, "shuffle_seed": 0, **loader_options}
         if unknown := set(options) - set(LoaderOptions.__annotations__):
-            raise TypeError(f"{type(self).__name__} got unexpected arguments {sorted(unknown)}.")
+            raise InputTypeError(f"{type(self).__name__} got unexpected arguments {sorted(unknown)}.")
         self.batch_size = check_int("batch_size", batch_size, at_least=1)
         self.num_workers = check_int("num_workers", options["num_workers"], at_least=0)
         self.pin_memory = options["pin_memory"]
@@ -167,7 +168,7 @@ class ArrayDataModule(LightningDataModule):
             ValueError: If there is no calibration split.
         """
         if self.X_calib is None or self.Y_calib is None:
-            raise ValueError(f"{type(self).__name__} has no calibration split: X_calib is None.")
+            raise InputValueError(f"{type(self).__name__} has no calibration split: X_calib is None.")
         return self._loader(self.X_calib, self.Y_calib)
 
     def _loader(self, inputs: Tensor, targets: Tensor, shuffle: bool = False) -> DataLoader[Sample]:
@@ -188,7 +189,7 @@ class ArrayDataModule(LightningDataModule):
 def _check_same_shape(name: str, inputs: Tensor, targets: Tensor, train: Sample) -> None:
     for letter, values, reference in (("X", inputs, train[0]), ("Y", targets, train[1])):
         if values.shape[1:] != reference.shape[1:]:
-            raise ValueError(
+            raise InputValueError(
                 f"{letter}_{name} must have rows of the same shape as {letter}_train, "
                 f"{list(reference.shape[1:])}, got {list(values.shape[1:])}."
             )

@@ -7,6 +7,8 @@ from lightning import LightningDataModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
+from lightning_vi.errors import InputTypeError
+
 
 class CalibrationDataModule(LightningDataModule):
     """Wraps a datamodule so that its calibration data are the training data of a `Trainer`.
@@ -35,9 +37,9 @@ class CalibrationDataModule(LightningDataModule):
     def __init__(self, data: LightningDataModule) -> None:
         super().__init__()
         if not isinstance(data, LightningDataModule):
-            raise TypeError(f"data must be a LightningDataModule, got a {type(data).__name__}")
+            raise InputTypeError(f"data must be a LightningDataModule, got a {type(data).__name__}")
         if not callable(getattr(data, "calibration_dataloader", None)):
-            raise TypeError(f"data must have a calibration_dataloader(), but {type(data).__name__} has none")
+            raise InputTypeError(f"data must have a calibration_dataloader(), but {type(data).__name__} has none")
         self.data: Any = data
 
     @property

@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_vi.datamodules._checks import check_seed
 from lightning_vi.datamodules._split import split_rows
 from lightning_vi.datamodules.base import ArrayDataModule, LoaderOptions
+from lightning_vi.errors import InputValueError
 
 
 class MNISTDataModule(ArrayDataModule):
@@ -81,5 +82,5 @@ def _read(folder: Path, name: str) -> Tensor:
     num_dims = data[3] if len(data) > 3 and data[:3] == b"\x00\x00\x08" else 0
     sizes = np.frombuffer(data, ">u4", num_dims, 4).astype(np.int64) if len(data) >= 4 + 4 * num_dims else np.zeros(1)
     if num_dims == 0 or len(data) != 4 + 4 * num_dims + int(sizes.prod()):
-        raise ValueError(f"{name} in folder={str(folder)!r} is not an idx file of unsigned bytes")
+        raise InputValueError(f"{name} in folder={str(folder)!r} is not an idx file of unsigned bytes")
     return torch.from_numpy(np.frombuffer(data, np.uint8, offset=4 + 4 * num_dims).reshape(sizes).copy())

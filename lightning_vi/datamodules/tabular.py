@@ -14,6 +14,7 @@ from lightning_vi.datamodules._split import IntArray, predefined_rows, split_row
 from lightning_vi.datamodules._standardize import Standardizer, as_float32
 from lightning_vi.datamodules._table import check_columns, encode_labels, numeric_columns, read_table
 from lightning_vi.datamodules.base import ArrayDataModule, LoaderOptions, take_splits
+from lightning_vi.errors import InputValueError
 
 Task = Literal["regression", "classification"]
 
@@ -91,7 +92,7 @@ class TabularDataModule(ArrayDataModule):
         **loader_options: Unpack[LoaderOptions],
     ) -> None:
         if task not in get_args(Task):
-            raise ValueError(f"task must be one of {list(get_args(Task))}, got {task!r}.")
+            raise InputValueError(f"task must be one of {list(get_args(Task))}, got {task!r}.")
         frame = read_table(data)
         target_names = _as_list(target_columns)
         check_columns("target_columns", target_names, frame)
@@ -136,12 +137,14 @@ def _input_names(input_columns: str | list[str] | None, target_names: list[str],
     if input_columns is None:
         names = [name for name in frame.columns if name not in target_names]
         if not names:
-            raise ValueError(f"target_columns={target_names} are all columns of the table; no input columns remain.")
+            raise InputValueError(
+                f"target_columns={target_names} are all columns of the table; no input columns remain."
+            )
         return names
     names = _as_list(input_columns)
     check_columns("input_columns", names, frame)
     if shared := [name for name in names if name in target_names]:
-        raise ValueError(f"input_columns and target_columns must not overlap, got {shared} in both.")
+        raise InputValueError(f"input_columns and target_columns must not overlap, got {shared} in both.")
     return names
 
 
@@ -150,7 +153,7 @@ def _targets(names: list[str], frame: pd.DataFrame, task: Task) -> tuple[NDArray
     if task == "regression":
         return numeric_columns("target_columns", names, frame), None
     if len(names) != 1:
-        raise ValueError(f"target_columns must name one column when task='classification', got {names}.")
+        raise InputValueError(f"target_columns must name one column when task='classification', got {names}.")
     return encode_labels(frame[names[0]])
 
 
@@ -166,7 +169,7 @@ def _rows(
         others = {name: fraction for name, fraction in fractions.items() if name != "test"}
         return {**split_rows(train, others, seed), "test": test}
     if train_indices is not None:
-        raise ValueError("train_indices requires test_indices, got test_indices=None.")
+        raise InputValueError("train_indices requires test_indices, got test_indices=None.")
     if fractions["test"] == 0.0:
-        raise ValueError("test_fraction must be greater than 0 when test_indices is None, got 0.0.")
+        raise InputValueError("test_fraction must be greater than 0 when test_indices is None, got 0.0.")
     return split_rows(np.arange(n_rows), fractions, seed)

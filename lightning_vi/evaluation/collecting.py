@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from lightning_vi.core import Predictor
 from lightning_vi.core.batch import to_device
+from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.noise import private_random_state
 from lightning_vi.sampling import evaluating
 
@@ -40,18 +41,20 @@ def collect(
         ValueError: If there are no data, or the trainer spawns processes.
     """
     if not isinstance(method, Predictor):
-        raise TypeError(f"method must be a Predictor, got a {type(method).__name__}")
+        raise InputTypeError(f"method must be a Predictor, got a {type(method).__name__}")
     if not isinstance(dataloader, Iterable) or isinstance(dataloader, Tensor | tuple | Mapping | str):
-        raise TypeError(
+        raise InputTypeError(
             f"{name} must be a dataloader, such as datamodule.test_dataloader(), or a list of batches, "
             f"got a {type(dataloader).__name__}"
         )
     if trainer is not None and isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
-        raise ValueError("trainer must not spawn processes, which return no results; use strategy='ddp' or one device")
+        raise InputValueError(
+            "trainer must not spawn processes, which return no results; use strategy='ddp' or one device"
+        )
     with evaluating(method), private_random_state(0, method.device), torch.no_grad():
         batches = _predict(method, dataloader, read) if trainer is None else _run(trainer, method, dataloader, read)
     if sum(len(batch[0]) for batch in batches) == 0:
-        raise ValueError(f"{name} has no data")
+        raise InputValueError(f"{name} has no data")
     return tuple(torch.cat(column).cpu() for column in zip(*batches, strict=True))
 
 
@@ -59,7 +62,7 @@ def check_not_nan(values: Tensor, name: str, dataloader: str) -> None:
     """Raises a `ValueError` if any of the values, [N], is NaN; `name` and `dataloader` are named in the error."""
     missing = int(values.isnan().sum())
     if missing:
-        raise ValueError(f"{name} is NaN for {missing} of the {len(values)} data of {dataloader}")
+        raise InputValueError(f"{name} is NaN for {missing} of the {len(values)} data of {dataloader}")
 
 
 def _predict(method: Predictor, dataloader: Iterable[Any], read: Reader) -> list[tuple[Tensor, ...]]:

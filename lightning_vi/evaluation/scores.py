@@ -6,6 +6,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.functional.scoring import top_label
 from lightning_vi.likelihoods import Likelihood
 
@@ -21,7 +22,7 @@ _STD_KEYS = {"pred_uct", "epistemic_uct", "aleatoric_uct"}
 def check_score(score: Score) -> None:
     """Raises a `TypeError` unless the score is a string or a function."""
     if not isinstance(score, str) and not callable(score):
-        raise TypeError(f"score must be a key of predict_step's dictionary or a function, got {score!r}")
+        raise InputTypeError(f"score must be a key of predict_step's dictionary or a function, got {score!r}")
 
 
 def datum_scores(score: Score, prediction: Mapping[str, Tensor], likelihood: Likelihood) -> Tensor:
@@ -42,13 +43,13 @@ def datum_scores(score: Score, prediction: Mapping[str, Tensor], likelihood: Lik
     if not isinstance(score, str):
         return _check_rows("score", score(prediction), prediction)
     if score not in prediction:
-        raise ValueError(
+        raise InputValueError(
             f"score must be one of the keys {sorted(prediction)} of predict_step's dictionary, or a function, "
             f"got {score!r}"
         )
     values = prediction[score]
     if not isinstance(values, Tensor) or values.shape[:1] != prediction["pred"].shape[:1]:
-        raise ValueError(f"score {score!r} must be a tensor with one row per datum, got {_describe(values)}")
+        raise InputValueError(f"score {score!r} must be a tensor with one row per datum, got {_describe(values)}")
     elements = _flatten_elements(values).to(torch.promote_types(values.dtype, torch.float32))
     if elements.shape[1] == 1:
         return elements[:, 0]
@@ -79,7 +80,7 @@ def datum_losses(loss: Loss | None, prediction: Mapping[str, Tensor], target: Te
     if likelihood.task == "classification":
         losses = 1 - top_label(pred, target)[1]
     elif target.shape != pred.shape:
-        raise ValueError(f"the targets must have the shape of pred {list(pred.shape)}, got {list(target.shape)}")
+        raise InputValueError(f"the targets must have the shape of pred {list(pred.shape)}, got {list(target.shape)}")
     else:
         losses = (pred - target).square()
     likelihood.check_values(target)
@@ -94,7 +95,7 @@ def _flatten_elements(values: Tensor) -> Tensor:
 def _check_rows(name: str, values: object, prediction: Mapping[str, Tensor]) -> Tensor:
     expected = list(prediction["pred"].shape[:1])
     if not isinstance(values, Tensor) or list(values.shape) != expected:
-        raise ValueError(f"{name} must return one number per datum, shape {expected}, got {_describe(values)}")
+        raise InputValueError(f"{name} must return one number per datum, shape {expected}, got {_describe(values)}")
     return values
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_vi.core import Predictor
 from lightning_vi.core.batch import split_batch
+from lightning_vi.errors import InputTypeError
 from lightning_vi.evaluation.collecting import check_not_nan, collect
 from lightning_vi.evaluation.scores import Loss, Score, check_score, datum_losses, datum_scores
 from lightning_vi.functional.selective import (
@@ -103,12 +104,12 @@ def selective_prediction(
     """
     check_score(score)
     if loss is not None and not callable(loss):
-        raise TypeError(f"loss must be a function of predict_step's dictionary and the target, got {loss!r}")
+        raise InputTypeError(f"loss must be a function of predict_step's dictionary and the target, got {loss!r}")
 
     def read(prediction: Mapping[str, Tensor], batch: Any) -> tuple[Tensor, Tensor]:
         target = split_batch(batch)[1]
         if target is None:
-            raise TypeError("selective prediction needs targets: batches (x, y) or {'input': x, 'target': y}")
+            raise InputTypeError("selective prediction needs targets: batches (x, y) or {'input': x, 'target': y}")
         uncertainty = datum_scores(score, prediction, method.likelihood)
         return uncertainty, datum_losses(loss, prediction, target, method.likelihood)
 

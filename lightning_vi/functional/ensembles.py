@@ -5,6 +5,8 @@ from typing import Literal
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_vi.errors import InputValueError
+
 __all__ = ["disagreement"]
 
 
@@ -31,7 +33,7 @@ def disagreement(predictions: Tensor, task: Literal["regression", "classificatio
         tensor(0.5000)
     """
     if task not in ("regression", "classification"):
-        raise ValueError(f"task must be 'regression' or 'classification', got {task!r}")
+        raise InputValueError(f"task must be 'regression' or 'classification', got {task!r}")
     num_members = len(predictions)
     pairs = max(num_members * (num_members - 1), 1)
     if task == "regression":

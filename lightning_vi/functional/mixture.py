@@ -11,6 +11,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from lightning_vi.errors import InputValueError
+
 __all__ = ["Mixture", "join_mixtures", "mixture_crps", "mixture_interval_covers", "mixture_quantile"]
 
 # Elements of the largest temporary of a cumulative distribution function: 1 MiB in float32, to fit in a CPU cache.
@@ -98,7 +100,7 @@ def join_mixtures(mixtures: Sequence[Mixture]) -> Mixture:
         torch.Size([6, 1])
     """
     if len({mixture.is_count for mixture in mixtures}) > 1:
-        raise ValueError("mixtures of counts and of real values cannot be joined")
+        raise InputValueError("mixtures of counts and of real values cannot be joined")
     dim = -mixtures[0].means.ndim
     functions = [mixture.component_pmf for mixture in mixtures if mixture.component_pmf is not None]
     return Mixture(
@@ -138,7 +140,7 @@ def mixture_quantile(mixture: Mixture, levels: Sequence[float]) -> Tensor:
     """
     for level in levels:
         if not 0.0 < level < 1.0:
-            raise ValueError(f"level must lie strictly between 0 and 1, got {level!r}")
+            raise InputValueError(f"level must lie strictly between 0 and 1, got {level!r}")
     table = mixture.table
     if table is not None:
         return torch.stack([(table < level).sum(0) for level in levels]).to(table.dtype)

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
+from lightning_vi.errors import InputValueError
+
 __all__ = ["NUM_NODES", "NUM_POINTS", "gauss_hermite", "gaussian_nodes", "sobol_gaussian"]
 
 NUM_NODES, NUM_POINTS = 32, 512
@@ -37,7 +39,7 @@ def gauss_hermite(num_nodes: int) -> tuple[Tensor, Tensor]:
         tensor(3.)
     """
     if num_nodes < 1:
-        raise ValueError(f"num_nodes must be positive, got {num_nodes}")
+        raise InputValueError(f"num_nodes must be positive, got {num_nodes}")
     nodes, weights = _gauss_hermite(num_nodes)
     dtype = torch.get_default_dtype()
     return torch.tensor(nodes, dtype=dtype), torch.tensor(weights, dtype=dtype)
@@ -67,9 +69,9 @@ def sobol_gaussian(num_points: int, dim: int) -> Tensor:
         tensor(True)
     """
     if num_points < 1 or num_points & (num_points - 1):
-        raise ValueError(f"num_points must be a power of two, got {num_points}")
+        raise InputValueError(f"num_points must be a power of two, got {num_points}")
     if dim < 1:
-        raise ValueError(f"dim must be positive, got {dim}")
+        raise InputValueError(f"dim must be positive, got {dim}")
     return torch.tensor(_sobol_gaussian(num_points, dim), dtype=torch.get_default_dtype())
 
 
@@ -96,7 +98,7 @@ def gaussian_nodes(dim: int, like: Tensor) -> tuple[Tensor, Tensor]:
         tensor(3.)
     """
     if dim < 1:
-        raise ValueError(f"dim must be positive, got {dim}")
+        raise InputValueError(f"dim must be positive, got {dim}")
     if dim == 1:
         nodes, weights = _gauss_hermite(NUM_NODES)
         nodes = nodes[:, None]

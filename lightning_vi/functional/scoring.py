@@ -15,6 +15,8 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
+from lightning_vi.errors import InputTypeError, InputValueError
+
 __all__ = [
     "brier_score",
     "central_interval_covers",
@@ -54,7 +56,7 @@ def mixture_log_prob(log_prob: Tensor) -> Tensor:
         tensor([0.3000])
     """
     if log_prob.ndim == 0 or log_prob.shape[0] == 0:
-        raise ValueError(f"log_prob must have shape [S, ...] with S >= 1, got {list(log_prob.shape)}")
+        raise InputValueError(f"log_prob must have shape [S, ...] with S >= 1, got {list(log_prob.shape)}")
     log_prob = _at_least_float32(log_prob)
     return torch.logsumexp(log_prob, dim=0) - math.log(log_prob.shape[0])
 
@@ -286,11 +288,11 @@ def top_label_bins(confidence: Tensor, correct: Tensor, num_bins: int = 15) -> T
                 [0.0000, 2.0000]])
     """
     if confidence.shape != correct.shape:
-        raise ValueError(
+        raise InputValueError(
             f"correct must have the shape of confidence {list(confidence.shape)}, got {list(correct.shape)}"
         )
     if not isinstance(num_bins, int) or num_bins < 1:
-        raise ValueError(f"num_bins must be a positive integer, got {num_bins!r}")
+        raise InputValueError(f"num_bins must be a positive integer, got {num_bins!r}")
     confidence = _at_least_float32(confidence).flatten()
     index = ((confidence * num_bins).ceil().long() - 1).clamp(0, num_bins - 1)
     terms = torch.stack([torch.ones_like(confidence), confidence, correct.flatten().to(confidence.dtype)])
@@ -321,7 +323,7 @@ def expected_calibration_error(bins: Tensor) -> Tensor:
         tensor(0.4000)
     """
     if bins.ndim != 2 or bins.shape[0] != 3:
-        raise ValueError(f"bins must have shape [3, num_bins], got {list(bins.shape)}")
+        raise InputValueError(f"bins must have shape [3, num_bins], got {list(bins.shape)}")
     count, confidence, correct = bins.unbind()
     return (confidence - correct).abs().sum() / count.sum()
 
@@ -349,28 +351,28 @@ def _folded_normal_mean(mean: Tensor, variance: Tensor) -> Tensor:
 
 def _check_mixture(means: Tensor, stds: Tensor, value: Tensor | None = None, name: str = "") -> None:
     if means.ndim == 0 or means.shape[0] == 0:
-        raise ValueError(f"means must have shape [S, ...] with S >= 1, got {list(means.shape)}")
+        raise InputValueError(f"means must have shape [S, ...] with S >= 1, got {list(means.shape)}")
     if stds.shape != means.shape:
-        raise ValueError(f"stds must have the shape of means {list(means.shape)}, got {list(stds.shape)}")
+        raise InputValueError(f"stds must have the shape of means {list(means.shape)}, got {list(stds.shape)}")
     if value is not None and value.shape != means.shape[1:]:
-        raise ValueError(
+        raise InputValueError(
             f"{name} must have the shape of one sample of means {list(means.shape[1:])}, got {list(value.shape)}"
         )
 
 
 def _check_level(level: float) -> None:
     if not 0.0 < level < 1.0:
-        raise ValueError(f"level must lie strictly between 0 and 1, got {level!r}")
+        raise InputValueError(f"level must lie strictly between 0 and 1, got {level!r}")
 
 
 def _check_class_probs(probs: Tensor, target: Tensor) -> None:
     if target.is_floating_point() or target.is_complex():
-        raise TypeError(f"target must hold integer class indices, got dtype {target.dtype}")
+        raise InputTypeError(f"target must hold integer class indices, got dtype {target.dtype}")
     if probs.ndim < 2:
-        raise ValueError(f"class probabilities must have shape [B, C] or [B, C, ...], got {list(probs.shape)}")
+        raise InputValueError(f"class probabilities must have shape [B, C] or [B, C, ...], got {list(probs.shape)}")
     expected = [probs.shape[0], *probs.shape[2:]]
     if list(target.shape) != expected:
-        raise ValueError(
+        raise InputValueError(
             f"target must have shape {expected} for class probabilities of shape {list(probs.shape)}, "
             f"got {list(target.shape)}"
         )

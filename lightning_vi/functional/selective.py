@@ -15,6 +15,8 @@ import math
 import torch
 from torch import Tensor
 
+from lightning_vi.errors import InputValueError
+
 __all__ = [
     "area_under_risk_coverage",
     "auroc",
@@ -54,7 +56,9 @@ def risk_coverage_curve(uncertainty: Tensor, loss: Tensor) -> tuple[Tensor, Tens
     """
     _check_vector("uncertainty", uncertainty)
     if loss.shape != uncertainty.shape:
-        raise ValueError(f"loss must have the shape of uncertainty {list(uncertainty.shape)}, got {list(loss.shape)}")
+        raise InputValueError(
+            f"loss must have the shape of uncertainty {list(uncertainty.shape)}, got {list(loss.shape)}"
+        )
     uncertainty, loss = _at_least_float32(uncertainty), _at_least_float32(loss)
     missing = uncertainty.isnan()
     ascending, order = torch.where(missing, math.inf, uncertainty).sort()
@@ -211,7 +215,7 @@ def count_that_reaches(share: float, total: int, name: str = "share") -> int:
         (55.00000000000001, 55)
     """
     if not 0.0 < share <= 1.0:
-        raise ValueError(f"{name} must be above 0 and at most 1, got {share!r}")
+        raise InputValueError(f"{name} must be above 0 and at most 1, got {share!r}")
     count = max(1, math.floor(share * total) - 1)
     while count / total < share:
         count += 1
@@ -238,4 +242,4 @@ def _at_least_float32(tensor: Tensor) -> Tensor:
 
 def _check_vector(name: str, tensor: Tensor) -> None:
     if tensor.ndim != 1 or len(tensor) == 0:
-        raise ValueError(f"{name} must have shape [N] with N >= 1, got {list(tensor.shape)}")
+        raise InputValueError(f"{name} must have shape [N] with N >= 1, got {list(tensor.shape)}")

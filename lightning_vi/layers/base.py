@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Self, cast
 import torch
 from torch import Tensor, nn
 
+from lightning_vi.errors import InputTypeError
 from lightning_vi.layers.estimators import ESTIMATORS, check_estimator, mean_output
 from lightning_vi.layers.module import VariationalModule, make_variational
 from lightning_vi.layers.parameters import SharedParameters
@@ -80,7 +81,7 @@ class VariationalLayer(VariationalModule):
                 does not match. `module` is left unchanged.
         """
         if not isinstance(module, cls.torch_parent):
-            raise TypeError(f"module must be a {cls.torch_parent.__name__}, got {type(module).__name__}")
+            raise InputTypeError(f"module must be a {cls.torch_parent.__name__}, got {type(module).__name__}")
         check_estimator(estimator)
         candidates = ("weight", "bias") if stochastic_bias else ("weight",)
         names = [name for name in candidates if isinstance(module._parameters.get(name), nn.Parameter)]

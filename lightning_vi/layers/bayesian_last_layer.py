@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.functional import gaussian_kl
 from lightning_vi.noise import sample_noise
 from lightning_vi.posteriors import inverse_softplus
@@ -38,7 +39,7 @@ class BayesianLastLayer(nn.Module, ABC):
         super().__init__()
         for name, value in (("prior_std", prior_std), ("init_std", init_std)):
             if not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"{name} must be positive and finite, got {value}")
+                raise InputValueError(f"{name} must be positive and finite, got {value}")
         columns = [layer.weight] if layer.bias is None else [layer.weight, layer.bias.unsqueeze(1)]
         self.in_features = layer.in_features
         self.out_features = layer.out_features
@@ -138,7 +139,7 @@ class BayesianLastLayer(nn.Module, ABC):
 
     def _with_bias(self, features: Tensor) -> Tensor:
         if features.shape[-1] != self.in_features:
-            raise ValueError(
+            raise InputValueError(
                 f"the layer takes {self.in_features} features, got an input of shape {tuple(features.shape)}"
             )
         return F.pad(features, (0, 1), value=1.0) if self.has_bias else features
@@ -201,7 +202,7 @@ class LowRankLastLayer(BayesianLastLayer):
 
     def __init__(self, layer: nn.Linear, *, prior_std: float, init_std: float, rank: int) -> None:
         if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-            raise ValueError(f"rank must be an integer of at least 1, got {rank!r}")
+            raise InputValueError(f"rank must be an integer of at least 1, got {rank!r}")
         super().__init__(layer, prior_std=prior_std, init_std=init_std)
         start = torch.randn(*self.weight_mu.shape, rank).to(self.weight_mu)
         self.weight_factor = nn.Parameter(start * (INITIAL_FACTOR * init_std / math.sqrt(rank)))
@@ -260,7 +261,7 @@ class DenseLastLayer(BayesianLastLayer):
         size = self.weight_mu.shape[1]
         needed = self.weight_mu.numel() * size * self.weight_mu.element_size() / 2**20
         if needed > max_mebibytes:
-            raise ValueError(
+            raise InputValueError(
                 f"a dense posterior of {self.out_features} outputs with {size} weights each needs {needed:.0f} MiB, "
                 f"more than max_mebibytes={max_mebibytes:g}: use a low-rank or diagonal posterior, or raise the limit"
             )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.noise import antithetic_pairs
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def flipout(layer: "VariationalLayer", x: Tensor, num_samples: int | None, *args
         ValueError: If `x` has no batch dimension.
     """
     if not layer.is_batched(x):
-        raise ValueError(f"flipout needs an input with a batch dimension, got shape {tuple(x.shape)}")
+        raise InputValueError(f"flipout needs an input with a batch dimension, got shape {tuple(x.shape)}")
     stacked = layer.num_copies if num_samples is None else num_samples
     mean = mean_output(layer, x, *args)
     shared_input = num_samples is not None
@@ -141,7 +142,7 @@ def check_estimator(name: str) -> None:
         ValueError: If the name is unknown.
     """
     if name != "auto" and name not in ESTIMATORS:
-        raise ValueError(f"estimator must be 'auto' or one of {sorted(ESTIMATORS)}, got {name!r}")
+        raise InputValueError(f"estimator must be 'auto' or one of {sorted(ESTIMATORS)}, got {name!r}")
 
 
 def _noise(shape: Sequence[int], like: Tensor, num_samples: int | None, is_antithetic: bool) -> Tensor:

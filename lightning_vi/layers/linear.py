@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.layers.base import VariationalLayer
 from lightning_vi.posteriors import InitialStd
 from lightning_vi.priors import Prior
@@ -73,7 +74,9 @@ class VariationalLinear(VariationalLayer, nn.Linear):
             ValueError: If the last dimension of the input is not `in_features`.
         """
         if input.shape[-1] != self.in_features:
-            raise ValueError(f"the layer takes {self.in_features} features, got an input of shape {tuple(input.shape)}")
+            raise InputValueError(
+                f"the layer takes {self.in_features} features, got an input of shape {tuple(input.shape)}"
+            )
         return self._forward(input, sample=sample, num_samples=num_samples)
 
     @property

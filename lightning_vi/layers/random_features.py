@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_vi.errors import InputValueError
+
 
 class RandomFourierFeatures(nn.Module):
     r"""Random Fourier features, whose inner products approximate a Gaussian kernel.
@@ -43,9 +45,9 @@ class RandomFourierFeatures(nn.Module):
     ) -> None:
         super().__init__()
         if num_features < 1 or num_inputs < 1:
-            raise ValueError(f"num_inputs and num_features must be positive, got {num_inputs} and {num_features}")
+            raise InputValueError(f"num_inputs and num_features must be positive, got {num_inputs} and {num_features}")
         if not 0 < length_scale < math.inf:
-            raise ValueError(f"length_scale must be positive and finite, got {length_scale!r}")
+            raise InputValueError(f"length_scale must be positive and finite, got {length_scale!r}")
         self.length_scale = length_scale
         self.normalize = normalize
         self.dim = dim

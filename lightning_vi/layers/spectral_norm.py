@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.layers.mixin import ModuleMixin, mixed_class
 
 NUM_INITIAL_ITERATIONS = 50
@@ -106,9 +107,9 @@ def bound_spectral_norm(layer: nn.Module, bound: float) -> None:
         tensor([0.5000, 0.5000, 0.5000])
     """
     if not 0 < bound < math.inf:
-        raise ValueError(f"spectral_norm_bound must be positive and finite, got {bound!r}")
+        raise InputValueError(f"spectral_norm_bound must be positive and finite, got {bound!r}")
     if not can_be_bounded(layer):
-        raise ValueError(f"layer must be a linear layer or convolution whose weight is a parameter, got {layer!r}")
+        raise InputValueError(f"layer must be a linear layer or convolution whose weight is a parameter, got {layer!r}")
     weight = layer.get_parameter("weight")
     del layer._parameters["weight"]
     object.__setattr__(layer, "__class__", mixed_class(BoundedModule, type(layer)))

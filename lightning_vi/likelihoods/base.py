@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.functional import RunningMoments
 from lightning_vi.functional.quadrature import gaussian_nodes
 from lightning_vi.likelihoods.prediction import Prediction
@@ -96,7 +97,7 @@ class Likelihood(nn.Module, ABC):
             ValueError: If a value is outside the support.
         """
         if not target.isfinite().all():
-            raise ValueError("the targets have NaN or infinite values")
+            raise InputValueError("the targets have NaN or infinite values")
 
     @abstractmethod
     def elementwise_log_prob(self, outputs: Tensor, target: Tensor) -> Tensor:
@@ -135,7 +136,7 @@ class Likelihood(nn.Module, ABC):
         Raises:
             TypeError: If the likelihood has no classes.
         """
-        raise TypeError(f"{type(self).__name__} has no classes")
+        raise InputTypeError(f"{type(self).__name__} has no classes")
 
     def expected_log_prob(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
         r"""Expected log probability of each datum under independent Gaussian network outputs, without sampling.
@@ -184,7 +185,7 @@ class Likelihood(nn.Module, ABC):
         Raises:
             TypeError: If the likelihood has no Fisher information.
         """
-        raise TypeError(f"{type(self).__name__} has no Fisher information of its outputs")
+        raise InputTypeError(f"{type(self).__name__} has no Fisher information of its outputs")
 
     def gaussian_prediction(self, mean: Tensor, std: Tensor, **extras: Any) -> Prediction:  # noqa: ARG002
         """Prediction in closed form for independent Gaussian network outputs.
@@ -200,7 +201,7 @@ class Likelihood(nn.Module, ABC):
         Raises:
             TypeError: If `has_gaussian_noise` is False.
         """
-        raise TypeError(f"{type(self).__name__} has no Gaussian noise that is independent of the network's output")
+        raise InputTypeError(f"{type(self).__name__} has no Gaussian noise that is independent of the network's output")
 
     def gaussian_metric_inputs(self, mean: Tensor, std: Tensor, target: Tensor) -> dict[str, Any]:  # noqa: ARG002
         """Inputs of the metrics for independent Gaussian network outputs, with one component in place of S.
@@ -216,7 +217,7 @@ class Likelihood(nn.Module, ABC):
         Raises:
             TypeError: If `has_gaussian_noise` is False.
         """
-        raise TypeError(f"{type(self).__name__} has no Gaussian noise that is independent of the network's output")
+        raise InputTypeError(f"{type(self).__name__} has no Gaussian noise that is independent of the network's output")
 
     @abstractmethod
     def point_loss(self, outputs: Tensor, target: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.functional import RunningMoments, decompose_entropy, entropy
 from lightning_vi.likelihoods.base import Likelihood
 from lightning_vi.likelihoods.prediction import Prediction
@@ -29,7 +30,7 @@ class ClassificationLikelihood(Likelihood):
     def __init__(self, class_dim: int = 1) -> None:
         super().__init__()
         if class_dim == 0:
-            raise ValueError("class_dim must not be 0, the batch")
+            raise InputValueError("class_dim must not be 0, the batch")
         self.class_dim = class_dim
 
     @property
@@ -58,19 +59,19 @@ class ClassificationLikelihood(Likelihood):
         name = type(self).__name__
         dimension = self.class_dim + 1 if self.class_dim > 0 else outputs.dim() + self.class_dim
         if not 2 <= dimension < outputs.dim() or outputs.shape[dimension] != self.num_outputs:
-            raise ValueError(
+            raise InputValueError(
                 f"{name} needs network outputs of width {self.num_outputs} in dimension {self.class_dim}, got "
                 f"the shape {tuple(outputs.shape[1:])}; class_dim must be the dimension of the classes"
             )
         expected = (*outputs.shape[1:dimension], *outputs.shape[dimension + 1 :])
         if target.shape != expected:
-            raise ValueError(f"{name} needs labels of shape {tuple(expected)}, got {tuple(target.shape)}")
+            raise InputValueError(f"{name} needs labels of shape {tuple(expected)}, got {tuple(target.shape)}")
         if target.is_floating_point() or target.is_complex():
-            raise TypeError(f"{name} needs integer labels, got {target.dtype}")
+            raise InputTypeError(f"{name} needs integer labels, got {target.dtype}")
 
     def check_values(self, target: Tensor) -> None:  # noqa: D102
         if target.numel() and not (target.min() >= 0 and target.max() < self.num_predictions):
-            raise ValueError(
+            raise InputValueError(
                 f"labels must lie between 0 and {self.num_predictions - 1}, got {target.min()} to {target.max()}"
             )
 
@@ -168,7 +169,7 @@ class Categorical(ClassificationLikelihood):
     def __init__(self, num_classes: int, class_dim: int = 1) -> None:
         super().__init__(class_dim)
         if num_classes < 2:
-            raise ValueError(f"num_classes must be at least 2, got {num_classes}")
+            raise InputValueError(f"num_classes must be at least 2, got {num_classes}")
         self.num_classes = num_classes
 
     @property

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.functional.mixture import Mixture
 from lightning_vi.functional.special import (
     inverse_softplus,
@@ -41,7 +42,7 @@ class CountLikelihood(RegressionLikelihood):
     def __init__(self, num_targets: int = 1, link: Link = "log") -> None:
         super().__init__(num_targets)
         if link not in get_args(Link):
-            raise ValueError(f"link must be one of {list(get_args(Link))}, got {link!r}")
+            raise InputValueError(f"link must be one of {list(get_args(Link))}, got {link!r}")
         self.link = link
 
     @abstractmethod
@@ -61,7 +62,7 @@ class CountLikelihood(RegressionLikelihood):
 
     def set_target_scaling(self, mean: Tensor, std: Tensor) -> None:  # noqa: D102
         if not ((mean == 0).all() and (std == 1).all()):
-            raise ValueError(
+            raise InputValueError(
                 f"{type(self).__name__} needs counts that are not standardized, but the targets have "
                 f"mean {mean.tolist()} and std {std.tolist()}: use standardise_targets=False of the datamodule"
             )
@@ -70,7 +71,7 @@ class CountLikelihood(RegressionLikelihood):
         super().check_values(target)
         wrong = (target < 0) | (target != target.floor())
         if wrong.any():
-            raise ValueError(
+            raise InputValueError(
                 f"{type(self).__name__} needs counts 0, 1, 2, ..., got {target[wrong][0].item()} among the targets"
             )
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.functional import gauss_hermite
 from lightning_vi.likelihoods.location_scale import LOG_SQRT_TWO_PI, GaussianNoise, diagonal_factor
 
@@ -34,7 +35,7 @@ class HeteroscedasticGaussian(GaussianNoise):
     def __init__(self, num_targets: int = 1, min_std: float = 1e-3) -> None:
         super().__init__(num_targets)
         if not min_std >= 0:
-            raise ValueError(f"min_std must not be negative, got {min_std}")
+            raise InputValueError(f"min_std must not be negative, got {min_std}")
         self.min_std = min_std
         nodes, weights = gauss_hermite(NUM_NODES)
         self.register_buffer("nodes", nodes, persistent=False)

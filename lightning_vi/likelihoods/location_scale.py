@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.functional.mixture import Mixture
 from lightning_vi.likelihoods.regression import RegressionLikelihood
 
@@ -43,10 +44,10 @@ def one_for_each_target(name: str, value: float | Sequence[float], num_targets: 
     """
     parameter = torch.as_tensor(value, dtype=torch.get_default_dtype())
     if parameter.shape not in (torch.Size(), (num_targets,)):
-        raise ValueError(f"{name} must be one number or {num_targets}, one for each target, got {value}")
+        raise InputValueError(f"{name} must be one number or {num_targets}, one for each target, got {value}")
     if not ((parameter > above).all() and parameter.isfinite().all()):
         wanted = f"larger than {above:g}" if above else "positive"
-        raise ValueError(f"{name} must be {wanted} and finite, got {parameter.tolist()}")
+        raise InputValueError(f"{name} must be {wanted} and finite, got {parameter.tolist()}")
     return parameter.expand(num_targets).clone()
 
 
@@ -109,11 +110,11 @@ class LocationScaleLikelihood(RegressionLikelihood):
     def set_target_scaling(self, mean: Tensor, std: Tensor) -> None:  # noqa: D102
         for name, value in (("mean", mean), ("std", std)):
             if value.shape != (self.num_targets,) or not value.isfinite().all():
-                raise ValueError(
+                raise InputValueError(
                     f"{name} must be finite and of shape ({self.num_targets},), got {value} of {tuple(value.shape)}"
                 )
         if not (std > 0).all():
-            raise ValueError(f"std must be positive, got {std}")
+            raise InputValueError(f"std must be positive, got {std}")
         self.target_mean.copy_(mean)
         self.target_std.copy_(std)
 

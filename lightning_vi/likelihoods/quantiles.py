@@ -6,6 +6,7 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.likelihoods.location_scale import GaussianNoise
 
 MIN_STD = 1e-3
@@ -46,11 +47,11 @@ class Quantiles(GaussianNoise):
         super().__init__(num_targets)
         levels = tuple(levels)
         if not all(0 < level < 1 for level in levels):
-            raise ValueError(f"levels must lie strictly between 0 and 1, got {levels}")
+            raise InputValueError(f"levels must lie strictly between 0 and 1, got {levels}")
         if list(levels) != sorted(set(levels)):
-            raise ValueError(f"levels must be in ascending order, each once, got {levels}")
+            raise InputValueError(f"levels must be in ascending order, each once, got {levels}")
         if not (0.5 in levels and levels[0] < 0.5 < levels[-1]):
-            raise ValueError(f"levels must have 0.5, and one on either side of it, got {levels}")
+            raise InputValueError(f"levels must have 0.5, and one on either side of it, got {levels}")
         self.levels = levels
         self._median = levels.index(0.5)
         self._normal_width = NormalDist().inv_cdf(levels[-1]) - NormalDist().inv_cdf(levels[0])

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.functional import RunningMoments
 from lightning_vi.functional.mixture import Mixture
 from lightning_vi.likelihoods.base import Likelihood, Support
@@ -27,7 +28,7 @@ class RegressionLikelihood(Likelihood):
     def __init__(self, num_targets: int = 1) -> None:
         super().__init__()
         if num_targets < 1:
-            raise ValueError(f"num_targets must be positive, got {num_targets}")
+            raise InputValueError(f"num_targets must be positive, got {num_targets}")
         self.num_targets = num_targets
 
     @abstractmethod
@@ -64,15 +65,15 @@ class RegressionLikelihood(Likelihood):
     def check(self, outputs: Tensor, target: Tensor) -> None:  # noqa: D102
         name = type(self).__name__
         if outputs.shape[-1] != self.num_outputs:
-            raise ValueError(
+            raise InputValueError(
                 f"{name}(num_targets={self.num_targets}) needs network outputs of width {self.num_outputs}, "
                 f"got {outputs.shape[-1]}"
             )
         expected = (*outputs.shape[1:-1], self.num_targets)
         if target.shape != expected:
-            raise ValueError(f"{name} needs targets of shape {tuple(expected)}, got {tuple(target.shape)}")
+            raise InputValueError(f"{name} needs targets of shape {tuple(expected)}, got {tuple(target.shape)}")
         if not target.is_floating_point():
-            raise TypeError(f"{name} needs floating-point targets, got {target.dtype}")
+            raise InputTypeError(f"{name} needs floating-point targets, got {target.dtype}")
 
     def prediction(self, moments: RunningMoments, spread: Tensor, **extras: Any) -> Prediction:  # noqa: D102
         return Prediction(moments.mean, moments.variance, spread, moments.variance + spread, **extras)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.functional.scoring import brier_score, expected_calibration_error, top_label, top_label_bins
 from lightning_vi.metrics.base import MeanScore
 
@@ -126,7 +127,7 @@ class ExpectedCalibrationError(Metric):
     def __init__(self, num_classes: int | None = None, num_bins: int = 15, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not isinstance(num_bins, int) or num_bins < 1:
-            raise ValueError(f"num_bins must be a positive integer, got {num_bins!r}")
+            raise InputValueError(f"num_bins must be a positive integer, got {num_bins!r}")
         self.num_classes = num_classes
         self.num_bins = num_bins
         self.add_state("bins", default=torch.zeros(3, num_bins), dist_reduce_fx="sum")
@@ -153,6 +154,6 @@ class ExpectedCalibrationError(Metric):
 
 def _check_width(preds: Tensor, num_classes: int | None) -> None:
     if num_classes is not None and preds.shape[1:2] != (num_classes,):
-        raise ValueError(
+        raise InputValueError(
             f"preds must have shape [B, {num_classes}] or [B, {num_classes}, ...], got {list(preds.shape)}"
         )

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.metrics.base import MeanScore
 
 __all__ = ["PredictionIntervalCoverage", "PredictionIntervalWidth", "PredictionSetCoverage", "PredictionSetSize"]
@@ -114,4 +115,6 @@ class PredictionSetSize(MeanScore):
 
 def _check_shape(name: str, values: Tensor, other: str, reference: Tensor) -> None:
     if values.shape != reference.shape:
-        raise ValueError(f"{name} must have the shape of {other} {list(reference.shape)}, got {list(values.shape)}")
+        raise InputValueError(
+            f"{name} must have the shape of {other} {list(reference.shape)}, got {list(values.shape)}"
+        )

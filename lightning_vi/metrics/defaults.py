@@ -12,6 +12,7 @@ from typing import Literal, get_args
 
 from torchmetrics import Metric, MetricCollection
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.metrics.classification import Accuracy, BrierScore, ExpectedCalibrationError
 from lightning_vi.metrics.likelihood import NegativeLogLikelihood
 from lightning_vi.metrics.mixture import IntervalCoverage, IntervalWidth, MixtureCRPS
@@ -158,7 +159,7 @@ def default_metrics(
     _check_choice("task", task, get_args(Task))
     _check_choice("scope", scope, get_args(Scope))
     if not isinstance(num_outputs, int) or num_outputs < 1:
-        raise ValueError(f"num_outputs must be a positive integer, got {num_outputs!r}")
+        raise InputValueError(f"num_outputs must be a positive integer, got {num_outputs!r}")
     if task == "classification":
         build = classification_metrics if scope == "full" else point_classification_metrics
         return build(prefix, num_classes=num_outputs)
@@ -173,4 +174,4 @@ def _collection(prefix: str, **metrics: Metric) -> MetricCollection:
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise ValueError(f"{name} must be one of {list(choices)}, got {value!r}")
+        raise InputValueError(f"{name} must be one of {list(choices)}, got {value!r}")

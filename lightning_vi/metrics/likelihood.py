@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.functional.scoring import mixture_log_prob
 from lightning_vi.metrics.base import MeanScore
 
@@ -36,5 +37,5 @@ class NegativeLogLikelihood(MeanScore):
             ValueError: if ``log_prob`` has no batch dimension or no samples.
         """
         if log_prob.ndim < 2:
-            raise ValueError(f"log_prob must have shape [S, B] or [S, B, ...], got {list(log_prob.shape)}")
+            raise InputValueError(f"log_prob must have shape [S, B] or [S, B, ...], got {list(log_prob.shape)}")
         self._accumulate(-mixture_log_prob(log_prob))

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.functional.mixture import Mixture, mixture_crps, mixture_interval_covers, mixture_quantile
 from lightning_vi.functional.scoring import central_interval_covers, gaussian_mixture_crps, gaussian_mixture_quantile
 from lightning_vi.metrics.base import MeanScore
@@ -174,5 +175,5 @@ class IntervalWidth(MeanScore):
 
 def _checked_level(level: float) -> float:
     if not 0.0 < level < 1.0:
-        raise ValueError(f"level must lie strictly between 0 and 1, got {level!r}")
+        raise InputValueError(f"level must lie strictly between 0 and 1, got {level!r}")
     return level

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.metrics.base import MeanScore
 
 __all__ = ["MeanAbsoluteError", "R2Score", "RootMeanSquaredError"]
@@ -112,7 +113,7 @@ class R2Score(Metric):
     def __init__(self, num_targets: int = 1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not isinstance(num_targets, int) or num_targets < 1:
-            raise ValueError(f"num_targets must be a positive integer, got {num_targets!r}")
+            raise InputValueError(f"num_targets must be a positive integer, got {num_targets!r}")
         self.num_targets = num_targets
         self.add_state("squared_error", default=torch.zeros(num_targets), dist_reduce_fx="sum")
         # Per target: count, mean and sum of squared deviations.
@@ -130,7 +131,7 @@ class R2Score(Metric):
         """
         residual = _error(preds, target)
         if residual.shape[-1:] != (self.num_targets,) and (residual.ndim != 1 or self.num_targets != 1):
-            raise ValueError(
+            raise InputValueError(
                 f"preds and target must have num_targets={self.num_targets} entries in their last dimension, "
                 f"got shape {list(preds.shape)}"
             )
@@ -154,7 +155,7 @@ class R2Score(Metric):
 def _error(preds: Tensor, target: Tensor) -> Tensor:
     """Returns the prediction errors in at least float32; shapes must be equal, nothing is broadcast."""
     if preds.shape != target.shape:
-        raise ValueError(f"preds must have the shape of target {list(target.shape)}, got {list(preds.shape)}")
+        raise InputValueError(f"preds must have the shape of target {list(target.shape)}, got {list(preds.shape)}")
     dtype = torch.promote_types(torch.promote_types(preds.dtype, target.dtype), torch.float32)
     return preds.to(dtype) - target.to(dtype)
 

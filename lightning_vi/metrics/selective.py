@@ -8,6 +8,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.functional.selective import (
     area_under_risk_coverage,
     auroc,
@@ -136,7 +137,7 @@ class OODAUROC(Metric):
             TypeError: if ``target`` is neither integer nor boolean.
         """
         if target.is_floating_point() or target.is_complex():
-            raise TypeError(f"target must hold integers 0 and 1 or booleans, got dtype {target.dtype}")
+            raise InputTypeError(f"target must hold integers 0 and 1 or booleans, got dtype {target.dtype}")
         _append(self, scores=scores, target=target.bool())
 
     def compute(self) -> Tensor:
@@ -191,7 +192,7 @@ def _append(metric: Metric, **batch: Tensor) -> None:
     """
     shapes = {name: list(tensor.shape) for name, tensor in batch.items()}
     if any(tensor.ndim != 1 for tensor in batch.values()) or len({len(tensor) for tensor in batch.values()}) > 1:
-        raise ValueError(f"{' and '.join(batch)} must have the same shape [B], got {shapes}")
+        raise InputValueError(f"{' and '.join(batch)} must have the same shape [B], got {shapes}")
     for name, tensor in batch.items():
         getattr(metric, name).append(tensor.detach().to(metric.dtype))
 

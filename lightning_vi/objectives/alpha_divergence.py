@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.objectives.elbo import ObjectiveTerms, check_weights
 
 
@@ -42,7 +43,7 @@ def alpha_divergence_energy(
     """
     check_weights(num_data, kl_weight)
     if not (alpha >= 0 and math.isfinite(alpha)):
-        raise ValueError(f"alpha must not be negative and must be finite, got {alpha}")
+        raise InputValueError(f"alpha must not be negative and must be finite, got {alpha}")
     tilted = log_prob - (kl_weight / num_data) * log_ratio.unsqueeze(-1)
     mean = tilted.mean(0)
     energy = -mean

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from lightning_vi.errors import InputValueError
+
 
 class ObjectiveTerms(NamedTuple):
     """A training objective and its terms, scalar tensors.
@@ -56,6 +58,6 @@ def check_weights(num_data: int, kl_weight: float) -> None:
         ValueError: If `num_data` is not positive or `kl_weight` is negative.
     """
     if num_data < 1:
-        raise ValueError(f"num_data must be positive, got {num_data}")
+        raise InputValueError(f"num_data must be positive, got {num_data}")
     if kl_weight < 0:
-        raise ValueError(f"kl_weight must not be negative, got {kl_weight}")
+        raise InputValueError(f"kl_weight must not be negative, got {kl_weight}")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lightning_vi.arguments import check_at_least
+from lightning_vi.errors import InputValueError
 
 AveragingRate = float | Sequence[float] | None
 
@@ -41,7 +42,7 @@ class AveragingSchedule:
     def __post_init__(self) -> None:
         start, lr = self.start_epoch, self.averaging_lr
         if isinstance(start, bool) or not (0 <= start < (math.inf if isinstance(start, int) else 1)):
-            raise ValueError(
+            raise InputValueError(
                 f"start_epoch must be an integer of at least 0, or a fraction of all epochs in [0, 1), got {start!r}"
             )
         check_at_least("snapshot_every", self.snapshot_every, 1)
@@ -49,7 +50,7 @@ class AveragingSchedule:
             return
         rates = lr if isinstance(lr, Sequence) else (lr, lr)
         if not (len(rates) == 2 and 0 < rates[1] <= rates[0] < math.inf):
-            raise ValueError(
+            raise InputValueError(
                 "averaging_lr must be None, a positive, finite number or a pair of them whose second is not larger, "
                 f"got {lr!r}"
             )
@@ -74,7 +75,7 @@ class AveragingSchedule:
         if isinstance(self.start_epoch, int):
             return self.start_epoch
         if math.isinf(num_epochs):
-            raise ValueError(
+            raise InputValueError(
                 f"start_epoch must be an integer where the trainer has no max_epochs, got {self.start_epoch}"
             )
         return math.floor(self.start_epoch * num_epochs + 1e-9)

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.noise import mix_seed
 from lightning_vi.optim.update import average_over_ranks, blocks, check_options, ivon_update, rank
 
@@ -85,7 +86,7 @@ class IVONOptimizer(Optimizer):
     ) -> None:
         check_options(lr, ess, hess_init, betas, weight_decay, clip_radius)
         if isinstance(mc_samples, bool) or not isinstance(mc_samples, int) or mc_samples < 1:
-            raise ValueError(f"mc_samples must be an integer of at least 1, got {mc_samples!r}")
+            raise InputValueError(f"mc_samples must be an integer of at least 1, got {mc_samples!r}")
         defaults = {
             "lr": lr, "ess": ess, "hess_init": hess_init, "betas": tuple(betas), "weight_decay": weight_decay,
             "mc_samples": mc_samples, "clip_radius": clip_radius, "debias": debias, "step": 0,

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.optim.update import adam_update, blocks, check_options, ivon_update
 
 
@@ -60,11 +61,11 @@ class PosteriorIVON(Optimizer):
     ) -> None:
         check_options(lr, ess, hess_init, betas, weight_decay, clip_radius)
         if not (point_lr > 0 and math.isfinite(point_lr)):
-            raise ValueError(f"point_lr must be positive and finite, got {point_lr}")
+            raise InputValueError(f"point_lr must be positive and finite, got {point_lr}")
         pairs = list(posteriors)
         for mu, rho in pairs:
             if mu.shape != rho.shape:
-                raise ValueError(
+                raise InputValueError(
                     f"posteriors must be pairs of the same shape, got {tuple(mu.shape)} and {tuple(rho.shape)}"
                 )
         options = {

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_vi.errors import InputValueError
+
 CPU_BLOCK = 2**15
 """Number of elements of a block, small enough to stay in the CPU caches during an update."""
 
@@ -144,11 +146,11 @@ def check_options(
     """
     for name, value in (("ess", ess), ("hess_init", hess_init)):
         if not (value > 0 and math.isfinite(value)):
-            raise ValueError(f"{name} must be positive and finite, got {value!r}")
+            raise InputValueError(f"{name} must be positive and finite, got {value!r}")
     for name, value in (("lr", lr), ("weight_decay", weight_decay)):
         if not (value >= 0 and math.isfinite(value)):
-            raise ValueError(f"{name} must be nonnegative and finite, got {value!r}")
+            raise InputValueError(f"{name} must be nonnegative and finite, got {value!r}")
     if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-        raise ValueError(f"betas must be two numbers in [0, 1), got {betas!r}")
+        raise InputValueError(f"betas must be two numbers in [0, 1), got {betas!r}")
     if not clip_radius > 0:
-        raise ValueError(f"clip_radius must be positive, got {clip_radius!r}")
+        raise InputValueError(f"clip_radius must be positive, got {clip_radius!r}")

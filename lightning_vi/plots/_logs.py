@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.plots._arrays import Floats
 
 FILE_NAME = "metrics.csv"
@@ -25,9 +26,9 @@ class MetricsLog:
     def require(self, name: str) -> None:
         """Raises a `ValueError` that lists the columns unless metric `name` has a finite value."""
         if name not in self.columns:
-            raise ValueError(f"no metric {name!r} in {self.path}; the columns are {sorted(self.columns)}")
+            raise InputValueError(f"no metric {name!r} in {self.path}; the columns are {sorted(self.columns)}")
         if not self.has(name):
-            raise ValueError(f"metric {name!r} in {self.path} has no finite value")
+            raise InputValueError(f"metric {name!r} in {self.path} has no finite value")
 
     def time_axis(self, names: Iterable[str]) -> str:
         """Returns the column of the x-axis: epochs, or steps if one of `names` was logged more than once an epoch."""
@@ -35,7 +36,7 @@ class MetricsLog:
             return "epoch"
         if "step" in self.columns:
             return "step"
-        raise ValueError(f"{self.path} has neither an 'epoch' nor a 'step' column, only {sorted(self.columns)}")
+        raise InputValueError(f"{self.path} has neither an 'epoch' nor a 'step' column, only {sorted(self.columns)}")
 
     def series(self, name: str, axis: str) -> tuple[Floats, Floats]:
         """Returns the epochs or steps at which metric `name` was logged and its finite values, in ascending order."""
@@ -76,7 +77,7 @@ def read_log(save_dir: str | Path) -> MetricsLog:
     try:
         frame = pd.read_csv(path)
     except pd.errors.EmptyDataError as error:
-        raise ValueError(f"{path} is empty: nothing was logged yet") from error
+        raise InputValueError(f"{path} is empty: nothing was logged yet") from error
     columns = {
         str(name): pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64) for name in frame.columns
     }

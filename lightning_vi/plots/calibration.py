@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.plots._arrays import Array, Floats, as_std, as_vector
 from lightning_vi.plots._style import (
     BAND_STDS,
@@ -77,12 +78,12 @@ def plot_calibration(
         ['Ordered prediction intervals', 'Average calibration', 'Sharpness']
     """
     if max_intervals < 1:
-        raise ValueError(f"max_intervals must be at least 1, got {max_intervals}")
+        raise InputValueError(f"max_intervals must be at least 1, got {max_intervals}")
     mean = as_vector(pred, "pred")
     std = as_std(pred_uct, "pred_uct", length=len(mean), like="pred")
     observed = as_vector(target, "target", length=len(mean), like="pred")
     if (std == 0).any():
-        raise ValueError(
+        raise InputValueError(
             f"pred_uct must be positive, got {np.count_nonzero(std == 0)} zeros of {len(std)} values: "
             "a prediction without uncertainty has no calibration"
         )

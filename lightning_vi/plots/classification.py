@@ -10,6 +10,7 @@ from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.plots._arrays import Array, Floats, as_labels, as_points, as_probs, as_vector
 from lightning_vi.plots._style import INK, LABEL_SIZE, TICK_SIZE, class_colors, legend_below, new_figure, style_axes
 
@@ -79,7 +80,7 @@ def plot_classification_2d(
     num_nodes = grid.x.size
     probs = as_probs(probs_grid, "probs_grid")
     if len(probs) != num_nodes:
-        raise ValueError(f"probs_grid must have {num_nodes} rows, as many as X_grid, got {len(probs)}")
+        raise InputValueError(f"probs_grid must have {num_nodes} rows, as many as X_grid, got {len(probs)}")
     probs = probs.reshape(*grid.x.shape, -1)
     labels = as_labels(Y, "Y", num_classes=probs.shape[-1], length=len(points), like="X")
     uncertainty = None
@@ -117,14 +118,16 @@ def _as_grid(nodes: Floats, grid_shape: tuple[int, int] | None) -> Grid:
         row = int(np.argmax(nodes[:, slow] != nodes[0, slow])) or count
         grid_shape = (count // row, row)
     if len(grid_shape) != 2 or min(grid_shape) < 2 or grid_shape[0] * grid_shape[1] != count:
-        raise ValueError(
+        raise InputValueError(
             f"X_grid must be a regular grid of at least 2 x 2 nodes: its shape is {nodes.shape}, "
             f"which does not make rows and columns of grid_shape {tuple(grid_shape)}"
         )
     x, y = np.moveaxis(nodes.reshape(*grid_shape, 2), -1, 0)
     across = (x, y) if np.allclose(x, x[:1]) else (y, x)
     if not (np.allclose(across[0], across[0][:1]) and np.allclose(across[1], across[1][:, :1])):
-        raise ValueError(f"X_grid reshaped to {tuple(grid_shape)} is not a regular grid; pass the correct grid_shape")
+        raise InputValueError(
+            f"X_grid reshaped to {tuple(grid_shape)} is not a regular grid; pass the correct grid_shape"
+        )
     return Grid(x, y)
 
 

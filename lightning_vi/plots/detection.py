@@ -5,6 +5,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.functional.selective import auroc, false_positive_rate
 from lightning_vi.plots._arrays import Array, Floats, as_vector
 from lightning_vi.plots._style import BLUE, INK, LABEL_SIZE, VERMILION, legend_below, new_figure, style_axes
@@ -46,7 +47,7 @@ def plot_ood_scores(
         'AUROC = 0.917, FPR95 = 0.333'
     """
     if n_bins < 1:
-        raise ValueError(f"n_bins must be at least 1, got {n_bins}")
+        raise InputValueError(f"n_bins must be at least 1, got {n_bins}")
     inside, outside = as_vector(scores_in, "scores_in"), as_vector(scores_out, "scores_out")
     area = float(auroc(torch.from_numpy(inside), torch.from_numpy(outside)))
     rate = float(false_positive_rate(torch.from_numpy(inside), torch.from_numpy(outside)))

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.plots._arrays import Floats
 from lightning_vi.plots._logs import MetricsLog, read_log
 from lightning_vi.plots._style import (
@@ -81,7 +82,7 @@ def plot_objective(
         ['Evidence lower bound', 'Negative log-likelihood', 'KL divergence']
     """
     if smoothing_window is not None and smoothing_window < 1:
-        raise ValueError(f"smoothing_window must be at least 1, got {smoothing_window}")
+        raise InputValueError(f"smoothing_window must be at least 1, got {smoothing_window}")
     log = read_log(save_dir)
     panels = _panels(log, extra_metrics)
     axis = log.time_axis([name for panel in panels for name, _, _ in panel.curves])
@@ -124,7 +125,7 @@ def _panels(log: MetricsLog, extra_metrics: Sequence[str]) -> list[Panel]:
     missing = [panel.title for panel in extras if not panel.curves]
     if missing or not any(panel.curves for panel in terms):
         wanted = missing or ["elbo", "loss", "nll", "kl"]
-        raise ValueError(
+        raise InputValueError(
             f"{log.path} has no values of {wanted} under 'train_' or 'val_'; the columns are {sorted(log.columns)}"
         )
     return [panel for panel in terms + extras if panel.curves]

@@ -5,6 +5,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.plots._arrays import Array, Floats, as_std, as_vector
 from lightning_vi.plots._style import (
     ALEATORIC,
@@ -83,7 +84,7 @@ def plot_predictions_regression(
         ['Prediction', 'Uncertainty']
     """
     if (lower is None) != (upper is None):
-        raise ValueError("lower and upper must be given together")
+        raise InputValueError("lower and upper must be given together")
     x_train = as_vector(X_train, "X_train")
     y_train = as_vector(Y_train, "Y_train", length=len(x_train), like="X_train")
     x = as_vector(X_gtext, "X_gtext")

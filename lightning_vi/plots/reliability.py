@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.functional.scoring import expected_calibration_error, top_label, top_label_bins
 from lightning_vi.plots._arrays import Array, Floats, as_labels, as_probs
 from lightning_vi.plots._style import (
@@ -60,7 +61,7 @@ def plot_reliability_diagram(
         'ECE = 0.062'
     """
     if n_bins < 1:
-        raise ValueError(f"n_bins must be at least 1, got {n_bins}")
+        raise InputValueError(f"n_bins must be at least 1, got {n_bins}")
     probabilities = as_probs(probs, "probs")
     labels = as_labels(target, "target", num_classes=probabilities.shape[1], length=len(probabilities), like="probs")
     confidence, correct = top_label(torch.from_numpy(probabilities), torch.from_numpy(labels))

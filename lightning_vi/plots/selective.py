@@ -7,6 +7,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.functional.selective import area_under_risk_coverage, risk_coverage_curve
 from lightning_vi.plots._arrays import Array, Floats, as_vector
 from lightning_vi.plots._style import DASHED, IDEAL, class_colors, legend_below, new_figure, style_axes
@@ -55,9 +56,9 @@ def plot_risk_coverage(
     """
     curves = uncertainty if isinstance(uncertainty, Mapping) else {"": uncertainty}
     if not curves:
-        raise ValueError("uncertainty must have at least one curve, got none")
+        raise InputValueError("uncertainty must have at least one curve, got none")
     if isinstance(loss, Mapping) and loss.keys() != curves.keys():
-        raise ValueError(f"loss must have the names of uncertainty, {list(curves)}, got {list(loss)}")
+        raise InputValueError(f"loss must have the names of uncertainty, {list(curves)}, got {list(loss)}")
 
     figure = new_figure(6.0, 4.4, title)
     ax = figure.subplots()

@@ -4,6 +4,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.plots._arrays import Array, as_vector
 from lightning_vi.plots._style import DATA, TEST_DATA, TRUTH, legend_below, new_figure, scatter, style_axes
 
@@ -58,14 +59,14 @@ def plot_toy_regression_data(
         y_test = as_vector(Y_test, "Y_test", length=len(x_test), like="X_test")
         scatter(ax, x_test, y_test, color=TEST_DATA, label="Test data", hollow=True)
     elif X_test is not None or Y_test is not None:
-        raise ValueError("X_test and Y_test must be given together")
+        raise InputValueError("X_test and Y_test must be given together")
     if X_gtext is not None and Y_gtext is not None:
         x_true = as_vector(X_gtext, "X_gtext")
         y_true = as_vector(Y_gtext, "Y_gtext", length=len(x_true), like="X_gtext")
         order = np.argsort(x_true, kind="stable")
         ax.plot(x_true[order], y_true[order], color=TRUTH, linewidth=1.6, label="True function")
     elif X_gtext is not None or Y_gtext is not None:
-        raise ValueError("X_gtext and Y_gtext must be given together")
+        raise InputValueError("X_gtext and Y_gtext must be given together")
     style_axes(ax, xlabel=xlabel, ylabel=ylabel)
     legend_below(figure, ax)
     return figure

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.plots._logs import read_log
 from lightning_vi.plots._style import BLUE, new_figure, style_axes
 
@@ -50,10 +51,10 @@ def plot_training_metrics(
     """
     names = [metrics] if isinstance(metrics, str) else list(metrics)
     if not names:
-        raise ValueError("metrics must name at least one column of the log, got none")
+        raise InputValueError("metrics must name at least one column of the log, got none")
     labels = [""] * len(names) if ylabels is None else list(ylabels)
     if len(labels) != len(names):
-        raise ValueError(f"ylabels must have one label for each of the {len(names)} metrics, got {len(labels)}")
+        raise InputValueError(f"ylabels must have one label for each of the {len(names)} metrics, got {len(labels)}")
     log = read_log(save_dir)
     for name in names:
         log.require(name)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.posteriors.coupling import NoiseCoupling
 
 
@@ -32,7 +33,7 @@ class FullRankCoupling(NoiseCoupling):
         self.num_noise = sum(shape.numel() for shape in shapes)
         needed = self.num_noise**2 * torch.get_default_dtype().itemsize / 2**20
         if needed > max_mebibytes:
-            raise ValueError(
+            raise InputValueError(
                 f"a full covariance of {self.num_noise} stochastic weights needs {needed:.0f} MiB, but "
                 f"max_mebibytes={max_mebibytes:g}: select fewer modules by stochastic_module_names, or raise it"
             )

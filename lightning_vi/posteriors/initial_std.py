@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from lightning_vi.errors import InputValueError
+
 
 class ProportionalStd:
     r"""Initial posterior standard deviations proportional to each weight, :math:`\sigma_i = \delta |w_i|`.
@@ -28,7 +30,7 @@ class ProportionalStd:
     def __init__(self, delta: float = 0.1, min_std: float = 1e-3) -> None:
         for name, value in (("delta", delta), ("min_std", min_std)):
             if not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"{name} must be positive and finite, got {value}")
+                raise InputValueError(f"{name} must be positive and finite, got {value}")
         self.delta = delta
         self.min_std = min_std
 
@@ -67,7 +69,7 @@ def initial_rho(init_std: InitialStd, parameter: Tensor) -> Tensor:
         std = init_std(parameter.detach())
         return std + torch.log(-torch.expm1(-std))
     if not (init_std > 0 and math.isfinite(init_std)):
-        raise ValueError(f"init_std must be positive and finite, got {init_std}")
+        raise InputValueError(f"init_std must be positive and finite, got {init_std}")
     return torch.full_like(parameter, inverse_softplus(init_std), requires_grad=False)
 
 
@@ -88,5 +90,5 @@ def inverse_softplus(value: float) -> float:
         0.0
     """
     if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"value must be positive and finite, got {value}")
+        raise InputValueError(f"value must be positive and finite, got {value}")
     return value + math.log(-math.expm1(-value))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.posteriors.coupling import NoiseCoupling
 
 INITIAL_FACTOR = 1e-3
@@ -35,7 +36,7 @@ class LowRankCoupling(NoiseCoupling):
     def __init__(self, shapes: Sequence[torch.Size], rank: int) -> None:
         super().__init__()
         if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-            raise ValueError(f"rank must be an integer of at least 1, got {rank!r}")
+            raise InputValueError(f"rank must be an integer of at least 1, got {rank!r}")
         self.num_weights = sum(shape.numel() for shape in shapes)
         self.num_noise = self.num_weights + rank
         self.factor = nn.Parameter(INITIAL_FACTOR * torch.randn(self.num_weights, rank))

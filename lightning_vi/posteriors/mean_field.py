@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_vi.errors import InputValueError
+
 
 class GaussianDivergence(Protocol):
     """A prior with a KL divergence from a Gaussian."""
@@ -41,7 +43,7 @@ class MeanFieldGaussian:
 
     def __init__(self, mu: Tensor, rho: Tensor, std: Tensor | None = None) -> None:
         if mu.shape != rho.shape:
-            raise ValueError(f"mu and rho must have one shape, got {tuple(mu.shape)} and {tuple(rho.shape)}")
+            raise InputValueError(f"mu and rho must have one shape, got {tuple(mu.shape)} and {tuple(rho.shape)}")
         self.mu = mu
         self.rho = rho
         self._std = std

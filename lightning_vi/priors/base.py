@@ -6,6 +6,8 @@ from collections.abc import Hashable
 
 from torch import Tensor, nn
 
+from lightning_vi.errors import InputValueError
+
 
 class Prior(nn.Module, ABC):
     """Base class of priors p(w) over the elements of a parameter tensor."""
@@ -91,5 +93,5 @@ def check_number(name: str, value: float, *, positive: bool = False) -> float:
         ValueError: If the value is not finite, or not positive although required.
     """
     if not math.isfinite(value) or (positive and value <= 0):
-        raise ValueError(f"{name} must be {'positive and ' if positive else ''}finite, got {value}")
+        raise InputValueError(f"{name} must be {'positive and ' if positive else ''}finite, got {value}")
     return value

@@ -5,6 +5,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.priors.base import Prior, check_number
 
 
@@ -41,7 +42,7 @@ class EmpiricalBayesPrior(Prior):
         self.alpha = check_number("alpha", alpha, positive=True)
         self.beta = check_number("beta", beta, positive=True)
         if per not in ("tensor", "unit"):
-            raise ValueError(f"per must be 'tensor' or 'unit', got {per!r}")
+            raise InputValueError(f"per must be 'tensor' or 'unit', got {per!r}")
         self.per: Literal["tensor", "unit"] = per
         self.num_dims = 1
 

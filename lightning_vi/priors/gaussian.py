@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.functional import gaussian_kl
 from lightning_vi.priors.base import Prior
 
@@ -44,13 +45,13 @@ class GaussianPrior(Prior):
     ) -> None:
         super().__init__()
         if isinstance(mean, str) and mean != "pretrained":
-            raise ValueError(f"mean must be a number, a tensor or 'pretrained', got {mean!r}")
+            raise InputValueError(f"mean must be a number, a tensor or 'pretrained', got {mean!r}")
         if isinstance(std, str) and std != "fan_in":
-            raise ValueError(f"std must be a positive number, a tensor or 'fan_in', got {std!r}")
+            raise InputValueError(f"std must be a positive number, a tensor or 'fan_in', got {std!r}")
         if not isinstance(std, str) and not _is_positive(std):
-            raise ValueError(f"std must be positive and finite, got {std}")
+            raise InputValueError(f"std must be positive and finite, got {std}")
         if not isinstance(mean, str) and not torch.as_tensor(mean).isfinite().all():
-            raise ValueError(f"mean must be finite, got {mean}")
+            raise InputValueError(f"mean must be finite, got {mean}")
         self._register("mean", mean)
         self._register("std", std)
 
@@ -68,7 +69,7 @@ class GaussianPrior(Prior):
             mean, std = parameter.detach(), torch.as_tensor(std, dtype=parameter.dtype, device=parameter.device)
         for label, value in (("mean", mean), ("std", std)):
             if isinstance(value, Tensor) and value.shape not in (parameter.shape, torch.Size()):
-                raise ValueError(
+                raise InputValueError(
                     f"{label} has shape {tuple(value.shape)}, but the parameter {name!r} has {tuple(parameter.shape)}"
                 )
         return GaussianPrior(mean, std)
@@ -84,7 +85,7 @@ class GaussianPrior(Prior):
 
     def _resolved(self) -> tuple[Tensor | float, Tensor | float]:
         if isinstance(self.mean, str) or isinstance(self.std, str):
-            raise ValueError(f"{self!r} needs for_parameter(...) before it can be evaluated")
+            raise InputValueError(f"{self!r} needs for_parameter(...) before it can be evaluated")
         return self.mean, self.std
 
     def kl_from_gaussian(self, mean: Tensor, std: Tensor) -> Tensor:  # noqa: D102

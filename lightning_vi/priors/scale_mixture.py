@@ -6,6 +6,7 @@ from collections.abc import Hashable
 import torch
 from torch import Tensor
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.priors.base import Prior, check_number
 
 
@@ -38,11 +39,11 @@ class ScaleMixturePrior(Prior):
         super().__init__()
         self.mixing_weight = check_number("mixing_weight", mixing_weight, positive=True)
         if not mixing_weight < 1:
-            raise ValueError(f"mixing_weight must lie strictly between 0 and 1, got {mixing_weight}")
+            raise InputValueError(f"mixing_weight must lie strictly between 0 and 1, got {mixing_weight}")
         self.wide_std = check_number("wide_std", wide_std, positive=True)
         self.narrow_std = check_number("narrow_std", narrow_std, positive=True)
         if num_pairs < 1:
-            raise ValueError(f"num_pairs must be positive, got {num_pairs}")
+            raise InputValueError(f"num_pairs must be positive, got {num_pairs}")
         self.num_pairs = num_pairs
 
     def for_parameter(self, name: str, parameter: Tensor, num_inputs: int) -> "ScaleMixturePrior":  # noqa: ARG002, D102

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.sampling.network import NetworkInput, batch_size, call_with, evaluating, map_tensors, tensors
 
 
@@ -103,7 +104,7 @@ def first_rows(inputs: Iterable[NetworkInput], num_rows: int) -> NetworkInput:
         if missing <= 0:
             break
     if not parts:
-        raise ValueError("there are no data to fit the posterior to")
+        raise InputValueError("there are no data to fit the posterior to")
     joined = iter([torch.cat(column) for column in zip(*map(tensors, parts), strict=True)])
     return map_tensors(lambda _: next(joined), parts[0])
 
@@ -155,7 +156,7 @@ class KeptRows(nn.Module):
             ValueError: If nothing is kept.
         """
         if self.rows is None:
-            raise ValueError("there are no rows from which to estimate the statistics of batch normalization")
+            raise InputValueError("there are no rows from which to estimate the statistics of batch normalization")
         return map_tensors(lambda tensor: tensor.to(device), self.rows)
 
     def get_extra_state(self) -> dict[str, Any]:  # noqa: D102

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.hooks import RemovableHandle
 
+from lightning_vi.errors import InputTypeError
+
 
 class DropoutBehind:
     """Forward hook that drops units of a module's output while the module is in training mode.
@@ -49,7 +51,7 @@ class DropoutBehind:
             return self.dropout(output)
         if isinstance(output, tuple) and isinstance(output[0], Tensor) and not hasattr(output, "_fields"):
             return (self.dropout(output[0]), *output[1:])
-        raise TypeError(
+        raise InputTypeError(
             f"dropout behind {type(module).__name__} needs an output that is a tensor or a tuple that begins with one, "
             f"got {type(output).__name__}"
         )

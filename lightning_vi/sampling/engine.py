@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.layers import (
     ACTIVATION_SPACE,
     VariationalLayer,
@@ -85,7 +86,7 @@ class SamplingEngine:
         self.antithetic = antithetic
         self.modules = [module for module in network.modules() if stochastic_parameters(module) is not None]
         if not self.modules:
-            raise ValueError("the network has no stochastic weight to sample")
+            raise InputValueError("the network has no stochastic weight to sample")
         self._owners = [owner for module in self.modules if (owner := stochastic_parameters(module)) is not None]
         self._layers = {
             name: module for name, module in network.named_modules() if isinstance(module, VariationalLayer)
@@ -105,15 +106,15 @@ class SamplingEngine:
 
     def _check_options(self) -> None:
         if self.vectorization not in VECTORIZATIONS:
-            raise ValueError(f"vectorization must be one of {VECTORIZATIONS}, got {self.vectorization!r}")
+            raise InputValueError(f"vectorization must be one of {VECTORIZATIONS}, got {self.vectorization!r}")
         others = [type(module).__name__ for module in self.modules if not isinstance(module, VariationalLayer)]
         if self.vectorization == "repeat" and others:
-            raise ValueError(
+            raise InputValueError(
                 f"vectorization='repeat' needs layers that are linear in their weights, but {others} are stochastic too"
             )
         flipped = [name for name, layer in self._layers.items() if layer.estimator == "flipout"]
         if self.antithetic and flipped:
-            raise ValueError(
+            raise InputValueError(
                 f"antithetic noise cannot be combined with flipout's random signs, but {flipped} use flipout"
             )
 
@@ -178,7 +179,7 @@ class SamplingEngine:
         self._settle(x)
         others = [name for name, layer in self._layers.items() if layer.estimator in ACTIVATION_SPACE]
         if others:
-            raise ValueError(f"{others} draw outputs and no weights: use estimator='reparameterization'")
+            raise InputValueError(f"{others} draw outputs and no weights: use estimator='reparameterization'")
         joints = self._weights.joints()
         outputs, weights = self._draw_and_run(x, num_samples, joints)
         return outputs, self._weights.log_ratio(weights), self._weights.kl(joints)
@@ -256,7 +257,7 @@ class SamplingEngine:
                 why = f"called {times} times in one pass" if times > 1 else "several rows for each datum"
                 owner.replace_estimator("reparameterization", why)
             elif times > 1:
-                raise ValueError(
+                raise InputValueError(
                     f"estimator={owner.estimator!r} draws the outputs of {name!r} independently in each of its {times} "
                     "calls in one pass, but its weight is the same in all: use 'auto' or 'reparameterization'"
                 )
@@ -355,7 +356,7 @@ class SamplingEngine:
             for module in rest:
                 hidden = module(hidden)
         if hidden.shape[0] != num_rows:
-            raise ValueError(
+            raise InputValueError(
                 f"the network made {hidden.shape[0]} rows from {num_rows}: "
                 "the first dimension of its input and of its output must be the batch"
             )

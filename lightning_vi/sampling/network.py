@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from lightning_vi.errors import InputTypeError
 from lightning_vi.layers import stochastic_parameters
 
 NetworkInput = Tensor | Sequence[Any] | Mapping[str, Any]
@@ -108,7 +109,7 @@ def tensors(x: NetworkInput) -> list[Tensor]:
     found: list[Tensor] = []
     map_tensors(lambda tensor: found.append(tensor) or tensor, x)  # type: ignore[func-returns-value]
     if not found:
-        raise TypeError(f"the input of a network must hold a tensor, got a {type(x).__name__} without one")
+        raise InputTypeError(f"the input of a network must hold a tensor, got a {type(x).__name__} without one")
     return found
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.sampling import memory
 from lightning_vi.sampling.network import (
     NetworkInput,
@@ -50,7 +51,7 @@ class StackedRunner:
 
     def __init__(self, network: nn.Module, vectorization: StackedVectorization = "auto") -> None:
         if vectorization not in ("auto", "vmap", "loop"):
-            raise ValueError(f"vectorization must be 'auto', 'vmap' or 'loop', got {vectorization!r}")
+            raise InputValueError(f"vectorization must be 'auto', 'vmap' or 'loop', got {vectorization!r}")
         self.network = network
         self.vectorization: StackedVectorization = vectorization
         names = {id(module): name for name, module in network.named_modules()}
@@ -169,7 +170,7 @@ def stack_networks(networks: Sequence[nn.Module]) -> nn.Module:
     first = networks[0]
     shapes = [{name: tuple(value.shape) for name, value in network.state_dict().items()} for network in networks]
     if any(other != shapes[0] for other in shapes):
-        raise ValueError("the networks of an ensemble must have the same parameters: their names or shapes differ")
+        raise InputValueError("the networks of an ensemble must have the same parameters: their names or shapes differ")
     return _with_tensors(
         first, lambda name, _: torch.stack([attrgetter(name)(network).detach() for network in networks])
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.layers import ACTIVATION_SPACE, StochasticParameters
 from lightning_vi.noise import antithetic_pairs, sample_noise
 from lightning_vi.posteriors import CouplingFactory, MeanFieldGaussian
@@ -288,7 +289,7 @@ class WeightSampler:
             ValueError: If the weights are not independent.
         """
         if self.coupling is not None:
-            raise ValueError(f"the density of {type(self.coupling).__name__} at drawn weights is not available")
+            raise InputValueError(f"the density of {type(self.coupling).__name__} at drawn weights is not available")
         drawn = {slot.start: (slot, weight) for slot, weight in zip(self.training_slots, weights, strict=True)}
         return torch.stack([slot.log_ratio(weight) for slot, weight in drawn.values()]).sum(0)
 
@@ -337,7 +338,7 @@ def _make_slots(owners: Sequence[StochasticParameters]) -> list[Slot]:
 def _check_priors_depend_on_moments(slots: Sequence[Slot]) -> None:
     for slot in slots:
         if not slot.prior.depends_on_moments_only:
-            raise ValueError(
+            raise InputValueError(
                 f"prior of {slot.name!r} must have a log density that is quadratic in the weights, because the "
                 f"posterior has no Gaussian marginals: use GaussianPrior or EmpiricalBayesPrior, got {slot.prior!r}"
             )

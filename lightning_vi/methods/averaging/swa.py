@@ -29,6 +29,7 @@ from torch.optim import Optimizer
 from lightning_vi.arguments import check_at_least
 from lightning_vi.core import FittedMethod, LRSchedulerFactory, OptimizerFactory, default_optimizer
 from lightning_vi.core.batch import split_batch
+from lightning_vi.errors import InputValueError
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.methods.deterministic.base import PointMethod
 from lightning_vi.optim.averaging_schedule import AveragingRate, AveragingSchedule
@@ -121,7 +122,7 @@ class SWA(FittedMethod, PointMethod):
         self.kept_rows = KeptRows()
         self._weights = FlatParameters(self.backbone)
         if self._weights.num_weights == 0:
-            raise ValueError("backbone must have trainable parameters to average, got none")
+            raise InputValueError("backbone must have trainable parameters to average, got none")
         self.averaged_likelihood = copy.deepcopy(self.likelihood).requires_grad_(False)
         self._first_averaged_epoch = 0
         self._rate_factors: list[float] = []
@@ -239,7 +240,7 @@ class SWA(FittedMethod, PointMethod):
         super().on_train_start()
         trainer = self.trainer
         if self.schedule.is_cyclical and math.isinf(trainer.num_training_batches):
-            raise ValueError(
+            raise InputValueError(
                 f"averaging_lr={self.schedule.averaging_lr} needs training data of known length to divide the cycle "
                 "into steps; give one number instead"
             )

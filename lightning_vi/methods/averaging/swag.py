@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from lightning_vi.arguments import check_at_least, check_positive
 from lightning_vi.core import LRSchedulerFactory, OptimizerFactory, default_optimizer
+from lightning_vi.errors import InputValueError
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.methods.averaging.swa import SWA
 from lightning_vi.noise import sample_noise
@@ -111,7 +112,7 @@ class SWAG(SWA):
         check_at_least("num_mc_samples_test", num_mc_samples_test, 1)
         check_at_least("max_rank", max_rank, 0)
         if max_rank == 1:
-            raise ValueError("max_rank must be 0 or at least 2, because one deviation has no covariance, got 1")
+            raise InputValueError("max_rank must be 0 or at least 2, because one deviation has no covariance, got 1")
         check_positive("scale", scale)
         super().__init__(
             backbone,

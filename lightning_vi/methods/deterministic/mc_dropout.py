@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from lightning_vi.conversion import ModuleSelector, put_dropout_behind
 from lightning_vi.core import LRSchedulerFactory, OptimizerFactory, default_optimizer
+from lightning_vi.errors import InputValueError
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.methods.deterministic.base import PointMethod
 from lightning_vi.sampling import (
@@ -92,9 +93,9 @@ class MCDropout(PointMethod):
         lr_scheduler: LRSchedulerFactory | None = None,
     ) -> None:
         if dropout_p is not None and not _is_rate(dropout_p):
-            raise ValueError(f"dropout_p must be None or a number in [0, 1), got {dropout_p!r}")
+            raise InputValueError(f"dropout_p must be None or a number in [0, 1), got {dropout_p!r}")
         if dropout_module_names is not None and dropout_p is None:
-            raise ValueError("dropout_module_names needs dropout_p, the rate of the new dropout layers")
+            raise InputValueError("dropout_module_names needs dropout_p, the rate of the new dropout layers")
         super().__init__(
             backbone,
             likelihood,

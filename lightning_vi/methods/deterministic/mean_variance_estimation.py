@@ -19,6 +19,7 @@ first epochs on squared error   `burnin_epochs`
 from torch import Tensor, nn
 
 from lightning_vi.core import LRSchedulerFactory, OptimizerFactory, default_optimizer
+from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.likelihoods import HeteroscedasticGaussian
 from lightning_vi.methods.deterministic.base import PointMethod
 
@@ -61,9 +62,9 @@ class MeanVarianceEstimation(PointMethod):
         lr_scheduler: LRSchedulerFactory | None = None,
     ) -> None:
         if not isinstance(likelihood, HeteroscedasticGaussian):
-            raise TypeError(f"likelihood must be HeteroscedasticGaussian, got {type(likelihood).__name__}")
+            raise InputTypeError(f"likelihood must be HeteroscedasticGaussian, got {type(likelihood).__name__}")
         if not 0 <= beta <= 1:
-            raise ValueError(f"beta must lie in [0, 1], got {beta}")
+            raise InputValueError(f"beta must lie in [0, 1], got {beta}")
         super().__init__(
             backbone, likelihood, burnin_epochs=burnin_epochs, optimizer=optimizer, lr_scheduler=lr_scheduler
         )

@@ -25,6 +25,7 @@ from lightning_vi.core import (
     TransformedPredictive,
     default_optimizer,
 )
+from lightning_vi.errors import InputTypeError
 from lightning_vi.likelihoods import Quantiles
 from lightning_vi.methods.deterministic.base import PointMethod
 from lightning_vi.objectives import ObjectiveTerms
@@ -66,7 +67,7 @@ class QuantileRegression(PointMethod):
         lr_scheduler: LRSchedulerFactory | None = None,
     ) -> None:
         if not isinstance(likelihood, Quantiles):
-            raise TypeError(f"likelihood must be Quantiles, got {type(likelihood).__name__}")
+            raise InputTypeError(f"likelihood must be Quantiles, got {type(likelihood).__name__}")
         super().__init__(backbone, likelihood, burnin_epochs=0, optimizer=optimizer, lr_scheduler=lr_scheduler)
 
     def objective(  # noqa: D102

@@ -38,6 +38,7 @@ from lightning_vi.core.members import (
     stack_likelihood,
     unstack_likelihood,
 )
+from lightning_vi.errors import InputValueError
 from lightning_vi.functional import RunningMoments, disagreement
 from lightning_vi.likelihoods import Likelihood, Prediction, join_members
 from lightning_vi.methods.deterministic.base import PointMethod
@@ -268,7 +269,7 @@ class DeepEnsemble(UQMethod):
             stacked: NetworkInput = default_collate([x for x, _ in rows])
             return stacked, torch.stack([target for _, target in rows])
         except RuntimeError as error:
-            raise ValueError(
+            raise InputValueError(
                 "the members' batches differ in shape and cannot be stacked: give own_data_order=False"
             ) from error
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_vi.core import MixturePredictive, Predictive, Predictor
+from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.functional import disagreement
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.noise import NoiseStream, mix_seed
@@ -128,11 +129,11 @@ class Ensemble(Predictor):
 
 def _checked(methods: Sequence[Predictor]) -> Sequence[Predictor]:
     if not methods:
-        raise ValueError("methods must hold at least one method, got none")
+        raise InputValueError("methods must hold at least one method, got none")
     for method in methods:
         if not isinstance(method, Predictor):
-            raise TypeError(f"methods must hold methods, got a {type(method).__name__}")
+            raise InputTypeError(f"methods must hold methods, got a {type(method).__name__}")
     kinds = [(method.likelihood.task, method.likelihood.num_predictions) for method in methods]
     if len(set(kinds)) > 1:
-        raise ValueError(f"methods must predict the same quantity, got tasks and widths {kinds}")
+        raise InputValueError(f"methods must predict the same quantity, got tasks and widths {kinds}")
     return methods

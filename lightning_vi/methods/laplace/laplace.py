@@ -47,6 +47,7 @@ from lightning_vi.curvature import (
     linearize,
     log_evidence,
 )
+from lightning_vi.errors import InputValueError
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.methods.deterministic.base import PointMethod
 from lightning_vi.methods.laplace.probit import ProbitPredictive
@@ -134,9 +135,9 @@ class Laplace(FittedMethod, PointMethod):
             "diagonal": DiagonalCurvature,
         }
         if structure not in makers:
-            raise ValueError(f"structure must be one of {list(makers)}, got {structure!r}")
+            raise InputValueError(f"structure must be one of {list(makers)}, got {structure!r}")
         if predictive not in ("probit", "sampling"):
-            raise ValueError(f"predictive must be 'probit' or 'sampling', got {predictive!r}")
+            raise InputValueError(f"predictive must be 'probit' or 'sampling', got {predictive!r}")
         prior_precision = _precision_of(prior_std)
         super().__init__(
             backbone,
@@ -198,7 +199,7 @@ class Laplace(FittedMethod, PointMethod):
                 num_rows += len(target)
                 yield linearization, self.likelihood.information_factor(linearization.outputs)
             if num_rows == 0:
-                raise ValueError("there are no data to fit the posterior to")
+                raise InputValueError("there are no data to fit the posterior to")
 
         with evaluating(self):
             self.curvature.fit(terms(), self._sum_over_processes)
@@ -275,5 +276,7 @@ def _precision_of(prior_std: PriorStd) -> float | None:
     if prior_std == "marginal_likelihood":
         return None
     if isinstance(prior_std, str) or not (prior_std > 0 and math.isfinite(prior_std)):
-        raise ValueError(f"prior_std must be a positive, finite number or 'marginal_likelihood', got {prior_std!r}")
+        raise InputValueError(
+            f"prior_std must be a positive, finite number or 'marginal_likelihood', got {prior_std!r}"
+        )
     return float(prior_std) ** -2

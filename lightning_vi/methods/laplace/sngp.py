@@ -32,6 +32,7 @@ from lightning_vi.arguments import check_at_least
 from lightning_vi.conversion import find_last_layer, named_layers, replace_layer
 from lightning_vi.core import LRSchedulerFactory, OptimizerFactory, default_optimizer
 from lightning_vi.curvature import is_pointwise
+from lightning_vi.errors import InputValueError
 from lightning_vi.layers import RandomFourierFeatures, bound_spectral_norm, can_be_bounded
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.methods.laplace.laplace import Laplace, PredictiveName, PriorStd, Structure
@@ -130,13 +131,13 @@ def _last_layer(network: nn.Module) -> tuple[nn.Module, str]:
     """Returns the layer to replace and its name."""
     layers = named_layers(network)
     if not layers:
-        raise ValueError("SNGP needs a network with a linear last layer, but this one has no parameters")
+        raise InputValueError("SNGP needs a network with a linear last layer, but this one has no parameters")
     name = find_last_layer(network, layers, [-1])
     layer = layers[name]
     kind = next((kind for kind in (nn.Linear, nn.Conv1d, nn.Conv2d) if isinstance(layer, kind)), None)
     is_standard = kind is not None and type(layer).forward is kind.forward and can_be_bounded(layer)
     if not (is_standard and is_pointwise(layer)):
-        raise ValueError(
+        raise InputValueError(
             "SNGP needs a network whose last module with parameters is a linear layer or a convolution of width 1, but "
             f"{repr(name) if name else 'the root'} is {layer}"
         )

@@ -22,6 +22,7 @@ from typing import Unpack
 
 from torch import Tensor, nn
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.methods.variational.base import VariationalArguments, VariationalMethod
 from lightning_vi.objectives import ObjectiveTerms, alpha_divergence_energy
@@ -65,7 +66,7 @@ class AlphaDivergenceVI(VariationalMethod):
         **arguments: Unpack[VariationalArguments],
     ) -> None:
         if not 0 <= alpha < float("inf"):
-            raise ValueError(f"alpha must be non-negative and finite, got {alpha}")
+            raise InputValueError(f"alpha must be non-negative and finite, got {alpha}")
         super().__init__(backbone, likelihood, **arguments)
         self.alpha = alpha
 

@@ -10,6 +10,7 @@ from lightning_vi.arguments import check_at_least
 from lightning_vi.conversion import ConversionReport, ModuleSelector, convert
 from lightning_vi.core import LRSchedulerFactory, OptimizerFactory, Predictor, UQMethod, default_optimizer
 from lightning_vi.core.hyperparameters import is_plain
+from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.objectives import ObjectiveTerms, negative_elbo
 from lightning_vi.posteriors import InitialStd, NoiseCoupling, ProportionalStd
@@ -107,7 +108,7 @@ class VariationalMethod(UQMethod):
         check_at_least("num_mc_samples_train", num_mc_samples_train, 1)
         if self.draws_weights:
             if estimator not in ("auto", "reparameterization"):
-                raise ValueError(
+                raise InputValueError(
                     f"estimator must be 'auto' or 'reparameterization', because weights are sampled, got {estimator!r}"
                 )
             estimator = "reparameterization"
@@ -224,18 +225,18 @@ class VariationalMethod(UQMethod):
         """
         taken = sorted({"prior", "init_std"} & arguments.keys())
         if taken:
-            raise TypeError(f"from_pretrained sets {taken} by delta and prior_std")
+            raise InputTypeError(f"from_pretrained sets {taken} by delta and prior_std")
         if isinstance(backbone, Predictor):
             likelihood = backbone.likelihood if likelihood is None else likelihood
             networks = backbone.trained_networks()
             if len(networks) != 1:
                 name = type(backbone).__name__
-                raise TypeError(
+                raise InputTypeError(
                     f"backbone must have one network, but {name} has {len(networks)}: give one of its members"
                 )
             backbone = networks[0]
         if likelihood is None:
-            raise TypeError("likelihood is required unless backbone is a fitted method")
+            raise InputTypeError("likelihood is required unless backbone is a fitted method")
         prior, init_std = GaussianPrior("pretrained", prior_std), ProportionalStd(delta)
         return cls(backbone, likelihood, prior=prior, init_std=init_std, **arguments)
 
@@ -273,6 +274,8 @@ def _freeze_deterministic(network: nn.Module, engine: SamplingEngine) -> None:
     variational = {id(parameter) for parameter in engine.parameters()}
     frozen = [parameter for parameter in network.parameters() if id(parameter) not in variational]
     if not frozen:
-        raise ValueError("freeze_backbone=True has nothing to freeze: every parameter of the network is stochastic")
+        raise InputValueError(
+            "freeze_backbone=True has nothing to freeze: every parameter of the network is stochastic"
+        )
     for parameter in frozen:
         parameter.requires_grad_(False)

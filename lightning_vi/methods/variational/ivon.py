@@ -32,6 +32,7 @@ from torch.optim import Optimizer
 from lightning_vi.arguments import check_positive
 from lightning_vi.conversion import ModuleSelector
 from lightning_vi.core import LRSchedulerFactory
+from lightning_vi.errors import InputTypeError
 from lightning_vi.functional import gaussian_kl
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.methods.variational.base import VariationalMethod
@@ -150,7 +151,7 @@ class IVON(VariationalMethod):
         Raises:
             TypeError: Always.
         """
-        raise TypeError("the prior of IVON has mean zero: give the trained network as backbone")
+        raise InputTypeError("the prior of IVON has mean zero: give the trained network as backbone")
 
     def _pairs(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
         """Returns pairs of means and unconstrained scales."""

@@ -16,6 +16,7 @@ from typing import Unpack
 from torch import Tensor, nn
 
 from lightning_vi.conversion import ModuleSelector
+from lightning_vi.errors import InputValueError
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.methods.variational.base import VariationalMethod, VariationalOptions
 from lightning_vi.sampling import NetworkInput
@@ -61,7 +62,7 @@ class LastLayerVI(VariationalMethod):
     ) -> None:
         super().__init__(backbone, likelihood, stochastic_module_names=stochastic_module_names, **arguments)
         if len(self.engine.modules) != 1:
-            raise ValueError(
+            raise InputValueError(
                 f"stochastic_module_names={stochastic_module_names!r} must select one layer, the last, but selects "
                 f"{len(self.engine.modules)}:\n{self.conversion}"
             )

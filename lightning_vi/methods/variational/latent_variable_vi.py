@@ -35,6 +35,7 @@ from torch.quasirandom import SobolEngine
 from lightning_vi.arguments import check_at_least, check_positive
 from lightning_vi.backbones import MLP
 from lightning_vi.core import Predictive, SampledPredictive
+from lightning_vi.errors import InputValueError
 from lightning_vi.functional import gaussian_kl
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.methods.variational.base import VariationalArguments, VariationalMethod
@@ -100,7 +101,7 @@ class LatentVariableVI(VariationalMethod):
         elif num_inputs is not None:
             network = MLP(num_inputs + likelihood.num_target_features, [50, 50], 2 * latent_dim)
         else:
-            raise ValueError(
+            raise InputValueError(
                 f"the backbone must start with a linear layer on F + latent_dim = F + {latent_dim} inputs: widen its "
                 "first layer, or give inference_network if it starts with another layer"
             )
@@ -130,9 +131,9 @@ class LatentVariableVI(VariationalMethod):
         """Returns an input after a check of its shape."""
         if not isinstance(x, Tensor) or x.dim() != 2:
             found = f"a tensor of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-            raise ValueError(f"LatentVariableVI needs inputs of shape [B, F], got {found}")
+            raise InputValueError(f"LatentVariableVI needs inputs of shape [B, F], got {found}")
         if self._num_inputs is not None and x.shape[1] != self._num_inputs:
-            raise ValueError(
+            raise InputValueError(
                 f"the backbone takes {self._num_inputs} inputs and {self.latent_dim} latent variables, got an input of "
                 f"shape {tuple(x.shape)}"
             )

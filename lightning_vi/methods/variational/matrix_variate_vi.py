@@ -30,6 +30,7 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.methods.variational.base import VariationalArguments, VariationalMethod
 from lightning_vi.posteriors import NoiseCoupling
@@ -65,7 +66,7 @@ class MatrixVariateCoupling(NoiseCoupling):
         needed = sum(o**2 + i**2 for o, i in self.matrices.values()) * torch.get_default_dtype().itemsize / 2**20
         if needed > max_mebibytes:
             widest = max(self.matrices.values(), key=max)
-            raise ValueError(
+            raise InputValueError(
                 f"row and column covariances of {len(self.matrices)} weight matrices, the widest of shape "
                 f"{list(widest)}, need {needed:.0f} MiB, but max_mebibytes={max_mebibytes:g}: select fewer modules by "
                 "stochastic_module_names, or raise it"

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from lightning_vi.conversion import ModuleSelector, find_last_layer, named_layers, replace_layer
 from lightning_vi.core import LRSchedulerFactory, OptimizerFactory, UQMethod, default_optimizer
 from lightning_vi.core.hyperparameters import is_plain
+from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.layers import BayesianLastLayer, DenseLastLayer, DiagonalLastLayer, LowRankLastLayer
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.objectives import ObjectiveTerms, negative_elbo
@@ -109,7 +110,7 @@ class VBLL(UQMethod):
             "diagonal": DiagonalLastLayer,
         }
         if parameterization not in makers:
-            raise ValueError(f"parameterization must be one of {list(makers)}, got {parameterization!r}")
+            raise InputValueError(f"parameterization must be one of {list(makers)}, got {parameterization!r}")
         head = makers[parameterization](cast(nn.Linear, layers[name]), prior_std=prior_std, init_std=init_std)
         network = replace_layer(network, layers[name], head)
         if freeze_backbone:
@@ -135,7 +136,7 @@ class VBLL(UQMethod):
         """Last layer of the network."""
         head = self.backbone.get_submodule(self._head_name)
         if not isinstance(head, BayesianLastLayer):
-            raise TypeError(f"the backbone's layer {self._head_name!r} was replaced by a {type(head).__name__}")
+            raise InputTypeError(f"the backbone's layer {self._head_name!r} was replaced by a {type(head).__name__}")
         return head
 
     def undecayed_parameters(self) -> Iterable[nn.Parameter]:
@@ -162,7 +163,7 @@ class VBLL(UQMethod):
         finally:
             handle.remove()
         if len(seen) != 1 or seen[0][1] is not output:
-            raise ValueError(
+            raise InputValueError(
                 f"the network's output must be that of {self._head_name or 'the root'!r}, called once, but that layer "
                 f"was called {len(seen)} times" + (" and more was done with its output" if len(seen) == 1 else "")
             )
@@ -198,7 +199,7 @@ def _last_layer(network: nn.Module, layers: Mapping[str, nn.Module], names: Sequ
     name = find_last_layer(network, layers, names)
     layer, label = layers[name], repr(name) if name else "the root"
     if not isinstance(layer, nn.Linear) or type(layer).forward is not nn.Linear.forward:
-        raise ValueError(
+        raise InputValueError(
             f"stochastic_module_names={names!r} must select a linear layer, but {label} is a {type(layer).__name__}"
         )
     return name
