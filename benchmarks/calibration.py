@@ -1,4 +1,4 @@
-"""What calibration after training changes, on the digits and on diabetes, over several splits of the data.
+"""Effect of calibration after training, on digits and diabetes, over several splits of the data.
 
     python benchmarks/calibration.py --seeds 20
 

@@ -1,4 +1,4 @@
-"""How far each method's predictive distribution is from that of Hamiltonian Monte Carlo.
+"""Distance of each method's predictive distribution from that of Hamiltonian Monte Carlo.
 
     python benchmarks/fidelity.py --figure fidelity.png
 

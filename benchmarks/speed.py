@@ -60,7 +60,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Case:
-    """What one step works on; plain values, so that it can be sent to another process."""
+    """Inputs of one step, in plain values, so that another process can receive them."""
 
     workload: str
     rows: int

@@ -38,7 +38,7 @@ WARMUP, LEARNING_RATE, NUM_TEST_SAMPLES = 0.2, 0.01, 200
 
 @dataclass(frozen=True)
 class Recipe:
-    """What differs between the rows of the table.
+    """Options of one row of the table.
 
     Attributes:
         method: Makes the method from a network and a likelihood.

@@ -1,4 +1,4 @@
-"""What the engine finds out about a network before it runs it."""
+"""Facts about a network that the engine finds before it runs it."""
 
 from typing import Any
 

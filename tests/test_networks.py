@@ -1,4 +1,4 @@
-"""Every network of the zoo, converted: the caller's outputs at std 0, and the law of sequential passes otherwise."""
+"""Every test network, converted: the caller's outputs at std 0, and the law of sequential passes otherwise."""
 
 import copy
 import pickle

@@ -311,7 +311,7 @@ def test_training_and_prediction_have_one_law(estimator: str) -> None:
 
 
 class Count:
-    """How often a module runs, and on how many rows."""
+    """Counts the runs of a module and their rows."""
 
     def __init__(self, module: nn.Module) -> None:
         self.rows: list[int] = []

@@ -47,9 +47,9 @@ class UQMethod(Predictor):
     """
 
     has_kl = False
-    """Whether the objective has a KL divergence, for which the size of the training set must be known."""
+    """True if the objective has a KL divergence, for which the size of the training set must be known."""
     minimizes_elbo = True
-    """Whether the loss of a method with a divergence is the negative evidence lower bound, ``nll + kl / num_data``."""
+    """True if the loss of a method with a divergence is the negative evidence lower bound, ``nll + kl / num_data``."""
 
     def __init__(
         self,
@@ -177,7 +177,7 @@ class UQMethod(Predictor):
 
     @property
     def in_burnin(self) -> bool:
-        """Whether the current epoch of a running fit belongs to the burn-in."""
+        """True if the current epoch of a running fit belongs to the burn-in."""
         return self._trainer is not None and self.trainer.training and self.current_epoch < self.burnin_epochs
 
     def effective_kl_weight(self) -> float:

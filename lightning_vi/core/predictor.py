@@ -79,7 +79,7 @@ class Predictor(LightningModule, ABC):
     @property
     @abstractmethod
     def is_trained(self) -> bool:
-        """Whether a fit has set the weights."""
+        """True if a fit has set the weights."""
 
     @abstractmethod
     def trained_networks(self) -> list[nn.Module]:
@@ -87,7 +87,7 @@ class Predictor(LightningModule, ABC):
 
     @property
     def unmet_requirement(self) -> str:
-        """What must happen before predictions, for an error message; empty if nothing must."""
+        """Condition of predictions that is not met, as the end of an error message; empty if there is none."""
         return ""
 
     def provisional_predictive(self, x: NetworkInput) -> Predictive:

@@ -20,7 +20,7 @@ MAX_LINEARIZED_NUMBERS = 2**24
 MAX_LAST_LAYER_NUMBERS = 2**22
 """Elements of the sampled weights and outputs in one pass of a Bayesian last layer."""
 
-MAX_SCORED_NUMBERS = 2**22
+MAX_SCORED_NUMBERS = 2**21
 """Elements of the outputs of all sampled networks for rows that are scored at once."""
 
 MAX_KEPT_NUMBERS = 2**25

@@ -70,13 +70,15 @@ def check_elbo(method: Predictor, x: NetworkInput, y: Tensor) -> None:
 
 @contract
 def check_gradients(method: Predictor, x: NetworkInput, y: Tensor) -> None:
-    """The loss of `elbo` can be differentiated."""
+    """The loss of `elbo` has a finite gradient, which is not zero, for each parameter that requires one."""
     if not isinstance(method, UQMethod):
         return
     method.elbo(x, y, num_data=NUM_DATA).loss.backward()  # type: ignore[no-untyped-call]
-    gradients = [parameter.grad for parameter in method.parameters() if parameter.grad is not None]
-    require(any(bool(gradient.any()) for gradient in gradients), "no parameter has a gradient")
-    require(all(bool(gradient.isfinite().all()) for gradient in gradients), "a gradient is not finite")
+    for name, parameter in method.named_parameters():
+        if parameter.requires_grad:
+            gradient = parameter.grad
+            require(gradient is not None and bool(gradient.any()), f"{name} has no gradient")
+            require(bool(torch.as_tensor(gradient).isfinite().all()), f"the gradient of {name} is not finite")
 
 
 @contract

@@ -1,4 +1,4 @@
-"""Where dropout is put, and functional dropout."""
+"""Dropout behind named modules, and functional dropout."""
 
 import copy
 from typing import Any

@@ -79,7 +79,7 @@ class VariationalMethod(UQMethod):
 
     has_kl = True
     draws_weights = False
-    """Whether the method samples weights and does not support estimators that sample a layer's outputs."""
+    """True if the method samples weights and does not support estimators that sample a layer's outputs."""
     coupling_learning_rate = 1.0
     """Factor of the learning rate of the coupling's parameters."""
 
