@@ -34,6 +34,7 @@ from lightning_vi import (
     QuantileRegression,
     RadialVI,
     RankOneVI,
+    methods,
 )
 from lightning_vi.backbones import MLP
 from lightning_vi.likelihoods import (
@@ -47,7 +48,7 @@ from lightning_vi.likelihoods import (
     Quantiles,
     StudentT,
 )
-from lightning_vi.methods import UQMethod
+from lightning_vi.methods import UQMethod, VariationalMethod
 
 TRAIN, TEST = 3, 7  # numbers of samples
 MEMBERS = 4
@@ -247,6 +248,12 @@ METHODS = {
     "SWAG": without_kl(SWAG),
     "SWAG, diagonal": without_kl(SWAG, max_rank=0),
     "LastLayerVI": replace(sampled(LastLayerVI), is_exact=True),
+}
+# A variational method without facts of its own needs no entry.
+METHODS |= {
+    kind.__name__: sampled(kind)
+    for kind in (getattr(methods, name) for name in methods.__all__)
+    if issubclass(kind, VariationalMethod) and kind is not VariationalMethod and kind.__name__ not in METHODS
 }
 
 
