@@ -8,6 +8,9 @@ from typing import Any
 from lightning.pytorch.core.mixins.hparams_mixin import HyperparametersMixin, _given_hyperparameters
 from lightning.pytorch.utilities.parsing import collect_init_args
 
+OBJECTS = {"prior", "lr_scheduler", "inference_network"}
+"""Arguments that hold an object, or None, which must be given again when a checkpoint is loaded."""
+
 
 def is_plain(value: Any) -> bool:
     """Tells whether a value consists of numbers, strings and containers, which any checkpoint can hold.
@@ -44,4 +47,8 @@ def unsaved_arguments(cls: type, frame: FrameType) -> list[str]:
     arguments: dict[str, Any] = {}
     for own in collect_init_args(frame, [], classes=(HyperparametersMixin,)):
         arguments.update(own)
-    return [name for name, value in arguments.items() if not (is_plain(value) and (takes_any or name in parameters))]
+    return [
+        name
+        for name, value in arguments.items()
+        if name in OBJECTS or not is_plain(value) or not (takes_any or name in parameters)
+    ]
