@@ -89,7 +89,7 @@ def test_the_form_of_the_input_changes_nothing(name: str) -> None:
     assert results[0][1].shape == (24, 1)
 
 
-@pytest.mark.parametrize(("name", "form"), zip(METHODS, itertools.cycle(FORMS)))
+@pytest.mark.parametrize(("name", "form"), list(zip(METHODS, itertools.cycle(FORMS))))
 def test_every_form_of_the_input_trains_and_predicts(name: str, form: str) -> None:
     network, make_input = FORMS[form]
     torch.manual_seed(0)
