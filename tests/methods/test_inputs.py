@@ -1,5 +1,6 @@
 """Networks with several inputs, in every form in which a batch can hold them."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -88,8 +89,7 @@ def test_the_form_of_the_input_changes_nothing(name: str) -> None:
     assert results[0][1].shape == (24, 1)
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(("name", "form"), list(zip(METHODS, itertools.cycle(FORMS))))
 def test_every_form_of_the_input_trains_and_predicts(name: str, form: str) -> None:
     network, make_input = FORMS[form]
     torch.manual_seed(0)
