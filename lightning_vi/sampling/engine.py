@@ -114,9 +114,7 @@ class SamplingEngine:
             )
         flipped = [name for name, layer in self._layers.items() if layer.estimator == "flipout"]
         if self.antithetic and flipped:
-            raise InputValueError(
-                f"antithetic noise cannot be combined with flipout's random signs, but {flipped} use flipout"
-            )
+            raise InputValueError(f"antithetic noise cannot be combined with random signs, but {flipped} use flipout")
 
     @property
     def coupling(self) -> NoiseCoupling | None:

@@ -234,7 +234,7 @@ class TestSideEffects:
         ({"dataloader": [(normal(4, 2), torch.zeros(4, 1).long())]}, ValueError, r"target must have shape \[4\]"),
         ({"dataloader": [(normal(4, 2), torch.zeros(4))]}, TypeError, "target must hold integer class indices"),
         ({"dataloader": [(normal(4, 2), torch.full((4,), 3))]}, ValueError, "labels must lie between 0 and 2"),
-        ({"method": nn.Linear(2, 3)}, TypeError, "method must be a UQMethod, got a Linear"),
+        ({"method": nn.Linear(2, 3)}, TypeError, "method must be a Predictor, got a Linear"),
     ],
 )  # fmt: skip
 def test_errors(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
