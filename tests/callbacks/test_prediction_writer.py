@@ -148,7 +148,7 @@ def test_bfloat16_is_written_as_numbers(tmp_path: Path) -> None:
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="needs torch.distributed")
 def test_two_ranks_write_one_file_with_every_row_once(tmp_path: Path) -> None:
     method, y = regressor(), torch.arange(11.0).unsqueeze(1)
-    table = written(method, loader(X, y, batch_size=4), tmp_path, strategy="ddp_fork", devices=2)
+    table = written(method, loader(X, y, batch_size=4), tmp_path, strategy="ddp_spawn", devices=2)
     assert table["index"].tolist() == list(range(11))
     assert table["target"].tolist() == y[:, 0].tolist()
     assert_columns(table, ["pred"], method.predict_step(X)["pred"])

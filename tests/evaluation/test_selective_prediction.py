@@ -296,7 +296,7 @@ def test_every_rank_gets_the_data_of_all_ranks() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    multiprocessing.start_processes(_compare_on_rank, (port,), nprocs=2, start_method="fork")
+    multiprocessing.start_processes(_compare_on_rank, (port,), nprocs=2, start_method="spawn")
 
 
 def test_spawning_trainers_are_rejected() -> None:

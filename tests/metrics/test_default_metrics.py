@@ -156,7 +156,7 @@ def test_two_processes_agree_with_one(tmp_path) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shares = [(0, 3), (3, 12)]
-    multiprocessing.start_processes(_score_a_share, (port, shares, str(tmp_path)), nprocs=2, start_method="fork")
+    multiprocessing.start_processes(_score_a_share, (port, shares, str(tmp_path)), nprocs=2, start_method="spawn")
     metrics = regression_metrics(num_targets=2)
     metrics.update(**regression_batch())
     for rank in range(2):
