@@ -195,6 +195,7 @@ def test_an_ensemble_uses_each_members_own_noise_without_copies(monkeypatch: pyt
     (theirs,) = quiet_trainer().test(members, loader(x, y), verbose=False)
     assert ours == pytest.approx(theirs, rel=1e-5)
     assert not copies
+    assert_close(ensemble.predict(x, num_samples=2).total_var, members.predict(x, num_samples=2).total_var)
 
 
 def test_a_predictor_holds_no_optimizer_of_its_own() -> None:
