@@ -13,7 +13,7 @@ from lightning_vi.sampling.dropout_layers import (
 from lightning_vi.sampling.dropout_mode import watch_functional_dropout, without_dropout
 from lightning_vi.sampling.engine import VECTORIZATIONS, SamplingEngine, Vectorization
 from lightning_vi.sampling.flat import FlatParameters
-from lightning_vi.sampling.memory import MAX_KEPT_NUMBERS, chunk_ranges, num_fitting
+from lightning_vi.sampling.memory import chunk_ranges, num_fitting
 from lightning_vi.sampling.network import (
     NetworkInput,
     batch_size,
@@ -32,7 +32,6 @@ from lightning_vi.sampling.stacked import (
 )
 
 __all__ = [
-    "MAX_KEPT_NUMBERS",
     "VECTORIZATIONS",
     "DrawCache",
     "DropoutBehind",
