@@ -1,6 +1,9 @@
-"""Settings of every test: one thread, and one random state to start from."""
+"""Settings of every test: one thread, and one random state to start from; and a tally of the cases that were tried."""
 
-from collections.abc import Iterator
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,3 +25,20 @@ def seeded(request: pytest.FixtureRequest) -> Iterator[None]:
     torch.manual_seed(request.config.getoption("seed"))
     yield
     torch.set_rng_state(state)
+
+
+@pytest.fixture
+def tally(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Adds counts to the tables of `docs/reliability.md`: ``tally("threads", "SWAG", tried=200, right=200)``.
+
+    They are appended to the file that the variable LIGHTNING_VI_TALLY names, if it is set, as
+    `benchmarks/reliability.py` does.
+    """
+
+    def record(kind: str, case: str, *, tried: int, right: int) -> None:
+        if path := os.environ.get("LIGHTNING_VI_TALLY"):
+            row = {"kind": kind, "case": case, "tried": tried, "right": right, "test": request.node.nodeid}
+            with Path(path).open("a") as file:
+                file.write(json.dumps(row) + "\n")
+
+    return record
