@@ -4,7 +4,7 @@ import copy
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -243,6 +243,14 @@ class UQMethod(Predictor):
         self.train_metrics.reset()
         if self.has_kl:
             self.require_num_data(self.num_data)
+
+    def on_train_start(self) -> None:
+        """Restores the position of a stateful dataloader when a fit is resumed."""
+        # `on_fit_start` makes the dataloader before Lightning has read the positions.
+        loop = self.trainer.fit_loop
+        if loop.restarting and loop._combined_loader_states_to_load:
+            loop._load_combined_loader_states()
+            iter(cast(Any, loop._data_fetcher))
 
     def training_step(self, batch: Any, batch_idx: int = 0) -> Tensor:
         """Trains on the point loss during burn-in, on the method's objective afterwards."""
