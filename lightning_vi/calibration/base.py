@@ -1,6 +1,7 @@
 """Base class of methods that calibrate a fitted method."""
 
 import copy
+import math
 import pickle
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -61,6 +62,7 @@ class CalibratedMethod(Predictor):
         self.register_buffer("is_calibrated", torch.tensor(False))
         self._collected: list[Tensor] = []
         self._num_calibration_data: int | None = None
+        self._num_nan = 0
 
     @classmethod
     def check_likelihood(cls, likelihood: Likelihood) -> None:
@@ -85,10 +87,10 @@ class CalibratedMethod(Predictor):
         Args:
             x: Input, each tensor of shape [B, ...].
             predictive: The method's predictive distribution.
-            target: Targets, shape [B, ...].
+            target: Targets, shape [B, ...]; zero where they are missing.
 
         Returns:
-            Shape [B, ...].
+            Shape [B, ...]. Scores of missing targets are not used.
         """
 
     @abstractmethod
@@ -96,7 +98,7 @@ class CalibratedMethod(Predictor):
         """Computes the calibration from the scores of all calibration data and stores it in buffers.
 
         Args:
-            scores: Shape [N, ...] with N > 0.
+            scores: Shape [N, ...] with N > 0; NaN for targets that are missing.
         """
 
     def calibrated(self, x: NetworkInput, prediction: Prediction) -> Prediction:  # noqa: ARG002
@@ -200,8 +202,15 @@ class CalibratedMethod(Predictor):
     def _batch_scores(self, x: NetworkInput, target: Tensor) -> Tensor:
         with evaluating(self):
             predictive = self.method.predictive_distribution(x, self.method.num_mc_samples_test, self.noise.seed)
-            scores = self.scores(x, predictive, target)
-        return scores.to(torch.promote_types(scores.dtype, torch.float32))
+            scores = self.scores(x, predictive, self.likelihood.fill(target))
+        scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+        observed = self.likelihood.observed(target)
+        if observed is None:
+            return scores
+        if scores.dim() > observed.dim():  # scores of all classes
+            observed = observed.unsqueeze(1)
+        self._num_nan += int((scores.isnan() & observed).reshape(len(scores), -1).any(1).sum())
+        return torch.where(observed, scores, math.nan)
 
     def checked_prediction(self, predictive: Predictive, target: Tensor) -> Prediction:
         """Checks the targets and returns the method's prediction, for `scores`.
@@ -226,9 +235,13 @@ class CalibratedMethod(Predictor):
         if sum(map(len, batches)) == 0:
             raise InputValueError("there are no data to calibrate on")
         scores = torch.cat(batches)
-        num_nan = int(scores.isnan().reshape(len(scores), -1).any(1).sum())
+        if self.likelihood.observed(scores) is None:
+            self._num_nan = int(scores.isnan().reshape(len(scores), -1).any(1).sum())
+        num_nan, self._num_nan = self._num_nan, 0
         if num_nan:
             raise InputValueError(f"the predictions of {num_nan} of {len(scores)} calibration data are NaN")
+        if scores.isnan().all():
+            raise InputValueError("there are no targets to calibrate on: all are missing")
         self.use_scores(scores)
         self.is_calibrated.fill_(True)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_vi.core.batch import to_device
+from lightning_vi.core.loader_rows import without_repeated_rows
 from lightning_vi.core.method import UQMethod
 from lightning_vi.core.predictive import Predictive, SampledPredictive
 from lightning_vi.noise import private_random_state
@@ -71,7 +72,7 @@ class FittedMethod(UQMethod):
 
     def _training_batches(self) -> Iterable[Any]:
         limit, loader = self.trainer.num_training_batches, cast(Iterable[Any], self.trainer.train_dataloader)
-        for index, batch in enumerate(loader):
+        for index, batch in enumerate(without_repeated_rows(loader, loader)):
             if index >= limit:
                 return
             yield to_device(self, batch)

@@ -2,7 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from types import FrameType
 from typing import Any, cast
@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from lightning_vi.arguments import check_at_least
-from lightning_vi.core.batch import split_batch, split_labeled_batch
+from lightning_vi.core.batch import check_values, sample_weight, split_batch, split_labeled_batch
 from lightning_vi.core.hyperparameters import unsaved_arguments
 from lightning_vi.core.predictive import Predictive
+from lightning_vi.core.scoreboard import Scoreboard, update
 from lightning_vi.errors import NotFittedError
 from lightning_vi.likelihoods import Likelihood, Prediction
 from lightning_vi.metrics import default_metrics
@@ -51,6 +52,7 @@ class Predictor(LightningModule, ABC):
         task, width = likelihood.task, likelihood.num_predictions
         self.val_metrics = default_metrics(task, "val_", num_outputs=width)
         self.test_metrics = default_metrics(task, "test_", num_outputs=width)
+        self._val_scores, self._test_scores = Scoreboard("val"), Scoreboard("test")
 
     @abstractmethod
     def make_predictive(self, x: NetworkInput, num_samples: int, seed: int) -> Predictive:
@@ -168,49 +170,52 @@ class Predictor(LightningModule, ABC):
         """
         return self.predict(split_batch(batch)[0]).as_dict()
 
-    def validation_step(self, batch: Any, batch_idx: int = 0, dataloader_idx: int = 0) -> None:  # noqa: ARG002
+    def validation_step(self, batch: Any, batch_idx: int = 0, dataloader_idx: int = 0) -> None:
         """Scores the predictive distribution."""
-        self._score(self.val_metrics, batch)
+        self._score(self._val_scores, self.val_metrics, batch, batch_idx, dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the validation metrics."""
-        self.log_dict(self.val_metrics.compute())
-        self.val_metrics.reset()
+        """Logs the validation metrics of a single dataloader."""
+        self._log_epoch(self._val_scores, self.val_metrics)
 
-    def test_step(self, batch: Any, batch_idx: int = 0, dataloader_idx: int = 0) -> None:  # noqa: ARG002
+    def test_step(self, batch: Any, batch_idx: int = 0, dataloader_idx: int = 0) -> None:
         """Scores the predictive distribution."""
-        self._score(self.test_metrics, batch)
+        self._score(self._test_scores, self.test_metrics, batch, batch_idx, dataloader_idx)
 
     def on_test_epoch_end(self) -> None:
-        """Logs the test metrics."""
-        self.log_dict(self.test_metrics.compute())
-        self.test_metrics.reset()
+        """Logs the test metrics of a single dataloader."""
+        self._log_epoch(self._test_scores, self.test_metrics)
 
-    def _score(self, metrics: MetricCollection, batch: Any) -> None:
+    def _log_epoch(self, scores: Scoreboard, metrics: MetricCollection) -> None:
+        if not scores.has_several_loaders(self):
+            self.log_dict(metrics.compute())
+        metrics.reset()
+
+    def _score(
+        self, scores: Scoreboard, own: MetricCollection, batch: Any, batch_idx: int, dataloader_idx: int
+    ) -> None:
         x, target = split_labeled_batch(batch)
+        check_values(self.likelihood, x, target, sample_weight(batch))
+        metrics = scores.metrics(self, own, batch_idx, dataloader_idx)
+        num_rows = scores.rows_to_count(self, len(target), batch_idx, dataloader_idx)
         is_fitting = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
         is_provisional = is_fitting and bool(self.unmet_requirement)
-        for rows, labels in self._parts(x, target):
+        for rows, labels in self._parts(x, target, num_rows):
             predictive = (
                 self.provisional_predictive(rows)
                 if is_provisional
                 else self.predictive_distribution(rows, self.num_mc_samples_test, self.noise.seed)
             )
-            _update(metrics, predictive.metric_inputs(labels))
+            update(metrics, predictive.metric_inputs(labels), self.likelihood.observed(labels))
+        scores.log(self, metrics)
 
-    def _parts(self, x: NetworkInput, target: Tensor) -> Iterator[tuple[NetworkInput, Tensor]]:
-        """Rows of a batch in parts that bound the memory, which metrics would fill with all samples."""
-        num_rows = len(target)
+    def _parts(self, x: NetworkInput, target: Tensor, num_rows: int) -> Iterator[tuple[NetworkInput, Tensor]]:
+        """The first rows of a batch in parts that bound the memory, which metrics would fill with all samples."""
         per_row = self.num_mc_samples_test * self.likelihood.num_outputs * max(target[:1].numel(), 1)
         size = num_fitting(memory.MAX_SCORED_NUMBERS, per_row)
-        if num_rows <= size or any(len(tensor) != num_rows for tensor in tensors(x)):
+        if any(len(tensor) != len(target) for tensor in tensors(x)) or len(target) == num_rows <= size:
             yield x, target
             return
         for first in range(0, num_rows, size):
-            rows = slice(first, first + size)
+            rows = slice(first, min(first + size, num_rows))
             yield map_tensors(lambda tensor: tensor[rows], x), target[rows]  # noqa: B023
-
-
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-def _update(metrics: MetricCollection, inputs: Mapping[str, Any]) -> None:
-    metrics.update(**inputs)
