@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_vi.core.batch import split_labeled_batch
+from lightning_vi.core.batch_forms import InputForm, check_target
 from lightning_vi.core.predictive import Predictive, TransformedPredictive
 from lightning_vi.core.predictor import Predictor
 from lightning_vi.errors import InputTypeError, InputValueError
@@ -147,6 +148,9 @@ class CalibratedMethod(Predictor):
 
     def trained_networks(self) -> list[nn.Module]:  # noqa: D102
         return self.method.trained_networks()
+
+    def input_form(self) -> InputForm:  # noqa: D102
+        return self.method.input_form()
 
     def forward(self, x: NetworkInput) -> Tensor:
         """Computes the method's outputs without sampling.
@@ -315,26 +319,6 @@ class CalibratedMethod(Predictor):
     def configure_optimizers(self) -> list[Any]:
         """Returns no optimizers."""
         return []
-
-
-def check_target(prediction: Prediction, target: Tensor) -> None:
-    """Raises an error if targets do not match a prediction.
-
-    Args:
-        prediction: The prediction.
-        target: Targets, shape [B, ..., D], or labels [B, ...].
-
-    Raises:
-        ValueError: If the shapes differ.
-        TypeError: If the targets have the wrong type.
-    """
-    is_regression = prediction.probs is None
-    shape = prediction.mean.shape if is_regression else prediction.mean[:, 0].shape
-    if target.shape != shape:
-        raise InputValueError(f"the predictions need targets of shape {tuple(shape)}, got {tuple(target.shape)}")
-    if target.is_floating_point() != is_regression:
-        wanted = "floating-point targets" if is_regression else "integer labels"
-        raise InputTypeError(f"the predictions need {wanted}, got {target.dtype}")
 
 
 def _load_weights(method: Predictor, path: Path) -> None:

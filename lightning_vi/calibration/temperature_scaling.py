@@ -21,7 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_vi.calibration.base import CalibratedMethod, check_target
+from lightning_vi.calibration.base import CalibratedMethod
+from lightning_vi.core.batch_forms import check_target
 from lightning_vi.core.predictive import Predictive, class_metric_inputs
 from lightning_vi.core.predictor import Predictor
 from lightning_vi.functional import entropy

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_vi.arguments import check_at_least
 from lightning_vi.core.batch import check_values, sample_weight, split_labeled_batch
+from lightning_vi.core.batch_forms import InputForm, input_form
 from lightning_vi.core.optimizers import LRSchedulerFactory, OptimizerFactory, build_optimizer
 from lightning_vi.core.predictive import GaussianPredictive, Predictive, SampledPredictive
 from lightning_vi.core.predictor import Predictor
@@ -86,6 +87,7 @@ class UQMethod(Predictor):
         self._num_data_given = num_data
         self._train_size: int | None = None
         self._is_first_epoch = False
+        self._trained_on_tensor: bool | None = None
         self._epoch_sums: dict[str, Tensor] = {}
         self._epoch_rows = 0
 
@@ -164,6 +166,9 @@ class UQMethod(Predictor):
         default.
         """
         return dict.fromkeys(self.likelihood.parameters(), 10.0)
+
+    def input_form(self) -> InputForm:  # noqa: D102
+        return input_form(self.backbone, self._trained_on_tensor)
 
     def trained_networks(self) -> list[nn.Module]:  # noqa: D102
         return [self.backbone]
@@ -262,6 +267,7 @@ class UQMethod(Predictor):
         x, target = split_labeled_batch(batch)
         weight = sample_weight(batch)
         if self._is_first_epoch:
+            self._trained_on_tensor = isinstance(x, Tensor)
             self._check_values(x, target, weight)
         weight = self.likelihood.element_weights(target, weight)
         with self.noise.fresh(self.global_rank, self.device):

@@ -15,6 +15,7 @@ from torchmetrics import MetricCollection
 
 from lightning_vi.arguments import check_at_least
 from lightning_vi.core.batch import check_values, sample_weight, split_batch, split_labeled_batch
+from lightning_vi.core.batch_forms import InputForm, check_prediction_batch, input_form
 from lightning_vi.core.hyperparameters import unsaved_arguments
 from lightning_vi.core.predictive import Predictive
 from lightning_vi.core.scoreboard import Scoreboard, update
@@ -86,6 +87,10 @@ class Predictor(LightningModule, ABC):
     @abstractmethod
     def trained_networks(self) -> list[nn.Module]:
         """Networks that another method can start from; more than one for ensembles."""
+
+    def input_form(self) -> InputForm:
+        """Returns how the network takes its inputs."""
+        return input_form(self.trained_networks()[0], None)
 
     @property
     def unmet_requirement(self) -> str:
@@ -160,15 +165,23 @@ class Predictor(LightningModule, ABC):
         """Predicts a batch.
 
         Args:
-            batch: ``(x, y)``, ``{"input": x, "target": y}``, or the input alone.
+            batch: ``(x, y)``, ``{"input": x, "target": y}``, or the input alone. Several inputs are
+                ``((x, mask), y)`` or ``{"input": (x, mask)}``.
             batch_idx: Not used.
             dataloader_idx: Not used.
 
         Returns:
             `pred`, `pred_uct`, `epistemic_uct`, `aleatoric_uct` and, for classification, `probs_var`, see
             `Prediction.as_dict`.
+
+        Raises:
+            ValueError: If the batch is a pair, the network takes several inputs, and the second element may be one.
         """
-        return self.predict(split_batch(batch)[0]).as_dict()
+        form = self.input_form()
+        check_prediction_batch(batch, form)
+        prediction = self.predict(split_batch(batch)[0])
+        check_prediction_batch(batch, form, prediction)
+        return prediction.as_dict()
 
     def validation_step(self, batch: Any, batch_idx: int = 0, dataloader_idx: int = 0) -> None:
         """Scores the predictive distribution."""

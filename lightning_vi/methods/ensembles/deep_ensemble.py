@@ -248,6 +248,7 @@ class DeepEnsemble(UQMethod):
         flat = targets.flatten(0, 1)
         weight = self._stacked_weights(batches)
         if self._is_first_epoch:
+            self._trained_on_tensor = isinstance(x, Tensor)
             self._check_values(x, flat, weight)
         weight = self.likelihood.element_weights(flat, weight)
         weights = [] if weight is None else [weight.view(*targets.shape[:2], *weight.shape[1:])]
