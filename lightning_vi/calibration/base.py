@@ -1,6 +1,7 @@
 """Base class of methods that calibrate a fitted method."""
 
 import copy
+import math
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_vi.core.batch import split_labeled_batch
+from lightning_vi.core.batch_forms import InputForm, check_target
 from lightning_vi.core.checkpoints import read_checkpoint, verify
 from lightning_vi.core.fit_progress import is_step_done
 from lightning_vi.core.predictive import Predictive, TransformedPredictive
@@ -63,6 +65,7 @@ class CalibratedMethod(Predictor):
         self.register_buffer("is_calibrated", torch.tensor(False))
         self._collected: list[Tensor] = []
         self._num_calibration_data: int | None = None
+        self._num_nan = 0
 
     @classmethod
     def check_likelihood(cls, likelihood: Likelihood) -> None:
@@ -87,10 +90,10 @@ class CalibratedMethod(Predictor):
         Args:
             x: Input, each tensor of shape [B, ...].
             predictive: The method's predictive distribution.
-            target: Targets, shape [B, ...].
+            target: Targets, shape [B, ...]; zero where they are missing.
 
         Returns:
-            Shape [B, ...].
+            Shape [B, ...]. Scores of missing targets are not used.
         """
 
     @abstractmethod
@@ -98,7 +101,7 @@ class CalibratedMethod(Predictor):
         """Computes the calibration from the scores of all calibration data and stores it in buffers.
 
         Args:
-            scores: Shape [N, ...] with N > 0.
+            scores: Shape [N, ...] with N > 0; NaN for targets that are missing.
         """
 
     def calibrated(self, x: NetworkInput, prediction: Prediction) -> Prediction:  # noqa: ARG002
@@ -147,6 +150,9 @@ class CalibratedMethod(Predictor):
 
     def trained_networks(self) -> list[nn.Module]:  # noqa: D102
         return self.method.trained_networks()
+
+    def input_form(self) -> InputForm:  # noqa: D102
+        return self.method.input_form()
 
     def forward(self, x: NetworkInput) -> Tensor:
         """Computes the method's outputs without sampling.
@@ -202,8 +208,15 @@ class CalibratedMethod(Predictor):
     def _batch_scores(self, x: NetworkInput, target: Tensor) -> Tensor:
         with evaluating(self):
             predictive = self.method.predictive_distribution(x, self.method.num_mc_samples_test, self.noise.seed)
-            scores = self.scores(x, predictive, target)
-        return scores.to(torch.promote_types(scores.dtype, torch.float32))
+            scores = self.scores(x, predictive, self.likelihood.fill(target))
+        scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+        observed = self.likelihood.observed(target)
+        if observed is None:
+            return scores
+        if scores.dim() > observed.dim():  # scores of all classes
+            observed = observed.unsqueeze(1)
+        self._num_nan += int((scores.isnan() & observed).reshape(len(scores), -1).any(1).sum())
+        return torch.where(observed, scores, math.nan)
 
     def checked_prediction(self, predictive: Predictive, target: Tensor) -> Prediction:
         """Checks the targets and returns the method's prediction, for `scores`.
@@ -228,9 +241,13 @@ class CalibratedMethod(Predictor):
         if sum(map(len, batches)) == 0:
             raise InputValueError("there are no data to calibrate on")
         scores = torch.cat(batches)
-        num_nan = int(scores.isnan().reshape(len(scores), -1).any(1).sum())
+        if self.likelihood.observed(scores) is None:
+            self._num_nan = int(scores.isnan().reshape(len(scores), -1).any(1).sum())
+        num_nan, self._num_nan = self._num_nan, 0
         if num_nan:
             raise InputValueError(f"the predictions of {num_nan} of {len(scores)} calibration data are NaN")
+        if scores.isnan().all():
+            raise InputValueError("there are no targets to calibrate on: all are missing")
         self.use_scores(scores)
         self.is_calibrated.fill_(True)
 
@@ -321,26 +338,6 @@ class CalibratedMethod(Predictor):
     def configure_optimizers(self) -> list[Any]:
         """Returns no optimizers."""
         return []
-
-
-def check_target(prediction: Prediction, target: Tensor) -> None:
-    """Raises an error if targets do not match a prediction.
-
-    Args:
-        prediction: The prediction.
-        target: Targets, shape [B, ..., D], or labels [B, ...].
-
-    Raises:
-        ValueError: If the shapes differ.
-        TypeError: If the targets have the wrong type.
-    """
-    is_regression = prediction.probs is None
-    shape = prediction.mean.shape if is_regression else prediction.mean[:, 0].shape
-    if target.shape != shape:
-        raise InputValueError(f"the predictions need targets of shape {tuple(shape)}, got {tuple(target.shape)}")
-    if target.is_floating_point() != is_regression:
-        wanted = "floating-point targets" if is_regression else "integer labels"
-        raise InputTypeError(f"the predictions need {wanted}, got {target.dtype}")
 
 
 def _load_weights(method: Predictor, path: Path) -> None:

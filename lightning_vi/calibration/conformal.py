@@ -61,8 +61,9 @@ class ConformalMethod(CalibratedMethod):
         """
         pooled = scores.reshape(-1, *self.quantile.shape)
         self.quantile.copy_(conformal_quantile(pooled, self.coverage))
-        if count_that_reaches(self.coverage, len(pooled) + 1) > len(pooled):
+        size = int(pooled.isnan().logical_not().sum(0).min())
+        if count_that_reaches(self.coverage, size + 1) > size:
             rank_zero_warn(
-                f"{len(pooled)} calibration scores are too few for a coverage of {self.coverage}: intervals are "
+                f"{size} calibration scores are too few for a coverage of {self.coverage}: intervals are "
                 "infinite, and sets contain all classes"
             )

@@ -21,12 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_vi.calibration.base import CalibratedMethod, check_target
+from lightning_vi.calibration.base import CalibratedMethod
+from lightning_vi.core.batch_forms import check_target
 from lightning_vi.core.predictive import Predictive, class_metric_inputs
 from lightning_vi.core.predictor import Predictor
 from lightning_vi.functional import entropy
 from lightning_vi.functional.calibration import best_temperature, log_odds_against, temper
-from lightning_vi.likelihoods import Prediction
+from lightning_vi.likelihoods import Likelihood, Prediction
 from lightning_vi.sampling import NetworkInput
 
 TINY = 1e-30
@@ -77,10 +78,11 @@ class TemperatureScaling(CalibratedMethod):
         return log_odds_against(log_probs, target)
 
     def use_scores(self, scores: Tensor) -> None:  # noqa: D102
-        self.temperature.copy_(best_temperature(scores))
+        rows = scores.movedim(1, -1).flatten(0, -2)
+        self.temperature.copy_(best_temperature(rows[~rows.isnan().any(-1)]))
 
     def make_calibrated(self, x: NetworkInput, predictive: Predictive) -> Predictive:  # noqa: ARG002, D102
-        return TemperedPredictive(predictive, self.temperature)
+        return TemperedPredictive(predictive, self.temperature, self.likelihood)
 
     def logged_calibration(self) -> dict[str, Tensor]:  # noqa: D102
         return {"calibration_temperature": self.temperature}
@@ -92,10 +94,12 @@ class TemperedPredictive(Predictive):
     Args:
         inner: The distribution to temper.
         temperature: A scalar tensor.
+        likelihood: The observation model.
     """
 
-    def __init__(self, inner: Predictive, temperature: Tensor) -> None:
+    def __init__(self, inner: Predictive, temperature: Tensor, likelihood: Likelihood) -> None:
         self.inner = inner
+        self.likelihood = likelihood
         self.temperature = temperature
 
     def keep(self) -> None:  # noqa: D102
@@ -127,7 +131,7 @@ class TemperedPredictive(Predictive):
     def metric_inputs(self, target: Tensor) -> dict[str, Any]:  # noqa: D102
         self.keep()
         check_target(self.prediction(), target)
-        return class_metric_inputs(self.log_probs(), target)
+        return class_metric_inputs(self.log_probs(), target, self.likelihood)
 
 
 def _share(part: Tensor | None, whole: Tensor | None) -> Tensor | float:

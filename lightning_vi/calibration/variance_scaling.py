@@ -22,7 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_vi.calibration.base import CalibratedMethod, check_target
+from lightning_vi.calibration.base import CalibratedMethod
+from lightning_vi.core.batch_forms import check_target
 from lightning_vi.core.predictive import Predictive, TransformedPredictive
 from lightning_vi.core.predictor import Predictor
 from lightning_vi.errors import InputTypeError
@@ -89,10 +90,10 @@ class VarianceScaling(CalibratedMethod):
         return (target - prediction.mean).square() / prediction.total_var
 
     def use_scores(self, scores: Tensor) -> None:  # noqa: D102
-        self.std_factor.copy_(scores.flatten(0, -2).mean(0).sqrt().clamp_min(MIN_FACTOR))
+        self.std_factor.copy_(scores.flatten(0, -2).nanmean(0).sqrt().clamp_min(MIN_FACTOR))
 
     def make_calibrated(self, x: NetworkInput, predictive: Predictive) -> Predictive:  # noqa: ARG002, D102
-        return ScaledPredictive(predictive, self.std_factor)
+        return ScaledPredictive(predictive, self.std_factor, self.likelihood)
 
     def logged_calibration(self) -> dict[str, Tensor]:  # noqa: D102
         return {f"calibration_std_factor_{index}": factor for index, factor in enumerate(self.std_factor)}
@@ -106,10 +107,12 @@ class ScaledPredictive(TransformedPredictive):
     Args:
         inner: The distribution to stretch.
         factor: Factors s, shape [D].
+        likelihood: The observation model.
     """
 
-    def __init__(self, inner: Predictive, factor: Tensor) -> None:
+    def __init__(self, inner: Predictive, factor: Tensor, likelihood: Likelihood) -> None:
         super().__init__(inner, self._scale)
+        self.likelihood = likelihood
         self.factor = factor
 
     def _scale(self, prediction: Prediction) -> Prediction:
@@ -129,11 +132,14 @@ class ScaledPredictive(TransformedPredictive):
         check_target(prediction, target)
         mean, factor = prediction.mean, self.factor.to(prediction.mean.dtype)
         inputs = self.inner.metric_inputs(mean + (target - mean) / factor)
-        num_positions = target[0].numel() // len(factor)
+        observed = self.likelihood.observed(target)
+        log_factors = factor.log().expand_as(target)
+        if observed is not None:
+            log_factors = log_factors * observed
         stretched = {
             "means": mean + factor * (inputs["means"] - mean),
             "stds": factor * inputs["stds"],
-            "log_prob": inputs["log_prob"] - num_positions * factor.log().sum(),
+            "log_prob": inputs["log_prob"] - log_factors.flatten(1).sum(1),
             "target": target,
         }
         if "mixture" in inputs:

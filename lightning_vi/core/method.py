@@ -12,16 +12,18 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_vi.arguments import check_at_least
-from lightning_vi.core.batch import split_labeled_batch
+from lightning_vi.core.batch import check_values, sample_weight, split_labeled_batch
+from lightning_vi.core.batch_forms import InputForm, input_form
 from lightning_vi.core.optimizers import LRSchedulerFactory, OptimizerFactory, build_optimizer
 from lightning_vi.core.predictive import GaussianPredictive, Predictive, SampledPredictive
 from lightning_vi.core.predictor import Predictor
+from lightning_vi.core.scoreboard import update
 from lightning_vi.errors import InputValueError
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.metrics import default_metrics
 from lightning_vi.noise import NoiseStream
 from lightning_vi.objectives import ObjectiveTerms, count_training_data
-from lightning_vi.sampling import NetworkInput, tensors
+from lightning_vi.sampling import NetworkInput
 
 
 class UQMethod(Predictor):
@@ -85,6 +87,7 @@ class UQMethod(Predictor):
         self._num_data_given = num_data
         self._train_size: int | None = None
         self._is_first_epoch = False
+        self._trained_on_tensor: bool | None = None
         self._epoch_sums: dict[str, Tensor] = {}
         self._epoch_rows = 0
 
@@ -101,13 +104,14 @@ class UQMethod(Predictor):
 
     @abstractmethod
     def objective(
-        self, x: NetworkInput, target: Tensor, *, num_data: int | None, kl_weight: float
+        self, x: NetworkInput, target: Tensor, weight: Tensor | None = None, *, num_data: int | None, kl_weight: float
     ) -> tuple[Tensor, ObjectiveTerms]:
         """Computes the loss of a batch.
 
         Args:
             x: Input, each tensor of shape [B, ...].
             target: Target, shape [B, ...].
+            weight: Factors of the log probabilities, see `Likelihood.element_weights`.
             num_data: N, None if unknown.
             kl_weight: Weight of the KL divergence.
 
@@ -163,6 +167,9 @@ class UQMethod(Predictor):
         """
         return dict.fromkeys(self.likelihood.parameters(), 10.0)
 
+    def input_form(self) -> InputForm:  # noqa: D102
+        return input_form(self.backbone, self._trained_on_tensor)
+
     def trained_networks(self) -> list[nn.Module]:  # noqa: D102
         return [self.backbone]
 
@@ -189,25 +196,36 @@ class UQMethod(Predictor):
         """Computes network outputs without sampling, see `point_outputs`."""
         return self.point_outputs(x)
 
-    def elbo(self, x: NetworkInput, y: Tensor, *, num_data: int | None = None) -> ObjectiveTerms:
+    def elbo(
+        self, x: NetworkInput, y: Tensor, weight: Tensor | None = None, *, num_data: int | None = None
+    ) -> ObjectiveTerms:
         """Computes the full objective on a batch, for a training loop of your own.
 
-        It never burns in and uses the full KL weight. The global random state stays as it was.
+        It never burns in and uses the full KL weight. The global random state stays as it was. The values of the batch
+        are checked, which synchronizes with a GPU, unless the call is compiled.
 
         Args:
             x: Input, each tensor of shape [B, ...].
             y: Target in its original units, shape [B, ...].
+            weight: Weights of the rows, shape [B]; 1 by default. A row of weight 2 counts as two rows.
             num_data: N, the size of the training set; by default the one that was given or counted in a fit.
 
         Returns:
             ``(loss, nll, kl)``, differentiable.
 
         Raises:
-            ValueError: If N is needed and unknown, or not positive, or shapes do not fit.
+            ValueError: If N is needed and unknown, or not positive, shapes do not fit, or a value is not finite or
+                outside of the likelihood's support.
         """
+        if not torch.compiler.is_compiling():
+            self._check_values(x, y, weight)
         with self.noise.fresh(self.global_rank, self.device):
             _, terms = self.objective(
-                x, y, num_data=self.num_data if num_data is None else num_data, kl_weight=self.kl_weight
+                x,
+                y,
+                self.likelihood.element_weights(y, weight),
+                num_data=self.num_data if num_data is None else num_data,
+                kl_weight=self.kl_weight,
             )
         return terms
 
@@ -255,17 +273,22 @@ class UQMethod(Predictor):
     def training_step(self, batch: Any, batch_idx: int = 0) -> Tensor:
         """Trains on the point loss during burn-in, on the method's objective afterwards."""
         x, target = split_labeled_batch(batch)
+        weight = sample_weight(batch)
         if self._is_first_epoch:
-            self._check_values(x, target)
+            self._trained_on_tensor = isinstance(x, Tensor)
+            self._check_values(x, target, weight)
+        weight = self.likelihood.element_weights(target, weight)
         with self.noise.fresh(self.global_rank, self.device):
             if self.in_burnin:
                 outputs = self.point_outputs(x).unsqueeze(0)
                 self.likelihood.check(outputs, target)
-                loss = self.likelihood.point_loss(outputs, target)
+                loss = self.likelihood.point_loss(outputs, target, weight)
                 logged = {"train_loss": loss}
                 loss = self._involving_all_parameters(loss)
             else:
-                outputs, terms = self.objective(x, target, num_data=self.num_data, kl_weight=self.effective_kl_weight())
+                outputs, terms = self.objective(
+                    x, target, weight, num_data=self.num_data, kl_weight=self.effective_kl_weight()
+                )
                 loss, logged = terms.loss, self._logged_terms(terms)
         self._record(outputs.detach(), target, logged, batch_idx)
         return loss
@@ -286,7 +309,8 @@ class UQMethod(Predictor):
         interval: int = getattr(self.trainer, "log_every_n_steps", 0)
         if interval and (batch_idx + 1) % interval == 0:
             self.log("train_loss_step", logged["train_loss"], prog_bar=True)
-        self.train_metrics.update(preds=self._point_prediction(outputs), target=target)
+        inputs = {"preds": self._point_prediction(outputs), "target": target}
+        update(self.train_metrics, inputs, self.likelihood.observed(target))
 
     def _point_prediction(self, outputs: Tensor) -> Tensor:
         return self.likelihood.point_prediction(outputs)
@@ -298,11 +322,8 @@ class UQMethod(Predictor):
             logged |= {"train_kl": terms.kl, "train_elbo": elbo}
         return logged
 
-    def _check_values(self, x: NetworkInput, target: Tensor) -> None:
-        for tensor in tensors(x):
-            if tensor.is_floating_point() and not tensor.isfinite().all():
-                raise InputValueError("the training inputs have NaN or infinite values")
-        self.likelihood.check_values(target)
+    def _check_values(self, x: NetworkInput, target: Tensor, weight: Tensor | None = None) -> None:
+        check_values(self.likelihood, x, target, weight, "training inputs")
 
     def on_train_epoch_end(self) -> None:
         """Logs the training metrics and the stage."""

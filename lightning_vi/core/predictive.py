@@ -296,20 +296,23 @@ class TransformedPredictive(Predictive):
         return self.inner.metric_inputs(target) | known
 
 
-def class_metric_inputs(log_probs: Tensor, target: Tensor) -> dict[str, Any]:
+def class_metric_inputs(log_probs: Tensor, target: Tensor, likelihood: Likelihood) -> dict[str, Any]:
     """Metric inputs of class probabilities.
 
     Args:
         log_probs: Log-probabilities, shape [B, C, ...].
         target: Labels, shape [B, ...].
+        likelihood: The observation model, which says which labels are ignored.
 
     Returns:
         See `Likelihood.metric_inputs`.
     """
-    labels = target.long()
-    chosen = log_probs.gather(1, labels.unsqueeze(1)).squeeze(1)
+    chosen = log_probs.gather(1, likelihood.fill(target).long().unsqueeze(1)).squeeze(1)
+    observed = likelihood.observed(target)
+    if observed is not None:
+        chosen = torch.where(observed, chosen, chosen.new_zeros(()))
     return {
         "preds": log_probs.exp(),
         "log_prob": chosen.reshape(len(chosen), -1).sum(-1).unsqueeze(0),
-        "target": labels,
+        "target": target.long(),
     }

@@ -2,7 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -17,9 +17,11 @@ from torchmetrics import MetricCollection
 
 from lightning_vi.arguments import check_at_least
 from lightning_vi.core import checkpoints
-from lightning_vi.core.batch import split_batch, split_labeled_batch
+from lightning_vi.core.batch import check_values, sample_weight, split_batch, split_labeled_batch
+from lightning_vi.core.batch_forms import InputForm, check_prediction_batch, input_form
 from lightning_vi.core.hyperparameters import unsaved_arguments
 from lightning_vi.core.predictive import Predictive
+from lightning_vi.core.scoreboard import Scoreboard, update
 from lightning_vi.errors import NotFittedError
 from lightning_vi.likelihoods import Likelihood, Prediction
 from lightning_vi.metrics import default_metrics
@@ -54,6 +56,7 @@ class Predictor(LightningModule, ABC):
         task, width = likelihood.task, likelihood.num_predictions
         self.val_metrics = default_metrics(task, "val_", num_outputs=width)
         self.test_metrics = default_metrics(task, "test_", num_outputs=width)
+        self._val_scores, self._test_scores = Scoreboard("val"), Scoreboard("test")
 
     @abstractmethod
     def make_predictive(self, x: NetworkInput, num_samples: int, seed: int) -> Predictive:
@@ -87,6 +90,10 @@ class Predictor(LightningModule, ABC):
     @abstractmethod
     def trained_networks(self) -> list[nn.Module]:
         """Networks that another method can start from; more than one for ensembles."""
+
+    def input_form(self) -> InputForm:
+        """Returns how the network takes its inputs."""
+        return input_form(self.trained_networks()[0], None)
 
     @property
     def unmet_requirement(self) -> str:
@@ -211,15 +218,24 @@ class Predictor(LightningModule, ABC):
         """Predicts a batch.
 
         Args:
-            batch: ``(x, y)``, ``{"input": x, "target": y}``, or the input alone.
+            batch: ``(x, y)``, ``{"input": x, "target": y}``, or the input alone. Several inputs are
+                ``((x, mask), y)`` or ``{"input": (x, mask)}``.
             batch_idx: Not used.
             dataloader_idx: Not used.
 
         Returns:
             `pred`, `pred_uct`, `epistemic_uct`, `aleatoric_uct` and, for classification, `probs_var`, see
             `Prediction.as_dict`.
+
+
+        Raises:
+            ValueError: If the batch is a pair, the network takes several inputs, and the second element may be one.
         """
-        return self.predict(split_batch(batch)[0]).as_dict()
+        form = self.input_form()
+        check_prediction_batch(batch, form)
+        prediction = self.predict(split_batch(batch)[0])
+        check_prediction_batch(batch, form, prediction)
+        return prediction.as_dict()
 
     def make_up_fit(self) -> None:
         """Fits the posteriors of the methods in this predictor that come from a checkpoint before the end of their fit.
@@ -246,49 +262,52 @@ class Predictor(LightningModule, ABC):
         """Makes up the fit, see `make_up_fit`."""
         self.make_up_fit()
 
-    def validation_step(self, batch: Any, batch_idx: int = 0, dataloader_idx: int = 0) -> None:  # noqa: ARG002
+    def validation_step(self, batch: Any, batch_idx: int = 0, dataloader_idx: int = 0) -> None:
         """Scores the predictive distribution."""
-        self._score(self.val_metrics, batch)
+        self._score(self._val_scores, self.val_metrics, batch, batch_idx, dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the validation metrics."""
-        self.log_dict(self.val_metrics.compute())
-        self.val_metrics.reset()
+        """Logs the validation metrics of a single dataloader."""
+        self._log_epoch(self._val_scores, self.val_metrics)
 
-    def test_step(self, batch: Any, batch_idx: int = 0, dataloader_idx: int = 0) -> None:  # noqa: ARG002
+    def test_step(self, batch: Any, batch_idx: int = 0, dataloader_idx: int = 0) -> None:
         """Scores the predictive distribution."""
-        self._score(self.test_metrics, batch)
+        self._score(self._test_scores, self.test_metrics, batch, batch_idx, dataloader_idx)
 
     def on_test_epoch_end(self) -> None:
-        """Logs the test metrics."""
-        self.log_dict(self.test_metrics.compute())
-        self.test_metrics.reset()
+        """Logs the test metrics of a single dataloader."""
+        self._log_epoch(self._test_scores, self.test_metrics)
 
-    def _score(self, metrics: MetricCollection, batch: Any) -> None:
+    def _log_epoch(self, scores: Scoreboard, metrics: MetricCollection) -> None:
+        if not scores.has_several_loaders(self):
+            self.log_dict(metrics.compute())
+        metrics.reset()
+
+    def _score(
+        self, scores: Scoreboard, own: MetricCollection, batch: Any, batch_idx: int, dataloader_idx: int
+    ) -> None:
         x, target = split_labeled_batch(batch)
+        check_values(self.likelihood, x, target, sample_weight(batch))
+        metrics = scores.metrics(self, own, batch_idx, dataloader_idx)
+        num_rows = scores.rows_to_count(self, len(target), batch_idx, dataloader_idx)
         is_fitting = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
         is_provisional = is_fitting and bool(self.unmet_requirement)
-        for rows, labels in self._parts(x, target):
+        for rows, labels in self._parts(x, target, num_rows):
             predictive = (
                 self.provisional_predictive(rows)
                 if is_provisional
                 else self.predictive_distribution(rows, self.num_mc_samples_test, self.noise.seed)
             )
-            _update(metrics, predictive.metric_inputs(labels))
+            update(metrics, predictive.metric_inputs(labels), self.likelihood.observed(labels))
+        scores.log(self, metrics)
 
-    def _parts(self, x: NetworkInput, target: Tensor) -> Iterator[tuple[NetworkInput, Tensor]]:
-        """Rows of a batch in parts that bound the memory, which metrics would fill with all samples."""
-        num_rows = len(target)
+    def _parts(self, x: NetworkInput, target: Tensor, num_rows: int) -> Iterator[tuple[NetworkInput, Tensor]]:
+        """The first rows of a batch in parts that bound the memory, which metrics would fill with all samples."""
         per_row = self.num_mc_samples_test * self.likelihood.num_outputs * max(target[:1].numel(), 1)
         size = num_fitting(memory.MAX_SCORED_NUMBERS, per_row)
-        if num_rows <= size or any(len(tensor) != num_rows for tensor in tensors(x)):
+        if any(len(tensor) != len(target) for tensor in tensors(x)) or len(target) == num_rows <= size:
             yield x, target
             return
         for first in range(0, num_rows, size):
-            rows = slice(first, first + size)
+            rows = slice(first, min(first + size, num_rows))
             yield map_tensors(lambda tensor: tensor[rows], x), target[rows]  # noqa: B023
-
-
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-def _update(metrics: MetricCollection, inputs: Mapping[str, Any]) -> None:
-    metrics.update(**inputs)

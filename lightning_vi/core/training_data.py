@@ -11,6 +11,7 @@ from lightning.fabric.utilities.types import _Stateful
 from lightning.pytorch.trainer.states import RunningStage
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
+from lightning_vi.core.loader_rows import without_repeated_rows
 from lightning_vi.objectives import count_training_data
 
 
@@ -29,9 +30,9 @@ class TrainingData:
     size: int | None
 
     def batches(self) -> Iterator[Any]:
-        """Yields the batches of an epoch; a stateful dataloader keeps its position."""
+        """Yields the batches of an epoch, each row once in all processes; a stateful dataloader keeps its position."""
         with _keeping_position(self.loader):
-            for index, batch in enumerate(self.loader):
+            for index, batch in enumerate(without_repeated_rows(self.loader, self.loader)):
                 if index >= self.num_batches:
                     return
                 yield batch

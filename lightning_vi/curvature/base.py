@@ -56,16 +56,18 @@ class Linearization(ABC):
         """
 
     @abstractmethod
-    def kronecker_factors(self, factor: Tensor) -> list[tuple[Tensor, Tensor, int]]:
+    def kronecker_factors(self, factor: Tensor, weights: Tensor | None = None) -> list[tuple[Tensor, Tensor, Tensor]]:
         r"""Kronecker factors of the GGN of each block, before normalization.
 
         Args:
-            factor: L, shape [B, E, R].
+            factor: L, shape [B, E, R], with the roots of the weights.
+            weights: Weights of the outputs, shape [B, ...], that of `outputs`; 1 by default. An input a of the layer has
+                the largest weight of the outputs of its example, or of its position where the two correspond.
 
         Returns:
             For each block of weights, :math:`\sum a a^\top` of shape [inputs, inputs] over the layer inputs a,
             :math:`\sum b b^\top` of shape [outputs, outputs] over the gradients b of the layer outputs, and the number
-            of inputs a. Sums run over examples and positions.
+            of inputs a, or the sum of their weights. Sums run over examples and positions.
         """
 
     @abstractmethod

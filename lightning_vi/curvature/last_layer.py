@@ -86,10 +86,17 @@ class LastLayerLinearization(Linearization):
             gradients = self._gradients(factor).flatten(0, 1).transpose(0, 1)
         return [gradients.mT @ gradients]
 
-    def kronecker_factors(self, factor: Tensor) -> list[tuple[Tensor, Tensor, int]]:  # noqa: D102
+    def kronecker_factors(  # noqa: D102
+        self, factor: Tensor, weights: Tensor | None = None
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
         inputs = self.features.flatten(0, 1)
+        of_positions = None
+        if weights is not None:
+            by_output = weights.flatten(2).mT if self._channels_first else weights.reshape(len(weights), -1, self.width)
+            of_positions = by_output.amax(-1).flatten()
+        moment, total = weighted_moment(inputs, of_positions)
         gradients = self._per_position(factor).movedim(2, -1).reshape(-1, self.width)
-        return [(inputs.mT @ inputs, gradients.mT @ gradients, len(inputs))]
+        return [(moment, gradients.mT @ gradients, total)]
 
     def variances(self, basis: Tensor | None, weight_variances: Tensor) -> Tensor:  # noqa: D102
         num_features = self.features.shape[-1]
@@ -113,6 +120,22 @@ class LastLayerLinearization(Linearization):
         weights = deltas.view(len(deltas), self.width, -1)
         changes = torch.einsum("btf,skf->sbtk", self.features, weights)
         return self._flat(self._centered(changes, -1)).view(len(deltas), *self.outputs.shape)
+
+
+def weighted_moment(rows: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    r"""Weighted sum of the outer products of rows.
+
+    Args:
+        rows: Rows a, shape [n, F].
+        weights: Weights w of groups of successive rows, shape [g] where g divides n; 1 by default.
+
+    Returns:
+        :math:`\sum w a a^\top` of shape [F, F], and the sum of the weights, a scalar tensor.
+    """
+    if weights is None:
+        return rows.mT @ rows, rows.new_tensor(len(rows))
+    of_rows = weights.to(rows.dtype).repeat_interleave(len(rows) // max(1, len(weights)))
+    return (of_rows.unsqueeze(-1) * rows).mT @ rows, of_rows.sum()
 
 
 def output_dim(layer: nn.Module) -> int:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from lightning_vi.curvature.base import Linearization
 from lightning_vi.curvature.blocks import Block
-from lightning_vi.curvature.last_layer import LastLayerLinearization, is_pointwise, output_dim
+from lightning_vi.curvature.last_layer import LastLayerLinearization, is_pointwise, output_dim, weighted_moment
 from lightning_vi.errors import InputValueError
 from lightning_vi.sampling import NetworkInput, call, map_tensors, tensors
 from lightning_vi.sampling.network import call_with, no_fused_attention
@@ -97,11 +97,14 @@ class NetworkLinearization(Linearization):
                 total += part.movedim(0, -1) @ part.transpose(0, 1)
         return totals
 
-    def kronecker_factors(self, factor: Tensor) -> list[tuple[Tensor, Tensor, int]]:  # noqa: D102
+    def kronecker_factors(  # noqa: D102
+        self, factor: Tensor, weights: Tensor | None = None
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
         layers = [self.network.get_submodule(block.module_name) for block in self.blocks]
         outputs, calls = self._record(layers)
         inputs = [_rows_of_input(layer, x) for layer, (x, _) in zip(layers, calls, strict=True)]
-        moments = [rows.mT @ rows for rows in inputs]
+        of_examples = None if weights is None else weights.flatten(1).amax(1)
+        moments = [weighted_moment(rows, of_examples) for rows in inputs]
         covariances = [factor.new_zeros(block.shape[0], block.shape[0]) for block in self.blocks]
         for direction in factor.unbind(-1):
             gradients = torch.autograd.grad(
@@ -115,7 +118,7 @@ class NetworkLinearization(Linearization):
             for layer, covariance, gradient in zip(layers, covariances, gradients, strict=True):
                 rows = _rows_of_output(layer, gradient)
                 covariance += rows.mT @ rows
-        return [(a, b, len(rows)) for a, b, rows in zip(moments, covariances, inputs, strict=True)]
+        return [(moment, b, total) for (moment, total), b in zip(moments, covariances, strict=True)]
 
     def _record(self, layers: Sequence[nn.Module]) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Runs a differentiable forward pass and returns the outputs, and the input and output of each layer."""

@@ -15,8 +15,9 @@ from lightning_vi.curvature.base import Linearization
 from lightning_vi.curvature.blocks import Block
 from lightning_vi.errors import InputValueError
 
-Terms = Iterable[tuple[Linearization, Tensor]]
-"""Linearized batches with the square roots L [B, E, R] of their output-space Fisher information."""
+Terms = Iterable[tuple[Linearization, Tensor, Tensor | None]]
+"""Linearized batches with the square roots L [B, E, R] of their output-space Fisher information, which includes the
+weights of the outputs, and these weights [B, ...], None if they are one."""
 
 Reduction = Callable[[Tensor], Tensor]
 """Sums a tensor over all processes."""
@@ -82,7 +83,7 @@ class DiagonalCurvature(Curvature):
         self.register_buffer("diagonal", torch.zeros(self.num_weights))
 
     def fit(self, terms: Terms, reduction: Reduction) -> None:  # noqa: D102
-        (total,) = accumulate([linearization.ggn_diagonal(factor)] for linearization, factor in terms)
+        (total,) = accumulate([linearization.ggn_diagonal(factor)] for linearization, factor, _ in terms)
         self.diagonal.copy_(reduction(total))
 
     def eigenvalues(self) -> Tensor:  # noqa: D102
@@ -116,7 +117,7 @@ class FullCurvature(Curvature):
         self.register_buffer("values", torch.zeros(self.num_weights))
 
     def fit(self, terms: Terms, reduction: Reduction) -> None:  # noqa: D102
-        (total,) = accumulate([linearization.ggn(factor)] for linearization, factor in terms)
+        (total,) = accumulate([linearization.ggn(factor)] for linearization, factor, _ in terms)
         values, basis = symmetric_eigen(reduction(total))
         self.values.copy_(values)
         self.basis.copy_(basis)
@@ -157,7 +158,7 @@ class PerOutputCurvature(Curvature):
         return [self.get_buffer(f"{kind}_{index}") for index in range(len(self.blocks))]
 
     def fit(self, terms: Terms, reduction: Reduction) -> None:  # noqa: D102
-        totals = accumulate(linearization.ggn_per_output(factor) for linearization, factor in terms)
+        totals = accumulate(linearization.ggn_per_output(factor) for linearization, factor, _ in terms)
         for total, basis, values in zip(
             totals, self._buffers_of_blocks("basis"), self._buffers_of_blocks("values"), strict=True
         ):
@@ -208,13 +209,13 @@ class KroneckerCurvature(Curvature):
 
     def fit(self, terms: Terms, reduction: Reduction) -> None:  # noqa: D102
         sums = accumulate(
-            [part for a, b, count in linearization.kronecker_factors(factor) for part in (a, b, a.new_tensor(count))]
-            for linearization, factor in terms
+            [part for parts in linearization.kronecker_factors(factor, weights) for part in parts]
+            for linearization, factor, weights in terms
         )
         sums = [reduction(tensor) for tensor in sums]
         bases, values = self._buffers_of_blocks("basis"), self._buffers_of_blocks("values")
         for inputs, outputs, count, basis, value in zip(sums[::3], sums[1::3], sums[2::3], bases, values, strict=True):
-            for role, matrix in enumerate((outputs, inputs / count)):
+            for role, matrix in enumerate((outputs, inputs / count.clamp_min(torch.finfo(count.dtype).tiny))):
                 eigenvalues, eigenvectors = symmetric_eigen(matrix)
                 value[role].copy_(eigenvalues)
                 basis[role].copy_(eigenvectors)

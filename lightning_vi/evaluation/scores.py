@@ -25,17 +25,20 @@ def check_score(score: Score) -> None:
         raise InputTypeError(f"score must be a key of predict_step's dictionary or a function, got {score!r}")
 
 
-def datum_scores(score: Score, prediction: Mapping[str, Tensor], likelihood: Likelihood) -> Tensor:
+def datum_scores(
+    score: Score, prediction: Mapping[str, Tensor], likelihood: Likelihood, observed: Tensor | None = None
+) -> Tensor:
     """Returns the score of each datum of a batch.
 
     Args:
         score: Key or function.
         prediction: Dictionary of `predict_step`.
         likelihood: Likelihood of the method; uncertainties are standard deviations in regression.
+        observed: True for the elements of the target that are not missing, shape [B, ...]; None if none can be.
 
     Returns:
         Scores, shape [B]. Several elements per datum are reduced to the root mean square of standard deviations, and to
-        the mean of other quantities.
+        the mean of other quantities, over the observed elements if the score has one for each.
 
     Raises:
         ValueError: If the key does not exist, or the result does not have one row per datum.
@@ -53,9 +56,10 @@ def datum_scores(score: Score, prediction: Mapping[str, Tensor], likelihood: Lik
     elements = _flatten_elements(values).to(torch.promote_types(values.dtype, torch.float32))
     if elements.shape[1] == 1:
         return elements[:, 0]
+    observed = observed if observed is not None and observed.shape == values.shape else None
     if likelihood.task == "regression" and score in _STD_KEYS:
-        return elements.square().mean(1).sqrt()
-    return elements.mean(1)
+        return _mean(elements.square(), observed).sqrt()
+    return _mean(elements, observed)
 
 
 def datum_losses(loss: Loss | None, prediction: Mapping[str, Tensor], target: Tensor, likelihood: Likelihood) -> Tensor:
@@ -68,7 +72,7 @@ def datum_losses(loss: Loss | None, prediction: Mapping[str, Tensor], target: Te
         likelihood: Likelihood of the method.
 
     Returns:
-        Losses, shape [B]; default losses are averaged over the elements of a datum.
+        Losses, shape [B]; default losses are averaged over the observed elements of a datum, and NaN if there is none.
 
     Raises:
         ValueError: If shapes do not match, or a target is invalid for the likelihood.
@@ -76,7 +80,7 @@ def datum_losses(loss: Loss | None, prediction: Mapping[str, Tensor], target: Te
     """
     if loss is not None:
         return _check_rows("loss", loss(prediction, target), prediction)
-    pred = prediction["pred"]
+    pred, observed = prediction["pred"], likelihood.observed(target)
     if likelihood.task == "classification":
         losses = 1 - top_label(pred, target)[1]
     elif target.shape != pred.shape:
@@ -84,12 +88,20 @@ def datum_losses(loss: Loss | None, prediction: Mapping[str, Tensor], target: Te
     else:
         losses = (pred - target).square()
     likelihood.check_values(target)
-    return _flatten_elements(losses).mean(1)
+    return _mean(_flatten_elements(losses), observed)
 
 
 def _flatten_elements(values: Tensor) -> Tensor:
     """Returns values of shape [B, ...] as [B, number of elements]."""
     return values.unsqueeze(-1).flatten(1)
+
+
+def _mean(elements: Tensor, observed: Tensor | None) -> Tensor:
+    """Returns the mean over the observed elements of each datum, from [B, number of elements]."""
+    if observed is None:
+        return elements.mean(1)
+    mask = _flatten_elements(observed)
+    return torch.where(mask, elements, elements.new_zeros(())).sum(1) / mask.sum(1)
 
 
 def _check_rows(name: str, values: object, prediction: Mapping[str, Tensor]) -> Tensor:

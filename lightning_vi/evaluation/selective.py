@@ -66,7 +66,7 @@ def selective_prediction(
     """Computes the risk-coverage curve of a method that abstains from the most uncertain data.
 
     See `lightning_vi.functional.risk_coverage_curve` for the definition and the treatment of ties, and
-    `plot_risk_coverage` for a plot. The weights, modes and device of the method and the global random state are not
+    `plot_risk_coverage` for a plot. Data whose targets are all missing are left out. The weights, modes and device of the method and the global random state are not
     changed.
 
     Args:
@@ -110,8 +110,13 @@ def selective_prediction(
         target = split_batch(batch)[1]
         if target is None:
             raise InputTypeError("selective prediction needs targets: batches (x, y) or {'input': x, 'target': y}")
-        uncertainty = datum_scores(score, prediction, method.likelihood)
-        return uncertainty, datum_losses(loss, prediction, target, method.likelihood)
+        observed = method.likelihood.observed(target)
+        uncertainty = datum_scores(score, prediction, method.likelihood, observed)
+        losses = datum_losses(loss, prediction, target, method.likelihood)
+        if observed is None:
+            return uncertainty, losses
+        rows = observed.reshape(len(observed), -1).any(1)
+        return uncertainty[rows], losses[rows]
 
     uncertainty, losses = collect(method, dataloader, read, name="dataloader", trainer=trainer)
     check_not_nan(uncertainty, f"score {score!r}" if isinstance(score, str) else "score", "dataloader")

@@ -109,7 +109,7 @@ def conformal_quantile(scores: Tensor, coverage: float) -> Tensor:
     2005; Lei et al., 2018).
 
     Args:
-        scores: Shape [n, ...].
+        scores: Shape [n, ...]; NaN stands for scores that are missing, and n counts the others of each column.
         coverage: Strictly between 0 and 1.
 
     Returns:
@@ -123,10 +123,16 @@ def conformal_quantile(scores: Tensor, coverage: float) -> Tensor:
         >>> conformal_quantile(scores, 0.5), conformal_quantile(scores, 0.9), conformal_quantile(scores, 0.95)
         (tensor(5.), tensor(9.), tensor(inf))
     """
-    rank = count_that_reaches(coverage, len(scores) + 1, "coverage")
-    if rank > len(scores):
-        return scores.new_full(scores.shape[1:], math.inf)
-    return scores.sort(dim=0).values[rank - 1]
+    ordered = (
+        scores.flatten(1).sort(dim=0).values if scores.dim() > 1 else scores.sort().values.unsqueeze(1)
+    )  # NaN last
+    sizes = ordered.isnan().logical_not().sum(0).tolist()
+    ranks = [count_that_reaches(coverage, size + 1, "coverage") for size in sizes]
+    found = [
+        column[rank - 1] if rank <= size else column.new_tensor(math.inf)
+        for column, rank, size in zip(ordered.unbind(1), ranks, sizes, strict=True)
+    ]
+    return torch.stack(found).view(scores.shape[1:])
 
 
 def adaptive_set_scores(

@@ -264,7 +264,7 @@ def top_label(probs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return confidence, (label == target).to(confidence.dtype)
 
 
-def top_label_bins(confidence: Tensor, correct: Tensor, num_bins: int = 15) -> Tensor:
+def top_label_bins(confidence: Tensor, correct: Tensor, num_bins: int = 15, observed: Tensor | None = None) -> Tensor:
     r"""Returns the statistics of a reliability diagram: predictions binned by confidence.
 
     Bin b of M holds the confidences in :math:`((b - 1) / M, b / M]`, as in Guo, Pleiss, Sun and Weinberger
@@ -274,6 +274,7 @@ def top_label_bins(confidence: Tensor, correct: Tensor, num_bins: int = 15) -> T
         confidence: probability of the predicted class, any shape.
         correct: 1.0 where the predicted class is right, 0.0 where it is wrong, the same shape.
         num_bins: number of bins M.
+        observed: True for the predictions to count, the same shape; by default all.
 
     Returns:
         Rows: number of predictions, sum of their confidences, number of correct predictions. Shape ``[3, num_bins]``.
@@ -296,6 +297,8 @@ def top_label_bins(confidence: Tensor, correct: Tensor, num_bins: int = 15) -> T
     confidence = _at_least_float32(confidence).flatten()
     index = ((confidence * num_bins).ceil().long() - 1).clamp(0, num_bins - 1)
     terms = torch.stack([torch.ones_like(confidence), confidence, correct.flatten().to(confidence.dtype)])
+    if observed is not None:
+        terms = terms * observed.flatten()
     return terms.new_zeros(3, num_bins).index_add(1, index, terms)
 
 

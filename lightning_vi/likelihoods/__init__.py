@@ -1,6 +1,6 @@
 """Observation models p(y | f)."""
 
-from lightning_vi.likelihoods.base import Likelihood, Support, Task
+from lightning_vi.likelihoods.base import Likelihood, Missing, Support, Task
 from lightning_vi.likelihoods.classification import Bernoulli, Categorical
 from lightning_vi.likelihoods.counts import NegativeBinomial, Poisson
 from lightning_vi.likelihoods.gaussian import Gaussian
@@ -17,6 +17,7 @@ __all__ = [
     "Gaussian",
     "HeteroscedasticGaussian",
     "Likelihood",
+    "Missing",
     "NegativeBinomial",
     "Poisson",
     "Prediction",

@@ -13,6 +13,7 @@ from lightning_vi.likelihoods.prediction import Prediction
 
 Task = Literal["regression", "classification"]
 Support = Literal["real", "counts", "classes"]
+Missing = Literal["error", "ignore"]
 
 
 class Likelihood(nn.Module, ABC):
@@ -87,8 +88,62 @@ class Likelihood(nn.Module, ABC):
             TypeError: If the target's type does not fit.
         """
 
+    def observed(self, target: Tensor) -> Tensor | None:  # noqa: ARG002
+        """Returns which elements of the target are observed.
+
+        Elements that are not have no part in log probabilities, losses, metrics, calibrations and curvature.
+
+        Args:
+            target: Targets, shape [B, ...].
+
+        Returns:
+            True for the observed elements, the shape of `target`; None if none can be missing.
+        """
+        return None
+
+    def fill(self, target: Tensor) -> Tensor:
+        """Replaces missing elements by zero, which is in every support.
+
+        Args:
+            target: Targets, shape [B, ...].
+
+        Returns:
+            The shape of `target`.
+        """
+        observed = self.observed(target)
+        return target if observed is None else torch.where(observed, target, target.new_zeros(()))
+
+    def element_weights(self, target: Tensor, weight: Tensor | None = None) -> Tensor | None:  # noqa: ARG002
+        """Weights of a training objective: those of the rows, times those of the classes.
+
+        Args:
+            target: Targets, shape [B, ...].
+            weight: Weights of the rows, shape [B], or None.
+
+        Returns:
+            Shape [B], or the shape of `target`; None if all weights are one.
+        """
+        return weight
+
+    def per_output(self, values: Tensor, outputs: Tensor) -> Tensor:
+        """Spreads values of the target's elements over the network outputs that determine them.
+
+        Args:
+            values: Shape [B], or the target's.
+            outputs: Network outputs, shape [B, ...].
+
+        Returns:
+            The shape of `outputs`.
+
+        Raises:
+            TypeError: If the likelihood does not say which outputs these are.
+        """
+        if values.dim() > 1:
+            raise InputTypeError(f"{type(self).__name__} has no per_output, which weights of single elements need")
+        return values.view(-1, *[1] * (outputs.dim() - 1)).expand_as(outputs)
+
     def check_values(self, target: Tensor) -> None:
-        """Checks that the target's values are in the support; this synchronizes with a GPU.
+        """Checks that the observed elements of the target are in the support; this synchronizes with a GPU.
 
         Args:
             target: Targets, shape [B, ...].
@@ -96,12 +151,12 @@ class Likelihood(nn.Module, ABC):
         Raises:
             ValueError: If a value is outside the support.
         """
-        if not target.isfinite().all():
+        if not self.fill(target).isfinite().all():
             raise InputValueError("the targets have NaN or infinite values")
 
     @abstractmethod
     def elementwise_log_prob(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """Log probability (density) of each element of the target.
+        """Log probability (density) of each element of the target; none is missing.
 
         Args:
             outputs: Network outputs, shape [S, B, ...].
@@ -111,18 +166,40 @@ class Likelihood(nn.Module, ABC):
             Nats, the shape of `target` with a leading dimension S.
         """
 
-    def log_prob(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """Log probability (density) of each datum: the sum over all of its elements.
+    def observed_log_prob(self, outputs: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Log probability (density) of each element of the target, zero for those that are missing.
 
         Args:
             outputs: Network outputs, shape [S, B, ...].
             target: Targets, shape [B, ...].
+            weight: Factors, see `element_weights`.
+
+        Returns:
+            Nats, the shape of `target` with a leading dimension S.
+        """
+        return self._weighted(self.elementwise_log_prob(outputs, self.fill(target)), target, weight)
+
+    def log_prob(self, outputs: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Log probability (density) of each datum: the sum over all of its observed elements.
+
+        Args:
+            outputs: Network outputs, shape [S, B, ...].
+            target: Targets, shape [B, ...].
+            weight: Factors of the log probabilities, see `element_weights`.
 
         Returns:
             Nats, shape [S, B].
         """
-        elements = self.elementwise_log_prob(outputs, target)
-        return elements.flatten(2).sum(-1) if elements.dim() > 2 else elements
+        return sum_over_datum(self.observed_log_prob(outputs, target, weight))
+
+    def _weighted(self, elements: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        """Values [S, B, ...] of the target's elements times their weights, zero where they are missing."""
+        observed = self.observed(target)
+        if observed is not None:
+            elements = torch.where(observed, elements, elements.new_zeros(()))
+        if weight is not None:
+            elements = elements * weight.to(elements.dtype).view(*weight.shape, *[1] * (target.dim() - weight.dim()))
+        return elements
 
     def log_probs(self, outputs: Tensor) -> Tensor:  # noqa: ARG002
         """Log-probabilities of all classes.
@@ -138,8 +215,23 @@ class Likelihood(nn.Module, ABC):
         """
         raise InputTypeError(f"{type(self).__name__} has no classes")
 
-    def expected_log_prob(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
-        r"""Expected log probability of each datum under independent Gaussian network outputs, without sampling.
+    def expected_log_prob(self, mean: Tensor, variance: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Expected log probability of each datum: the sum of `elementwise_expected_log_prob`.
+
+        Args:
+            mean: Means of the network's outputs, shape [B, ...].
+            variance: Their variances, the shape of `mean`.
+            target: Targets, shape [B, ...].
+            weight: Factors of the log probabilities, see `element_weights`.
+
+        Returns:
+            Nats, shape [B].
+        """
+        elements = self.elementwise_expected_log_prob(mean, variance, self.fill(target)).unsqueeze(0)
+        return sum_over_datum(self._weighted(elements, target, weight))[0]
+
+    def elementwise_expected_log_prob(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
+        r"""Expected log probability of each element under independent Gaussian network outputs, without sampling.
 
         .. math:: \mathrm{E}[\ln p(y \mid f)], \qquad f_k \sim \mathcal{N}(m_k, v_k)
 
@@ -154,10 +246,10 @@ class Likelihood(nn.Module, ABC):
         Args:
             mean: Means m of the network's outputs, shape [B, ...].
             variance: Their variances v, the shape of `mean`.
-            target: Targets, shape [B, ...].
+            target: Targets, shape [B, ...]; none is missing.
 
         Returns:
-            Nats, shape [B].
+            Nats, the shape of `target`.
         """
         nodes, weights = gaussian_nodes(self.outputs_per_element, like=mean)
         nodes = nodes.repeat_interleave(self.num_outputs // self.outputs_per_element, dim=1)
@@ -166,7 +258,7 @@ class Likelihood(nn.Module, ABC):
         mean_last, std_last = (moment.movedim(self.output_dim, -1) for moment in (mean, std))
         outputs = mean_last + std_last * nodes.view(len(nodes), *[1] * (mean.dim() - 1), -1)
         dim = self.output_dim + 1 if self.output_dim >= 0 else self.output_dim
-        return weights @ self.log_prob(outputs.movedim(-1, dim), target)
+        return torch.tensordot(weights, self.elementwise_log_prob(outputs.movedim(-1, dim), target), 1)
 
     def information_factor(self, outputs: Tensor) -> Tensor:  # noqa: ARG002
         r"""Square root of the output-space Fisher information (GGN).
@@ -220,16 +312,30 @@ class Likelihood(nn.Module, ABC):
         raise InputTypeError(f"{type(self).__name__} has no Gaussian noise that is independent of the network's output")
 
     @abstractmethod
-    def point_loss(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """Loss of burn-in, without noise parameters: squared error or cross-entropy.
+    def elementwise_point_loss(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Loss of burn-in for each element, without noise parameters: squared error or cross-entropy.
 
         Args:
-            outputs: Network outputs, shape [1, B, ...].
-            target: Targets, shape [B, ...].
+            outputs: Network outputs, shape [S, B, ...].
+            target: Targets, shape [B, ...]; none is missing.
 
         Returns:
-            Mean over the data of the sum over each datum's elements, a scalar tensor.
+            The shape of `target` with a leading dimension S.
         """
+
+    def point_loss(self, outputs: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Loss of burn-in, without noise parameters.
+
+        Args:
+            outputs: Network outputs, shape [S, B, ...].
+            target: Targets, shape [B, ...].
+            weight: Factors, see `element_weights`.
+
+        Returns:
+            Mean over samples and data of the sum over each datum's observed elements, a scalar tensor.
+        """
+        elements = self.elementwise_point_loss(outputs, self.fill(target))
+        return sum_over_datum(self._weighted(elements, target, weight)).mean()
 
     @abstractmethod
     def point_prediction(self, outputs: Tensor) -> Tensor:
@@ -311,3 +417,15 @@ class Likelihood(nn.Module, ABC):
         Returns:
             Shape [B, num_target_features].
         """
+
+
+def sum_over_datum(elements: Tensor) -> Tensor:
+    """Sums over the elements of each datum.
+
+    Args:
+        elements: Shape [S, B, ...].
+
+    Returns:
+        Shape [S, B].
+    """
+    return elements.flatten(2).sum(-1) if elements.dim() > 2 else elements

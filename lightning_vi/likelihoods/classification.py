@@ -1,6 +1,8 @@
 """Categorical and Bernoulli labels."""
 
+import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,19 +21,43 @@ class ClassificationLikelihood(Likelihood):
     Args:
         class_dim: Dimension of the network's output [B, ...] that holds the classes. Predictions always have the shape
             [B, C, ...].
+        ignore_index: Label of elements that are ignored, or None.
+        class_weights: Factor of each class in training objectives, shape [C], or None.
 
     Raises:
         ValueError: If `class_dim` is 0, the batch.
+        TypeError: If `ignore_index` is not an integer.
     """
 
     task = "classification"
     support = "classes"
+    class_weights: Tensor | None
 
-    def __init__(self, class_dim: int = 1) -> None:
+    def __init__(
+        self, class_dim: int = 1, ignore_index: int | None = None, class_weights: Tensor | None = None
+    ) -> None:
         super().__init__()
         if class_dim == 0:
             raise InputValueError("class_dim must not be 0, the batch")
+        if isinstance(ignore_index, bool) or not isinstance(ignore_index, int | None):
+            raise InputTypeError(f"ignore_index must be an integer or None, got {ignore_index!r}")
         self.class_dim = class_dim
+        self.ignore_index = ignore_index
+        self.register_buffer("class_weights", class_weights, persistent=False)
+
+    def observed(self, target: Tensor) -> Tensor | None:  # noqa: D102
+        return None if self.ignore_index is None else target != self.ignore_index
+
+    def element_weights(self, target: Tensor, weight: Tensor | None = None) -> Tensor | None:  # noqa: D102
+        if self.class_weights is None:
+            return weight
+        of_classes = self.class_weights[self.fill(target).long()]
+        return of_classes if weight is None else of_classes * weight.view(-1, *[1] * (target.dim() - 1))
+
+    def per_output(self, values: Tensor, outputs: Tensor) -> Tensor:  # noqa: D102
+        if values.dim() < outputs.dim() - 1:
+            return super().per_output(values, outputs)
+        return values.unsqueeze(self.class_dim).expand_as(outputs)
 
     @property
     def output_dim(self) -> int:
@@ -66,13 +92,20 @@ class ClassificationLikelihood(Likelihood):
         expected = (*outputs.shape[1:dimension], *outputs.shape[dimension + 1 :])
         if target.shape != expected:
             raise InputValueError(f"{name} needs labels of shape {tuple(expected)}, got {tuple(target.shape)}")
+        self._check_type(target)
+
+    def _check_type(self, target: Tensor) -> None:
         if target.is_floating_point() or target.is_complex():
-            raise InputTypeError(f"{name} needs integer labels, got {target.dtype}")
+            raise InputTypeError(f"{type(self).__name__} needs integer labels, got {target.dtype}")
 
     def check_values(self, target: Tensor) -> None:  # noqa: D102
-        if target.numel() and not (target.min() >= 0 and target.max() < self.num_predictions):
+        self._check_type(target)
+        labels = self.fill(target)
+        if labels.numel() and not (labels.min() >= 0 and labels.max() < self.num_predictions):
+            ignored = "" if self.ignore_index is None else f" or be {self.ignore_index}"
             raise InputValueError(
-                f"labels must lie between 0 and {self.num_predictions - 1}, got {target.min()} to {target.max()}"
+                f"labels must lie between 0 and {self.num_predictions - 1}{ignored}, "
+                f"got {labels.min()} to {labels.max()}"
             )
 
     def elementwise_log_prob(self, outputs: Tensor, target: Tensor) -> Tensor:  # noqa: D102
@@ -102,8 +135,8 @@ class ClassificationLikelihood(Likelihood):
         axis = self.class_dim if self.class_dim > 0 else outputs.dim() + self.class_dim
         return spread.movedim(-2, axis).flatten(1, -2)
 
-    def point_loss(self, outputs: Tensor, target: Tensor) -> Tensor:  # noqa: D102
-        return -self.log_prob(outputs, target).mean()
+    def elementwise_point_loss(self, outputs: Tensor, target: Tensor) -> Tensor:  # noqa: D102
+        return -self.elementwise_log_prob(outputs, target)
 
     def point_prediction(self, outputs: Tensor) -> Tensor:  # noqa: D102
         return self.log_probs(outputs).exp().mean(0)
@@ -156,9 +189,16 @@ class Categorical(ClassificationLikelihood):
         num_classes: C, at least 2, the width of the network's output.
         class_dim: Dimension of the network's output [B, ...] that holds the classes; -1 for a linear head on features
             [B, ..., F].
+        ignore_index: Label of data or pixels that have no part in losses, metrics, calibrations and curvature, such as
+            255; None if there is none.
+        class_weights: A factor for each class, which multiplies the log probabilities of its labels in training
+            objectives and curvature, but not in metrics. The sum is divided by the number of rows, not by the sum of
+            the factors.
 
     Raises:
-        ValueError: If there are fewer than two classes, or `class_dim` is 0.
+        ValueError: If there are fewer than two classes, `class_dim` is 0, or the factors are not C finite numbers that
+            are not negative.
+        TypeError: If `ignore_index` is not an integer.
 
     Example:
         >>> import torch
@@ -166,10 +206,17 @@ class Categorical(ClassificationLikelihood):
         tensor([[-1.3863, -1.3863]])
     """
 
-    def __init__(self, num_classes: int, class_dim: int = 1) -> None:
-        super().__init__(class_dim)
+    def __init__(
+        self,
+        num_classes: int,
+        class_dim: int = 1,
+        ignore_index: int | None = None,
+        class_weights: Sequence[float] | None = None,
+    ) -> None:
         if num_classes < 2:
             raise InputValueError(f"num_classes must be at least 2, got {num_classes}")
+        weights = None if class_weights is None else _checked_weights(class_weights, num_classes)
+        super().__init__(class_dim, ignore_index, weights)
         self.num_classes = num_classes
 
     @property
@@ -201,7 +248,7 @@ class Categorical(ClassificationLikelihood):
         roots = probs.sqrt()
         return torch.diag_embed(roots) - probs.unsqueeze(-1) * roots.unsqueeze(-2)
 
-    def expected_log_prob(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
+    def elementwise_expected_log_prob(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
         r"""Jensen's lower bound, :math:`m_y - \ln \sum_k e^{m_k + v_k / 2}`; tight as v vanishes.
 
         Args:
@@ -210,12 +257,11 @@ class Categorical(ClassificationLikelihood):
             target: Labels, shape [B, ...].
 
         Returns:
-            Nats, shape [B].
+            Nats, the shape of `target`.
         """
         means, variances = (self._classes_last(moment.unsqueeze(0)).squeeze(0) for moment in (mean, variance))
         chosen = means.gather(-1, target.long().unsqueeze(-1)).squeeze(-1)
-        bound = chosen - torch.logsumexp(means + 0.5 * variances, dim=-1)
-        return bound.reshape(len(bound), -1).sum(-1)
+        return chosen - torch.logsumexp(means + 0.5 * variances, dim=-1)
 
 
 class Bernoulli(ClassificationLikelihood):
@@ -225,9 +271,12 @@ class Bernoulli(ClassificationLikelihood):
 
     Args:
         class_dim: Dimension of the network's output [B, ...] that holds the logit.
+        ignore_index: As for `Categorical`.
+        pos_weight: A factor of the log probabilities of the label 1 in training objectives and curvature.
 
     Raises:
-        ValueError: If `class_dim` is 0.
+        ValueError: If `class_dim` is 0, or `pos_weight` is negative or not finite.
+        TypeError: If `ignore_index` is not an integer.
 
     Example:
         >>> import torch
@@ -235,8 +284,10 @@ class Bernoulli(ClassificationLikelihood):
         tensor([[-0.6931, -0.6931]])
     """
 
-    def __init__(self, class_dim: int = 1) -> None:
-        super().__init__(class_dim)
+    def __init__(self, class_dim: int = 1, ignore_index: int | None = None, pos_weight: float | None = None) -> None:
+        if pos_weight is not None and not 0 <= pos_weight < math.inf:
+            raise InputValueError(f"pos_weight must be finite and not negative, got {pos_weight}")
+        super().__init__(class_dim, ignore_index, None if pos_weight is None else torch.tensor([1.0, pos_weight]))
 
     @property
     def num_outputs(self) -> int:  # noqa: D102
@@ -260,7 +311,7 @@ class Bernoulli(ClassificationLikelihood):
         """
         return (F.logsigmoid(logits) + F.logsigmoid(-logits)).mul(0.5).exp().unsqueeze(-1)
 
-    def expected_log_prob(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
+    def elementwise_expected_log_prob(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
         r"""Jensen's lower bound, :math:`-\ln(1 + e^{\mp m + v / 2})` for y = 1 and y = 0; tight as v vanishes.
 
         Args:
@@ -269,8 +320,16 @@ class Bernoulli(ClassificationLikelihood):
             target: Labels, shape [B, ...].
 
         Returns:
-            Nats, shape [B].
+            Nats, the shape of `target`.
         """
         means, variances = (self._classes_last(moment.unsqueeze(0))[0, ..., 0] for moment in (mean, variance))
-        bound = -F.softplus((1 - 2 * target) * means + 0.5 * variances)
-        return bound.reshape(len(bound), -1).sum(-1)
+        return -F.softplus((1 - 2 * target) * means + 0.5 * variances)
+
+
+def _checked_weights(class_weights: Sequence[float], num_classes: int) -> Tensor:
+    weights = torch.as_tensor(class_weights, dtype=torch.get_default_dtype())
+    if weights.shape != (num_classes,) or not ((weights >= 0) & weights.isfinite()).all():
+        raise InputValueError(
+            f"class_weights must be {num_classes} finite numbers that are not negative, got {class_weights}"
+        )
+    return weights.clone()

@@ -16,6 +16,7 @@ from lightning_vi.functional.special import (
     negative_binomial_log_prob,
     poisson_cdf,
 )
+from lightning_vi.likelihoods.base import Missing
 from lightning_vi.likelihoods.location_scale import diagonal_factor, one_for_each_target
 from lightning_vi.likelihoods.regression import RegressionLikelihood
 
@@ -32,15 +33,16 @@ class CountLikelihood(RegressionLikelihood):
     Args:
         num_targets: D, the width of the network's output.
         link: ``"log"`` for :math:`\mu = e^{f}`, ``"softplus"`` for :math:`\mu = \ln(1 + e^{f})`.
+        missing: What NaN among the targets is, ``"error"`` or ``"ignore"``.
 
     Raises:
-        ValueError: If `num_targets` is not positive or `link` is unknown.
+        ValueError: If `num_targets` is not positive, or `link` or `missing` is unknown.
     """
 
     support = "counts"
 
-    def __init__(self, num_targets: int = 1, link: Link = "log") -> None:
-        super().__init__(num_targets)
+    def __init__(self, num_targets: int = 1, link: Link = "log", missing: Missing = "error") -> None:
+        super().__init__(num_targets, missing)
         if link not in get_args(Link):
             raise InputValueError(f"link must be one of {list(get_args(Link))}, got {link!r}")
         self.link = link
@@ -69,6 +71,7 @@ class CountLikelihood(RegressionLikelihood):
 
     def check_values(self, target: Tensor) -> None:  # noqa: D102
         super().check_values(target)
+        target = self.fill(target)
         wrong = (target < 0) | (target != target.floor())
         if wrong.any():
             raise InputValueError(
@@ -114,17 +117,17 @@ class CountLikelihood(RegressionLikelihood):
         slope = mean if self.link == "log" else torch.sigmoid(outputs.to(mean.dtype))
         return diagonal_factor(slope / self.variance(mean).sqrt())
 
-    def point_loss(self, outputs: Tensor, target: Tensor) -> Tensor:
+    def elementwise_point_loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Negative log-likelihood of a Poisson variable, which depends on the mean alone.
 
         Args:
-            outputs: Network outputs, shape [1, B, ..., D].
+            outputs: Network outputs, shape [S, B, ..., D].
             target: Targets, shape [B, ..., D].
 
         Returns:
-            Mean over the data of the sum over each datum's elements, a scalar tensor.
+            Shape [S, B, ..., D].
         """
-        return -poisson_log_prob(target, self.mean(outputs)).flatten(2).sum(-1).mean()
+        return -poisson_log_prob(target, self.mean(outputs))
 
     def point_prediction(self, outputs: Tensor) -> Tensor:  # noqa: D102
         return self.mean(outputs).mean(0)
@@ -159,9 +162,11 @@ class Poisson(CountLikelihood):
     Args:
         num_targets: D, the width of the network's output.
         link: ``"log"`` or ``"softplus"``.
+        missing: ``"ignore"`` if NaN stands for targets that were not observed: they have no part in losses, metrics,
+            calibrations and curvature. By default NaN is an error.
 
     Raises:
-        ValueError: If `num_targets` is not positive or `link` is unknown.
+        ValueError: If `num_targets` is not positive, or `link` or `missing` is unknown.
 
     Example:
         >>> import torch
@@ -175,8 +180,8 @@ class Poisson(CountLikelihood):
     def elementwise_log_prob(self, outputs: Tensor, target: Tensor) -> Tensor:  # noqa: D102
         return poisson_log_prob(target, self.mean(outputs))
 
-    def expected_log_prob(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
-        r"""Exact with the log link, :math:`\sum_d y_d m_d - e^{m_d + v_d / 2} - \ln y_d!`, else by quadrature.
+    def elementwise_expected_log_prob(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
+        r"""Exact with the log link, :math:`y_d m_d - e^{m_d + v_d / 2} - \ln y_d!`, else by quadrature.
 
         Args:
             mean: Means m of the network's outputs, shape [B, ..., D].
@@ -184,12 +189,11 @@ class Poisson(CountLikelihood):
             target: Counts, shape [B, ..., D].
 
         Returns:
-            Nats, shape [B].
+            Nats, the shape of `target`.
         """
         if self.link != "log":
-            return super().expected_log_prob(mean, variance, target)
-        log_prob = target * mean - torch.exp(mean + 0.5 * variance) - torch.lgamma(target + 1)
-        return log_prob.flatten(1).sum(-1)
+            return super().elementwise_expected_log_prob(mean, variance, target)
+        return target * mean - torch.exp(mean + 0.5 * variance) - torch.lgamma(target + 1)
 
     def mixture(self, outputs: Tensor) -> Mixture:  # noqa: D102
         rate = self.mean(outputs)
@@ -218,10 +222,12 @@ class NegativeBinomial(CountLikelihood):
         num_targets: D, the width of the network's output.
         link: ``"log"`` for :math:`\mu = e^{f}`, ``"softplus"`` for :math:`\mu = \ln(1 + e^{f})`.
         initial_dispersion: Initial value of a learned dispersion.
+        missing: ``"ignore"`` if NaN stands for targets that were not observed: they have no part in losses, metrics,
+            calibrations and curvature. By default NaN is an error.
 
     Raises:
-        ValueError: If a dispersion is not positive, there is not one for each target, `num_targets` is not positive or
-            `link` is unknown.
+        ValueError: If a dispersion is not positive, there is not one for each target, `num_targets` is not positive, or
+            `link` or `missing` is unknown.
 
     Example:
         >>> import torch
@@ -238,8 +244,9 @@ class NegativeBinomial(CountLikelihood):
         num_targets: int = 1,
         link: Link = "log",
         initial_dispersion: float = 0.5,
+        missing: Missing = "error",
     ) -> None:
-        super().__init__(num_targets, link)
+        super().__init__(num_targets, link, missing)
         label, value = ("initial_dispersion", initial_dispersion) if dispersion is None else ("dispersion", dispersion)
         alpha = one_for_each_target(label, value, num_targets)
         self.dispersion_rho = nn.Parameter(inverse_softplus(alpha)) if dispersion is None else None

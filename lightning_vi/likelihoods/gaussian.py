@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_vi.functional import inverse_softplus
+from lightning_vi.likelihoods.base import Missing, sum_over_datum
 from lightning_vi.likelihoods.location_scale import (
     GaussianNoise,
     diagonal_factor,
@@ -25,9 +26,12 @@ class Gaussian(GaussianNoise):
             each target.
         num_targets: D, the width of the network's output.
         initial_noise_std: Initial value of a learned standard deviation.
+        missing: ``"ignore"`` if NaN stands for targets that were not observed: they have no part in losses, metrics,
+            calibrations and curvature. By default NaN is an error.
 
     Raises:
-        ValueError: If a standard deviation is not positive, or there is not one for each target.
+        ValueError: If a standard deviation is not positive, or there is not one for each target, or `missing` is
+            unknown.
 
     Example:
         >>> import torch
@@ -44,8 +48,9 @@ class Gaussian(GaussianNoise):
         noise_std: float | Sequence[float] | None = None,
         num_targets: int = 1,
         initial_noise_std: float = 0.5,
+        missing: Missing = "error",
     ) -> None:
-        super().__init__(num_targets)
+        super().__init__(num_targets, missing)
         label, value = ("initial_noise_std", initial_noise_std) if noise_std is None else ("noise_std", noise_std)
         std = one_for_each_target(label, value, num_targets)
         self.noise_rho = nn.Parameter(inverse_softplus(std)) if noise_std is None else None
@@ -68,8 +73,8 @@ class Gaussian(GaussianNoise):
     def information_factor(self, outputs: Tensor) -> Tensor:  # noqa: D102
         return diagonal_factor((1 / self.noise_std).expand_as(outputs))
 
-    def expected_log_prob(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
-        r"""Exact, :math:`\sum_d \ln \mathcal{N}(y_d \mid m_d, \sigma_d^2) - v_d / 2 \sigma_d^2`.
+    def elementwise_expected_log_prob(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
+        r"""Exact, :math:`\ln \mathcal{N}(y_d \mid m_d, \sigma_d^2) - v_d / 2 \sigma_d^2`.
 
         Args:
             mean: Means m of the network's outputs, shape [B, ..., D].
@@ -77,10 +82,9 @@ class Gaussian(GaussianNoise):
             target: Targets, shape [B, ..., D].
 
         Returns:
-            Nats, shape [B].
+            Nats, the shape of `target`.
         """
-        log_prob = self.elementwise_log_prob(mean, target) - 0.5 * variance / self.noise_std.square()
-        return log_prob.flatten(1).sum(-1)
+        return self.elementwise_log_prob(mean, target) - 0.5 * variance / self.noise_std.square()
 
     def gaussian_prediction(self, mean: Tensor, std: Tensor, **extras: Any) -> Prediction:  # noqa: D102
         means, noise_variance = self.predictive_moments(mean)
@@ -90,11 +94,11 @@ class Gaussian(GaussianNoise):
     def gaussian_metric_inputs(self, mean: Tensor, std: Tensor, target: Tensor) -> dict[str, Any]:  # noqa: D102
         prediction = self.gaussian_prediction(mean, std)
         total_std = prediction.total_var.sqrt()
-        log_prob = gaussian_log_prob((target - prediction.mean) / total_std, total_std)
+        log_prob = gaussian_log_prob((self.fill(target) - prediction.mean) / total_std, total_std).unsqueeze(0)
         return {
             "preds": prediction.mean,
             "means": prediction.mean.unsqueeze(0),
             "stds": total_std.unsqueeze(0),
-            "log_prob": log_prob.flatten(1).sum(-1).unsqueeze(0),
+            "log_prob": sum_over_datum(self._weighted(log_prob, target, None)),
             "target": target,
         }

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from lightning_vi.errors import InputValueError
 from lightning_vi.functional import gauss_hermite
+from lightning_vi.likelihoods.base import Missing
 from lightning_vi.likelihoods.location_scale import LOG_SQRT_TWO_PI, GaussianNoise, diagonal_factor
 
 
@@ -18,9 +19,11 @@ class HeteroscedasticGaussian(GaussianNoise):
     Args:
         num_targets: D, half the width of the network's output.
         min_std: :math:`\sigma_{\min}` in the units that the network predicts; it bounds the density.
+        missing: ``"ignore"`` if NaN stands for targets that were not observed: they have no part in losses, metrics,
+            calibrations and curvature. By default NaN is an error.
 
     Raises:
-        ValueError: If `num_targets` is not positive or `min_std` is negative.
+        ValueError: If `num_targets` is not positive, `min_std` is negative or `missing` is unknown.
 
     Example:
         >>> import torch
@@ -32,8 +35,8 @@ class HeteroscedasticGaussian(GaussianNoise):
     nodes: Tensor
     node_weights: Tensor
 
-    def __init__(self, num_targets: int = 1, min_std: float = 1e-3) -> None:
-        super().__init__(num_targets)
+    def __init__(self, num_targets: int = 1, min_std: float = 1e-3, missing: Missing = "error") -> None:
+        super().__init__(num_targets, missing)
         if not min_std >= 0:
             raise InputValueError(f"min_std must not be negative, got {min_std}")
         self.min_std = min_std
@@ -65,10 +68,10 @@ class HeteroscedasticGaussian(GaussianNoise):
         slope = torch.sigmoid(outputs[..., self.num_targets :])
         return diagonal_factor(torch.cat([1 / std, 2**0.5 * slope / std], -1))
 
-    def expected_log_prob(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
+    def elementwise_expected_log_prob(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
         r"""Exact in the mean, by Gauss-Hermite quadrature in the raw scale; the two are independent.
 
-        .. math:: \sum_d -\tfrac12 \big((y_d - m_d)^2 + v_d\big)\, \mathrm{E}[\sigma_d^{-2}]
+        .. math:: -\tfrac12 \big((y_d - m_d)^2 + v_d\big)\, \mathrm{E}[\sigma_d^{-2}]
             - \mathrm{E}[\ln \sigma_d] - \tfrac12 \ln 2 \pi
 
         Args:
@@ -77,7 +80,7 @@ class HeteroscedasticGaussian(GaussianNoise):
             target: Targets, shape [B, ..., D].
 
         Returns:
-            Nats, shape [B].
+            Nats, the shape of `target`.
         """
         width = self.num_targets
         nodes = self.nodes.view(-1, *[1] * mean.dim())
@@ -87,7 +90,7 @@ class HeteroscedasticGaussian(GaussianNoise):
         stds = F.softplus(raw_scales) + self.min_std
         squares = (self._standardize(target) - mean[..., :width]).square() + variance[..., :width]
         log_prob = -(weights * (0.5 * squares / stds.square() + stds.log())).sum(0)
-        return (log_prob - LOG_SQRT_TWO_PI - self.target_std.log()).flatten(1).sum(-1)
+        return log_prob - LOG_SQRT_TWO_PI - self.target_std.log()
 
 
 NUM_NODES = 20

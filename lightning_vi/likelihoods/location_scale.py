@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_vi.errors import InputValueError
 from lightning_vi.functional.mixture import Mixture
+from lightning_vi.likelihoods.base import Missing
 from lightning_vi.likelihoods.regression import RegressionLikelihood
 
 LOG_SQRT_TWO_PI = 0.5 * math.log(2 * math.pi)
@@ -71,16 +72,17 @@ class LocationScaleLikelihood(RegressionLikelihood):
 
     Args:
         num_targets: D.
+        missing: What NaN among the targets is, ``"error"`` or ``"ignore"``.
 
     Raises:
-        ValueError: If `num_targets` is not positive.
+        ValueError: If `num_targets` is not positive or `missing` is unknown.
     """
 
     target_mean: Tensor
     target_std: Tensor
 
-    def __init__(self, num_targets: int = 1) -> None:
-        super().__init__(num_targets)
+    def __init__(self, num_targets: int = 1, missing: Missing = "error") -> None:
+        super().__init__(num_targets, missing)
         self.register_buffer("target_mean", torch.zeros(num_targets))
         self.register_buffer("target_std", torch.ones(num_targets))
 
@@ -135,10 +137,9 @@ class LocationScaleLikelihood(RegressionLikelihood):
     def elementwise_log_prob(self, outputs: Tensor, target: Tensor) -> Tensor:  # noqa: D102
         return self.standardized_log_prob(outputs, self._standardize(target)) - self.target_std.log()
 
-    def point_loss(self, outputs: Tensor, target: Tensor) -> Tensor:  # noqa: D102
+    def elementwise_point_loss(self, outputs: Tensor, target: Tensor) -> Tensor:  # noqa: D102
         mean, _ = self.standardized_moments(outputs)
-        squared_error = (mean - self._standardize(target)).square()
-        return squared_error.flatten(2).sum(-1).mean()
+        return (mean - self._standardize(target)).square()
 
     def point_prediction(self, outputs: Tensor) -> Tensor:  # noqa: D102
         mean, _ = self.standardized_moments(outputs.mean(0))
@@ -154,9 +155,10 @@ class GaussianNoise(LocationScaleLikelihood):
 
     Args:
         num_targets: D.
+        missing: What NaN among the targets is, ``"error"`` or ``"ignore"``.
 
     Raises:
-        ValueError: If `num_targets` is not positive.
+        ValueError: If `num_targets` is not positive or `missing` is unknown.
     """
 
     def standardized_log_prob(self, outputs: Tensor, target: Tensor) -> Tensor:  # noqa: D102

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_vi.errors import InputValueError
+from lightning_vi.likelihoods.base import Missing
 from lightning_vi.likelihoods.location_scale import GaussianNoise
 
 MIN_STD = 1e-3
@@ -32,9 +33,11 @@ class Quantiles(GaussianNoise):
     Args:
         levels: Strictly between 0 and 1, in ascending order, 0.5 among at least three.
         num_targets: D, the width of the network's output divided by the number of levels.
+        missing: ``"ignore"`` if NaN stands for targets that were not observed: they have no part in losses, metrics,
+            calibrations and curvature. By default NaN is an error.
 
     Raises:
-        ValueError: If `num_targets` is not positive, or the levels are not as described.
+        ValueError: If `num_targets` is not positive, the levels are not as described, or `missing` is unknown.
 
     Example:
         >>> import torch
@@ -43,8 +46,10 @@ class Quantiles(GaussianNoise):
         tensor(2.2000)
     """
 
-    def __init__(self, levels: Sequence[float] = (0.05, 0.5, 0.95), num_targets: int = 1) -> None:
-        super().__init__(num_targets)
+    def __init__(
+        self, levels: Sequence[float] = (0.05, 0.5, 0.95), num_targets: int = 1, missing: Missing = "error"
+    ) -> None:
+        super().__init__(num_targets, missing)
         levels = tuple(levels)
         if not all(0 < level < 1 for level in levels):
             raise InputValueError(f"levels must lie strictly between 0 and 1, got {levels}")
@@ -91,20 +96,19 @@ class Quantiles(GaussianNoise):
         width = quantiles[..., -1, :] - quantiles[..., 0, :]
         return quantiles[..., self._median, :], (width / self._normal_width).clamp_min(MIN_STD)
 
-    def point_loss(self, outputs: Tensor, target: Tensor) -> Tensor:
-        r"""Pinball loss, :math:`\rho_\tau(u) = \max(\tau u, (\tau - 1) u)`, summed over levels and targets.
+    def elementwise_point_loss(self, outputs: Tensor, target: Tensor) -> Tensor:
+        r"""Pinball loss, :math:`\rho_\tau(u) = \max(\tau u, (\tau - 1) u)`, summed over levels.
 
         Args:
             outputs: Network outputs, shape [S, B, ..., L D]; not sorted.
             target: Targets, shape [B, ..., D].
 
         Returns:
-            Mean over the samples and the data, in the network's units, a scalar tensor.
+            In the network's units, shape [S, B, ..., D].
         """
         residual = self._standardize(target).unsqueeze(-2) - self._by_level(outputs)
         levels = torch.tensor(self.levels, dtype=residual.dtype, device=residual.device).unsqueeze(-1)
-        loss = torch.maximum(levels * residual, (levels - 1) * residual)
-        return loss.flatten(2).sum(-1).mean()
+        return torch.maximum(levels * residual, (levels - 1) * residual).sum(-2)
 
     def _by_level(self, outputs: Tensor) -> Tensor:
         return outputs.reshape(*outputs.shape[:-1], len(self.levels), self.num_targets)

@@ -1,14 +1,14 @@
 """Base class of observation models of real numbers and counts."""
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, get_args
 
 from torch import Tensor
 
 from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.functional import RunningMoments
 from lightning_vi.functional.mixture import Mixture
-from lightning_vi.likelihoods.base import Likelihood, Support
+from lightning_vi.likelihoods.base import Likelihood, Missing, Support
 from lightning_vi.likelihoods.prediction import Prediction
 
 
@@ -17,19 +17,36 @@ class RegressionLikelihood(Likelihood):
 
     Args:
         num_targets: D.
+        missing: ``"ignore"`` if NaN stands for targets that were not observed; ``"error"`` if it is an error.
 
     Raises:
-        ValueError: If `num_targets` is not positive.
+        ValueError: If `num_targets` is not positive or `missing` is unknown.
     """
 
     task = "regression"
     support: Support = "real"
 
-    def __init__(self, num_targets: int = 1) -> None:
+    def __init__(self, num_targets: int = 1, missing: Missing = "error") -> None:
         super().__init__()
         if num_targets < 1:
             raise InputValueError(f"num_targets must be positive, got {num_targets}")
+        if missing not in get_args(Missing):
+            raise InputValueError(f"missing must be one of {list(get_args(Missing))}, got {missing!r}")
         self.num_targets = num_targets
+        self.missing: Missing = missing
+
+    def observed(self, target: Tensor) -> Tensor | None:  # noqa: D102
+        return target.isnan().logical_not() if self.missing == "ignore" else None
+
+    def per_output(self, values: Tensor, outputs: Tensor) -> Tensor:  # noqa: D102
+        if values.dim() < 2:
+            return super().per_output(values, outputs)
+        return values.repeat(*[1] * (values.dim() - 1), self.num_outputs // self.num_targets)
+
+    def check_values(self, target: Tensor) -> None:  # noqa: D102
+        if not self.fill(target).isfinite().all():
+            remedy = "" if self.missing == "ignore" else f"; {type(self).__name__}(missing='ignore') ignores NaN"
+            raise InputValueError(f"the targets have NaN or infinite values{remedy}")
 
     @abstractmethod
     def set_target_scaling(self, mean: Tensor, std: Tensor) -> None:

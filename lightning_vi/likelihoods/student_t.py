@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from lightning_vi.functional.mixture import Mixture
 from lightning_vi.functional.special import inverse_softplus, log_gamma_ratio, student_t_cdf
+from lightning_vi.likelihoods.base import Missing
 from lightning_vi.likelihoods.location_scale import (
     LOG_SQRT_TWO_PI,
     LocationScaleLikelihood,
@@ -39,10 +40,12 @@ class StudentT(LocationScaleLikelihood):
         num_targets: D, the width of the network's output.
         initial_df: Initial value of learned degrees of freedom, above 2.01.
         initial_noise_scale: Initial value of a learned scale.
+        missing: ``"ignore"`` if NaN stands for targets that were not observed: they have no part in losses, metrics,
+            calibrations and curvature. By default NaN is an error.
 
     Raises:
-        ValueError: If degrees of freedom are too small, a scale is not positive, or there is not one for each
-            target.
+        ValueError: If degrees of freedom are too small, a scale is not positive, there is not one for each
+            target, or `missing` is unknown.
 
     Example:
         >>> import torch
@@ -64,8 +67,9 @@ class StudentT(LocationScaleLikelihood):
         num_targets: int = 1,
         initial_df: float = 5.0,
         initial_noise_scale: float = 0.5,
+        missing: Missing = "error",
     ) -> None:
-        super().__init__(num_targets)
+        super().__init__(num_targets, missing)
         if df is None:
             start = one_for_each_target("initial_df", initial_df, num_targets, above=_SMALLEST_LEARNED_DF)
             self.df_rho = nn.Parameter(inverse_softplus(start - _SMALLEST_LEARNED_DF))

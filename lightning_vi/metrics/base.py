@@ -46,11 +46,15 @@ class MeanScore(Metric):
         """Returns the value of the metric, a scalar tensor; NaN if no score was accumulated."""
         return self._summarize(self.total / self.count)
 
-    def _accumulate(self, scores: Tensor) -> None:
-        """Adds scores of any shape, all with the same weight."""
+    def _accumulate(self, scores: Tensor, observed: Tensor | None = None) -> None:
+        """Adds scores of any shape, all with the same weight; only those where `observed` is True, if it is given."""
         # Not in-place: a state that Lightning has reset in inference mode may be updated outside of it.
-        self.total = self.total + scores.sum(dtype=self.total.dtype)
-        self.count = self.count + scores.numel()
+        if observed is None:
+            self.total = self.total + scores.sum(dtype=self.total.dtype)
+            self.count = self.count + scores.numel()
+        else:
+            self.total = self.total + torch.where(observed, scores, 0).sum(dtype=self.total.dtype)
+            self.count = self.count + observed.sum()
 
     def _summarize(self, mean: Tensor) -> Tensor:
         """Returns the value of the metric, given the mean score."""

@@ -36,19 +36,20 @@ class Accuracy(MeanScore):
         super().__init__(**kwargs)
         self.num_classes = num_classes
 
-    def update(self, preds: Tensor, target: Tensor) -> None:
+    def update(self, preds: Tensor, target: Tensor, observed: Tensor | None = None) -> None:
         """Adds a batch.
 
         Args:
             preds: class probabilities, shape ``[B, C]`` or ``[B, C, ...]``.
             target: class indices, an integer tensor of shape ``[B]`` or ``[B, ...]``.
+            observed: True for the elements of the target to score, its shape; by default all.
 
         Raises:
             ValueError: if the shapes do not match.
             TypeError: if ``target`` is not an integer tensor.
         """
         _check_width(preds, self.num_classes)
-        self._accumulate(top_label(preds, target)[1])
+        self._accumulate(top_label(preds, target)[1], observed)
 
 
 class BrierScore(MeanScore):
@@ -75,19 +76,21 @@ class BrierScore(MeanScore):
         super().__init__(**kwargs)
         self.num_classes = num_classes
 
-    def update(self, preds: Tensor, target: Tensor) -> None:
+    def update(self, preds: Tensor, target: Tensor, observed: Tensor | None = None) -> None:
         """Adds a batch.
 
         Args:
             preds: class probabilities, shape ``[B, C]`` or ``[B, C, ...]``.
             target: class indices, an integer tensor of shape ``[B]`` or ``[B, ...]``.
+            observed: True for the elements of the target to score, its shape; by default all.
 
         Raises:
             ValueError: if the shapes do not match.
             TypeError: if ``target`` is not an integer tensor.
         """
         _check_width(preds, self.num_classes)
-        self._accumulate(brier_score(preds, target))
+        labels = target if observed is None else target * observed
+        self._accumulate(brier_score(preds, labels), observed)
 
 
 class ExpectedCalibrationError(Metric):
@@ -132,19 +135,20 @@ class ExpectedCalibrationError(Metric):
         self.num_bins = num_bins
         self.add_state("bins", default=torch.zeros(3, num_bins), dist_reduce_fx="sum")
 
-    def update(self, preds: Tensor, target: Tensor) -> None:
+    def update(self, preds: Tensor, target: Tensor, observed: Tensor | None = None) -> None:
         """Adds a batch.
 
         Args:
             preds: class probabilities, shape ``[B, C]`` or ``[B, C, ...]``.
             target: class indices, an integer tensor of shape ``[B]`` or ``[B, ...]``.
+            observed: True for the elements of the target to score, its shape; by default all.
 
         Raises:
             ValueError: if the shapes do not match.
             TypeError: if ``target`` is not an integer tensor.
         """
         _check_width(preds, self.num_classes)
-        bins = top_label_bins(*top_label(preds, target), self.num_bins)
+        bins = top_label_bins(*top_label(preds, target), self.num_bins, observed)
         self.bins = self.bins + bins.to(self.bins.dtype)
 
     def compute(self) -> Tensor:

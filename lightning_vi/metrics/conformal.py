@@ -24,20 +24,21 @@ class PredictionIntervalCoverage(MeanScore):
 
     higher_is_better: bool | None = None
 
-    def update(self, lower: Tensor, upper: Tensor, target: Tensor) -> None:
+    def update(self, lower: Tensor, upper: Tensor, target: Tensor, observed: Tensor | None = None) -> None:
         """Adds a batch.
 
         Args:
             lower: lower endpoints, in the target's units, shape ``[B, ..., D]``.
             upper: upper endpoints, the same shape.
             target: observed values, the same shape.
+            observed: True for the elements of the target to score, its shape; by default all.
 
         Raises:
             ValueError: if the shapes differ.
         """
         _check_shape("lower", lower, "target", target)
         _check_shape("upper", upper, "target", target)
-        self._accumulate((lower <= target) & (target <= upper))
+        self._accumulate((lower <= target) & (target <= upper), observed)
 
 
 class PredictionIntervalWidth(MeanScore):
@@ -51,19 +52,20 @@ class PredictionIntervalWidth(MeanScore):
         tensor(1.5000)
     """
 
-    def update(self, lower: Tensor, upper: Tensor) -> None:
+    def update(self, lower: Tensor, upper: Tensor, observed: Tensor | None = None) -> None:
         """Adds a batch.
 
         Args:
             lower: lower endpoints, in the target's units, shape ``[B, ..., D]``.
             upper: upper endpoints, the same shape.
+            observed: True for the elements of the target to score, its shape; by default all.
 
         Raises:
             ValueError: if the shapes differ.
         """
         _check_shape("lower", lower, "upper", upper)
         dtype = torch.promote_types(upper.dtype, torch.float32)
-        self._accumulate(upper.to(dtype) - lower.to(dtype))
+        self._accumulate(upper.to(dtype) - lower.to(dtype), observed)
 
 
 class PredictionSetCoverage(MeanScore):
@@ -79,18 +81,20 @@ class PredictionSetCoverage(MeanScore):
 
     higher_is_better: bool | None = None
 
-    def update(self, pred_set: Tensor, target: Tensor) -> None:
+    def update(self, pred_set: Tensor, target: Tensor, observed: Tensor | None = None) -> None:
         """Adds a batch.
 
         Args:
             pred_set: membership of each class, boolean, shape ``[B, C]`` or ``[B, C, ...]``.
             target: class indices, an integer tensor of shape ``[B]`` or ``[B, ...]``.
+            observed: True for the elements of the target to score, its shape; by default all.
 
         Raises:
             ValueError: if the shapes do not match.
         """
         _check_shape("one class of pred_set", pred_set[:, 0], "target", target)
-        self._accumulate(pred_set.gather(1, target.long().unsqueeze(1)))
+        labels = target.long() if observed is None else target.long() * observed
+        self._accumulate(pred_set.gather(1, labels.unsqueeze(1)).squeeze(1), observed)
 
 
 class PredictionSetSize(MeanScore):
@@ -104,13 +108,14 @@ class PredictionSetSize(MeanScore):
         tensor(1.5000)
     """
 
-    def update(self, pred_set: Tensor) -> None:
+    def update(self, pred_set: Tensor, observed: Tensor | None = None) -> None:
         """Adds a batch.
 
         Args:
             pred_set: membership of each class, boolean, shape ``[B, C]`` or ``[B, C, ...]``.
+            observed: True for the elements of the target to score, its shape; by default all.
         """
-        self._accumulate(pred_set.sum(1))
+        self._accumulate(pred_set.sum(1), observed)
 
 
 def _check_shape(name: str, values: Tensor, other: str, reference: Tensor) -> None:

@@ -26,16 +26,20 @@ class NegativeLogLikelihood(MeanScore):
         tensor(0.9486)
     """
 
-    def update(self, log_prob: Tensor) -> None:
+    def update(self, log_prob: Tensor, observed: Tensor | None = None) -> None:
         """Adds a batch.
 
         Args:
             log_prob: log density or log probability of each datum under each sample, in nats, shape ``[S, B]``; or
                 ``[S, B, ...]`` if the elements of a datum, such as pixels, are scored separately.
+            observed: True for the elements of the target that are not missing, shape ``[B, ...]``; data without any
+                are not scored. By default all are observed.
 
         Raises:
             ValueError: if ``log_prob`` has no batch dimension or no samples.
         """
         if log_prob.ndim < 2:
             raise InputValueError(f"log_prob must have shape [S, B] or [S, B, ...], got {list(log_prob.shape)}")
-        self._accumulate(-mixture_log_prob(log_prob))
+        if observed is not None and observed.ndim > log_prob.ndim - 1 == 1:
+            observed = observed.flatten(1).any(1)
+        self._accumulate(-mixture_log_prob(log_prob), observed)

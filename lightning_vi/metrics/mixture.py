@@ -32,18 +32,19 @@ class GaussianMixtureCRPS(MeanScore):
         tensor(0.4181)
     """
 
-    def update(self, means: Tensor, stds: Tensor, target: Tensor) -> None:
+    def update(self, means: Tensor, stds: Tensor, target: Tensor, observed: Tensor | None = None) -> None:
         """Adds a batch.
 
         Args:
             means: means of the Gaussians, in the target's units, shape ``[S, B, ..., D]``.
             stds: standard deviations of the Gaussians, in the target's units, the same shape; 0 is a point mass.
             target: observed values, shape ``[B, ..., D]``.
+            observed: True for the elements of the target to score, its shape; by default all.
 
         Raises:
             ValueError: if the shapes do not match.
         """
-        self._accumulate(gaussian_mixture_crps(means, stds, target))
+        self._accumulate(gaussian_mixture_crps(means, stds, target), observed)
 
 
 class MixtureCRPS(MeanScore):
@@ -61,7 +62,14 @@ class MixtureCRPS(MeanScore):
         tensor(0.4181)
     """
 
-    def update(self, means: Tensor, stds: Tensor, target: Tensor, mixture: Mixture | None = None) -> None:
+    def update(
+        self,
+        means: Tensor,
+        stds: Tensor,
+        target: Tensor,
+        mixture: Mixture | None = None,
+        observed: Tensor | None = None,
+    ) -> None:
         """Adds a batch.
 
         Args:
@@ -69,6 +77,7 @@ class MixtureCRPS(MeanScore):
             stds: standard deviations of the components, in the target's units, the same shape.
             target: observed values, shape ``[B, ..., D]``.
             mixture: mixture of the components; None if they are Gaussian.
+            observed: True for the elements of the target to score, its shape; by default all.
 
         Raises:
             ValueError: if the shapes do not match.
@@ -76,9 +85,9 @@ class MixtureCRPS(MeanScore):
         if mixture is None and len(means) > MAX_EXACT_COMPONENTS:
             mixture = Mixture(lambda value: torch.special.ndtr((value - means) / stds), means, stds)
         if mixture is None:
-            self._accumulate(gaussian_mixture_crps(means, stds, target))
+            self._accumulate(gaussian_mixture_crps(means, stds, target), observed)
         else:
-            self._accumulate(mixture_crps(mixture, target))
+            self._accumulate(mixture_crps(mixture, target), observed)
 
 
 class IntervalCoverage(MeanScore):
@@ -108,7 +117,14 @@ class IntervalCoverage(MeanScore):
         super().__init__(**kwargs)
         self.level = _checked_level(level)
 
-    def update(self, means: Tensor, stds: Tensor, target: Tensor, mixture: Mixture | None = None) -> None:
+    def update(
+        self,
+        means: Tensor,
+        stds: Tensor,
+        target: Tensor,
+        mixture: Mixture | None = None,
+        observed: Tensor | None = None,
+    ) -> None:
         """Adds a batch.
 
         Args:
@@ -116,14 +132,15 @@ class IntervalCoverage(MeanScore):
             stds: standard deviations of the components, in the target's units, the same shape; 0 is a point mass.
             target: observed values, shape ``[B, ..., D]``.
             mixture: mixture of the components; None if they are Gaussian.
+            observed: True for the elements of the target to score, its shape; by default all.
 
         Raises:
             ValueError: if the shapes do not match.
         """
         if mixture is None:
-            self._accumulate(central_interval_covers(means, stds, target, self.level))
+            self._accumulate(central_interval_covers(means, stds, target, self.level), observed)
         else:
-            self._accumulate(mixture_interval_covers(mixture, target, self.level))
+            self._accumulate(mixture_interval_covers(mixture, target, self.level), observed)
 
 
 class IntervalWidth(MeanScore):
@@ -153,13 +170,20 @@ class IntervalWidth(MeanScore):
         super().__init__(**kwargs)
         self.level = _checked_level(level)
 
-    def update(self, means: Tensor, stds: Tensor, mixture: Mixture | None = None) -> None:
+    def update(
+        self,
+        means: Tensor,
+        stds: Tensor,
+        mixture: Mixture | None = None,
+        observed: Tensor | None = None,
+    ) -> None:
         """Adds a batch.
 
         Args:
             means: means of the components, in the target's units, shape ``[S, B, ..., D]``.
             stds: standard deviations of the components, in the target's units, the same shape; 0 is a point mass.
             mixture: mixture of the components; None if they are Gaussian.
+            observed: True for the elements of the target to score, its shape; by default all.
 
         Raises:
             ValueError: if the shapes do not match.
@@ -170,7 +194,7 @@ class IntervalWidth(MeanScore):
             lower, upper = gaussian_mixture_quantile(means, stds, levels).unbind()
         else:
             lower, upper = mixture_quantile(mixture, levels).unbind()
-        self._accumulate(upper - lower)
+        self._accumulate(upper - lower, observed)
 
 
 def _checked_level(level: float) -> float:

@@ -30,17 +30,18 @@ class RootMeanSquaredError(MeanScore):
         tensor(1.4142)
     """
 
-    def update(self, preds: Tensor, target: Tensor) -> None:
+    def update(self, preds: Tensor, target: Tensor, observed: Tensor | None = None) -> None:
         """Adds a batch.
 
         Args:
             preds: predictive means, in the target's units, shape ``[B, ..., D]``.
             target: observed values, the same shape.
+            observed: True for the elements of the target to score, its shape; by default all.
 
         Raises:
             ValueError: if the shapes differ.
         """
-        self._accumulate(_error(preds, target).square())
+        self._accumulate(_error(preds, target).square(), observed)
 
     def _summarize(self, mean: Tensor) -> Tensor:
         return mean.sqrt()
@@ -60,17 +61,18 @@ class MeanAbsoluteError(MeanScore):
         tensor(1.)
     """
 
-    def update(self, preds: Tensor, target: Tensor) -> None:
+    def update(self, preds: Tensor, target: Tensor, observed: Tensor | None = None) -> None:
         """Adds a batch.
 
         Args:
             preds: predictive means, in the target's units, shape ``[B, ..., D]``.
             target: observed values, the same shape.
+            observed: True for the elements of the target to score, its shape; by default all.
 
         Raises:
             ValueError: if the shapes differ.
         """
-        self._accumulate(_error(preds, target).abs())
+        self._accumulate(_error(preds, target).abs(), observed)
 
 
 class R2Score(Metric):
@@ -119,12 +121,13 @@ class R2Score(Metric):
         # Per target: count, mean and sum of squared deviations.
         self.add_state("target_moments", default=torch.zeros(3, num_targets), dist_reduce_fx=_merge_all_moments)
 
-    def update(self, preds: Tensor, target: Tensor) -> None:
+    def update(self, preds: Tensor, target: Tensor, observed: Tensor | None = None) -> None:
         """Adds a batch.
 
         Args:
             preds: predictive means, in the target's units, shape ``[B, ..., D]``; ``[B]`` where D is 1.
             target: observed values, the same shape.
+            observed: True for the elements of the target to score, its shape; by default all.
 
         Raises:
             ValueError: if the shapes differ or the last dimension is not D.
@@ -139,8 +142,11 @@ class R2Score(Metric):
         if len(residual) == 0:
             return
         rows = target.to(residual.dtype).reshape(-1, self.num_targets)
-        variance, mean = torch.var_mean(rows, 0, correction=0)
-        moments = torch.stack([torch.full_like(mean, len(rows)), mean, variance * len(rows)])
+        if observed is None:
+            variance, mean = torch.var_mean(rows, 0, correction=0)
+            moments = torch.stack([torch.full_like(mean, len(rows)), mean, variance * len(rows)])
+        else:
+            moments, residual = _observed_moments(rows, residual, observed.reshape(-1, self.num_targets))
         self.target_moments = _merge_moments(self.target_moments, moments.to(self.target_moments.dtype))
         self.squared_error = self.squared_error + residual.square().sum(0, dtype=self.squared_error.dtype)
 
@@ -158,6 +164,15 @@ def _error(preds: Tensor, target: Tensor) -> Tensor:
         raise InputValueError(f"preds must have the shape of target {list(target.shape)}, got {list(preds.shape)}")
     dtype = torch.promote_types(torch.promote_types(preds.dtype, target.dtype), torch.float32)
     return preds.to(dtype) - target.to(dtype)
+
+
+def _observed_moments(rows: Tensor, residual: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the (count, mean, sum of squared deviations) of the observed rows, and residuals with zeros elsewhere."""
+    zero = rows.new_zeros(())
+    count = observed.sum(0).to(rows.dtype)
+    mean = torch.where(observed, rows, zero).sum(0) / count.clamp(min=1)
+    deviation = torch.where(observed, rows - mean, zero).square().sum(0)
+    return torch.stack([count, mean, deviation]), torch.where(observed, residual, zero)
 
 
 def _merge_moments(first: Tensor, second: Tensor) -> Tensor:

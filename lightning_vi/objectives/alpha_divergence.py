@@ -10,7 +10,13 @@ from lightning_vi.objectives.elbo import ObjectiveTerms, check_weights
 
 
 def alpha_divergence_energy(
-    log_prob: Tensor, log_ratio: Tensor, kl: Tensor, num_data: int, alpha: float, kl_weight: float = 1.0
+    log_prob: Tensor,
+    log_ratio: Tensor,
+    kl: Tensor,
+    num_data: int,
+    alpha: float,
+    kl_weight: float = 1.0,
+    weight: Tensor | None = None,
 ) -> ObjectiveTerms:
     r"""Black-box alpha-divergence energy per example, estimated on a batch.
 
@@ -28,6 +34,7 @@ def alpha_divergence_energy(
         num_data: Number of training examples N.
         alpha: :math:`\alpha`, nonnegative; 0 is the limit.
         kl_weight: Weight :math:`\beta` of the KL divergence.
+        weight: Weights of the examples' energies and log-likelihoods, shape [B]; 1 by default.
 
     Returns:
         The energy, and the two terms of the evidence lower bound.
@@ -49,4 +56,6 @@ def alpha_divergence_energy(
     energy = -mean
     if alpha > 0:
         energy = energy - (torch.logsumexp(alpha * (tilted - mean), 0) - math.log(len(tilted))) / alpha
+    if weight is not None:
+        energy, log_prob = energy * weight, log_prob * weight
     return ObjectiveTerms(energy.mean(), -log_prob.mean(), kl)

@@ -384,13 +384,13 @@ class SamplingEngine:
         raise RuntimeError("the network's stochastic modules are no longer among its modules")
 
     def _features_of_head(self, x: NetworkInput) -> Tensor | None:
-        """The input of the only stochastic layer, if that layer's output is the network's."""
+        """The input of the only stochastic layer, if that layer's output is the network's for this input too."""
         if self._head is None or self.modules != [self._head] or is_random(self.network, but=self._head):
             return None
-        calls: list[Tensor] = []
-        handle = self._head.register_forward_pre_hook(lambda _, inputs: calls.append(inputs[0]))
+        calls: list[tuple[Tensor, Tensor]] = []
+        handle = self._head.register_forward_hook(lambda _, inputs, output: calls.append((inputs[0], output)))
         try:
-            self.mean_output(x)
+            result = self.mean_output(x)
         finally:
             handle.remove()
-        return calls[0]
+        return calls[0][0] if len(calls) == 1 and calls[0][1] is result else None

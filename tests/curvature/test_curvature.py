@@ -166,7 +166,7 @@ def test_structures_match_dense_matrices(
     factor = likelihood.information_factor(linearized.outputs)
     for kind, dense in dense_matrices(network, blocks, linearized, factor, x).items():
         structure = kind(blocks)
-        structure.fit([(linearized, factor)], lambda tensor: tensor)
+        structure.fit([(linearized, factor, None)], lambda tensor: tensor)
         covariance = torch.linalg.inv(dense.double() + 0.7 * torch.eye(len(dense)).double()).float()
         expected = torch.einsum("bep,pq,beq->be", jacobian, covariance, jacobian)
         found = structure.variances(linearize(network, blocks, new), precision)

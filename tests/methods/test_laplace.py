@@ -122,25 +122,29 @@ def test_fit_does_not_depend_on_the_batch_size(structure: Structure, names: Any)
 
 def test_batches_are_joined_within_limits() -> None:
     x, y = torch.arange(60.0).view(20, 3), torch.arange(20)
-    pairs = list(zip(x.split(4), y.split(4), strict=True))
-    assert [len(target) for _, target in joined_batches(pairs, 1)] == [20]
-    assert [len(target) for _, target in joined_batches(pairs, 1, max_rows=9)] == [8, 8, 4]
-    assert [len(target) for _, target in joined_batches(pairs, 1, max_numbers=36)] == [12, 8]
-    assert [len(target) for _, target in joined_batches(pairs, 1, max_rows=2)] == [4] * 5
-    assert [len(target) for _, target in joined_batches(pairs, 100, max_numbers=90_000)] == [8, 8, 4]
+    rows: list[Any] = [(*pair, None) for pair in zip(x.split(4), y.split(4), strict=True)]
+    assert [len(target) for _, target, _ in joined_batches(rows, 1)] == [20]
+    assert [len(target) for _, target, _ in joined_batches(rows, 1, max_rows=9)] == [8, 8, 4]
+    assert [len(target) for _, target, _ in joined_batches(rows, 1, max_numbers=36)] == [12, 8]
+    assert [len(target) for _, target, _ in joined_batches(rows, 1, max_rows=2)] == [4] * 5
+    assert [len(target) for _, target, _ in joined_batches(rows, 100, max_numbers=90_000)] == [8, 8, 4]
     for limits in ({}, {"max_rows": 9}, {"max_rows": 1}):
-        inputs, targets = zip(*joined_batches(pairs, 1, **limits), strict=True)
+        inputs, targets, weights = zip(*joined_batches(rows, 1, **limits), strict=True)
         assert torch.equal(torch.cat(inputs), x)
         assert torch.equal(torch.cat(targets), y)
+        assert set(weights) == {None}
+    weighted = [(*row[:2], row[1] / 10) for row in rows]
+    ((*_, weight),) = joined_batches(weighted, 1)
+    assert torch.equal(weight, y / 10)
     mixed: list[Any] = [
-        pairs[0],
-        ({"x": x[4:8]}, y[4:8]),
-        pairs[2],
-        pairs[3],
-        (x[16:, :2], y[16:]),
-        (x[:1].double(), y[:1]),
+        rows[0],
+        ({"x": x[4:8]}, y[4:8], None),
+        rows[2],
+        rows[3],
+        (x[16:, :2], y[16:], None),
+        (x[:1].double(), y[:1], None),
     ]
-    assert [len(target) for _, target in joined_batches(mixed, 1)] == [4, 4, 8, 4, 1]
+    assert [len(target) for _, target, _ in joined_batches(mixed, 1)] == [4, 4, 8, 4, 1]
     assert list(joined_batches([], 1)) == []
 
 

@@ -63,13 +63,14 @@ class PointMethod(UQMethod):
         self,
         x: NetworkInput,
         target: Tensor,
+        weight: Tensor | None = None,
         *,
         num_data: int | None,  # noqa: ARG002
         kl_weight: float,  # noqa: ARG002
     ) -> tuple[Tensor, ObjectiveTerms]:
         outputs = self.training_outputs(x).unsqueeze(0)
         self.likelihood.check(outputs, target)
-        log_prob = self.likelihood.elementwise_log_prob(outputs, target)
+        log_prob = self.likelihood.observed_log_prob(outputs, target, weight)
         nll = -log_prob.sum() / target.shape[0]
         return outputs, ObjectiveTerms(self.loss(outputs, log_prob), nll, nll.new_zeros(()))
 
@@ -78,7 +79,7 @@ class PointMethod(UQMethod):
 
         Args:
             outputs: Network outputs, shape [1, B, ...].
-            log_prob: Log-likelihood of each element of the target, shape [1, B, ...].
+            log_prob: Weighted log-likelihood of each element of the target, shape [1, B, ...].
 
         Returns:
             Mean over the batch of the sum over the elements of the target, a scalar tensor.

@@ -71,10 +71,11 @@ class QuantileRegression(PointMethod):
         super().__init__(backbone, likelihood, burnin_epochs=0, optimizer=optimizer, lr_scheduler=lr_scheduler)
 
     def objective(  # noqa: D102
-        self, x: NetworkInput, target: Tensor, *, num_data: int | None, kl_weight: float
+        self, x: NetworkInput, target: Tensor, weight: Tensor | None = None, *, num_data: int | None, kl_weight: float
     ) -> tuple[Tensor, ObjectiveTerms]:
-        outputs, terms = super().objective(x, target, num_data=num_data, kl_weight=kl_weight)
-        return outputs, ObjectiveTerms(self.likelihood.point_loss(outputs, target), terms.nll, terms.kl)
+        outputs, terms = super().objective(x, target, weight, num_data=num_data, kl_weight=kl_weight)
+        loss = self.likelihood.point_loss(outputs, target, weight)
+        return outputs, ObjectiveTerms(loss, terms.nll, terms.kl)
 
     def make_predictive(self, x: NetworkInput, num_samples: int, seed: int) -> Predictive:  # noqa: ARG002, D102
         outputs = self.point_outputs(x)

@@ -29,7 +29,7 @@ from torch.utils.data import default_collate
 
 from lightning_vi.arguments import check_at_least
 from lightning_vi.core import LRSchedulerFactory, OptimizerFactory, Predictive, Predictor, UQMethod, default_optimizer
-from lightning_vi.core.batch import split_labeled_batch, to_device
+from lightning_vi.core.batch import sample_weight, split_labeled_batch, to_device
 from lightning_vi.core.data_order import DataOrders, can_reorder
 from lightning_vi.core.members import (
     call_member,
@@ -211,17 +211,19 @@ class DeepEnsemble(UQMethod):
         self,
         x: NetworkInput,
         target: Tensor,
+        weight: Tensor | None = None,
         *,
         num_data: int | None,  # noqa: ARG002
         kl_weight: float,  # noqa: ARG002
     ) -> tuple[Tensor, ObjectiveTerms]:
         outputs = self._outputs(x)
         self.likelihood.check(outputs, target)
-        return outputs, self._terms(outputs, target.expand(self.num_members, *target.shape))
+        shared = [part.expand(self.num_members, *part.shape) for part in (target, weight) if part is not None]
+        return outputs, self._terms(outputs, *shared)
 
-    def _terms(self, outputs: Tensor, targets: Tensor) -> ObjectiveTerms:
+    def _terms(self, outputs: Tensor, targets: Tensor, *weights: Tensor) -> ObjectiveTerms:
         """Returns the sum of the members' losses and the mean of their NLLs, for targets [M, B, ...]."""
-        log_prob = call_members(self.likelihood, "elementwise_log_prob", outputs, targets)
+        log_prob = call_members(self.likelihood, "observed_log_prob", outputs, targets, *weights)
         loss = -log_prob.sum() / targets.shape[1]
         return ObjectiveTerms(loss, loss.detach() / self.num_members, loss.new_zeros(()))
 
@@ -252,20 +254,24 @@ class DeepEnsemble(UQMethod):
         """Computes the loss of all members."""
         if self._other_batches is None:
             self._other_batches = self._start_orders(batch_idx)
-        others = next(self._other_batches)
-        x, targets = self._stacked_rows([batch, *(to_device(self, other) for other in others)])
+        batches = [batch, *(to_device(self, other) for other in next(self._other_batches))]
+        x, targets = self._stacked_rows(batches)
         flat = targets.flatten(0, 1)
+        weight = self._stacked_weights(batches)
         if self._is_first_epoch:
-            self._check_values(x, flat)
+            self._trained_on_tensor = isinstance(x, Tensor)
+            self._check_values(x, flat, weight)
+        weight = self.likelihood.element_weights(flat, weight)
+        weights = [] if weight is None else [weight.view(*targets.shape[:2], *weight.shape[1:])]
         with self.noise.fresh(self.global_rank, self.device):
             outputs = self._outputs(x, own_inputs=True)
             self.likelihood.check(outputs.flatten(0, 1).unsqueeze(0), flat)
             if self.in_burnin:
-                mean_loss = call_members(self.likelihood, "point_loss", outputs, targets).mean()
+                mean_loss = call_members(self.likelihood, "point_loss", outputs, targets, *weights).mean()
                 loss = self._involving_all_parameters(mean_loss * self.num_members)
                 logged = {"train_loss": mean_loss}
             else:
-                terms = self._terms(outputs, targets)
+                terms = self._terms(outputs, targets, *weights)
                 loss, logged = terms.loss, {"train_loss": terms.nll, "train_nll": terms.nll}
         self._record(outputs.detach(), flat, logged, batch_idx)
         return loss
@@ -284,6 +290,13 @@ class DeepEnsemble(UQMethod):
             raise InputValueError(
                 "the members' batches differ in shape and cannot be stacked: give own_data_order=False"
             ) from error
+
+    def _stacked_weights(self, batches: Sequence[Any]) -> Tensor | None:
+        """Concatenates the weights of the rows of all members, [M B]; a single batch is used for all."""
+        weights = [weight for batch in batches if (weight := sample_weight(batch)) is not None]
+        if not weights:
+            return None
+        return torch.cat(weights * self.num_members if len(batches) == 1 else weights)
 
     def _point_prediction(self, outputs: Tensor) -> Tensor:
         means: Tensor = call_members(self.likelihood, "predictive_moments", outputs)[0]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_vi.core import MixturePredictive, Predictive, Predictor
+from lightning_vi.core.batch_forms import InputForm
 from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.functional import disagreement
 from lightning_vi.likelihoods import Likelihood
@@ -90,6 +91,9 @@ class Ensemble(Predictor):
     @property
     def is_trained(self) -> bool:  # noqa: D102
         return all(member.is_trained for member in self.members)
+
+    def input_form(self) -> InputForm:  # noqa: D102
+        return self.members[0].input_form()
 
     def trained_networks(self) -> list[nn.Module]:  # noqa: D102
         return [network for member in self.members for network in member.trained_networks()]

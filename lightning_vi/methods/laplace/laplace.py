@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from lightning_vi.conversion import ModuleSelector
 from lightning_vi.core import FittedMethod, LRSchedulerFactory, OptimizerFactory, Predictive, default_optimizer
-from lightning_vi.core.batch import joined_batches, split_labeled_batch
+from lightning_vi.core.batch import check_values, joined_batches, sample_weight, split_labeled_batch
 from lightning_vi.core.hyperparameters import is_plain
 from lightning_vi.curvature import (
     Block,
@@ -189,15 +189,18 @@ class Laplace(FittedMethod, PointMethod):
 
         def terms() -> Iterator[tuple[Linearization, Tensor]]:
             nonlocal num_rows, log_likelihood
-            batches = map(split_labeled_batch, data)
-            for inputs, target in joined_batches(batches, self.likelihood.num_outputs):
-                x, target = map_tensors(lambda tensor: tensor.to(self.device), inputs), target.to(self.device)
+            batches = map(self._weighted_batch, data)
+            for x, target, weight in joined_batches(batches, self.likelihood.num_outputs):
                 linearization = linearize(self.backbone, self._blocks, x)
                 outputs = linearization.outputs.unsqueeze(0)
                 self.likelihood.check(outputs, target)
-                log_likelihood = log_likelihood + self.likelihood.log_prob(outputs, target).sum()
+                log_likelihood = log_likelihood + self.likelihood.log_prob(outputs, target, weight).sum()
                 num_rows += len(target)
-                yield linearization, self.likelihood.information_factor(linearization.outputs)
+                factor = self.likelihood.information_factor(linearization.outputs)
+                weights = self._output_weights(target, weight, linearization.outputs)
+                if weights is not None:
+                    factor = factor * weights.flatten(1).sqrt().unsqueeze(-1)
+                yield linearization, factor, weights
             if num_rows == 0:
                 raise InputValueError("there are no data to fit the posterior to")
 
@@ -208,6 +211,22 @@ class Laplace(FittedMethod, PointMethod):
             squared_norm = flat_weights(self.backbone, self._blocks).square().sum()
             self.prior_precision.copy_(best_prior_precision(self.curvature.eigenvalues(), squared_norm))
         self.is_fitted.fill_(True)
+
+    def _weighted_batch(self, batch: Any) -> tuple[NetworkInput, Tensor, Tensor | None]:
+        """Returns input, target and weights of a batch, on the device, after a check of their values."""
+        inputs, target = split_labeled_batch(batch)
+        weight = sample_weight(batch)
+        check_values(self.likelihood, inputs, target, weight, "training inputs")
+        x, target = map_tensors(lambda tensor: tensor.to(self.device), inputs), target.to(self.device)
+        return x, target, self.likelihood.element_weights(target, None if weight is None else weight.to(self.device))
+
+    def _output_weights(self, target: Tensor, weight: Tensor | None, outputs: Tensor) -> Tensor | None:
+        """Returns the weights of the network's outputs, zero where the target is missing; None if all are one."""
+        observed = self.likelihood.observed(target)
+        if observed is not None:
+            of_rows = 1.0 if weight is None else weight.view(*weight.shape, *[1] * (target.dim() - weight.dim()))
+            weight = observed * of_rows
+        return None if weight is None else self.likelihood.per_output(weight.to(outputs.dtype), outputs)
 
     def _sum_over_processes(self, tensor: Tensor) -> Tensor:
         if self._trainer is None or self.trainer.world_size == 1:
@@ -222,9 +241,9 @@ class Laplace(FittedMethod, PointMethod):
             yield from (self.backbone.get_parameter(name) for block in self._blocks for name in block.names)
 
     def objective(  # noqa: D102
-        self, x: NetworkInput, target: Tensor, *, num_data: int | None, kl_weight: float
+        self, x: NetworkInput, target: Tensor, weight: Tensor | None = None, *, num_data: int | None, kl_weight: float
     ) -> tuple[Tensor, ObjectiveTerms]:
-        outputs, terms = super().objective(x, target, num_data=num_data, kl_weight=kl_weight)
+        outputs, terms = super().objective(x, target, weight, num_data=num_data, kl_weight=kl_weight)
         if self._optimizes_prior:
             return outputs, terms
         energy = 0.5 * self.prior_precision * flat_weights(self.backbone, self._blocks).square().sum()

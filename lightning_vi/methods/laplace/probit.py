@@ -56,4 +56,4 @@ class ProbitPredictive(Predictive):
 
     def metric_inputs(self, target: Tensor) -> dict[str, Any]:  # noqa: D102
         self.likelihood.check(self.logits.unsqueeze(0), target)
-        return class_metric_inputs(self.log_probs(), target)
+        return class_metric_inputs(self.log_probs(), target, self.likelihood)

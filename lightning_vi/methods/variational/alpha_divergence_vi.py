@@ -71,10 +71,13 @@ class AlphaDivergenceVI(VariationalMethod):
         self.alpha = alpha
 
     def objective(  # noqa: D102
-        self, x: NetworkInput, target: Tensor, *, num_data: int | None, kl_weight: float
+        self, x: NetworkInput, target: Tensor, weight: Tensor | None = None, *, num_data: int | None, kl_weight: float
     ) -> tuple[Tensor, ObjectiveTerms]:
         num_data = self.require_num_data(num_data)
         outputs, log_ratio, kl = self.engine.weighted_pass(x, self.num_mc_samples_train)
         self.likelihood.check(outputs, target)
-        log_prob = self.likelihood.log_prob(outputs, target)
-        return outputs, alpha_divergence_energy(log_prob, log_ratio, kl.detach(), num_data, self.alpha, kl_weight)
+        of_rows = weight if weight is not None and weight.dim() == 1 else None
+        log_prob = self.likelihood.log_prob(outputs, target, None if of_rows is not None else weight)
+        return outputs, alpha_divergence_energy(
+            log_prob, log_ratio, kl.detach(), num_data, self.alpha, kl_weight, of_rows
+        )

@@ -261,12 +261,12 @@ class VariationalMethod(UQMethod):
         return self.engine.prediction_samples(x, num_samples, seed)
 
     def objective(  # noqa: D102
-        self, x: NetworkInput, target: Tensor, *, num_data: int | None, kl_weight: float
+        self, x: NetworkInput, target: Tensor, weight: Tensor | None = None, *, num_data: int | None, kl_weight: float
     ) -> tuple[Tensor, ObjectiveTerms]:
         num_data = self.require_num_data(num_data)
         outputs, kl = self.engine.training_pass(x, self.num_mc_samples_train)
         self.likelihood.check(outputs, target)
-        log_prob = self.likelihood.log_prob(outputs, target)
+        log_prob = self.likelihood.log_prob(outputs, target, weight)
         return outputs, negative_elbo(log_prob, kl, num_data, kl_weight)
 
 

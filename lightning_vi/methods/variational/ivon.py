@@ -211,12 +211,12 @@ class IVON(VariationalMethod):
         clip(optimizer.means(), gradient_clip_val)
 
     def objective(  # noqa: D102
-        self, x: NetworkInput, target: Tensor, *, num_data: int | None, kl_weight: float
+        self, x: NetworkInput, target: Tensor, weight: Tensor | None = None, *, num_data: int | None, kl_weight: float
     ) -> tuple[Tensor, ObjectiveTerms]:
         num_data = self.require_num_data(num_data)
         outputs = self.engine.training_samples(x, self.num_mc_samples_train)
         self.likelihood.check(outputs, target)
-        log_prob = self.likelihood.log_prob(outputs, target)
+        log_prob = self.likelihood.log_prob(outputs, target, weight)
         return outputs, negative_elbo(log_prob, self._kl(num_data), num_data, kl_weight)
 
     @torch.no_grad()

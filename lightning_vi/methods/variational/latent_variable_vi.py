@@ -29,6 +29,7 @@ from typing import Unpack
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 from torch.quasirandom import SobolEngine
 
@@ -123,7 +124,10 @@ class LatentVariableVI(VariationalMethod):
         Returns:
             Means and standard deviations, each of shape [B, latent_dim].
         """
-        features = self.likelihood.target_features(target).to(x.dtype).reshape(len(x), -1)
+        features = self.likelihood.target_features(self.likelihood.fill(target)).to(x.dtype).reshape(len(x), -1)
+        observed = self.likelihood.observed(target)
+        if observed is not None:
+            features = torch.where(observed.reshape(len(x), -1), features, features.new_zeros(()))
         mean, raw_scale = self.inference_network(torch.cat([x, features], 1)).chunk(2, 1)
         return self.latent_std * mean, self.latent_std * F.softplus(raw_scale)
 
@@ -158,7 +162,7 @@ class LatentVariableVI(VariationalMethod):
         return super().point_outputs(self._with_latents(x, torch.zeros(1, 1, self.latent_dim)))
 
     def objective(  # noqa: D102
-        self, x: NetworkInput, target: Tensor, *, num_data: int | None, kl_weight: float
+        self, x: NetworkInput, target: Tensor, weight: Tensor | None = None, *, num_data: int | None, kl_weight: float
     ) -> tuple[Tensor, ObjectiveTerms]:
         num_data = self.require_num_data(num_data)
         x = self._checked(x)
@@ -169,9 +173,24 @@ class LatentVariableVI(VariationalMethod):
         outputs, kl = self.engine.training_pass(self._with_latents(x, latents), self.num_mc_samples_train)
         outputs = self._unflatten(outputs, self.num_latent_samples_train).flatten(0, 1)
         self.likelihood.check(outputs, target)
-        log_prob = self.likelihood.log_prob(outputs, target)
-        latent_kl = gaussian_kl(mean, std, 0.0, self.latent_std) * (num_data / len(x))
+        log_prob = self.likelihood.log_prob(outputs, target, weight)
+        factor = self._latent_weights(target, weight)
+        if factor is None:
+            latent_kl = gaussian_kl(mean, std, 0.0, self.latent_std)
+        else:
+            of_rows = kl_divergence(Normal(mean, std), Normal(0.0, self.latent_std)).sum(-1)
+            latent_kl = (of_rows * factor).sum()
+        latent_kl = latent_kl * (num_data / len(x))
         return outputs, negative_elbo(log_prob, kl + latent_kl, num_data, kl_weight)
+
+    def _latent_weights(self, target: Tensor, weight: Tensor | None) -> Tensor | None:
+        """Returns factors [B] of the KL divergences of the latent variables; None if all are one."""
+        observed = self.likelihood.observed(target)
+        weight = weight if weight is not None and weight.dim() == 1 else None
+        if observed is None:
+            return weight
+        rows = observed.reshape(len(target), -1).any(1)
+        return rows.float() if weight is None else rows * weight
 
     def sampled_outputs(self, x: NetworkInput, num_samples: int, seed: int) -> Iterator[Tensor]:
         """Computes outputs for each sample of the weights and each sample of the latent variables.

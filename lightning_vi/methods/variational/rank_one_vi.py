@@ -145,14 +145,14 @@ class RankOneVI(VariationalMethod):
             remaining -= len(outputs) * self.num_components
 
     def objective(  # noqa: D102
-        self, x: NetworkInput, target: Tensor, *, num_data: int | None, kl_weight: float
+        self, x: NetworkInput, target: Tensor, weight: Tensor | None = None, *, num_data: int | None, kl_weight: float
     ) -> tuple[Tensor, ObjectiveTerms]:
         num_data = self.require_num_data(num_data)
         num_draws = math.ceil(self.num_mc_samples_train / self.num_components)
         outputs, kl = self.engine.training_pass(self._repeat(x), num_draws)
         outputs = self._split_components(outputs)
         self.likelihood.check(outputs, target)
-        log_prob = self.likelihood.log_prob(outputs, target)
+        log_prob = self.likelihood.log_prob(outputs, target, weight)
         return outputs, negative_elbo(log_prob, kl / self.num_components + self._penalty(), num_data, kl_weight)
 
     def _penalty(self) -> Tensor | float:

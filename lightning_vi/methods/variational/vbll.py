@@ -173,13 +173,13 @@ class VBLL(UQMethod):
         return call(self.backbone, x)
 
     def objective(  # noqa: D102
-        self, x: NetworkInput, target: Tensor, *, num_data: int | None, kl_weight: float
+        self, x: NetworkInput, target: Tensor, weight: Tensor | None = None, *, num_data: int | None, kl_weight: float
     ) -> tuple[Tensor, ObjectiveTerms]:
         num_data = self.require_num_data(num_data)
         mean, variance = self.head.moments(self.features(x))
         outputs = mean.unsqueeze(0)
         self.likelihood.check(outputs, target)
-        log_prob = self.likelihood.expected_log_prob(mean, variance, target)
+        log_prob = self.likelihood.expected_log_prob(mean, variance, target, weight)
         return outputs, negative_elbo(log_prob, self.head.kl(), num_data, kl_weight)
 
     def output_moments(self, x: NetworkInput) -> tuple[Tensor, Tensor]:  # noqa: D102
