@@ -10,6 +10,7 @@ from torch import Tensor
 from lightning_vi.core.batch import to_device
 from lightning_vi.core.method import UQMethod
 from lightning_vi.core.predictive import Predictive, SampledPredictive
+from lightning_vi.locks import exclusive
 from lightning_vi.noise import private_random_state
 from lightning_vi.sampling import NetworkInput
 
@@ -66,7 +67,7 @@ class FittedMethod(UQMethod):
             self._fit_to_training_data()
 
     def _fit_to_training_data(self) -> None:
-        with private_random_state(self.noise.seed, self.device):
+        with exclusive(self), private_random_state(self.noise.seed, self.device):
             self.fit_posterior(self._training_batches())
 
     def _training_batches(self) -> Iterable[Any]:

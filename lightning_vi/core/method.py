@@ -18,6 +18,7 @@ from lightning_vi.core.predictive import GaussianPredictive, Predictive, Sampled
 from lightning_vi.core.predictor import Predictor
 from lightning_vi.errors import InputValueError
 from lightning_vi.likelihoods import Likelihood
+from lightning_vi.locks import exclusive
 from lightning_vi.metrics import default_metrics
 from lightning_vi.noise import NoiseStream
 from lightning_vi.objectives import ObjectiveTerms, count_training_data
@@ -187,7 +188,10 @@ class UQMethod(Predictor):
 
     def forward(self, x: NetworkInput) -> Tensor:
         """Computes network outputs without sampling, see `point_outputs`."""
-        return self.point_outputs(x)
+        if torch.compiler.is_compiling():
+            return self.point_outputs(x)
+        with exclusive(self):
+            return self.point_outputs(x)
 
     def elbo(self, x: NetworkInput, y: Tensor, *, num_data: int | None = None) -> ObjectiveTerms:
         """Computes the full objective on a batch, for a training loop of your own.
