@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from lightning_vi.locks import RANDOM_STATE
+
 _MASK = 2**64 - 1
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # as a signed number
 
@@ -127,19 +129,22 @@ def _finalize(state: Tensor) -> Tensor:
 def private_random_state(seed: int, device: torch.device) -> Iterator[None]:
     """Runs its body on a private random state and restores the global one, also after an exception.
 
+    Threads that do so wait for each other, because the state belongs to the process.
+
     Args:
         seed: Seed of the body's random numbers.
         device: Device whose random state is replaced in addition to the CPU's.
     """
     generators = [torch.default_generator, *_device_generators(device)]
-    states = [generator.get_state() for generator in generators]
-    try:
-        for generator in generators:
-            generator.manual_seed(seed)
-        yield
-    finally:
-        for generator, state in zip(generators, states, strict=True):
-            generator.set_state(state)
+    with RANDOM_STATE:
+        states = [generator.get_state() for generator in generators]
+        try:
+            for generator in generators:
+                generator.manual_seed(seed)
+            yield
+        finally:
+            for generator, state in zip(generators, states, strict=True):
+                generator.set_state(state)
 
 
 def _device_generators(device: torch.device) -> list[torch.Generator]:

@@ -10,7 +10,7 @@ import lightning_vi
 
 PACKAGE = Path(lightning_vi.__file__).parent
 FLOORS = (
-    {"errors"},
+    {"errors", "locks"},
     {"arguments", "functional", "noise", "backbones"},
     {"likelihoods", "priors", "posteriors", "metrics", "plots", "datamodules"},
     {"layers"},

@@ -21,6 +21,7 @@ from lightning_vi.core.predictive import Predictive, TransformedPredictive
 from lightning_vi.core.predictor import Predictor
 from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.likelihoods import Likelihood, Prediction, Task
+from lightning_vi.locks import exclusive
 from lightning_vi.noise import NoiseStream, private_random_state
 from lightning_vi.objectives import count_training_data
 from lightning_vi.sampling import NetworkInput, evaluating, map_tensors
@@ -195,9 +196,8 @@ class CalibratedMethod(Predictor):
                 "data must be a dataloader, such as datamodule.calibration_dataloader(), or a list of batches, "
                 f"got a {type(data).__name__}"
             )
-        with private_random_state(self.noise.seed, self.device):
-            scores = list(self._scores_of(data))
-        self._finish(scores)
+        with exclusive(self), private_random_state(self.noise.seed, self.device):
+            self._finish(list(self._scores_of(data)))
 
     def _scores_of(self, data: Iterable[Any]) -> Iterator[Tensor]:
         for batch in data:
@@ -319,7 +319,8 @@ class CalibratedMethod(Predictor):
     @torch.no_grad()
     def _finish_epoch(self) -> None:
         scores, self._collected = self._collected, []
-        self._finish(self._gather(scores))
+        with exclusive(self):
+            self._finish(self._gather(scores))
 
     def _gather(self, batches: list[Tensor]) -> list[Tensor]:
         """Gathers the scores of all processes in the order of the data."""

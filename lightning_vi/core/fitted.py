@@ -15,6 +15,7 @@ from lightning_vi.core.method import UQMethod
 from lightning_vi.core.predictive import Predictive, SampledPredictive
 from lightning_vi.core.training_data import TrainingData, training_data_at_hand
 from lightning_vi.errors import NotFittedError
+from lightning_vi.locks import exclusive
 from lightning_vi.noise import private_random_state
 from lightning_vi.sampling import NetworkInput
 
@@ -132,7 +133,12 @@ class FittedMethod(UQMethod):
             f"{type(self).__name__} comes from a checkpoint before the end of its fit: its posterior is now fitted to "
             f"the {self._train_size} training data"
         )
-        with torch.inference_mode(False), torch.no_grad(), private_random_state(self.noise.seed, self.device):
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+            exclusive(self),
+            private_random_state(self.noise.seed, self.device),
+        ):
             self.fit_posterior(to_device(self, batch) for batch in data.batches())
 
     def _data_at_hand(self, train_size: int) -> TrainingData:
@@ -157,7 +163,7 @@ class FittedMethod(UQMethod):
     def _fit_to_training_data(self) -> None:
         self._has_failed = True  # a checkpoint that is written after an exception does not try again
         self._remember_training_data()
-        with private_random_state(self.noise.seed, self.device):
+        with exclusive(self), private_random_state(self.noise.seed, self.device):
             self.fit_posterior(self._training_batches())
         self._has_failed, self._was_fitted_by_trainer = False, True
 

@@ -20,6 +20,7 @@ from lightning_vi.core.predictor import Predictor
 from lightning_vi.core.scoreboard import update
 from lightning_vi.errors import InputValueError
 from lightning_vi.likelihoods import Likelihood
+from lightning_vi.locks import exclusive
 from lightning_vi.metrics import default_metrics
 from lightning_vi.noise import NoiseStream
 from lightning_vi.objectives import ObjectiveTerms, count_training_data
@@ -194,7 +195,10 @@ class UQMethod(Predictor):
 
     def forward(self, x: NetworkInput) -> Tensor:
         """Computes network outputs without sampling, see `point_outputs`."""
-        return self.point_outputs(x)
+        if torch.compiler.is_compiling():
+            return self.point_outputs(x)
+        with exclusive(self):
+            return self.point_outputs(x)
 
     def elbo(
         self, x: NetworkInput, y: Tensor, weight: Tensor | None = None, *, num_data: int | None = None

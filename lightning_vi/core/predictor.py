@@ -4,6 +4,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self, cast
@@ -20,10 +21,12 @@ from lightning_vi.core import checkpoints
 from lightning_vi.core.batch import check_values, sample_weight, split_batch, split_labeled_batch
 from lightning_vi.core.batch_forms import InputForm, check_prediction_batch, input_form
 from lightning_vi.core.hyperparameters import unsaved_arguments
+from lightning_vi.core.locked_predictive import LockedPredictive
 from lightning_vi.core.predictive import Predictive
 from lightning_vi.core.scoreboard import Scoreboard, update
 from lightning_vi.errors import NotFittedError
 from lightning_vi.likelihoods import Likelihood, Prediction
+from lightning_vi.locks import ModuleLock, exclusive
 from lightning_vi.metrics import default_metrics
 from lightning_vi.noise import NoiseStream
 from lightning_vi.sampling import NetworkInput, evaluating, map_tensors, memory, num_fitting, tensors
@@ -49,6 +52,7 @@ class Predictor(LightningModule, ABC):
 
     def __init__(self, likelihood: Likelihood, *, num_mc_samples_test: int) -> None:
         super().__init__()
+        self._lock = ModuleLock()
         check_at_least("num_mc_samples_test", num_mc_samples_test, 1)
         frame = cast(FrameType, inspect.currentframe())
         self.save_hyperparameters(ignore=unsaved_arguments(type(self), frame))
@@ -184,15 +188,17 @@ class Predictor(LightningModule, ABC):
         Raises:
             NotFittedError: If the predictor is not fitted.
         """
-        self.require_fitted()
-        return self.make_predictive(x, num_samples, seed)
+        with exclusive(self):
+            self.require_fitted()
+            return LockedPredictive(self.make_predictive(x, num_samples, seed), partial(exclusive, self))
 
     def predict(
         self, x: NetworkInput, num_samples: int | None = None, seed: int | None = None, return_samples: bool = False
     ) -> Prediction:
         """Predicts, with the uncertainty split into epistemic and aleatoric parts.
 
-        Training mode, weights and the global random state stay as they were, also if a forward pass fails.
+        Training mode, weights and the global random state stay as they were, also if a forward pass fails. Any number
+        of threads may predict at once; those that use one method take turns.
 
         Args:
             x: Input, each tensor of shape [B, ...].
@@ -211,7 +217,9 @@ class Predictor(LightningModule, ABC):
         check_at_least("num_samples", num_samples, 1)
         seed = self.noise.seed if seed is None else seed
         with torch.no_grad(), evaluating(self):
-            prediction = self.predictive_distribution(x, num_samples, seed).prediction(return_samples=return_samples)
+            self.require_fitted()
+            predictive = self.make_predictive(x, num_samples, seed)
+            prediction = predictive.prediction(return_samples=return_samples)
         return replace(prediction, metadata={"method": type(self).__name__, "seed": seed} | prediction.metadata)
 
     def predict_step(self, batch: Any, batch_idx: int = 0, dataloader_idx: int = 0) -> dict[str, Tensor]:  # noqa: ARG002

@@ -14,7 +14,8 @@ from lightning_vi.curvature.blocks import Block
 from lightning_vi.curvature.last_layer import LastLayerLinearization, is_pointwise, output_dim, weighted_moment
 from lightning_vi.errors import InputValueError
 from lightning_vi.sampling import NetworkInput, call, map_tensors, tensors
-from lightning_vi.sampling.network import call_with, no_fused_attention
+from lightning_vi.sampling.attention import UnfusedAttention
+from lightning_vi.sampling.network import call_with
 
 MAX_JACOBIAN = 2**24
 """Maximum number of elements of the Jacobian computed at once."""
@@ -52,7 +53,7 @@ class NetworkLinearization(Linearization):
         names = [name for block in self.blocks for name in block.names]
         parameters = {name: self.network.get_parameter(name).detach() for name in names}
         try:
-            with no_fused_attention():
+            with UnfusedAttention():
                 jacobians = torch.vmap(jacrev(self._one_row), in_dims=(None, 0))(parameters, x)
         except (RuntimeError, NotImplementedError):
             each = [self._jacobian_of_row(names, index, x) for index in range(len(tensors(x)[0]))]

@@ -44,10 +44,11 @@ class DrawCache(Generic[Draws]):
         Returns:
             The result of `draw`, of this call or an earlier one.
         """
-        if self._kept is None or not self._kept.belongs_to(key, made_of):
-            draws = draw()
-            self._kept = _Kept(key, [tensor.detach().clone() for tensor in made_of], draws)
-        return self._kept.draws
+        kept = self._kept
+        if kept is None or not kept.belongs_to(key, made_of):
+            kept = _Kept(key, [tensor.detach().clone() for tensor in made_of], draw())
+            self._kept = kept
+        return kept.draws
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,13 @@ front of the first dropout is computed once.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from lightning_vi.noise import mix_seed, private_random_state
+from lightning_vi.noise import mix_seed
 from lightning_vi.sampling import memory
 from lightning_vi.sampling.dropout_layers import DropoutBehind, dropout_layers, dropout_rate
 from lightning_vi.sampling.dropout_mode import DropoutMode, FunctionalWatch, as_written
@@ -24,6 +25,7 @@ from lightning_vi.sampling.network import (
     treats_rows_alike,
     unroll,
 )
+from lightning_vi.sampling.private_draws import PrivateDraws
 
 
 class DropoutSampler:
@@ -94,7 +96,7 @@ class DropoutSampler:
         rates = [dropout_rate(layer) for layer in self._layers]
         key = rates, [(tuple(tensor.shape[1:]), tensor.dtype) for tensor in tensors(x)]
         if self._survey is None or self._survey[0] != key:
-            with torch.no_grad(), private_random_state(0, device_of(x)), as_written(self.network):
+            with torch.no_grad(), as_written(self.network):
                 self._survey = key, survey(parts, x)
         return self._survey[1]
 
@@ -103,11 +105,8 @@ class DropoutSampler:
     ) -> Tensor:
         """Passes for some samples as copies of the batch, [S, B, ...]."""
         first, *rest = parts
-        with (
-            private_random_state(mix_seed(seed, samples.start), device_of(x)),
-            as_written(self.network),
-            DropoutMode(_SampleMasks(seed, samples, seen.layouts)),
-        ):
+        draws = PrivateDraws(mix_seed(seed, samples.start)) if seen.draws else nullcontext()
+        with draws, as_written(self.network), DropoutMode(_SampleMasks(seed, samples, seen.layouts)):
             hidden = call(first, _repeated(x, len(samples)))
             for part in rest:
                 hidden = part(hidden)
@@ -162,6 +161,7 @@ class DropoutSurvey:
         width: Elements of the widest result of an operation for one row, from that part on.
         rows_stay_apart: Whether each row is known to be computed from itself alone, from that part on.
         functional: Dropout outside dropout layers, in words.
+        draws: Whether the pass draws random numbers besides the masks.
     """
 
     start: int
@@ -169,6 +169,7 @@ class DropoutSurvey:
     width: int
     rows_stay_apart: bool
     functional: frozenset[str]
+    draws: bool
 
 
 def survey(parts: Sequence[nn.Module], x: NetworkInput) -> DropoutSurvey:
@@ -182,7 +183,8 @@ def survey(parts: Sequence[nn.Module], x: NetworkInput) -> DropoutSurvey:
         The places.
     """
     row = map_tensors(lambda tensor: tensor[:1], x)
-    two, three = (_look(parts, _repeated(row, num_rows)) for num_rows in (2, 3))
+    with PrivateDraws(0) as draws:
+        two, three = (_look(parts, _repeated(row, num_rows)) for num_rows in (2, 3))
     start = next((position for position, look in enumerate(two) if look.drops), len(parts))
     small, large = ([shape for look in looks for shape in look.shapes] for looks in (two, three))
     layouts = tuple(map(_layout, small, large)) if len(small) == len(large) else ()
@@ -190,7 +192,7 @@ def survey(parts: Sequence[nn.Module], x: NetworkInput) -> DropoutSurvey:
     width = max((more - less for less, more in zip(*sizes, strict=False)), default=1)
     rows_stay_apart = all(map(treats_rows_alike, parts[start:]))
     functional = frozenset().union(*(look.functional for look in two))
-    return DropoutSurvey(start, layouts, width, rows_stay_apart, functional)
+    return DropoutSurvey(start, layouts, width, rows_stay_apart, functional, draws.num_draws > 0)
 
 
 class _Look(FunctionalWatch):

@@ -1,9 +1,8 @@
 """Switches for every dropout that a network calls: in layers, functions, attention and recurrent networks."""
 
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from types import FrameType
 from typing import Any
 
@@ -11,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch._C import DispatchKey
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lightning_vi.locks import PROCESS_FLAGS, filtered_warnings
+from lightning_vi.sampling.attention import ATTENTION, call_unfused
 from lightning_vi.sampling.dropout_layers import is_dropout_layer
 
 FillMask = Callable[[Tensor, float], object]
@@ -28,7 +28,6 @@ _COMPOSITE = {
     *(aten.scaled_dot_product_attention, aten._scaled_dot_product_attention_math),
 }
 _RECURRENT = {torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu}
-_ATTENTION: set[Callable[..., Any]] = {F.scaled_dot_product_attention, F.multi_head_attention_forward}
 _TORCH_DROPOUT = {
     *(torch.dropout, torch.feature_dropout, torch.alpha_dropout, torch.feature_alpha_dropout),
     *(torch.dropout_, torch.feature_dropout_, torch.alpha_dropout_, torch.feature_alpha_dropout_),
@@ -81,8 +80,12 @@ class DropoutMode(TorchFunctionMode):
             options["training"] = self._is_on
         if not self._is_on and func is not F.scaled_dot_product_attention:
             return func(*args, **options)
-        with self._masks, _unfused(args, options) if func in _ATTENTION else nullcontext():
-            return func(*args, **options)
+        with self._masks:
+            return (
+                call_unfused(func, args, options)
+                if _draws_masks_itself(func, args, options)
+                else func(*args, **options)
+            )
 
     def _recurrent(self, func: Callable[..., Any], *args: Any) -> tuple[Tensor, ...]:
         """Runs one layer after the other with dropout in between, because cuDNN would draw the masks itself."""
@@ -94,8 +97,8 @@ class DropoutMode(TorchFunctionMode):
         states = start if isinstance(start, tuple | list) else (start,)
         num_weights = len(weights) // num_layers
         ends: list[list[Tensor]] = []
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
+        warns = data.device.type != "cpu"
+        with filtered_warnings("ignore", "RNN module weights are not part of single") if warns else nullcontext():
             for layer in range(num_layers):
                 if layer:
                     data = self._drop_between(data, p, *lengths)
@@ -146,10 +149,9 @@ def _rate(func: Callable[..., Any], args: Sequence[Any], options: Mapping[str, A
     return float(args[position] if len(args) > position else options.get(name, 0.0))
 
 
-def _unfused(args: Sequence[Any], options: Mapping[str, Any]) -> AbstractContextManager[None]:
-    """Disables attention kernels that draw their masks themselves; on a CPU there are none with dropout."""
-    query = args[0] if args else options["query"]
-    return nullcontext() if query.device.type == "cpu" else sdpa_kernel(SDPBackend.MATH)
+def _draws_masks_itself(func: Callable[..., Any], args: Sequence[Any], options: Mapping[str, Any]) -> bool:
+    """Returns True for attention whose kernel may draw its masks itself; on a CPU there is none with dropout."""
+    return func in ATTENTION and (args[0] if args else options["query"]).device.type != "cpu"
 
 
 class FunctionalWatch(TorchFunctionMode):
@@ -200,8 +202,10 @@ def as_written(network: nn.Module) -> Iterator[None]:
     Args:
         network: Any network.
     """
-    is_compiled = any(hasattr(module, "_orig_mod") or module._compiled_call_impl for module in network.modules())
-    with torch.compiler.set_stance("force_eager") if is_compiled else nullcontext():
+    with ExitStack() as stack:
+        if any(hasattr(module, "_orig_mod") or module._compiled_call_impl for module in network.modules()):
+            stack.enter_context(PROCESS_FLAGS)
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield
 
 

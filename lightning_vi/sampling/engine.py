@@ -27,6 +27,7 @@ from lightning_vi.layers import (
 )
 from lightning_vi.posteriors import CouplingFactory, NoiseCoupling
 from lightning_vi.sampling import memory
+from lightning_vi.sampling.attention import UnfusedAttention
 from lightning_vi.sampling.network import (
     NetworkInput,
     batch_size,
@@ -35,7 +36,6 @@ from lightning_vi.sampling.network import (
     has_fast_path,
     is_random,
     map_tensors,
-    no_fused_attention,
     no_slow_fallback,
     treats_rows_alike,
     unroll,
@@ -309,7 +309,7 @@ class SamplingEngine:
             index = torch.arange(num_samples, device=device_of(features))
             is_new = torch.is_grad_enabled() not in self._vmap_works
             try:
-                with no_fused_attention(), no_slow_fallback(is_new and self.vectorization == "auto"):
+                with UnfusedAttention(), no_slow_fallback(is_new and self.vectorization == "auto"):
                     outputs: Tensor = torch.vmap(run, randomness="different")(index, *weights)
             except (RuntimeError, NotImplementedError, UserWarning):
                 if self.vectorization == "vmap":

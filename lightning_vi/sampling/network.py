@@ -1,21 +1,20 @@
 """Facts about a network: how it is called, which parts it consists of, and which of them are random."""
 
 import inspect
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from lightning_vi.errors import InputTypeError
 from lightning_vi.layers import stochastic_parameters
+from lightning_vi.locks import all_modules, filtered_warnings, holding
 
 NetworkInput = Tensor | Sequence[Any] | Mapping[str, Any]
 """A tensor; a tuple or list of positional arguments; or a dictionary, whose entries are keyword arguments if the
@@ -148,17 +147,21 @@ def device_of(x: NetworkInput) -> torch.device:
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Runs its body with every module in evaluation mode, and restores each mode, also after an exception.
 
+    Methods among the modules are locked, so that no other thread sees these modes or predicts meanwhile.
+
     Args:
         module: The modes of this module and of all below it.
     """
-    training = [part for part in module.modules() if part.training]
-    try:
-        for part in training:
-            part.training = False
-        yield
-    finally:
-        for part in training:
-            part.training = True
+    parts = all_modules(module)
+    with holding(parts):
+        training = [part for part in parts if part.training]
+        try:
+            for part in training:
+                part.training = False
+            yield
+        finally:
+            for part in training:
+                part.training = True
 
 
 def unroll(network: nn.Module) -> list[nn.Module]:
@@ -253,28 +256,15 @@ def has_fast_path(network: nn.Module) -> bool:
     )
 
 
-@contextmanager
-def no_fused_attention() -> Iterator[None]:
-    """Runs its body without the fused kernels of torch's attention, which `torch.vmap` cannot trace."""
-    was_enabled = torch.backends.mha.get_fastpath_enabled()
-    try:
-        torch.backends.mha.set_fastpath_enabled(False)
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(was_enabled)
-
-
-@contextmanager
-def no_slow_fallback(refused: bool = True) -> Iterator[None]:
+def no_slow_fallback(refused: bool = True) -> AbstractContextManager[None]:
     """Turns the warning that `torch.vmap` runs an operation in a loop into an error.
 
     Args:
         refused: False to change nothing.
+
+    Returns:
+        A context manager.
     """
     if not refused:
-        yield
-        return
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", "There is a performance drop because we have not yet implemented")
-        yield
+        return nullcontext()
+    return filtered_warnings("error", "There is a performance drop because we have not yet implemented")

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_vi.layers import VariationalLayer, stochastic_parameters
-from lightning_vi.noise import private_random_state
-from lightning_vi.sampling.network import NetworkInput, batch_size, call, device_of, evaluating, no_fused_attention
+from lightning_vi.sampling.attention import UnfusedAttention
+from lightning_vi.sampling.network import NetworkInput, batch_size, call, evaluating
+from lightning_vi.sampling.private_draws import PrivateDraws
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ MAX_ROWS = 64
 
 
 def probe(network: nn.Module, layers: Mapping[str, VariationalLayer], x: NetworkInput) -> Probe:
-    """Runs a network once, in evaluation mode and on a private random state, and records the calls of its layers.
+    """Runs a network once, in evaluation mode and on private random numbers, and records the calls of its layers.
 
     Args:
         network: The network, with weights in its slots.
@@ -61,7 +62,7 @@ def probe(network: nn.Module, layers: Mapping[str, VariationalLayer], x: Network
     handles = [module.register_forward_hook(measure) for module in network.modules()]
     handles += [layer.register_forward_hook(partial(watch, layer)) for layer in layers.values()]
     try:
-        with torch.no_grad(), evaluating(network), no_fused_attention(), private_random_state(0, device_of(x)):
+        with torch.no_grad(), evaluating(network), UnfusedAttention(), PrivateDraws(0):
             output = call(network, x)
     finally:
         for handle in handles:

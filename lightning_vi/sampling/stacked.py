@@ -12,6 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from lightning_vi.errors import InputValueError
 from lightning_vi.sampling import memory
+from lightning_vi.sampling.attention import UnfusedAttention
 from lightning_vi.sampling.network import (
     NetworkInput,
     call_with,
@@ -19,7 +20,6 @@ from lightning_vi.sampling.network import (
     has_fast_path,
     is_hooked,
     map_tensors,
-    no_fused_attention,
     no_slow_fallback,
     unroll,
 )
@@ -58,7 +58,8 @@ class StackedRunner:
         chain = unroll(network)
         self._chain = [(names[id(part)], part) for part in chain] if all(map(_is_plain, chain)) else []
         self._first_names = _first_names(network)
-        self._vmap_works = not any(isinstance(module, nn.RNNBase) for module in network.modules())
+        self._recurs = any(isinstance(module, nn.RNNBase) for module in network.modules())
+        self._vmap_works: dict[bool, bool] = {}
 
     def __call__(self, weights: Mapping[str, Tensor], x: NetworkInput, *, own_inputs: bool = False) -> Tensor:
         """S passes.
@@ -76,16 +77,20 @@ class StackedRunner:
         if mode == "chain" and isinstance(x, Tensor):
             return self._run_chain(weights, x, own_inputs)
         if mode != "loop":
+            is_new = torch.is_grad_enabled() not in self._vmap_works
             try:
-                with no_fused_attention(), no_slow_fallback(self.vectorization == "auto"):
+                with UnfusedAttention(), no_slow_fallback(is_new and self.vectorization == "auto"):
                     in_dims = (0, 0 if own_inputs else None)
                     outputs: Tensor = torch.vmap(self._run, in_dims=in_dims, randomness="different")(dict(weights), x)
-                    return outputs
             except (RuntimeError, NotImplementedError, UserWarning):
                 if self.vectorization == "vmap":
                     raise
+            else:
+                self._vmap_works[torch.is_grad_enabled()] = True
+                return outputs
         outputs = self._loop(weights, x, own_inputs)
-        self._vmap_works = self._vmap_works and mode == "loop"
+        if mode != "loop":
+            self._vmap_works[torch.is_grad_enabled()] = False
         return outputs
 
     def num_sets_per_pass(self, weights_per_set: int, num_rows: int) -> int:
@@ -112,7 +117,8 @@ class StackedRunner:
         convolves = device.type == "cpu" and any(isinstance(part, _ConvNd) for part in parts)
         normalizes = any(isinstance(part, _BatchNorm) and part.training for part in parts)
         slow = convolves or normalizes or has_fast_path(self.network)
-        return "vmap" if self._vmap_works and not slow else "loop"
+        works = self._vmap_works.get(torch.is_grad_enabled(), not self._recurs)
+        return "vmap" if works and not slow else "loop"
 
     def _run(self, weights: Mapping[str, Tensor], x: NetworkInput) -> Tensor:
         return call_with(self.network, weights, x)
