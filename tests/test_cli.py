@@ -92,7 +92,7 @@ def test_a_wrong_command_line_is_explained(args: list[str], said: str, message_o
         ("--model.likelihood.num_targets=0", "num_targets must be positive, got 0"),
         ("--model.likelihood.num_targets=2", "needs network outputs of width 4, got 2"),
         ("--data.batch_size=0", "batch_size must be an integer >= 1, got 0"),
-        ("--ckpt_path=missing.ckpt", "Checkpoint file not found: missing.ckpt"),
+        ("--ckpt_path=missing.ckpt", "--ckpt_path must be the file of a Lightning checkpoint, got 'missing.ckpt'"),
     ],
 )
 def test_a_wrong_value_is_explained(argument: str, said: str, message_of: Callable[..., str], tmp_path: Path) -> None:

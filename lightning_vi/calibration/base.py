@@ -1,9 +1,8 @@
 """Base class of methods that calibrate a fitted method."""
 
 import copy
-import pickle
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_vi.core.batch import split_labeled_batch
+from lightning_vi.core.checkpoints import read_checkpoint, verify
 from lightning_vi.core.predictive import Predictive, TransformedPredictive
 from lightning_vi.core.predictor import Predictor
 from lightning_vi.errors import InputTypeError, InputValueError
@@ -325,16 +325,8 @@ def check_target(prediction: Prediction, target: Tensor) -> None:
 
 
 def _load_weights(method: Predictor, path: Path) -> None:
-    if not path.is_file():
-        raise FileNotFoundError(f"method_checkpoint must be the file of a Lightning checkpoint, got {str(path)!r}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError):
-        raise InputValueError(
-            f"method_checkpoint={str(path)!r} is not a checkpoint that torch.load(..., weights_only=True) can read"
-        ) from None
-    if not isinstance(checkpoint, Mapping) or "state_dict" not in checkpoint:
-        raise InputValueError(f"method_checkpoint={str(path)!r} is not a Lightning checkpoint: it has no 'state_dict'")
+    checkpoint = read_checkpoint(path, "method_checkpoint")
+    verify(checkpoint, f"method_checkpoint={str(path)!r}")
     try:
         method.load_state_dict(checkpoint["state_dict"])
     except RuntimeError as error:

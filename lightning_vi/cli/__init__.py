@@ -9,6 +9,8 @@ from lightning_vi.errors import InputError
 
 # Exceptions whose message is enough for the user. The last four are a file that is missing or in the way.
 INPUT_ERRORS = (InputError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
+# Beginning of PyTorch's message about a checkpoint of another method.
+OTHER_WEIGHTS = "Error(s) in loading state_dict"
 
 TRAINER_COMMANDS = {
     "fit": "train the method of a configuration file",
@@ -55,7 +57,7 @@ def main(args: Sequence[str] | None = None) -> None:
         input_error = _find_input_error(error)
         if input_error is None:
             raise
-        parser.exit(2, f"lightning-vi {options.command}: error: {input_error}\n")
+        parser.exit(2, f"lightning-vi {options.command}: error: {' '.join(str(input_error).split())}\n")
 
 
 def _build_parser() -> argparse.ArgumentParser:
@@ -83,6 +85,6 @@ def _build_parser() -> argparse.ArgumentParser:
 
 def _find_input_error(error: BaseException | None) -> BaseException | None:
     """Returns the first error of a chain of causes that the user's input explains, or None."""
-    while error is not None and not isinstance(error, INPUT_ERRORS):
+    while error is not None and not (isinstance(error, INPUT_ERRORS) or str(error).startswith(OTHER_WEIGHTS)):
         error = error.__cause__
     return error

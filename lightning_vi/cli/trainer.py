@@ -1,6 +1,7 @@
 """The commands `fit`, `validate`, `test` and `predict`, which run a Trainer from a configuration file."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from lightning import LightningDataModule
@@ -14,6 +15,7 @@ import lightning_vi.methods
 import lightning_vi.priors  # noqa: F401
 from lightning_vi.callbacks import PredictionWriter
 from lightning_vi.core import Predictor
+from lightning_vi.core.checkpoints import read_checkpoint
 from lightning_vi.errors import InputValueError
 
 
@@ -49,10 +51,14 @@ class TrainerCLI(LightningCLI):
         """Restores the checkpoint's path and requires one for every command other than `fit`.
 
         Raises:
-            ValueError: If a command other than `fit` has no checkpoint.
+            FileNotFoundError: If the checkpoint does not exist.
+            ValueError: If a command other than `fit` has no checkpoint, or the file is not one.
         """
         if self.subcommand != "fit" and self._checkpoint is None:
             raise InputValueError("--ckpt_path must name the checkpoint of a fit")
+        is_file = self._checkpoint not in (None, "best", "last", "hpc") and "://" not in str(self._checkpoint)
+        if is_file:
+            read_checkpoint(Path(self._checkpoint), "--ckpt_path", mmap=True)
         self.config[self.subcommand].ckpt_path = self._checkpoint
 
 

@@ -4,16 +4,19 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from types import FrameType
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from lightning import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from lightning_vi.arguments import check_at_least
+from lightning_vi.core import checkpoints
 from lightning_vi.core.batch import split_batch, split_labeled_batch
 from lightning_vi.core.hyperparameters import unsaved_arguments
 from lightning_vi.core.predictive import Predictive
@@ -100,6 +103,56 @@ class Predictor(LightningModule, ABC):
             The distribution.
         """
         return self.make_predictive(x, self.num_mc_samples_test, self.noise.seed)
+
+    @_restricted_classmethod
+    def load_from_checkpoint(
+        cls,  # noqa: N805
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = True,
+        **kwargs: Any,
+    ) -> Self:
+        """Loads a method from a checkpoint.
+
+        Args:
+            checkpoint_path: Path or URL of the checkpoint, or an open file.
+            map_location: Device of the method; by default the one that it was saved from.
+            hparams_file: File of hyperparameters that replace those of the checkpoint.
+            strict: Whether the checkpoint must have all weights of the method, and no others.
+            weights_only: Whether to refuse objects that may run code.
+            **kwargs: Constructor arguments that the checkpoint does not hold, such as `backbone` and `likelihood`, or
+                that replace those of the checkpoint.
+
+        Returns:
+            The method.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is not a checkpoint, is damaged or is of a newer format.
+        """
+        if isinstance(checkpoint_path, str | Path) and "://" not in str(checkpoint_path) and weights_only is not False:
+            # Lightning adds `kwargs` to the hyperparameters before `on_load_checkpoint` sees them.
+            checkpoint = checkpoints.read_checkpoint(Path(checkpoint_path), mmap=True)
+            checkpoints.verify(checkpoint, repr(str(checkpoint_path)), unread=checkpoint.keys() - {"hyper_parameters"})
+        return super().load_from_checkpoint(  # type: ignore[misc]
+            checkpoint_path, map_location, hparams_file, strict, weights_only is not False, **kwargs
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the format version and digests of all entries, which must not be changed afterwards."""
+        trainer = self._trainer
+        if trainer is None or (trainer.is_global_zero and checkpoints.is_whole(trainer.strategy)):
+            checkpoints.seal(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Checks the format version and the digests.
+
+        Raises:
+            ValueError: If the checkpoint is damaged or of a newer format.
+        """
+        checkpoints.verify(checkpoint, unread={"hyper_parameters"})
 
     def require_fitted(self) -> None:
         """Raises an error before the predictor can predict.

@@ -1,0 +1,164 @@
+"""Checkpoints: their format version, the digest that finds damage, and reading them from a file."""
+
+import hashlib
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.strategies import Strategy
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from lightning_vi.errors import InputValueError
+
+KEY = "lightning_vi"
+"""Key of a checkpoint under which its format version and its digests are stored."""
+FORMAT_VERSION = 1
+"""Version of the format; it increases when older versions of the package could misread a checkpoint."""
+MIGRATED = {"loops", "callbacks", "epoch", "global_step", "optimizer_states", "lr_schedulers"}
+"""Entries that another version of Lightning may rewrite when it reads a checkpoint."""
+
+
+def seal(checkpoint: dict[str, Any]) -> None:
+    """Stores the format version and a digest of each entry in a checkpoint.
+
+    Args:
+        checkpoint: A complete checkpoint; changed in place.
+    """
+    entries = {name: value for name, value in checkpoint.items() if name not in (KEY, "pytorch-lightning_version")}
+    checkpoint[KEY] = {
+        "format_version": FORMAT_VERSION,
+        "digests": {name: digest(value) for name, value in entries.items()},
+    }
+
+
+def is_whole(strategy: Strategy) -> bool:
+    """Returns whether a strategy writes the checkpoint as it is, in one file.
+
+    Args:
+        strategy: Strategy of a Trainer.
+
+    Returns:
+        False for strategies that write shards, for which a digest of one process says nothing.
+    """
+    return type(strategy).save_checkpoint is Strategy.save_checkpoint
+
+
+def verify(checkpoint: Mapping[str, Any], origin: str = "the checkpoint", unread: Collection[str] = ()) -> None:
+    """Raises an error if a checkpoint is damaged or of a newer format.
+
+    A checkpoint without a digest is accepted with a note.
+
+    Args:
+        checkpoint: The checkpoint.
+        origin: Its name in messages.
+        unread: Entries to leave out.
+
+    Raises:
+        ValueError: If an entry differs from what was saved, or the format is newer than this version of the package.
+    """
+    if KEY not in checkpoint:
+        rank_zero_info(f"{origin} has no digest, so damage would not be noticed; saving it again adds one")
+        return
+    seal = checkpoint[KEY]
+    version, digests = (seal.get(name) if isinstance(seal, Mapping) else None for name in ("format_version", "digests"))
+    if not isinstance(version, int) or not isinstance(digests, Mapping | None):
+        raise InputValueError(f"{origin} is damaged: its entry {KEY!r} cannot be read; use another checkpoint")
+    if version > FORMAT_VERSION:
+        raise InputValueError(
+            f"{origin} has the format version {version}, but this version of lightning_vi reads versions up to "
+            f"{FORMAT_VERSION}: update lightning_vi"
+        )
+    skipped = {*unread, *(MIGRATED if "legacy_pytorch-lightning_version" in checkpoint else ())}
+    damaged = [
+        name
+        for name, expected in (digests or {}).items()
+        if name not in skipped and (name not in checkpoint or digest(checkpoint[name]) != expected)
+    ]
+    if damaged:
+        raise InputValueError(
+            f"{origin} is damaged: {', '.join(map(repr, damaged))} differ from what was saved; use another checkpoint"
+        )
+
+
+def digest(value: Any) -> str:
+    """Computes a digest of nested containers of tensors, arrays, numbers and strings.
+
+    Args:
+        value: The containers. Other objects count with the name of their type alone.
+
+    Returns:
+        The SHA-256 digest, in hexadecimal.
+
+    Example:
+        >>> digest({"a": torch.zeros(2)}) == digest({"a": torch.zeros(2)}), digest([0]) == digest([0.0])
+        (True, False)
+    """
+    hasher = hashlib.sha256()
+    _update(hasher, value)
+    return hasher.hexdigest()
+
+
+def _update(hasher: Any, value: Any) -> None:
+    if isinstance(value, Tensor):
+        flat = value.detach().cpu().contiguous().flatten()
+        hasher.update(f"{value.dtype}{list(value.shape)}".encode())
+        hasher.update(memoryview((torch.view_as_real(flat) if flat.is_complex() else flat).view(torch.uint8).numpy()))
+    elif isinstance(value, np.ndarray):
+        hasher.update(f"{value.dtype}{list(value.shape)}".encode() + value.tobytes())
+    elif isinstance(value, Mapping):
+        hasher.update(f"mapping {len(value)}".encode())
+        for key, item in value.items():
+            _update(hasher, key)
+            _update(hasher, item)
+    elif isinstance(value, list | tuple | set | frozenset):
+        hasher.update(f"{'set' if isinstance(value, set | frozenset) else 'sequence'} {len(value)}".encode())
+        for item in sorted(value, key=repr) if isinstance(value, set | frozenset) else value:
+            _update(hasher, item)
+    elif isinstance(value, str | bytes):
+        data = value.encode() if isinstance(value, str) else value
+        hasher.update(f"text {len(data)}".encode() + data)
+    elif value is None or isinstance(value, int | float | complex | np.generic | torch.dtype | torch.device):
+        hasher.update(f"{type(value).__name__} {value!r};".encode())
+    else:
+        hasher.update(type(value).__qualname__.encode())
+
+
+def read_checkpoint(path: Path, argument: str = "checkpoint_path", *, mmap: bool = False) -> dict[str, Any]:
+    """Reads a checkpoint file, which can hold nothing that runs code.
+
+    Args:
+        path: Path of the file.
+        argument: Name of the argument that holds the path, for messages.
+        mmap: Whether tensors are read when they are used.
+
+    Returns:
+        The checkpoint, on the CPU.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not a Lightning checkpoint, or holds other objects than tensors and plain values.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{argument} must be the file of a Lightning checkpoint, got {str(path)!r}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged pickle can raise anything
+        raise InputValueError(
+            f"{argument}={str(path)!r} is not a checkpoint that torch.load(..., weights_only=True) can read"
+            + _reason(error)
+        ) from None
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), Mapping):
+        raise InputValueError(f"{argument}={str(path)!r} is not a Lightning checkpoint: it has no 'state_dict'")
+    return checkpoint
+
+
+def _reason(error: Exception) -> str:
+    """Names the objects that a checkpoint must not hold."""
+    found = re.search(r"[Uu]nsupported (?:global: )?GLOBAL ([\w.]+)", str(error))
+    return f": it holds {found.group(1)}, which may run code" if found else ""
