@@ -227,6 +227,11 @@ class UQMethod(Predictor):
             raise InputValueError("num_data is unknown: the training data have no length, so give num_data=...")
         return num_data
 
+    def setup(self, stage: str) -> None:
+        """Keeps the state of the datamodule of a fit."""
+        if stage == "fit":
+            self.data_state = getattr(getattr(self.trainer, "datamodule", None), "data_state", None)
+
     def on_fit_start(self) -> None:
         """Finds the size of the training set and the target's scaling."""
         self.trainer.fit_loop.setup_data()

@@ -26,6 +26,9 @@ from lightning_vi.metrics import default_metrics
 from lightning_vi.noise import NoiseStream
 from lightning_vi.sampling import NetworkInput, evaluating, map_tensors, memory, num_fitting, tensors
 
+DATA_STATE = "data_state"
+"""Key of a checkpoint under which the state of the training data is stored."""
+
 
 class Predictor(LightningModule, ABC):
     """Base class of methods, calibrations and ensembles: it predicts, and scores its predictions.
@@ -44,6 +47,8 @@ class Predictor(LightningModule, ABC):
 
     likelihood: Likelihood
     noise: NoiseStream
+    data_state: dict[str, Any] | None = None
+    """State of the datamodule that the method was trained on, by which datamodules treat new data; None if unknown."""
 
     def __init__(self, likelihood: Likelihood, *, num_mc_samples_test: int) -> None:
         super().__init__()
@@ -141,18 +146,21 @@ class Predictor(LightningModule, ABC):
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the format version and digests of all entries, which must not be changed afterwards."""
+        """Adds the state of the training data, the format version and digests, which must be the last change."""
+        if self.data_state is not None:
+            checkpoint[DATA_STATE] = self.data_state
         trainer = self._trainer
         if trainer is None or (trainer.is_global_zero and checkpoints.is_whole(trainer.strategy)):
             checkpoints.seal(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Checks the format version and the digests.
+        """Checks the format version and the digests, and restores the state of the training data.
 
         Raises:
             ValueError: If the checkpoint is damaged or of a newer format.
         """
         checkpoints.verify(checkpoint, unread={"hyper_parameters"})
+        self.data_state = checkpoint.get(DATA_STATE)
 
     def require_fitted(self) -> None:
         """Raises an error before the predictor can predict.

@@ -1,7 +1,7 @@
 """How the columns of a table become inputs and targets: fitted on the training rows, and part of the checkpoint."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -54,9 +54,10 @@ class Treatment:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """Returns the treatment whose `state` is given; further entries are ignored."""
-        scales = {name: _scale_from(state[name]) for name in ("input_scale", "target_scale")}
-        names = ("task", "input_names", "target_names", "classes", "id_column")
-        return cls(**{name: state[name] for name in names}, **scales)
+        entries: dict[str, Any] = {field.name: state[field.name] for field in fields(cls)}
+        for name in ("input_scale", "target_scale"):
+            entries[name] = _scale_from(entries[name])
+        return cls(**entries)
 
     def differences(self, other: "Treatment") -> list[str]:
         """Returns what differs from another treatment, in words; row identifiers do not count."""

@@ -128,22 +128,14 @@ def table_digest(inputs: FloatArray, targets: NDArray[Any]) -> str:
     return digest(inputs.astype("float32"), targets.astype("float32"))
 
 
-def open_table(frame: pd.DataFrame, state: DataState, **options: Any) -> NewTableDataModule | None:
-    """Returns the datamodule of a table, or None if the table was used in the fit that a state is from.
-
-    Args:
-        frame: The table.
-        state: State of the training data.
-        **options: Arguments of `NewTableDataModule`.
-    """
+def is_seen(frame: pd.DataFrame, state: DataState) -> bool:
+    """Tells whether a table was used in the fit, or in the calibration, that a state is from."""
     treatment = Treatment.from_state(state)
     try:
         rows = table_digest(treatment.raw_inputs(frame), treatment.raw_targets(frame))
     except InputValueError:
-        rows = ""
-    return (
-        None if any(table["rows"] == rows for table in state["tables"]) else NewTableDataModule(frame, state, **options)
-    )
+        return False
+    return any(table["rows"] == rows for table in state["tables"])
 
 
 def _state_of(checkpoint: str | Path) -> DataState:

@@ -7,6 +7,7 @@ from typing import Any, Unpack, get_args
 import numpy as np
 import pandas as pd
 import torch
+from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 from torch import Tensor
@@ -18,7 +19,7 @@ from lightning_vi.datamodules._state import DataState, digest
 from lightning_vi.datamodules._table import check_columns, find_classes, numeric_columns, read_table, to_codes
 from lightning_vi.datamodules._treatment import Task, Treatment, row_ids
 from lightning_vi.datamodules.base import ArrayDataModule, LoaderOptions, Rows, take_splits
-from lightning_vi.datamodules.new_table import NewTableDataModule, table_digest
+from lightning_vi.datamodules.new_table import NewTableDataModule, is_seen, table_digest
 from lightning_vi.errors import InputValueError
 
 
@@ -175,8 +176,7 @@ class TabularDataModule(ArrayDataModule):
         Raises:
             ValueError: See `NewTableDataModule`.
         """
-        loading = ("batch_size", "num_workers", "pin_memory", "shuffle_seed")
-        return NewTableDataModule(data, self.data_state, **({name: getattr(self, name) for name in loading} | options))
+        return NewTableDataModule(data, self.data_state, **({"batch_size": self.batch_size} | options))
 
     @property
     def predict_row_ids(self) -> tuple[str, NDArray[Any]]:
@@ -221,6 +221,51 @@ class TabularDataModule(ArrayDataModule):
 
     def _differences(self, state: DataState) -> list[str]:
         return self._treatment.differences(Treatment.from_state(state))
+
+
+def open_table(state: DataState, data: str | Path | pd.DataFrame, **arguments: Any) -> LightningDataModule:
+    """Opens a table for a method that is fitted.
+
+    Args:
+        state: State of the datamodule of the fit.
+        data: The table.
+        **arguments: Further arguments of `TabularDataModule`.
+
+    Returns:
+        A `TabularDataModule` if the table was used in the fit or in a calibration, else a `NewTableDataModule`.
+
+    Raises:
+        ValueError: If the table does not fit, or the arguments describe other columns than those of the fit.
+    """
+    frame = read_table(data)
+    if is_seen(frame, state):
+        return TabularDataModule(frame, **arguments)
+    _check_described(Treatment.from_state(state), **arguments)
+    options = {name: value for name, value in arguments.items() if name in NEW_TABLE_OPTIONS}
+    return NewTableDataModule(frame, state, **options)
+
+
+NEW_TABLE_OPTIONS = ("id_column", "batch_size", *LoaderOptions.__annotations__)
+
+
+def _check_described(
+    treatment: Treatment,
+    task: Task,
+    target_columns: str | list[str],
+    input_columns: str | list[str] | None = None,
+    **_: Any,
+) -> None:
+    found = {"task": task, "target_columns": _as_list(target_columns), "input_columns": treatment.input_names}
+    if input_columns is not None:
+        found["input_columns"] = _as_list(input_columns)
+    fitted = {
+        "task": treatment.task,
+        "target_columns": treatment.target_names,
+        "input_columns": treatment.input_names,
+    }
+    for name, value in found.items():
+        if value != fitted[name]:
+            raise InputValueError(f"{name} must be that of the fit, {fitted[name]!r}, got {value!r}.")
 
 
 def _as_list(names: str | list[str]) -> list[str]:
