@@ -16,6 +16,7 @@ from lightning_vi.core.batch import split_labeled_batch
 from lightning_vi.core.optimizers import LRSchedulerFactory, OptimizerFactory, build_optimizer
 from lightning_vi.core.predictive import GaussianPredictive, Predictive, SampledPredictive
 from lightning_vi.core.predictor import Predictor
+from lightning_vi.core.training_sample import find_scaling, training_sample
 from lightning_vi.errors import InputValueError
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.metrics import default_metrics
@@ -85,6 +86,7 @@ class UQMethod(Predictor):
         self._num_data_given = num_data
         self._train_size: int | None = None
         self._is_first_epoch = False
+        self._scales_by_batch = False
         self._epoch_sums: dict[str, Tensor] = {}
         self._epoch_rows = 0
 
@@ -238,16 +240,33 @@ class UQMethod(Predictor):
         train_size = count_training_data(self.trainer.train_dataloader)
         if train_size == 0:
             raise InputValueError("the training set is empty")
-        datamodule = getattr(self.trainer, "datamodule", None)
-        mean, std = (getattr(datamodule, name, None) for name in ("target_mean", "target_std"))
-        if mean is not None and std is not None:
-            self.likelihood.set_target_scaling(mean, std)
+        self._prepare_for_data(self.trainer.train_dataloader)
         self._train_size = train_size
         self._is_first_epoch = True
         self._epoch_sums, self._epoch_rows = {}, 0
         self.train_metrics.reset()
         if self.has_kl:
             self.require_num_data(self.num_data)
+
+    def _prepare_for_data(self, dataloader: Any) -> None:
+        """Sets the target's scaling: that of the datamodule, or one from the data if the method is new to them."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        mean, std = (getattr(datamodule, name, None) for name in ("target_mean", "target_std"))
+        if mean is not None and std is not None:
+            self.likelihood.set_target_scaling(mean, std)
+        elif self.likelihood.scale_targets and not self.is_trained and not self.likelihood.is_scaled:
+            sample = training_sample(dataloader)
+            self._scales_by_batch = sample is None
+            if sample is not None:
+                self._scale_targets(sample.targets)
+
+    def _scale_targets(self, targets: Tensor) -> None:
+        """Scales the targets by these ones, which may be few."""
+        scaling = find_scaling(targets, self.likelihood.num_predictions)
+        if self.trainer.world_size > 1:
+            scaling = self.trainer.strategy.broadcast(scaling)
+        if scaling is not None:
+            self.likelihood.set_target_scaling(*scaling)
 
     def training_step(self, batch: Any, batch_idx: int = 0) -> Tensor:
         """Trains on the point loss during burn-in, on the method's objective afterwards."""
@@ -296,6 +315,9 @@ class UQMethod(Predictor):
         return logged
 
     def _check_values(self, x: NetworkInput, target: Tensor) -> None:
+        if self._scales_by_batch:
+            self._scales_by_batch = False
+            self._scale_targets(target)
         for tensor in tensors(x):
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 raise InputValueError("the training inputs have NaN or infinite values")

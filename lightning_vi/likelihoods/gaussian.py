@@ -25,6 +25,9 @@ class Gaussian(GaussianNoise):
             each target.
         num_targets: D, the width of the network's output.
         initial_noise_std: Initial value of a learned standard deviation.
+        scale_targets: Whether a fit on plain dataloaders, or on a datamodule without `target_mean` and `target_std`,
+            standardizes the targets by the training data, unless they are of order one. No effect where `noise_std` is
+            given, so that it is in the units of such targets.
 
     Raises:
         ValueError: If a standard deviation is not positive, or there is not one for each target.
@@ -44,8 +47,9 @@ class Gaussian(GaussianNoise):
         noise_std: float | Sequence[float] | None = None,
         num_targets: int = 1,
         initial_noise_std: float = 0.5,
+        scale_targets: bool = True,
     ) -> None:
-        super().__init__(num_targets)
+        super().__init__(num_targets, scale_targets and noise_std is None)
         label, value = ("initial_noise_std", initial_noise_std) if noise_std is None else ("noise_std", noise_std)
         std = one_for_each_target(label, value, num_targets)
         self.noise_rho = nn.Parameter(inverse_softplus(std)) if noise_std is None else None

@@ -18,6 +18,8 @@ class HeteroscedasticGaussian(GaussianNoise):
     Args:
         num_targets: D, half the width of the network's output.
         min_std: :math:`\sigma_{\min}` in the units that the network predicts; it bounds the density.
+        scale_targets: Whether a fit on plain dataloaders, or on a datamodule without `target_mean` and `target_std`,
+            standardizes the targets by the training data, unless they are of order one.
 
     Raises:
         ValueError: If `num_targets` is not positive or `min_std` is negative.
@@ -32,8 +34,8 @@ class HeteroscedasticGaussian(GaussianNoise):
     nodes: Tensor
     node_weights: Tensor
 
-    def __init__(self, num_targets: int = 1, min_std: float = 1e-3) -> None:
-        super().__init__(num_targets)
+    def __init__(self, num_targets: int = 1, min_std: float = 1e-3, scale_targets: bool = True) -> None:
+        super().__init__(num_targets, scale_targets)
         if not min_std >= 0:
             raise InputValueError(f"min_std must not be negative, got {min_std}")
         self.min_std = min_std

@@ -32,6 +32,8 @@ class Quantiles(GaussianNoise):
     Args:
         levels: Strictly between 0 and 1, in ascending order, 0.5 among at least three.
         num_targets: D, the width of the network's output divided by the number of levels.
+        scale_targets: Whether a fit on plain dataloaders, or on a datamodule without `target_mean` and `target_std`,
+            standardizes the targets by the training data, unless they are of order one.
 
     Raises:
         ValueError: If `num_targets` is not positive, or the levels are not as described.
@@ -43,8 +45,10 @@ class Quantiles(GaussianNoise):
         tensor(2.2000)
     """
 
-    def __init__(self, levels: Sequence[float] = (0.05, 0.5, 0.95), num_targets: int = 1) -> None:
-        super().__init__(num_targets)
+    def __init__(
+        self, levels: Sequence[float] = (0.05, 0.5, 0.95), num_targets: int = 1, scale_targets: bool = True
+    ) -> None:
+        super().__init__(num_targets, scale_targets)
         levels = tuple(levels)
         if not all(0 < level < 1 for level in levels):
             raise InputValueError(f"levels must lie strictly between 0 and 1, got {levels}")
