@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from lightning_vi.core.batch import split_labeled_batch
 from lightning_vi.core.checkpoints import read_checkpoint, verify
+from lightning_vi.core.input_range import InputRange
 from lightning_vi.core.predictive import Predictive, TransformedPredictive
-from lightning_vi.core.predictor import DATA_STATE, Predictor
+from lightning_vi.core.predictor import Predictor
 from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.likelihoods import Likelihood, Prediction, Task
 from lightning_vi.noise import NoiseStream, private_random_state
@@ -147,6 +148,15 @@ class CalibratedMethod(Predictor):
     @data_state.setter
     def data_state(self, state: dict[str, Any] | None) -> None:
         self.method.data_state = state
+
+    @property
+    def input_range(self) -> InputRange | None:
+        """Range of the inputs that the method was trained on."""
+        return self.method.input_range
+
+    @input_range.setter
+    def input_range(self, value: InputRange | None) -> None:
+        self.method.input_range = value
 
     def setup(self, stage: str) -> None:
         """Notes the table of the calibration, whose split holds in later tests."""
@@ -349,4 +359,4 @@ def _load_weights(method: Predictor, path: Path) -> None:
         raise InputValueError(
             f"method_checkpoint={str(path)!r} is not a checkpoint of this {type(method).__name__}: {error}"
         ) from None
-    method.data_state = checkpoint.get(DATA_STATE)
+    method.remember_data(checkpoint)

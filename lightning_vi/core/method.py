@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_vi.arguments import check_at_least
 from lightning_vi.core.batch import split_labeled_batch
+from lightning_vi.core.input_range import InputRange
 from lightning_vi.core.optimizers import LRSchedulerFactory, OptimizerFactory, build_optimizer
 from lightning_vi.core.predictive import GaussianPredictive, Predictive, SampledPredictive
 from lightning_vi.core.predictor import Predictor
@@ -249,16 +250,19 @@ class UQMethod(Predictor):
             self.require_num_data(self.num_data)
 
     def _prepare_for_data(self, dataloader: Any) -> None:
-        """Sets the target's scaling: that of the datamodule, or one from the data if the method is new to them."""
+        """Finds the range of the inputs, and the scaling of the targets unless the datamodule has one."""
         datamodule = getattr(self.trainer, "datamodule", None)
         mean, std = (getattr(datamodule, name, None) for name in ("target_mean", "target_std"))
+        likelihood, is_scaling = self.likelihood, False
         if mean is not None and std is not None:
-            self.likelihood.set_target_scaling(mean, std)
-        elif self.likelihood.scale_targets and not self.is_trained and not self.likelihood.is_scaled:
-            sample = training_sample(dataloader)
-            self._scales_by_batch = sample is None
-            if sample is not None:
-                self._scale_targets(sample.targets)
+            likelihood.set_target_scaling(mean, std)
+        else:
+            is_scaling = likelihood.scale_targets and not self.is_trained and not likelihood.is_scaled
+        sample = training_sample(dataloader, rows_only=not is_scaling)
+        self.input_range = None if sample is None or sample.inputs is None else InputRange.of(sample.inputs)
+        self._scales_by_batch = is_scaling and sample is None
+        if is_scaling and sample is not None:
+            self._scale_targets(sample.targets)
 
     def _scale_targets(self, targets: Tensor) -> None:
         """Scales the targets by these ones, which may be few."""

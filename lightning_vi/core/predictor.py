@@ -19,6 +19,7 @@ from lightning_vi.arguments import check_at_least
 from lightning_vi.core import checkpoints
 from lightning_vi.core.batch import split_batch, split_labeled_batch
 from lightning_vi.core.hyperparameters import unsaved_arguments
+from lightning_vi.core.input_range import InputRange, input_range_from
 from lightning_vi.core.predictive import Predictive
 from lightning_vi.errors import NotFittedError
 from lightning_vi.likelihoods import Likelihood, Prediction
@@ -26,8 +27,8 @@ from lightning_vi.metrics import default_metrics
 from lightning_vi.noise import NoiseStream
 from lightning_vi.sampling import NetworkInput, evaluating, map_tensors, memory, num_fitting, tensors
 
-DATA_STATE = "data_state"
-"""Key of a checkpoint under which the state of the training data is stored."""
+DATA_STATE, INPUT_RANGE = "data_state", "input_range"
+"""Keys of a checkpoint under which the state of the training data and the range of their inputs are stored."""
 
 
 class Predictor(LightningModule, ABC):
@@ -49,6 +50,8 @@ class Predictor(LightningModule, ABC):
     noise: NoiseStream
     data_state: dict[str, Any] | None = None
     """State of the datamodule that the method was trained on, by which datamodules treat new data; None if unknown."""
+    input_range: InputRange | None = None
+    """Range of the training inputs, if they are rows of numbers."""
 
     def __init__(self, likelihood: Likelihood, *, num_mc_samples_test: int) -> None:
         super().__init__()
@@ -149,6 +152,8 @@ class Predictor(LightningModule, ABC):
         """Adds the state of the training data, the format version and digests, which must be the last change."""
         if self.data_state is not None:
             checkpoint[DATA_STATE] = self.data_state
+        if self.input_range is not None:
+            checkpoint[INPUT_RANGE] = self.input_range.state()
         trainer = self._trainer
         if trainer is None or (trainer.is_global_zero and checkpoints.is_whole(trainer.strategy)):
             checkpoints.seal(checkpoint)
@@ -160,7 +165,16 @@ class Predictor(LightningModule, ABC):
             ValueError: If the checkpoint is damaged or of a newer format.
         """
         checkpoints.verify(checkpoint, unread={"hyper_parameters"})
+        self.remember_data(checkpoint)
+
+    def remember_data(self, checkpoint: Mapping[str, Any]) -> None:
+        """Restores the state of the training data and the range of their inputs.
+
+        Args:
+            checkpoint: The checkpoint.
+        """
         self.data_state = checkpoint.get(DATA_STATE)
+        self.input_range = input_range_from(checkpoint.get(INPUT_RANGE))
 
     def require_fitted(self) -> None:
         """Raises an error before the predictor can predict.
@@ -211,6 +225,8 @@ class Predictor(LightningModule, ABC):
         num_samples = self.num_mc_samples_test if num_samples is None else num_samples
         check_at_least("num_samples", num_samples, 1)
         seed = self.noise.seed if seed is None else seed
+        if self.input_range is not None:
+            self.input_range.check(x)
         with torch.no_grad(), evaluating(self):
             prediction = self.predictive_distribution(x, num_samples, seed).prediction(return_samples=return_samples)
         return replace(prediction, metadata={"method": type(self).__name__, "seed": seed} | prediction.metadata)

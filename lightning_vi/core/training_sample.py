@@ -10,7 +10,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 
 from lightning_vi.core.batch import split_batch
 from lightning_vi.noise import private_random_state
@@ -34,7 +43,7 @@ class TrainingSample(NamedTuple):
     targets: Tensor
 
 
-def training_sample(dataloader: Any) -> TrainingSample | None:
+def training_sample(dataloader: Any, *, rows_only: bool = False) -> TrainingSample | None:
     """Reads evenly spaced rows of the data of a dataloader, the same ones in every process.
 
     It indexes a shallow copy of the dataset, so that the dataloader, its sampler and its workers do not notice, and
@@ -42,10 +51,11 @@ def training_sample(dataloader: Any) -> TrainingSample | None:
 
     Args:
         dataloader: A dataloader, or any other object.
+        rows_only: Whether to read no more than one row if the inputs are not rows of numbers, [B, F].
 
     Returns:
-        At most `MAX_ROWS` rows; None for iterable datasets, datasets that cannot be indexed by numbers, batches without
-        targets and other objects than a dataloader.
+        At most `MAX_ROWS` rows; None for iterable datasets, datasets that cannot be indexed by numbers, samplers of
+        other classes than PyTorch's, batches without targets and other objects than a dataloader.
 
     Example:
         >>> from torch.utils.data import TensorDataset
@@ -56,19 +66,19 @@ def training_sample(dataloader: Any) -> TrainingSample | None:
     """
     if not isinstance(dataloader, DataLoader) or isinstance(dataloader.dataset, IterableDataset):
         return None
-    if dataloader.batch_sampler is None:
-        return None
     with _global_random_states():
         try:
             rows = _row_numbers(dataloader)
-            batches = _batches(dataloader, rows)
-        except (TypeError, KeyError, IndexError, NotImplementedError):
+            batches = list(_batches(dataloader, rows, rows_only)) if rows else []
+            if not batches or not all(isinstance(target, Tensor) for _, target in batches):
+                return None
+            inputs = [x for x, _ in batches]
+            are_rows = all(isinstance(x, Tensor) and x.dim() == 2 and x.is_floating_point() for x in inputs)
+            # Rows of sequences may differ in length.
+            targets = torch.cat([y.flatten(0, -2) if y.dim() > 1 else y for _, y in batches])
+            return TrainingSample(torch.cat(inputs) if are_rows else None, targets)
+        except (TypeError, KeyError, IndexError, NotImplementedError, RuntimeError):
             return None
-    if not batches or any(target is None for _, target in batches):
-        return None
-    inputs = [x for x, _ in batches]
-    are_rows = all(isinstance(x, Tensor) and x.dim() == 2 and x.is_floating_point() for x in inputs)
-    return TrainingSample(torch.cat(inputs) if are_rows else None, torch.cat([target for _, target in batches]))
 
 
 def find_scaling(targets: Tensor, num_targets: int) -> tuple[Tensor, Tensor] | None:
@@ -98,17 +108,22 @@ def find_scaling(targets: Tensor, num_targets: int) -> tuple[Tensor, Tensor] | N
     return mean.float(), std.float()
 
 
-def _row_numbers(dataloader: DataLoader[Any]) -> Sequence[Any]:
-    sampler: Any = getattr(dataloader.batch_sampler, "sampler", None)
+def _row_numbers(dataloader: DataLoader[Any]) -> Sequence[Any] | None:
+    """The numbers of the rows that the sampler takes, None for samplers that are not known."""
+    if type(dataloader.batch_sampler) is not BatchSampler:
+        return None
+    sampler: Any = dataloader.batch_sampler.sampler
     if isinstance(sampler, DistributedSampler):
         sampler = getattr(sampler.dataset, "_sampler", None)
-    chosen = sampler if isinstance(sampler, Sequence) else getattr(sampler, "indices", None)
-    return range(len(dataloader.dataset)) if chosen is None else chosen  # type: ignore[arg-type]
+    if isinstance(sampler, SubsetRandomSampler):
+        return sampler.indices
+    if sampler is None or isinstance(sampler, SequentialSampler | RandomSampler | WeightedRandomSampler):
+        return range(len(dataloader.dataset))  # type: ignore[arg-type]
+    return sampler if isinstance(sampler, Sequence) else None
 
 
-def _batches(dataloader: DataLoader[Any], rows: Sequence[Any]) -> list[tuple[Any, Any]]:
-    if len(rows) == 0:
-        return []
+def _batches(dataloader: DataLoader[Any], rows: Sequence[Any], rows_only: bool) -> Iterator[tuple[Any, Any]]:
+    """Batches of rows, no larger than those of the dataloader, whose collate function may not take more."""
     dataset = _detached(dataloader.dataset)
 
     def read(numbers: Sequence[Any]) -> tuple[Any, Any]:
@@ -117,11 +132,14 @@ def _batches(dataloader: DataLoader[Any], rows: Sequence[Any]) -> list[tuple[Any
         return split_batch(dataloader.collate_fn(samples))
 
     x, _ = read(rows[:1])
+    if rows_only and not (isinstance(x, Tensor) and x.dim() == 2):
+        return
     size = x.numel() if isinstance(x, Tensor) else 1
     count = min(len(rows), MAX_ROWS, max(MIN_ROWS, MAX_NUMBERS // max(size, 1)))
-    chosen = rows[:: math.ceil(len(rows) / count)]
-    batches = [read(chosen[first : first + CHUNK]) for first in range(0, len(chosen), CHUNK)]
-    return batches if isinstance(x, Tensor) and x.dim() == 2 else [(None, target) for _, target in batches]
+    chosen, step = rows[:: math.ceil(len(rows) / count)], min(CHUNK, dataloader.batch_size or 1)
+    for first in range(0, len(chosen), step):
+        inputs, target = read(chosen[first : first + step])
+        yield inputs if isinstance(x, Tensor) and x.dim() == 2 else None, target
 
 
 def _detached(dataset: Any) -> Any:

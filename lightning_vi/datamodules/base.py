@@ -109,6 +109,7 @@ class ArrayDataModule(LightningDataModule):
             finite, non-empty tensors with matching shapes.
 
     Example:
+        >>> import torch
         >>> x = torch.linspace(-1.0, 1.0, 10).unsqueeze(-1)
         >>> dm = ArrayDataModule(train=(x[:8], x[:8] ** 2), test=(x[8:], x[8:] ** 2), batch_size=4)
         >>> [tuple(batch.shape) for batch, _ in dm.train_dataloader()]
