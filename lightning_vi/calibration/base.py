@@ -17,6 +17,7 @@ from lightning_vi.core.batch import split_labeled_batch
 from lightning_vi.core.batch_forms import InputForm, check_target
 from lightning_vi.core.checkpoints import read_checkpoint, verify
 from lightning_vi.core.fit_progress import is_step_done
+from lightning_vi.core.input_range import InputRange
 from lightning_vi.core.predictive import Predictive, TransformedPredictive
 from lightning_vi.core.predictor import Predictor
 from lightning_vi.errors import InputTypeError, InputValueError
@@ -144,6 +145,31 @@ class CalibratedMethod(Predictor):
     def noise(self) -> NoiseStream:  # type: ignore[override]
         """The method's source of noise."""
         return self.method.noise
+
+    @property
+    def data_state(self) -> dict[str, Any] | None:
+        """State of the datamodule that the method was trained on, with the tables that it was calibrated on."""
+        return self.method.data_state
+
+    @data_state.setter
+    def data_state(self, state: dict[str, Any] | None) -> None:
+        self.method.data_state = state
+
+    @property
+    def input_range(self) -> InputRange | None:
+        """Range of the inputs that the method was trained on."""
+        return self.method.input_range
+
+    @input_range.setter
+    def input_range(self, value: InputRange | None) -> None:
+        self.method.input_range = value
+
+    def setup(self, stage: str) -> None:
+        """Notes the table of the calibration, whose split holds in later tests."""
+        used = getattr(getattr(self.trainer, "datamodule", None), "data_state", None)
+        if stage == "fit" and used is not None and self.data_state is not None:
+            tables = [*self.data_state["tables"], *(t for t in used["tables"] if t not in self.data_state["tables"])]
+            self.data_state = {**self.data_state, "tables": tables}
 
     @property
     def is_trained(self) -> bool:  # noqa: D102
@@ -350,3 +376,4 @@ def _load_weights(method: Predictor, path: Path) -> None:
         raise InputValueError(
             f"method_checkpoint={str(path)!r} is not a checkpoint of this {type(method).__name__}: {error}"
         ) from None
+    method.remember_data(checkpoint)

@@ -22,11 +22,14 @@ class PredictionWriter(BasePredictionWriter):
     The columns are
 
     - `dataloader`: index of the dataloader, if there are several;
-    - `index`: index of the datum in its dataset. Rows are sorted by it; it is omitted for iterable datasets;
-    - `class`: the most probable class, in classification;
+    - `index`: index of the datum in its dataset, by which rows are sorted; it is omitted for iterable datasets. With a
+      `TabularDataModule` or `NewTableDataModule`, it is the number of the row in the table, from 0, or the column of
+      the table that the datamodule's `id_column` names;
+    - `class`: the most probable class, in classification: the label in the table that the method was trained on, or
+      the number of the class;
     - `pred`, `pred_uct`, `epistemic_uct` and `aleatoric_uct` (see `Predictor.predict_step`), and `probs_var` in
       classification. Quantities with several elements per datum have one column per element: `pred_0`, `pred_1`, ...;
-    - `target`, if the batches have targets.
+    - `target`, if the batches have targets; labels as in `class`.
 
     In distributed prediction, one file with the rows of all ranks is written. An existing file is replaced.
 
@@ -90,13 +93,14 @@ class PredictionWriter(BasePredictionWriter):
         """
         position = {"dataloader": dataloader_idx, "index": list(batch_indices) if batch_indices else pd.NA}
         is_classifier = isinstance(pl_module, Predictor) and pl_module.likelihood.task == "classification"
-        columns = _columns("class", prediction["pred"].argmax(1)) if is_classifier else {}
+        classes = (getattr(pl_module, "data_state", None) or {}).get("classes") if is_classifier else None
+        columns = _columns("class", prediction["pred"].argmax(1), classes) if is_classifier else {}
         for key, value in prediction.items():
             if key != "samples":
                 columns |= _columns(key, value)
         target = split_batch(batch)[1] if self.include_targets else None
         if target is not None:
-            columns |= _columns("target", target)
+            columns |= _columns("target", target, classes)
         self._tables.append(pd.DataFrame(position | columns))
 
     def write_on_epoch_end(
@@ -121,6 +125,8 @@ class PredictionWriter(BasePredictionWriter):
         table = pd.concat(tables, ignore_index=True).sort_values(["dataloader", "index"], kind="stable")
         if table["index"].isna().any():
             table = table.drop(columns="index")
+        else:
+            table = _with_row_ids(table, getattr(trainer, "datamodule", None))
         if (table["dataloader"] == table["dataloader"].iloc[0]).all():
             table = table.drop(columns="dataloader")
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -135,10 +141,24 @@ class PredictionWriter(BasePredictionWriter):
         return [table for tables in gathered for table in tables]
 
 
-def _columns(name: str, values: Tensor) -> dict[str, Any]:
-    """Returns one column per element of a datum, from `values` of shape [B, ...]."""
+def _with_row_ids(table: pd.DataFrame, datamodule: Any) -> pd.DataFrame:
+    """Replaces the indices of the dataset by the row identifiers of a datamodule that has them."""
+    row_ids = getattr(datamodule, "predict_row_ids", None)
+    if row_ids is None:
+        return table
+    name, values = row_ids
+    position = list(table).index("index")
+    numbers = table.pop("index").to_numpy(dtype=int)
+    table.insert(position, name if name not in table else f"{name}_id", values[numbers])
+    return table
+
+
+def _columns(name: str, values: Tensor, labels: Sequence[Any] | None = None) -> dict[str, Any]:
+    """Returns one column per element of a datum, from `values` of shape [B, ...], which may number `labels`."""
     rows = values.detach().cpu().flatten(1) if values.dim() > 1 else values.detach().cpu().unsqueeze(1)
     arrays = (rows.float() if rows.dtype in (torch.bfloat16, torch.float16) else rows).numpy()
+    if labels is not None:
+        arrays = pd.array(labels, dtype=object).to_numpy()[arrays]
     if arrays.shape[1] == 1:
         return {name: arrays[:, 0]}
     return {f"{name}_{element}": arrays[:, element] for element in range(arrays.shape[1])}

@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_warn
 
 # A configuration file may name the classes of these packages without their path: `class_path: MLP`.
 import lightning_vi.backbones
@@ -16,6 +17,9 @@ import lightning_vi.priors  # noqa: F401
 from lightning_vi.callbacks import PredictionWriter
 from lightning_vi.core import Predictor
 from lightning_vi.core.checkpoints import read_checkpoint
+from lightning_vi.core.predictor import DATA_STATE
+from lightning_vi.datamodules import TabularDataModule
+from lightning_vi.datamodules.tabular import open_table
 from lightning_vi.errors import InputValueError
 
 
@@ -58,8 +62,37 @@ class TrainerCLI(LightningCLI):
             raise InputValueError("--ckpt_path must name the checkpoint of a fit")
         is_file = self._checkpoint not in (None, "best", "last", "hpc") and "://" not in str(self._checkpoint)
         if is_file:
-            read_checkpoint(Path(self._checkpoint), "--ckpt_path", mmap=True)
+            checkpoint = read_checkpoint(Path(self._checkpoint), "--ckpt_path", mmap=True)
+            if self.subcommand != "fit":
+                self._treat_tables_as_in(checkpoint.get(DATA_STATE))
         self.config[self.subcommand].ckpt_path = self._checkpoint
+
+    def _treat_tables_as_in(self, state: dict[str, Any] | None) -> None:
+        """Makes a `TabularDataModule` of another table than that of the fit a `NewTableDataModule`."""
+        opener = _TableOpener(state)
+        self.parser.add_instantiator(opener, TabularDataModule, subclasses=False, prepend=True)
+
+
+class _TableOpener:
+    """Makes the datamodule of a table for the commands that have a checkpoint, for jsonargparse."""
+
+    def __init__(self, state: dict[str, Any] | None) -> None:
+        self.state = state
+
+    def __call__(
+        self,
+        datamodule: type[TabularDataModule],
+        *,
+        applied_instantiation_links: Any,  # noqa: ARG002
+        **arguments: Any,
+    ) -> LightningDataModule:
+        if self.state is None or self.state["kind"] != TabularDataModule.kind_of_data:
+            rank_zero_warn(
+                "The checkpoint does not say how its training data were treated, so the table is standardized by its "
+                "own rows. Predictions are wrong unless it is the table of the fit: fit again for a new table."
+            )
+            return datamodule(**arguments)
+        return open_table(self.state, **arguments)
 
 
 def run_trainer(args: Sequence[str] | None = None) -> TrainerCLI:

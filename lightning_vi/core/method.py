@@ -14,10 +14,12 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from lightning_vi.arguments import check_at_least
 from lightning_vi.core.batch import check_values, sample_weight, split_labeled_batch
 from lightning_vi.core.batch_forms import InputForm, input_form
+from lightning_vi.core.input_range import InputRange
 from lightning_vi.core.optimizers import LRSchedulerFactory, OptimizerFactory, build_optimizer
 from lightning_vi.core.predictive import GaussianPredictive, Predictive, SampledPredictive
 from lightning_vi.core.predictor import Predictor
 from lightning_vi.core.scoreboard import update
+from lightning_vi.core.training_sample import find_scaling, training_sample
 from lightning_vi.errors import InputValueError
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.locks import exclusive
@@ -89,6 +91,7 @@ class UQMethod(Predictor):
         self._train_size: int | None = None
         self._is_first_epoch = False
         self._trained_on_tensor: bool | None = None
+        self._scales_by_batch = False
         self._epoch_sums: dict[str, Tensor] = {}
         self._epoch_rows = 0
 
@@ -249,16 +252,18 @@ class UQMethod(Predictor):
             raise InputValueError("num_data is unknown: the training data have no length, so give num_data=...")
         return num_data
 
+    def setup(self, stage: str) -> None:
+        """Keeps the state of the datamodule of a fit."""
+        if stage == "fit":
+            self.data_state = getattr(getattr(self.trainer, "datamodule", None), "data_state", None)
+
     def on_fit_start(self) -> None:
         """Finds the size of the training set and the target's scaling."""
         self.trainer.fit_loop.setup_data()
         train_size = count_training_data(self.trainer.train_dataloader)
         if train_size == 0:
             raise InputValueError("the training set is empty")
-        datamodule = getattr(self.trainer, "datamodule", None)
-        mean, std = (getattr(datamodule, name, None) for name in ("target_mean", "target_std"))
-        if mean is not None and std is not None:
-            self.likelihood.set_target_scaling(mean, std)
+        self._prepare_for_data(self.trainer.train_dataloader)
         self._train_size = train_size
         self._is_first_epoch = True
         self._epoch_sums, self._epoch_rows = {}, 0
@@ -273,6 +278,29 @@ class UQMethod(Predictor):
         if loop.restarting and loop._combined_loader_states_to_load:
             loop._load_combined_loader_states()
             iter(cast(Any, loop._data_fetcher))
+
+    def _prepare_for_data(self, dataloader: Any) -> None:
+        """Finds the range of the inputs, and the scaling of the targets unless the datamodule has one."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        mean, std = (getattr(datamodule, name, None) for name in ("target_mean", "target_std"))
+        likelihood, is_scaling = self.likelihood, False
+        if mean is not None and std is not None:
+            likelihood.set_target_scaling(mean, std)
+        else:
+            is_scaling = likelihood.scale_targets and not self.is_trained and not likelihood.is_scaled
+        sample = training_sample(dataloader, rows_only=not is_scaling)
+        self.input_range = None if sample is None or sample.inputs is None else InputRange.of(sample.inputs)
+        self._scales_by_batch = is_scaling and sample is None
+        if is_scaling and sample is not None:
+            self._scale_targets(sample.targets)
+
+    def _scale_targets(self, targets: Tensor) -> None:
+        """Scales the targets by these ones, which may be few."""
+        scaling = find_scaling(targets, self.likelihood.num_predictions)
+        if self.trainer.world_size > 1:
+            scaling = self.trainer.strategy.broadcast(scaling)
+        if scaling is not None:
+            self.likelihood.set_target_scaling(*scaling)
 
     def training_step(self, batch: Any, batch_idx: int = 0) -> Tensor:
         """Trains on the point loss during burn-in, on the method's objective afterwards."""
@@ -327,6 +355,9 @@ class UQMethod(Predictor):
         return logged
 
     def _check_values(self, x: NetworkInput, target: Tensor, weight: Tensor | None = None) -> None:
+        if self._scales_by_batch:
+            self._scales_by_batch = False
+            self._scale_targets(target)
         check_values(self.likelihood, x, target, weight, "training inputs")
 
     def on_train_epoch_end(self) -> None:

@@ -2,7 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from lightning_vi.core import checkpoints
 from lightning_vi.core.batch import check_values, sample_weight, split_batch, split_labeled_batch
 from lightning_vi.core.batch_forms import InputForm, check_prediction_batch, input_form
 from lightning_vi.core.hyperparameters import unsaved_arguments
+from lightning_vi.core.input_range import InputRange, input_range_from
 from lightning_vi.core.locked_predictive import LockedPredictive
 from lightning_vi.core.predictive import Predictive
 from lightning_vi.core.scoreboard import Scoreboard, update
@@ -30,6 +31,9 @@ from lightning_vi.locks import ModuleLock, exclusive
 from lightning_vi.metrics import default_metrics
 from lightning_vi.noise import NoiseStream
 from lightning_vi.sampling import NetworkInput, evaluating, map_tensors, memory, num_fitting, tensors
+
+DATA_STATE, INPUT_RANGE = "data_state", "input_range"
+"""Keys of a checkpoint under which the state of the training data and the range of their inputs are stored."""
 
 
 class Predictor(LightningModule, ABC):
@@ -49,6 +53,10 @@ class Predictor(LightningModule, ABC):
 
     likelihood: Likelihood
     noise: NoiseStream
+    data_state: dict[str, Any] | None = None
+    """State of the datamodule that the method was trained on, by which datamodules treat new data; None if unknown."""
+    input_range: InputRange | None = None
+    """Range of the training inputs, if they are rows of numbers."""
 
     def __init__(self, likelihood: Likelihood, *, num_mc_samples_test: int) -> None:
         super().__init__()
@@ -152,18 +160,32 @@ class Predictor(LightningModule, ABC):
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the format version and digests of all entries, which must not be changed afterwards."""
+        """Adds the state of the training data, the format version and digests, which must be the last change."""
+        if self.data_state is not None:
+            checkpoint[DATA_STATE] = self.data_state
+        if self.input_range is not None:
+            checkpoint[INPUT_RANGE] = self.input_range.state()
         trainer = self._trainer
         if trainer is None or (trainer.is_global_zero and checkpoints.is_whole(trainer.strategy)):
             checkpoints.seal(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Checks the format version and the digests.
+        """Checks the format version and the digests, and restores the state of the training data.
 
         Raises:
             ValueError: If the checkpoint is damaged or of a newer format.
         """
         checkpoints.verify(checkpoint, unread={"hyper_parameters"})
+        self.remember_data(checkpoint)
+
+    def remember_data(self, checkpoint: Mapping[str, Any]) -> None:
+        """Restores the state of the training data and the range of their inputs.
+
+        Args:
+            checkpoint: The checkpoint.
+        """
+        self.data_state = checkpoint.get(DATA_STATE)
+        self.input_range = input_range_from(checkpoint.get(INPUT_RANGE))
 
     def require_fitted(self) -> None:
         """Raises an error before the predictor can predict.
@@ -216,6 +238,8 @@ class Predictor(LightningModule, ABC):
         num_samples = self.num_mc_samples_test if num_samples is None else num_samples
         check_at_least("num_samples", num_samples, 1)
         seed = self.noise.seed if seed is None else seed
+        if self.input_range is not None:
+            self.input_range.check(x)
         with torch.no_grad(), evaluating(self):
             self.require_fitted()
             predictive = self.make_predictive(x, num_samples, seed)

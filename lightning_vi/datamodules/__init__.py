@@ -11,6 +11,7 @@ from lightning_vi.datamodules.base import ArrayDataModule, LoaderOptions
 from lightning_vi.datamodules.bundled import DiabetesDataModule, DigitsDataModule
 from lightning_vi.datamodules.calibration import CalibrationDataModule
 from lightning_vi.datamodules.mnist import MNISTDataModule
+from lightning_vi.datamodules.new_table import NewTableDataModule
 from lightning_vi.datamodules.tabular import TabularDataModule
 from lightning_vi.datamodules.toy import ToyHeteroscedasticDataModule, TwoMoonsDataModule
 from lightning_vi.datamodules.uci import UCIDataModule
@@ -22,6 +23,7 @@ __all__ = [
     "DigitsDataModule",
     "LoaderOptions",
     "MNISTDataModule",
+    "NewTableDataModule",
     "TabularDataModule",
     "ToyHeteroscedasticDataModule",
     "TwoMoonsDataModule",

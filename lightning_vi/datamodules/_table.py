@@ -61,16 +61,21 @@ def check_columns(argument: str, names: Sequence[str], frame: pd.DataFrame) -> N
         raise InputValueError(f"{argument} must name each column once, got {list(names)}.")
 
 
-def numeric_columns(argument: str, names: Sequence[str], frame: pd.DataFrame) -> FloatArray:
+def numeric_columns(argument: str, names: Sequence[str], frame: pd.DataFrame, remedy: str) -> FloatArray:
     """Returns the columns as floating-point numbers, [N, len(names)].
+
+    Args:
+        argument: What the columns are, for the messages.
+        names: Names of the columns.
+        frame: The table.
+        remedy: What to do about columns that are not numeric.
 
     Raises:
         ValueError: If a column is neither real nor boolean, or has NaN, missing or infinite values.
     """
     kinds = {name: frame[name].dtype for name in names}
     if wrong := {name: str(kind) for name, kind in kinds.items() if not _is_real(kind)}:
-        remedy = "omit them" if argument == "input_columns" else "pass task='classification'"
-        raise InputValueError(f"{argument} must be numeric columns, got {wrong}; encode them as numbers or {remedy}.")
+        raise InputValueError(f"{argument} must be numeric columns, got {wrong}; {remedy}.")
     values = np.stack([frame[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in names], axis=1)
     counts = (~(np.abs(values) <= np.finfo(np.float32).max)).sum(axis=0)
     if counts.any():
@@ -86,21 +91,22 @@ def _is_real(dtype: Any) -> bool:
     return pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype)
 
 
-def encode_labels(column: "pd.Series[Any]") -> tuple[IntArray, list[Any]]:
-    """Returns the labels encoded as 0..C-1, [N], and the C label values in sorted order.
+def find_classes(column: "pd.Series[Any]") -> list[Any]:
+    """Returns the C label values of a column in sorted order.
 
     Raises:
-        ValueError: If a label is missing or a non-integer float, the types of the labels are mixed, or there are fewer
-            than two classes.
+        ValueError: If a label is missing or a non-integer float, neither a number nor text, the types of the labels are
+            mixed, or there are fewer than two classes.
     """
-    if missing := int(column.isna().sum()):
-        raise InputValueError(f"target_columns: {missing} labels in {column.name!r} are NaN or missing.")
+    _check_complete(column)
     values = column.tolist()
     if fractional := sum(isinstance(value, float) and not value.is_integer() for value in values):
         raise InputValueError(
             f"target_columns: task='classification' needs class labels, got {fractional} values in "
             f"{column.name!r} that are not integers; pass task='regression' for a continuous target."
         )
+    if other := sorted({type(value).__name__ for value in values if not isinstance(value, str | int | float)}):
+        raise InputValueError(f"target_columns: the labels in {column.name!r} must be numbers or text, got {other}.")
     try:
         classes = sorted(set(values))
     except TypeError as error:
@@ -108,5 +114,27 @@ def encode_labels(column: "pd.Series[Any]") -> tuple[IntArray, list[Any]]:
         raise InputValueError(f"target_columns: the labels in {column.name!r} mix the types {kinds}.") from error
     if len(classes) < 2:
         raise InputValueError(f"target_columns: {column.name!r} must have at least two classes, got {classes}.")
+    return classes
+
+
+def to_codes(column: "pd.Series[Any]", classes: Sequence[Any]) -> IntArray:
+    """Returns the labels encoded as 0..C-1, [N].
+
+    Raises:
+        ValueError: If a label is missing or no class.
+    """
+    _check_complete(column)
     code = {label: number for number, label in enumerate(classes)}
-    return np.array([code[value] for value in values], dtype=np.int64), classes
+    values = column.tolist()
+    if unknown := {value for value in values if value not in code}:
+        shown = sorted(map(repr, unknown))
+        raise InputValueError(
+            f"target_columns: {column.name!r} has {len(shown)} labels that are no classes of the fit: "
+            f"{', '.join(shown[:5])}{', ...' if len(shown) > 5 else ''}; the classes are {list(classes)}."
+        )
+    return np.array([code[value] for value in values], dtype=np.int64)
+
+
+def _check_complete(column: "pd.Series[Any]") -> None:
+    if missing := int(column.isna().sum()):
+        raise InputValueError(f"target_columns: {missing} labels in {column.name!r} are NaN or missing.")

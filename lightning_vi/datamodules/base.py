@@ -1,18 +1,19 @@
 """Base class of the datamodules: splits of tensors and their dataloaders."""
 
 from collections.abc import Mapping
-from typing import NotRequired, TypedDict, Unpack, cast
+from typing import Any, NotRequired, TypedDict, Unpack, cast
 
-import torch
 from lightning import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_vi.datamodules._checks import check_int, check_seed, check_split
-from lightning_vi.datamodules._loader import ResumableLoader
-from lightning_vi.datamodules._rows import RowDataset, Sample, collate_rows
-from lightning_vi.datamodules._shuffle import EpochShuffle
+from lightning_vi.datamodules._loader import row_loader
+from lightning_vi.datamodules._rows import Sample
 from lightning_vi.datamodules._split import IntArray
+from lightning_vi.datamodules._state import VERSION, DataState, check_version, digest
 from lightning_vi.errors import InputTypeError, InputValueError
 
 
@@ -30,6 +31,29 @@ class LoaderOptions(TypedDict, total=False):
     shuffle_seed: int
 
 
+def loader_settings(datamodule: str, batch_size: int, given: LoaderOptions) -> dict[str, Any]:
+    """Returns all arguments of `row_loader`, given some of them.
+
+    Args:
+        datamodule: Name of the class, for the message.
+        batch_size: Number of rows per batch.
+        given: Dataloader options.
+
+    Raises:
+        ValueError: If an option is out of range.
+        TypeError: If an option is unknown.
+    """
+    options: LoaderOptions = {"num_workers": 0, "pin_memory": False, "shuffle_seed": 0, **given}
+    if unknown := set(options) - set(LoaderOptions.__annotations__):
+        raise InputTypeError(f"{datamodule} got unexpected arguments {sorted(unknown)}.")
+    return {
+        "batch_size": check_int("batch_size", batch_size, at_least=1),
+        "num_workers": check_int("num_workers", options["num_workers"], at_least=0),
+        "pin_memory": options["pin_memory"],
+        "shuffle_seed": check_seed("shuffle_seed", options["shuffle_seed"]),
+    }
+
+
 class Splits(TypedDict):
     """Rows `(X, Y)` of each split, as arguments of `ArrayDataModule`."""
 
@@ -42,6 +66,10 @@ class Splits(TypedDict):
 def take_splits(inputs: Tensor, targets: Tensor, rows: Mapping[str, IntArray]) -> Splits:
     """Returns the inputs and targets of each split, given its row numbers."""
     return cast(Splits, {name: (inputs[index], targets[index]) for name, index in rows.items()})
+
+
+Rows = tuple[Tensor, Tensor | None]
+SCALING = ("input_mean", "input_std", "target_mean", "target_std")
 
 
 class ArrayDataModule(LightningDataModule):
@@ -83,6 +111,7 @@ class ArrayDataModule(LightningDataModule):
             finite, non-empty tensors with matching shapes.
 
     Example:
+        >>> import torch
         >>> x = torch.linspace(-1.0, 1.0, 10).unsqueeze(-1)
         >>> dm = ArrayDataModule(train=(x[:8], x[:8] ** 2), test=(x[8:], x[8:] ** 2), batch_size=4)
         >>> [tuple(batch.shape) for batch, _ in dm.train_dataloader()]
@@ -101,6 +130,7 @@ class ArrayDataModule(LightningDataModule):
     input_std: Tensor | None = None
     target_mean: Tensor | None = None
     target_std: Tensor | None = None
+    kind_of_data = "arrays"
 
     def __init__(
         self,
@@ -114,14 +144,14 @@ class ArrayDataModule(LightningDataModule):
         **loader_options: Unpack[LoaderOptions],
     ) -> None:
         super().__init__()
-        options: LoaderOptions = {"num_workers": 0, "pin_memory": False, "shuffle_seed": 0, **loader_options}
-        if unknown := set(options) - set(LoaderOptions.__annotations__):
-            raise InputTypeError(f"{type(self).__name__} got unexpected arguments {sorted(unknown)}.")
-        self.batch_size = check_int("batch_size", batch_size, at_least=1)
-        self.num_workers = check_int("num_workers", options["num_workers"], at_least=0)
-        self.pin_memory = options["pin_memory"]
-        self.shuffle_seed = check_seed("shuffle_seed", options["shuffle_seed"])
+        settings = loader_settings(type(self).__name__, batch_size, loader_options)
+        self.batch_size: int = settings["batch_size"]
+        self.num_workers: int = settings["num_workers"]
+        self.pin_memory: bool = settings["pin_memory"]
+        self.shuffle_seed: int = settings["shuffle_seed"]
         self.num_classes = None if num_classes is None else check_int("num_classes", num_classes, at_least=2)
+        self._digests: dict[str, str] | None = None
+        self._loaded_state: DataState | None = None
 
         for name, rows in {"train": train, "val": val, "test": test, "calib": calib}.items():
             if rows is None and name in ("val", "calib"):
@@ -142,50 +172,148 @@ class ArrayDataModule(LightningDataModule):
         """Number of targets D; 1 for class labels."""
         return 1 if self.num_classes is not None else self.Y_train.shape[-1]
 
-    def train_dataloader(self) -> DataLoader[Sample]:
+    def train_dataloader(self) -> DataLoader[Any]:
         """Returns shuffled batches `(x, y)` of the training rows."""
-        return self._loader(self.X_train, self.Y_train, shuffle=True)
+        return self._loader((self.X_train, self.Y_train), shuffle=True)
 
-    def val_dataloader(self) -> DataLoader[Sample] | list[DataLoader[Sample]]:
+    def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
         """Returns batches `(x, y)` of the validation rows in order; an empty list without a validation split.
 
         The `Trainer` then skips validation, with a warning unless `limit_val_batches=0`.
         """
-        if self.X_val is None or self.Y_val is None:
-            return []
-        return self._loader(self.X_val, self.Y_val)
+        rows = self._rows("val")
+        return [] if rows is None else self._loader(rows)
 
-    def test_dataloader(self) -> DataLoader[Sample]:
+    def test_dataloader(self) -> DataLoader[Any]:
         """Returns batches `(x, y)` of the test rows in order."""
-        return self._loader(self.X_test, self.Y_test)
+        return self._loader(self._rows("test"))
 
-    def predict_dataloader(self) -> DataLoader[Sample]:
-        """Returns the same batches `(x, y)` as `test_dataloader`."""
-        return self.test_dataloader()
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Returns the same rows as `test_dataloader`."""
+        return self._loader(self._rows("predict"))
 
-    def calibration_dataloader(self) -> DataLoader[Sample]:
+    def calibration_dataloader(self) -> DataLoader[Any]:
         """Returns batches `(x, y)` of the calibration rows in order.
 
         Raises:
             ValueError: If there is no calibration split.
         """
-        if self.X_calib is None or self.Y_calib is None:
+        rows = self._rows("calib")
+        if rows is None:
             raise InputValueError(f"{type(self).__name__} has no calibration split: X_calib is None.")
-        return self._loader(self.X_calib, self.Y_calib)
+        return self._loader(rows)
 
-    def _loader(self, inputs: Tensor, targets: Tensor, shuffle: bool = False) -> DataLoader[Sample]:
-        dataset = RowDataset(inputs, targets)
-        return (ResumableLoader if shuffle else DataLoader)(
-            dataset,
+    @property
+    def data_state(self) -> DataState:
+        """What new data need to be treated as these training data: scaling, shapes, and a digest of the rows.
+
+        It consists of numbers, strings, lists and tensors. Methods keep it and write it into their checkpoints.
+        """
+        if self._digests is None:
+            self._digests = self._find_digests()
+        scaling = {name: getattr(self, name) for name in SCALING}
+        return {
+            "version": VERSION,
+            "kind": self.kind_of_data,
+            "datamodule": type(self).__name__,
+            "num_classes": self.num_classes,
+            "input_shape": list(self.X_train.shape[1:]),
+            "tables": [self._digests],
+            **scaling,
+        }
+
+    def state_dict(self) -> DataState:
+        """Returns `data_state`, which Lightning writes into checkpoints."""
+        return self.data_state
+
+    def load_state_dict(self, state_dict: DataState) -> None:
+        """Treats the data as the training data of a checkpoint from now on.
+
+        Lightning calls it with the checkpoint of a `Trainer`. Batches for validation, test and prediction are scaled as
+        the training data were; `X_*` and `Y_*` stay as they are. In a fit that is resumed it compares the data instead.
+
+        Args:
+            state_dict: State of the datamodule of a fit.
+
+        Raises:
+            ValueError: If the state is of other data or of another version, or a resumed fit has other data.
+        """
+        check_version(state_dict, self.kind_of_data)
+        if self._is_running and self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            self._check_resumed(state_dict)
+        else:
+            self._loaded_state = state_dict
+
+    @property
+    def _is_running(self) -> bool:
+        return self.trainer is not None and self.trainer.state.status == TrainerStatus.RUNNING
+
+    def _training_state(self) -> DataState | None:
+        """The state of the data that the method was trained on: that of the running method, or the loaded one."""
+        if self._is_running and self.trainer is not None:
+            state: DataState | None = getattr(self.trainer.lightning_module, "data_state", None)
+            if state is not None and state["kind"] == self.kind_of_data:
+                check_version(state, self.kind_of_data)
+                return state
+        return self._loaded_state
+
+    def _rows(self, name: str) -> Rows | None:
+        """Inputs and targets of a split, treated as the training data of the method; None for a missing split."""
+        state = self._training_state()
+        return self._own_rows(name) if state is None else self._rows_as_trained(name, state)
+
+    def _own_rows(self, name: str) -> Rows | None:
+        split = "test" if name == "predict" else name
+        inputs, targets = getattr(self, f"X_{split}"), getattr(self, f"Y_{split}")
+        return None if inputs is None else (inputs, targets)
+
+    def _rows_as_trained(self, name: str, state: DataState) -> Rows | None:
+        rows, mean, std = self._own_rows(name), state["input_mean"], state["input_std"]
+        if rows is None or self.input_mean is None or self.input_std is None or mean is None:
+            return rows
+        if _equal(self.input_mean, mean) and _equal(self.input_std, std):
+            return rows
+        return (rows[0] * (self.input_std / std) + (self.input_mean - mean) / std, rows[1])
+
+    def _find_digests(self) -> dict[str, str]:
+        return {"rows": digest(self.X_train, self.Y_train), "split": digest(self.X_test, self.Y_test)}
+
+    def _differences(self, state: DataState) -> list[str]:
+        """What new rows would be treated differently by, in words."""
+        ours = self.data_state
+        found = [
+            f"{name} {ours[name]} instead of {state[name]}"
+            for name in ("num_classes", "input_shape")
+            if ours[name] != state[name]
+        ]
+        return found + [f"another {name}" for name in SCALING if not _equal(ours[name], state[name])]
+
+    def _check_resumed(self, state: DataState) -> None:
+        if differences := self._differences(state):
+            raise InputValueError(
+                f"the fit cannot be resumed, because its data have changed: {'; '.join(differences)}. Give the data of "
+                "the checkpoint, or start a new fit without ckpt_path."
+            )
+        if self.data_state["tables"][0]["rows"] != state["tables"][0]["rows"]:
+            rank_zero_warn(f"The fit is resumed with other training rows of {type(self).__name__} than it began with.")
+
+    def _loader(self, rows: Rows | None, shuffle: bool = False) -> DataLoader[Any]:
+        if rows is None:
+            raise InputValueError(f"{type(self).__name__} has no rows for this.")
+        return row_loader(
+            *rows,
             batch_size=self.batch_size,
-            sampler=EpochShuffle(dataset, self.shuffle_seed) if shuffle else None,
-            collate_fn=collate_rows,
             num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
             pin_memory=self.pin_memory,
-            # Without a generator, each pass draws a base seed from the global random state of PyTorch.
-            generator=torch.Generator().manual_seed(self.shuffle_seed),
+            shuffle_seed=self.shuffle_seed,
+            shuffle=shuffle,
         )
+
+
+def _equal(ours: Tensor | None, theirs: Tensor | None) -> bool:
+    if ours is None or theirs is None:
+        return ours is theirs
+    return ours.shape == theirs.shape and bool(ours.isclose(theirs, rtol=1e-6).all())
 
 
 def _check_same_shape(name: str, inputs: Tensor, targets: Tensor, train: Sample) -> None:

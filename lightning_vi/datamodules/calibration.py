@@ -54,6 +54,17 @@ class CalibrationDataModule(LightningDataModule):
         std: Tensor | None = getattr(self.data, "target_std", None)
         return std
 
+    @property
+    def data_state(self) -> dict[str, Any] | None:
+        """State of the wrapped datamodule, by which new data are treated; None if it has none."""
+        state: dict[str, Any] | None = getattr(self.data, "data_state", None)
+        return state
+
+    @property
+    def predict_row_ids(self) -> Any:
+        """Name and values of the identifiers of the rows for prediction; None if it has none."""
+        return getattr(self.data, "predict_row_ids", None)
+
     def prepare_data(self) -> None:
         """Calls `prepare_data` of the wrapped datamodule."""
         self.data.prepare_data()

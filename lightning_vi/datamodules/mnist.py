@@ -1,6 +1,5 @@
 """MNIST and data sets in the same file format."""
 
-import gzip
 from pathlib import Path
 from typing import Unpack
 
@@ -8,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_vi.datamodules._checks import check_seed
+from lightning_vi.datamodules._checks import check_int, check_seed
+from lightning_vi.datamodules._idx import read_idx
 from lightning_vi.datamodules._split import split_rows
 from lightning_vi.datamodules.base import ArrayDataModule, LoaderOptions
 from lightning_vi.errors import InputValueError
@@ -23,6 +23,7 @@ class MNISTDataModule(ArrayDataModule):
 
     Args:
         folder: Folder of the files.
+        num_classes: Number of classes C of the labels 0..C-1.
         val_fraction: Fraction of the training images held out for validation.
         split_seed: Seed of the validation split.
         batch_size: Number of images per batch.
@@ -30,11 +31,13 @@ class MNISTDataModule(ArrayDataModule):
 
     Attributes:
         X_train, X_val, X_test: Images, [N, 1, 28, 28] float32.
-        Y_train, Y_val, Y_test: Labels 0 to 9, [N] int64.
+        Y_train, Y_val, Y_test: Labels 0..C-1, [N] int64.
+        input_mean, input_std: Mean and standard deviation of all training pixels, scalar tensors.
 
     Raises:
         FileNotFoundError: If one of the files is missing.
-        ValueError: If a file is not in idx format, or an argument is out of range.
+        ValueError: If a file is not in idx format, is cut off, empty or larger than 1 GiB; the numbers of images and
+            labels differ; a label is not below `num_classes`; or an argument is out of range.
 
     Example:
         >>> dm = MNISTDataModule("data/mnist")  # doctest: +SKIP
@@ -46,16 +49,19 @@ class MNISTDataModule(ArrayDataModule):
         self,
         folder: str | Path,
         *,
+        num_classes: int = 10,
         val_fraction: float = 0.0,
         split_seed: int = 42,
         batch_size: int = 128,
         **loader_options: Unpack[LoaderOptions],
     ) -> None:
         path = Path(folder).expanduser()
-        images, labels = (_read(path, f"train-{kind}") for kind in (IMAGES, LABELS))
-        test_images, test_labels = (_read(path, f"t10k-{kind}") for kind in (IMAGES, LABELS))
+        check_int("num_classes", num_classes, at_least=2, at_most=256)
+        images, labels = _read(path, "train", num_classes)
+        test_images, test_labels = _read(path, "t10k", num_classes)
         rows = split_rows(np.arange(len(images)), {"val": val_fraction}, check_seed("split_seed", split_seed))
-        mean, std = images.float().mean(), images.float().std()
+        std, mean = torch.std_mean(images.float())
+        std = torch.where(std > 0, std, 1.0)
 
         def pairs(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
             return ((inputs.float() - mean) / std).unsqueeze(1), targets.long()
@@ -64,23 +70,25 @@ class MNISTDataModule(ArrayDataModule):
             train=pairs(images[rows["train"]], labels[rows["train"]]),
             test=pairs(test_images, test_labels),
             val=pairs(images[rows["val"]], labels[rows["val"]]) if "val" in rows else None,
-            num_classes=int(labels.max()) + 1,
+            num_classes=num_classes,
             batch_size=batch_size,
             **loader_options,
         )
+        self.input_mean, self.input_std = mean, std
 
 
-IMAGES, LABELS = "images-idx3-ubyte", "labels-idx1-ubyte"
-
-
-def _read(folder: Path, name: str) -> Tensor:
-    """Reads an idx file of unsigned bytes: a magic number with the number of dimensions, the sizes, and the values."""
-    plain, zipped = folder / name, folder / f"{name}.gz"
-    if not plain.is_file() and not zipped.is_file():
-        raise FileNotFoundError(f"found neither {name} nor {name}.gz in folder={str(folder)!r}")
-    data = plain.read_bytes() if plain.is_file() else gzip.decompress(zipped.read_bytes())
-    num_dims = data[3] if len(data) > 3 and data[:3] == b"\x00\x00\x08" else 0
-    sizes = np.frombuffer(data, ">u4", num_dims, 4).astype(np.int64) if len(data) >= 4 + 4 * num_dims else np.zeros(1)
-    if num_dims == 0 or len(data) != 4 + 4 * num_dims + int(sizes.prod()):
-        raise InputValueError(f"{name} in folder={str(folder)!r} is not an idx file of unsigned bytes")
-    return torch.from_numpy(np.frombuffer(data, np.uint8, offset=4 + 4 * num_dims).reshape(sizes).copy())
+def _read(folder: Path, part: str, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Reads the images [N, H, W] and labels [N] of one part."""
+    images = read_idx(folder, f"{part}-images-idx3-ubyte", num_dims=3)
+    labels = read_idx(folder, f"{part}-labels-idx1-ubyte", num_dims=1)
+    if len(images) != len(labels):
+        raise InputValueError(
+            f"folder={str(folder)!r}: {part}-images-idx3-ubyte has {len(images)} images, but "
+            f"{part}-labels-idx1-ubyte has {len(labels)} labels"
+        )
+    if (largest := int(labels.max())) >= num_classes:
+        raise InputValueError(
+            f"folder={str(folder)!r}: {part}-labels-idx1-ubyte has labels up to {largest}, but "
+            f"num_classes={num_classes} allows 0 to {num_classes - 1}; give num_classes if the data set has more"
+        )
+    return images, labels

@@ -26,11 +26,13 @@ class Likelihood(nn.Module, ABC):
         support: Values of the targets: ``"real"``, ``"counts"`` or ``"classes"``.
         has_gaussian_noise: True if the noise is Gaussian with a variance that does not depend on the network's output,
             so that Gaussian network outputs give a closed-form predictive distribution.
+        scale_targets: True if a fit finds the scaling of the targets in its data, see `set_target_scaling`.
     """
 
     task: Task
     support: Support
     has_gaussian_noise: bool = False
+    scale_targets: bool = False
 
     @property
     @abstractmethod
@@ -62,6 +64,11 @@ class Likelihood(nn.Module, ABC):
         The j-th of these outputs for each of D elements are next to each other: the first D outputs, the next D, etc.
         """
         return self.num_outputs
+
+    @property
+    def is_scaled(self) -> bool:
+        """True if the network's units differ from those of the targets."""
+        return False
 
     def set_target_scaling(self, mean: Tensor, std: Tensor) -> None:  # noqa: ARG002
         """Declares that the network predicts ``(target - mean) / std``; does nothing for targets without units.

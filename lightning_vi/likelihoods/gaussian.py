@@ -26,6 +26,9 @@ class Gaussian(GaussianNoise):
             each target.
         num_targets: D, the width of the network's output.
         initial_noise_std: Initial value of a learned standard deviation.
+        scale_targets: Whether a fit on plain dataloaders, or on a datamodule without `target_mean` and `target_std`,
+            standardizes the targets by the training data, unless they are of order one. No effect where `noise_std` is
+            given, so that it is in the units of such targets.
         missing: ``"ignore"`` if NaN stands for targets that were not observed: they have no part in losses, metrics,
             calibrations and curvature. By default NaN is an error.
 
@@ -48,9 +51,10 @@ class Gaussian(GaussianNoise):
         noise_std: float | Sequence[float] | None = None,
         num_targets: int = 1,
         initial_noise_std: float = 0.5,
+        scale_targets: bool = True,
         missing: Missing = "error",
     ) -> None:
-        super().__init__(num_targets, missing)
+        super().__init__(num_targets, missing, scale_targets=scale_targets and noise_std is None)
         label, value = ("initial_noise_std", initial_noise_std) if noise_std is None else ("noise_std", noise_std)
         std = one_for_each_target(label, value, num_targets)
         self.noise_rho = nn.Parameter(inverse_softplus(std)) if noise_std is None else None

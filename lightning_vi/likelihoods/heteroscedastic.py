@@ -19,6 +19,8 @@ class HeteroscedasticGaussian(GaussianNoise):
     Args:
         num_targets: D, half the width of the network's output.
         min_std: :math:`\sigma_{\min}` in the units that the network predicts; it bounds the density.
+        scale_targets: Whether a fit on plain dataloaders, or on a datamodule without `target_mean` and `target_std`,
+            standardizes the targets by the training data, unless they are of order one.
         missing: ``"ignore"`` if NaN stands for targets that were not observed: they have no part in losses, metrics,
             calibrations and curvature. By default NaN is an error.
 
@@ -35,8 +37,10 @@ class HeteroscedasticGaussian(GaussianNoise):
     nodes: Tensor
     node_weights: Tensor
 
-    def __init__(self, num_targets: int = 1, min_std: float = 1e-3, missing: Missing = "error") -> None:
-        super().__init__(num_targets, missing)
+    def __init__(
+        self, num_targets: int = 1, min_std: float = 1e-3, scale_targets: bool = True, missing: Missing = "error"
+    ) -> None:
+        super().__init__(num_targets, missing, scale_targets=scale_targets)
         if not min_std >= 0:
             raise InputValueError(f"min_std must not be negative, got {min_std}")
         self.min_std = min_std

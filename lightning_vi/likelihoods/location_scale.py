@@ -68,10 +68,12 @@ class LocationScaleLikelihood(RegressionLikelihood):
     r"""Base class of distributions with a mean :math:`\mu(f)` and a standard deviation :math:`\sigma(f)`.
 
     The network predicts in standardized units, :math:`(y - m) / s`, if `set_target_scaling` has set m and s. Targets,
-    predictions, densities and metrics are in the original units.
+    predictions, densities and metrics are in the original units. A fit on data whose datamodule gives no m and s finds
+    them in the training data if `scale_targets` is True.
 
     Args:
         num_targets: D.
+        scale_targets: Whether a fit finds m and s.
         missing: What NaN among the targets is, ``"error"`` or ``"ignore"``.
 
     Raises:
@@ -81,8 +83,9 @@ class LocationScaleLikelihood(RegressionLikelihood):
     target_mean: Tensor
     target_std: Tensor
 
-    def __init__(self, num_targets: int = 1, missing: Missing = "error") -> None:
+    def __init__(self, num_targets: int = 1, missing: Missing = "error", scale_targets: bool = True) -> None:
         super().__init__(num_targets, missing)
+        self.scale_targets = scale_targets
         self.register_buffer("target_mean", torch.zeros(num_targets))
         self.register_buffer("target_std", torch.ones(num_targets))
 
@@ -108,6 +111,10 @@ class LocationScaleLikelihood(RegressionLikelihood):
         Returns:
             Nats, shape [S, B, ..., D].
         """
+
+    @property
+    def is_scaled(self) -> bool:  # noqa: D102
+        return bool((self.target_mean != 0).any() or (self.target_std != 1).any())
 
     def set_target_scaling(self, mean: Tensor, std: Tensor) -> None:  # noqa: D102
         for name, value in (("mean", mean), ("std", std)):
@@ -155,6 +162,7 @@ class GaussianNoise(LocationScaleLikelihood):
 
     Args:
         num_targets: D.
+        scale_targets: Whether a fit finds the scaling of the targets.
         missing: What NaN among the targets is, ``"error"`` or ``"ignore"``.
 
     Raises:

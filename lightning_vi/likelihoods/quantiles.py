@@ -33,6 +33,8 @@ class Quantiles(GaussianNoise):
     Args:
         levels: Strictly between 0 and 1, in ascending order, 0.5 among at least three.
         num_targets: D, the width of the network's output divided by the number of levels.
+        scale_targets: Whether a fit on plain dataloaders, or on a datamodule without `target_mean` and `target_std`,
+            standardizes the targets by the training data, unless they are of order one.
         missing: ``"ignore"`` if NaN stands for targets that were not observed: they have no part in losses, metrics,
             calibrations and curvature. By default NaN is an error.
 
@@ -47,9 +49,13 @@ class Quantiles(GaussianNoise):
     """
 
     def __init__(
-        self, levels: Sequence[float] = (0.05, 0.5, 0.95), num_targets: int = 1, missing: Missing = "error"
+        self,
+        levels: Sequence[float] = (0.05, 0.5, 0.95),
+        num_targets: int = 1,
+        scale_targets: bool = True,
+        missing: Missing = "error",
     ) -> None:
-        super().__init__(num_targets, missing)
+        super().__init__(num_targets, missing, scale_targets=scale_targets)
         levels = tuple(levels)
         if not all(0 < level < 1 for level in levels):
             raise InputValueError(f"levels must lie strictly between 0 and 1, got {levels}")

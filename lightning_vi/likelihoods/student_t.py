@@ -40,6 +40,9 @@ class StudentT(LocationScaleLikelihood):
         num_targets: D, the width of the network's output.
         initial_df: Initial value of learned degrees of freedom, above 2.01.
         initial_noise_scale: Initial value of a learned scale.
+        scale_targets: Whether a fit on plain dataloaders, or on a datamodule without `target_mean` and `target_std`,
+            standardizes the targets by the training data, unless they are of order one. No effect where `noise_scale`
+            is given, so that it is in the units of such targets.
         missing: ``"ignore"`` if NaN stands for targets that were not observed: they have no part in losses, metrics,
             calibrations and curvature. By default NaN is an error.
 
@@ -67,9 +70,10 @@ class StudentT(LocationScaleLikelihood):
         num_targets: int = 1,
         initial_df: float = 5.0,
         initial_noise_scale: float = 0.5,
+        scale_targets: bool = True,
         missing: Missing = "error",
     ) -> None:
-        super().__init__(num_targets, missing)
+        super().__init__(num_targets, missing, scale_targets=scale_targets and noise_scale is None)
         if df is None:
             start = one_for_each_target("initial_df", initial_df, num_targets, above=_SMALLEST_LEARNED_DF)
             self.df_rho = nn.Parameter(inverse_softplus(start - _SMALLEST_LEARNED_DF))

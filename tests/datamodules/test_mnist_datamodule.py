@@ -2,6 +2,9 @@
 
 import gzip
 import struct
+import tracemalloc
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from lightning_vi.datamodules import MNISTDataModule
+from lightning_vi.errors import InputValueError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 28, 28), dtype=np.uint8)
 LABELS = (np.arange(20) % 10).astype(np.uint8)
@@ -62,3 +66,67 @@ def test_missing_and_invalid_files_are_errors(folder: Path) -> None:
     (folder / "t10k-labels-idx1-ubyte").write_bytes(b"not an idx file")
     with pytest.raises(ValueError, match=r"t10k-labels-idx1-ubyte .* is not an idx file of unsigned bytes"):
         MNISTDataModule(folder)
+
+
+def idx(values: NDArray[np.uint8], sizes: tuple[int, ...] | None = None) -> bytes:
+    sizes = values.shape if sizes is None else sizes
+    return struct.pack(">BBBB", 0, 0, 8, len(sizes)) + struct.pack(f">{len(sizes)}I", *sizes) + values.tobytes()
+
+
+def bomb(sizes: tuple[int, ...]) -> bytes:
+    """A gzip file of a header and zeros that inflate to 256 MiB."""
+    stream, zeros = zlib.compressobj(9, wbits=31), bytes(2**20)
+    parts = [stream.compress(idx(np.zeros(0, np.uint8), sizes)), *(stream.compress(zeros) for _ in range(256))]
+    return b"".join(parts) + stream.flush()
+
+
+IMAGE_FILE, LABEL_FILE = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+BAD_FILES: dict[str, tuple[str, Callable[[], bytes], str]] = {
+    "bomb": (f"{IMAGE_FILE}.gz", lambda: bomb((20, 28, 28)), r"announces 15680 values, .* and has more"),
+    "bomb that says so": (f"{IMAGE_FILE}.gz", lambda: bomb((2**22, 28, 28)), "announces 3288334336 bytes.* more than"),
+    "huge sizes": (IMAGE_FILE, lambda: idx(IMAGES, (2**31, 2**31, 2**31)), "announces .* bytes"),
+    "fewer than announced": (
+        IMAGE_FILE,
+        lambda: idx(IMAGES, (21, 28, 28)),
+        "announces 16464 bytes",
+    ),
+    "cut off": (f"{IMAGE_FILE}.gz", lambda: gzip.compress(idx(IMAGES))[:-500], r"\.gz .* is cut off or damaged"),
+    "damaged": (f"{IMAGE_FILE}.gz", lambda: gzip.compress(idx(IMAGES))[:200] + bytes(99), "is cut off or damaged"),
+    "not gzip": (f"{IMAGE_FILE}.gz", lambda: idx(IMAGES), "is cut off or damaged .*Not a gzipped file"),
+    "no bytes": (IMAGE_FILE, lambda: b"", "is not an idx file of unsigned bytes with 3 dimensions"),
+    "no bytes, gz": (f"{IMAGE_FILE}.gz", lambda: b"", "is not an idx file of unsigned bytes with 3 dimensions"),
+    "no images": (IMAGE_FILE, lambda: idx(IMAGES[:0]), r"has no values: its sizes are \[0, 28, 28\]"),
+    "labels as images": (IMAGE_FILE, lambda: idx(LABELS), "is not an idx file of unsigned bytes with 3 dimensions"),
+    "other number": (LABEL_FILE, lambda: idx(LABELS[:19]), "has 20 images, but train-labels-idx1-ubyte has 19 labels"),
+    "label of 200": (
+        LABEL_FILE,
+        lambda: idx(np.full(20, 200, np.uint8)),
+        "labels up to 200, but num_classes=10",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_damaged_files_are_refused_in_bounded_memory(case: str, tmp_path: Path, tally: Callable[..., None]) -> None:
+    for name, values in (("images-idx3", IMAGES), ("labels-idx1", LABELS)):
+        for part in ("train", "t10k"):
+            (tmp_path / f"{part}-{name}-ubyte").write_bytes(idx(values))
+    name, make, message = BAD_FILES[case]
+    (tmp_path / name.removesuffix(".gz")).unlink()
+    (tmp_path / name).write_bytes(make())
+    tracemalloc.start()
+    with pytest.raises(InputValueError, match=message):
+        MNISTDataModule(tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**23
+    tally("damaged image files", "MNISTDataModule", tried=1, right=1)
+
+
+def test_more_classes_must_be_announced(tmp_path: Path) -> None:
+    for part in ("train", "t10k"):
+        (tmp_path / f"{part}-images-idx3-ubyte").write_bytes(idx(IMAGES))
+        (tmp_path / f"{part}-labels-idx1-ubyte").write_bytes(idx(LABELS + 1))
+    assert MNISTDataModule(tmp_path, num_classes=11).num_classes == 11
+    with pytest.raises(ValueError, match="num_classes must be an integer between 2 and 256, got 1"):
+        MNISTDataModule(tmp_path, num_classes=1)

@@ -88,7 +88,8 @@ def test_a_failed_fit_does_not_change_the_logs_of_the_next_one() -> None:
 
     def fresh() -> MeanFieldVI:
         torch.manual_seed(2)
-        return MeanFieldVI(MLP(2, [3], 1), Gaussian(), init_std=1e-9, optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
+        likelihood = Gaussian(scale_targets=False)
+        return MeanFieldVI(MLP(2, [3], 1), likelihood, init_std=1e-9, optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
 
     method = fresh()
     with pytest.raises(ValueError, match="NaN"):

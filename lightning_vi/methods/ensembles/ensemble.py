@@ -55,6 +55,7 @@ class Ensemble(Predictor):
         for index, member in enumerate(members):
             member.noise.seed = mix_seed(self.noise.seed, index)
             member.num_mc_samples_test = share
+        self.data_state, self.input_range = members[0].data_state, members[0].input_range
 
     @classmethod
     def from_checkpoints(cls, method: type[Predictor], paths: Sequence[str | Path], **arguments: Any) -> Self:
