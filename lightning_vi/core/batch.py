@@ -24,7 +24,7 @@ def split_batch(batch: Any) -> tuple[NetworkInput, Tensor | None]:
     Raises:
         TypeError: If the batch has another form.
     """
-    if isinstance(batch, Tensor):
+    if hasattr(batch, "__array__"):  # tensors, arrays and data frames
         return batch, None
     if isinstance(batch, Mapping) and "input" in batch:
         return batch["input"], batch.get("target")

@@ -12,7 +12,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_vi.arguments import check_at_least
-from lightning_vi.core.batch import split_labeled_batch
+from lightning_vi.core.diagnosis import explained
+from lightning_vi.core.intake import network_input, network_target
 from lightning_vi.core.optimizers import LRSchedulerFactory, OptimizerFactory, build_optimizer
 from lightning_vi.core.predictive import GaussianPredictive, Predictive, SampledPredictive
 from lightning_vi.core.predictor import Predictor
@@ -205,7 +206,8 @@ class UQMethod(Predictor):
         Raises:
             ValueError: If N is needed and unknown, or not positive, or shapes do not fit.
         """
-        with self.noise.fresh(self.global_rank, self.device):
+        x, y = network_input(x, self), network_target(y, self)
+        with explained(self, x), self.noise.fresh(self.global_rank, self.device):
             _, terms = self.objective(
                 x, y, num_data=self.num_data if num_data is None else num_data, kl_weight=self.kl_weight
             )
@@ -246,10 +248,10 @@ class UQMethod(Predictor):
 
     def training_step(self, batch: Any, batch_idx: int = 0) -> Tensor:
         """Trains on the point loss during burn-in, on the method's objective afterwards."""
-        x, target = split_labeled_batch(batch)
+        x, target = self._labeled(batch)
         if self._is_first_epoch:
             self._check_values(x, target)
-        with self.noise.fresh(self.global_rank, self.device):
+        with explained(self, x), self.noise.fresh(self.global_rank, self.device):
             if self.in_burnin:
                 outputs = self.point_outputs(x).unsqueeze(0)
                 self.likelihood.check(outputs, target)

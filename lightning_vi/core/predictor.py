@@ -15,7 +15,9 @@ from torchmetrics import MetricCollection
 
 from lightning_vi.arguments import check_at_least
 from lightning_vi.core.batch import split_batch, split_labeled_batch
+from lightning_vi.core.diagnosis import explained
 from lightning_vi.core.hyperparameters import unsaved_arguments
+from lightning_vi.core.intake import network_input, network_target
 from lightning_vi.core.predictive import Predictive
 from lightning_vi.errors import NotFittedError
 from lightning_vi.likelihoods import Likelihood, Prediction
@@ -135,7 +137,8 @@ class Predictor(LightningModule, ABC):
         Training mode, weights and the global random state stay as they were, also if a forward pass fails.
 
         Args:
-            x: Input, each tensor of shape [B, ...].
+            x: Input, each tensor of shape [B, ...]; arrays, data frames and lists of numbers become tensors, and
+                floating-point numbers are cast to the network's type.
             num_samples: S; `num_mc_samples_test` by default.
             seed: Names the S networks; the same ones in every call by default.
             return_samples: Whether to return the samples' means or probabilities too.
@@ -144,15 +147,27 @@ class Predictor(LightningModule, ABC):
             The prediction in target units, see `Prediction`.
 
         Raises:
-            ValueError: If `num_samples` is not positive.
+            ValueError: If `num_samples` is not positive, or the network cannot take the input.
+            TypeError: If the input holds no numbers.
             NotFittedError: If the predictor is not fitted.
         """
         num_samples = self.num_mc_samples_test if num_samples is None else num_samples
         check_at_least("num_samples", num_samples, 1)
         seed = self.noise.seed if seed is None else seed
-        with torch.no_grad(), evaluating(self):
+        x = network_input(x, self)
+        with explained(self, x), torch.no_grad(), evaluating(self):
             prediction = self.predictive_distribution(x, num_samples, seed).prediction(return_samples=return_samples)
+            self._check_prediction(prediction)
         return replace(prediction, metadata={"method": type(self).__name__, "seed": seed} | prediction.metadata)
+
+    def _check_prediction(self, prediction: Prediction) -> None:
+        """Raises an error that `explained` replaces if the network's output does not fit the likelihood."""
+        axis = 1 if self.likelihood.task == "classification" else -1
+        shape = prediction.mean.shape
+        if len(shape) < 2 or shape[axis] != self.likelihood.num_predictions:
+            raise ValueError(
+                f"predictions need the width {self.likelihood.num_predictions} in dimension {axis}, got {tuple(shape)}"
+            )
 
     def predict_step(self, batch: Any, batch_idx: int = 0, dataloader_idx: int = 0) -> dict[str, Tensor]:  # noqa: ARG002
         """Predicts a batch.
@@ -187,16 +202,23 @@ class Predictor(LightningModule, ABC):
         self.test_metrics.reset()
 
     def _score(self, metrics: MetricCollection, batch: Any) -> None:
-        x, target = split_labeled_batch(batch)
+        x, target = self._labeled(batch)
         is_fitting = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
         is_provisional = is_fitting and bool(self.unmet_requirement)
         for rows, labels in self._parts(x, target):
-            predictive = (
-                self.provisional_predictive(rows)
-                if is_provisional
-                else self.predictive_distribution(rows, self.num_mc_samples_test, self.noise.seed)
-            )
-            _update(metrics, predictive.metric_inputs(labels))
+            with explained(self, rows):
+                predictive = (
+                    self.provisional_predictive(rows)
+                    if is_provisional
+                    else self.predictive_distribution(rows, self.num_mc_samples_test, self.noise.seed)
+                )
+                inputs = predictive.metric_inputs(labels)
+            _update(metrics, inputs)
+
+    def _labeled(self, batch: Any) -> tuple[NetworkInput, Tensor]:
+        """Input and target of a labeled batch, as the network takes them."""
+        x, target = split_labeled_batch(batch)
+        return network_input(x, self), network_target(target, self)
 
     def _parts(self, x: NetworkInput, target: Tensor) -> Iterator[tuple[NetworkInput, Tensor]]:
         """Rows of a batch in parts that bound the memory, which metrics would fill with all samples."""

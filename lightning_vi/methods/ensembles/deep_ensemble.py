@@ -18,6 +18,7 @@ first epochs on squared error      `burnin_epochs`
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,9 @@ from torch.utils.data import default_collate
 
 from lightning_vi.arguments import check_at_least
 from lightning_vi.core import LRSchedulerFactory, OptimizerFactory, Predictive, Predictor, UQMethod, default_optimizer
-from lightning_vi.core.batch import split_labeled_batch, to_device
+from lightning_vi.core.batch import to_device
 from lightning_vi.core.data_order import DataOrders, can_reorder
+from lightning_vi.core.diagnosis import explained
 from lightning_vi.core.members import (
     call_member,
     call_members,
@@ -245,7 +247,7 @@ class DeepEnsemble(UQMethod):
         flat = targets.flatten(0, 1)
         if self._is_first_epoch:
             self._check_values(x, flat)
-        with self.noise.fresh(self.global_rank, self.device):
+        with explained(self, map_tensors(itemgetter(0), x)), self.noise.fresh(self.global_rank, self.device):
             outputs = self._outputs(x, own_inputs=True)
             self.likelihood.check(outputs.flatten(0, 1).unsqueeze(0), flat)
             if self.in_burnin:
@@ -260,7 +262,7 @@ class DeepEnsemble(UQMethod):
 
     def _stacked_rows(self, batches: Sequence[Any]) -> tuple[NetworkInput, Tensor]:
         """Stacks the inputs and targets of all members, [M, B, ...]; a single batch is used for all."""
-        rows = [split_labeled_batch(batch) for batch in batches]
+        rows = [self._labeled(batch) for batch in batches]
         if len(rows) == 1:
             ((x, target),) = rows
             inputs = map_tensors(lambda tensor: tensor.expand(self.num_members, *tensor.shape), x)

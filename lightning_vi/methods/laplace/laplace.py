@@ -32,7 +32,9 @@ from torch import Tensor, nn
 from lightning_vi.conversion import ModuleSelector
 from lightning_vi.core import FittedMethod, LRSchedulerFactory, OptimizerFactory, Predictive, default_optimizer
 from lightning_vi.core.batch import joined_batches, split_labeled_batch
+from lightning_vi.core.diagnosis import explained
 from lightning_vi.core.hyperparameters import is_plain
+from lightning_vi.core.intake import network_input, network_target
 from lightning_vi.curvature import (
     Block,
     Curvature,
@@ -191,8 +193,10 @@ class Laplace(FittedMethod, PointMethod):
             nonlocal num_rows, log_likelihood
             batches = map(split_labeled_batch, data)
             for inputs, target in joined_batches(batches, self.likelihood.num_outputs):
-                x, target = map_tensors(lambda tensor: tensor.to(self.device), inputs), target.to(self.device)
-                linearization = linearize(self.backbone, self._blocks, x)
+                x = network_input(map_tensors(lambda tensor: tensor.to(self.device), inputs), self)
+                target = network_target(target.to(self.device), self)
+                with explained(self, x):
+                    linearization = linearize(self.backbone, self._blocks, x)
                 outputs = linearization.outputs.unsqueeze(0)
                 self.likelihood.check(outputs, target)
                 log_likelihood = log_likelihood + self.likelihood.log_prob(outputs, target).sum()
