@@ -179,15 +179,19 @@ class NoiseStream(nn.Module):
 
     @contextmanager
     def fresh(self, rank: int, device: torch.device) -> Iterator[None]:
-        """Runs its body on the next random state of the sequence.
+        """Runs its body on the next random state of the sequence, which stays the next one if the body fails.
 
         Args:
             rank: The process's index in distributed training.
             device: Device on which random numbers are drawn.
         """
         self.count += 1
-        with private_random_state(mix_seed(self.seed, rank, self.count), device):
-            yield
+        try:
+            with private_random_state(mix_seed(self.seed, rank, self.count), device):
+                yield
+        except BaseException:
+            self.count -= 1
+            raise
 
     def get_extra_state(self) -> Tensor:  # noqa: D102
         return torch.tensor([self.seed, self.count], dtype=torch.int64)

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from lightning_vi.core.batch import split_labeled_batch
 from lightning_vi.core.batch_forms import InputForm, check_target
 from lightning_vi.core.checkpoints import read_checkpoint, verify
+from lightning_vi.core.diagnosis import explained
 from lightning_vi.core.fit_progress import is_step_done
 from lightning_vi.core.input_range import InputRange
+from lightning_vi.core.intake import network_input, network_target
 from lightning_vi.core.predictive import Predictive, TransformedPredictive
 from lightning_vi.core.predictor import Predictor
 from lightning_vi.errors import InputTypeError, InputValueError
@@ -232,7 +234,8 @@ class CalibratedMethod(Predictor):
             yield self._batch_scores(x, target.to(self.device))
 
     def _batch_scores(self, x: NetworkInput, target: Tensor) -> Tensor:
-        with evaluating(self):
+        x, target = network_input(x, self), network_target(target, self)
+        with explained(self, x), evaluating(self):
             predictive = self.method.predictive_distribution(x, self.method.num_mc_samples_test, self.noise.seed)
             scores = self.scores(x, predictive, self.likelihood.fill(target))
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))

@@ -29,7 +29,7 @@ def split_batch(batch: Any) -> tuple[NetworkInput, Tensor | None]:
         TypeError: If the batch has another form.
         ValueError: If a dictionary with the key `input` has unknown keys.
     """
-    if isinstance(batch, Tensor):
+    if hasattr(batch, "__array__"):  # tensors, arrays and data frames
         return batch, None
     if isinstance(batch, Mapping) and "input" in batch:
         unknown = [key for key in batch if key not in KEYS]

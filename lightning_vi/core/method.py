@@ -12,9 +12,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_vi.arguments import check_at_least
-from lightning_vi.core.batch import check_values, sample_weight, split_labeled_batch
+from lightning_vi.core.batch import check_values
 from lightning_vi.core.batch_forms import InputForm, input_form
+from lightning_vi.core.diagnosis import explained
 from lightning_vi.core.input_range import InputRange
+from lightning_vi.core.intake import network_input, network_target
 from lightning_vi.core.optimizers import LRSchedulerFactory, OptimizerFactory, build_optimizer
 from lightning_vi.core.predictive import GaussianPredictive, Predictive, SampledPredictive
 from lightning_vi.core.predictor import Predictor
@@ -224,9 +226,10 @@ class UQMethod(Predictor):
             ValueError: If N is needed and unknown, or not positive, shapes do not fit, or a value is not finite or
                 outside of the likelihood's support.
         """
+        x, y = network_input(x, self), network_target(y, self)
         if not torch.compiler.is_compiling():
             self._check_values(x, y, weight)
-        with self.noise.fresh(self.global_rank, self.device):
+        with explained(self, x), self.noise.fresh(self.global_rank, self.device):
             _, terms = self.objective(
                 x,
                 y,
@@ -304,13 +307,12 @@ class UQMethod(Predictor):
 
     def training_step(self, batch: Any, batch_idx: int = 0) -> Tensor:
         """Trains on the point loss during burn-in, on the method's objective afterwards."""
-        x, target = split_labeled_batch(batch)
-        weight = sample_weight(batch)
+        x, target, weight = self._labeled(batch)
         if self._is_first_epoch:
             self._trained_on_tensor = isinstance(x, Tensor)
             self._check_values(x, target, weight)
         weight = self.likelihood.element_weights(target, weight)
-        with self.noise.fresh(self.global_rank, self.device):
+        with explained(self, x), self.noise.fresh(self.global_rank, self.device):
             if self.in_burnin:
                 outputs = self.point_outputs(x).unsqueeze(0)
                 self.likelihood.check(outputs, target)

@@ -20,8 +20,10 @@ from lightning_vi.arguments import check_at_least
 from lightning_vi.core import checkpoints
 from lightning_vi.core.batch import check_values, sample_weight, split_batch, split_labeled_batch
 from lightning_vi.core.batch_forms import InputForm, check_prediction_batch, input_form
+from lightning_vi.core.diagnosis import explained
 from lightning_vi.core.hyperparameters import unsaved_arguments
 from lightning_vi.core.input_range import InputRange, input_range_from
+from lightning_vi.core.intake import network_input, network_target
 from lightning_vi.core.locked_predictive import LockedPredictive
 from lightning_vi.core.predictive import Predictive
 from lightning_vi.core.scoreboard import Scoreboard, update
@@ -223,7 +225,8 @@ class Predictor(LightningModule, ABC):
         of threads may predict at once; those that use one method take turns.
 
         Args:
-            x: Input, each tensor of shape [B, ...].
+            x: Input, each tensor of shape [B, ...]; arrays, data frames and lists of numbers become tensors, and
+                floating-point numbers are cast to the network's type.
             num_samples: S; `num_mc_samples_test` by default.
             seed: Names the S networks; the same ones in every call by default.
             return_samples: Whether to return the samples' means or probabilities too.
@@ -232,19 +235,30 @@ class Predictor(LightningModule, ABC):
             The prediction in target units, see `Prediction`.
 
         Raises:
-            ValueError: If `num_samples` is not positive.
+            ValueError: If `num_samples` is not positive, or the network cannot take the input.
+            TypeError: If the input holds no numbers.
             NotFittedError: If the predictor is not fitted.
         """
         num_samples = self.num_mc_samples_test if num_samples is None else num_samples
         check_at_least("num_samples", num_samples, 1)
         seed = self.noise.seed if seed is None else seed
+        x = network_input(x, self)
         if self.input_range is not None:
             self.input_range.check(x)
-        with torch.no_grad(), evaluating(self):
+        with explained(self, x), torch.no_grad(), evaluating(self):
             self.require_fitted()
-            predictive = self.make_predictive(x, num_samples, seed)
-            prediction = predictive.prediction(return_samples=return_samples)
+            prediction = self.make_predictive(x, num_samples, seed).prediction(return_samples=return_samples)
+            self._check_prediction(prediction)
         return replace(prediction, metadata={"method": type(self).__name__, "seed": seed} | prediction.metadata)
+
+    def _check_prediction(self, prediction: Prediction) -> None:
+        """Raises an error that `explained` replaces if the network's output does not fit the likelihood."""
+        axis = 1 if self.likelihood.task == "classification" else -1
+        shape = prediction.mean.shape
+        if len(shape) < 2 or shape[axis] != self.likelihood.num_predictions:
+            raise ValueError(
+                f"predictions need the width {self.likelihood.num_predictions} in dimension {axis}, got {tuple(shape)}"
+            )
 
     def predict_step(self, batch: Any, batch_idx: int = 0, dataloader_idx: int = 0) -> dict[str, Tensor]:  # noqa: ARG002
         """Predicts a batch.
@@ -318,20 +332,27 @@ class Predictor(LightningModule, ABC):
     def _score(
         self, scores: Scoreboard, own: MetricCollection, batch: Any, batch_idx: int, dataloader_idx: int
     ) -> None:
-        x, target = split_labeled_batch(batch)
-        check_values(self.likelihood, x, target, sample_weight(batch))
+        x, target, weight = self._labeled(batch)
+        check_values(self.likelihood, x, target, weight)
         metrics = scores.metrics(self, own, batch_idx, dataloader_idx)
         num_rows = scores.rows_to_count(self, len(target), batch_idx, dataloader_idx)
         is_fitting = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
         is_provisional = is_fitting and bool(self.unmet_requirement)
         for rows, labels in self._parts(x, target, num_rows):
-            predictive = (
-                self.provisional_predictive(rows)
-                if is_provisional
-                else self.predictive_distribution(rows, self.num_mc_samples_test, self.noise.seed)
-            )
-            update(metrics, predictive.metric_inputs(labels), self.likelihood.observed(labels))
+            with explained(self, rows):
+                predictive = (
+                    self.provisional_predictive(rows)
+                    if is_provisional
+                    else self.predictive_distribution(rows, self.num_mc_samples_test, self.noise.seed)
+                )
+                inputs = predictive.metric_inputs(labels)
+            update(metrics, inputs, self.likelihood.observed(labels))
         scores.log(self, metrics)
+
+    def _labeled(self, batch: Any) -> tuple[NetworkInput, Tensor, Tensor | None]:
+        """Input and target of a labeled batch, as the network takes them, and the weights of its rows."""
+        x, target = split_labeled_batch(batch)
+        return network_input(x, self), network_target(target, self), sample_weight(batch)
 
     def _parts(self, x: NetworkInput, target: Tensor, num_rows: int) -> Iterator[tuple[NetworkInput, Tensor]]:
         """The first rows of a batch in parts that bound the memory, which metrics would fill with all samples."""

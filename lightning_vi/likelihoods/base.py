@@ -83,6 +83,18 @@ class Likelihood(nn.Module, ABC):
         return
 
     @abstractmethod
+    def check_outputs(self, outputs: Tensor, target: Tensor | None = None) -> None:
+        """Checks the shape of outputs.
+
+        Args:
+            outputs: Network outputs, shape [S, B, ...].
+            target: Targets, if they are known, for the advice in the error.
+
+        Raises:
+            ValueError: If the shape does not fit.
+        """
+
+    @abstractmethod
     def check(self, outputs: Tensor, target: Tensor) -> None:
         """Checks the shapes and types of outputs and targets.
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.functional import RunningMoments, decompose_entropy, entropy
+from lightning_vi.likelihoods.advice import on_labels
 from lightning_vi.likelihoods.base import Likelihood
 from lightning_vi.likelihoods.prediction import Prediction
 
@@ -81,22 +82,31 @@ class ClassificationLikelihood(Likelihood):
     def _classes_last(self, outputs: Tensor) -> Tensor:
         return outputs.movedim(self.class_dim + 1 if self.class_dim > 0 else self.class_dim, -1)
 
-    def check(self, outputs: Tensor, target: Tensor) -> None:  # noqa: D102
-        name = type(self).__name__
-        dimension = self.class_dim + 1 if self.class_dim > 0 else outputs.dim() + self.class_dim
-        if not 2 <= dimension < outputs.dim() or outputs.shape[dimension] != self.num_outputs:
+    def _class_axis(self, outputs: Tensor) -> int:
+        return self.class_dim + 1 if self.class_dim > 0 else outputs.dim() + self.class_dim
+
+    def check_outputs(self, outputs: Tensor, target: Tensor | None = None) -> None:  # noqa: ARG002, D102
+        axis = self._class_axis(outputs)
+        if not 2 <= axis < outputs.dim() or outputs.shape[axis] != self.num_outputs:
+            is_last = outputs.dim() > 3 and outputs.shape[-1] == self.num_outputs
+            advice = "class_dim must be the dimension of the classes" + (", such as class_dim=-1" if is_last else "")
             raise InputValueError(
-                f"{name} needs network outputs of width {self.num_outputs} in dimension {self.class_dim}, got "
-                f"the shape {tuple(outputs.shape[1:])}; class_dim must be the dimension of the classes"
+                f"{type(self).__name__} needs network outputs of width {self.num_outputs} in dimension "
+                f"{self.class_dim}, got the shape {tuple(outputs.shape[1:])}; {advice}"
             )
-        expected = (*outputs.shape[1:dimension], *outputs.shape[dimension + 1 :])
+
+    def check(self, outputs: Tensor, target: Tensor) -> None:  # noqa: D102
+        self.check_outputs(outputs)
+        name, axis = type(self).__name__, self._class_axis(outputs)
+        expected = outputs.shape[1:axis] + outputs.shape[axis + 1 :]
         if target.shape != expected:
-            raise InputValueError(f"{name} needs labels of shape {tuple(expected)}, got {tuple(target.shape)}")
+            advice = on_labels(target, expected, self.num_predictions)
+            raise InputValueError(f"{name} needs labels of shape {tuple(expected)}, got {tuple(target.shape)}{advice}")
         self._check_type(target)
 
     def _check_type(self, target: Tensor) -> None:
         if target.is_floating_point() or target.is_complex():
-            raise InputTypeError(f"{type(self).__name__} needs integer labels, got {target.dtype}")
+            raise InputTypeError(f"{type(self).__name__} needs integer labels, got {target.dtype}: use target.long()")
 
     def check_values(self, target: Tensor) -> None:  # noqa: D102
         self._check_type(target)

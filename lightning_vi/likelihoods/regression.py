@@ -3,11 +3,13 @@
 from abc import abstractmethod
 from typing import Any, get_args
 
+import torch
 from torch import Tensor
 
 from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.functional import RunningMoments
 from lightning_vi.functional.mixture import Mixture
+from lightning_vi.likelihoods.advice import on_regression_outputs, on_regression_targets
 from lightning_vi.likelihoods.base import Likelihood, Missing, Support
 from lightning_vi.likelihoods.prediction import Prediction
 
@@ -79,18 +81,29 @@ class RegressionLikelihood(Likelihood):
     def outputs_per_element(self) -> int:  # noqa: D102
         return 1 if self.num_outputs == self.num_targets else self.num_outputs
 
-    def check(self, outputs: Tensor, target: Tensor) -> None:  # noqa: D102
-        name = type(self).__name__
-        if outputs.shape[-1] != self.num_outputs:
+    def check_outputs(self, outputs: Tensor, target: Tensor | None = None) -> None:  # noqa: D102
+        width = self.num_outputs
+        if outputs.dim() < 3 or outputs.shape[-1] != width:
+            name, own = type(self).__name__, outputs.shape[1:]
+            got = outputs.shape[-1] if outputs.dim() > 2 else "none"
+            advice = on_regression_outputs(name, outputs, self.num_targets, width, target) if outputs.dim() > 2 else ""
             raise InputValueError(
-                f"{name}(num_targets={self.num_targets}) needs network outputs of width {self.num_outputs}, "
-                f"got {outputs.shape[-1]}"
+                f"{name}(num_targets={self.num_targets}) needs network outputs of width {width}, got {got} in the "
+                f"last dimension of the shape {tuple(own)}{advice}"
             )
-        expected = (*outputs.shape[1:-1], self.num_targets)
+
+    def check(self, outputs: Tensor, target: Tensor) -> None:  # noqa: D102
+        self.check_outputs(outputs, target)
+        name = type(self).__name__
+        expected = torch.Size((*outputs.shape[1:-1], self.num_targets))
         if target.shape != expected:
-            raise InputValueError(f"{name} needs targets of shape {tuple(expected)}, got {tuple(target.shape)}")
+            advice = on_regression_targets(name, target, expected, self.num_outputs)
+            raise InputValueError(
+                f"{name}(num_targets={self.num_targets}) needs targets of shape {tuple(expected)}, got "
+                f"{tuple(target.shape)}{advice}"
+            )
         if not target.is_floating_point():
-            raise InputTypeError(f"{name} needs floating-point targets, got {target.dtype}")
+            raise InputTypeError(f"{name} needs floating-point targets, got {target.dtype}: use target.float()")
 
     def prediction(self, moments: RunningMoments, spread: Tensor, **extras: Any) -> Prediction:  # noqa: D102
         return Prediction(moments.mean, moments.variance, spread, moments.variance + spread, **extras)

@@ -4,13 +4,16 @@ The mask of a dropout depends only on the seed, the sample's index and the dropo
 front of the first dropout is computed once.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lightning_vi.backbones import selected_output
 from lightning_vi.noise import mix_seed
 from lightning_vi.sampling import memory
 from lightning_vi.sampling.dropout_layers import DropoutBehind, dropout_layers, dropout_rate
@@ -18,7 +21,7 @@ from lightning_vi.sampling.dropout_mode import DropoutMode, FunctionalWatch, as_
 from lightning_vi.sampling.network import (
     NetworkInput,
     batch_size,
-    call,
+    call_part,
     device_of,
     map_tensors,
     tensors,
@@ -72,10 +75,13 @@ class DropoutSampler:
         """
         parts = self._parts(x)
         seen = self._surveyed(parts, x)
-        features, tail = x, parts[seen.start :]
-        for part in parts[: seen.start]:
-            features = call(part, features)
-        if not tail and isinstance(features, Tensor):
+        features, tail, hidden = x, parts, x
+        for position, part in enumerate(parts[: seen.start]):
+            hidden = part(hidden) if position else call_part(part, hidden)
+            if isinstance(hidden, Tensor):
+                features, tail = hidden, parts[position + 1 :]
+        if seen.start == len(parts):
+            features = selected_output(hidden)
             yield features.expand(num_samples, *features.shape)
             return
         repeats = seen.rows_stay_apart and not any(map(_has_other_hooks, tail))
@@ -107,9 +113,10 @@ class DropoutSampler:
         first, *rest = parts
         draws = PrivateDraws(mix_seed(seed, samples.start)) if seen.draws else nullcontext()
         with draws, as_written(self.network), DropoutMode(_SampleMasks(seed, samples, seen.layouts)):
-            hidden = call(first, _repeated(x, len(samples)))
+            hidden = call_part(first, _repeated(x, len(samples)))
             for part in rest:
                 hidden = part(hidden)
+        hidden = selected_output(hidden)
         return hidden.reshape(len(samples), -1, *hidden.shape[1:])
 
 
@@ -198,11 +205,11 @@ def survey(parts: Sequence[nn.Module], x: NetworkInput) -> DropoutSurvey:
 class _Look(FunctionalWatch):
     """Records the masks and the results of all operations in one pass of a part of the network."""
 
-    def __init__(self, part: nn.Module, x: NetworkInput) -> None:
+    def __init__(self, run: Callable[[Any], Any], x: Any) -> None:
         super().__init__()
         self.shapes: list[torch.Size] = []
         with DropoutMode(self._fill) as mode, self:
-            self.output = call(part, x)
+            self.output = run(x)
         self.drops = mode.num_dropouts > 0
 
     def _fill(self, mask: Tensor, kept: float) -> None:
@@ -211,9 +218,10 @@ class _Look(FunctionalWatch):
 
 
 def _look(parts: Sequence[nn.Module], x: NetworkInput) -> list[_Look]:
-    looks: list[_Look] = []
-    for part in parts:
-        looks.append(_Look(part, looks[-1].output if looks else x))
+    first, *rest = parts
+    looks = [_Look(partial(call_part, first), x)]
+    for part in rest:
+        looks.append(_Look(part, looks[-1].output))
     return looks
 
 

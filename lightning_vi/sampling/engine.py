@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from lightning_vi.backbones import selected_output
 from lightning_vi.errors import InputValueError
 from lightning_vi.layers import (
     ACTIVATION_SPACE,
@@ -32,6 +33,7 @@ from lightning_vi.sampling.network import (
     NetworkInput,
     batch_size,
     call,
+    call_part,
     device_of,
     has_fast_path,
     is_random,
@@ -300,10 +302,10 @@ class SamplingEngine:
 
         def run(_: object, *drawn: Tensor) -> Tensor:
             with in_place(slots, drawn):
-                hidden = call(tail[0], features)
+                hidden = call_part(tail[0], features)
                 for module in tail[1:]:
                     hidden = module(hidden)
-            return hidden
+            return selected_output(hidden)
 
         if mode == "vmap":
             index = torch.arange(num_samples, device=device_of(features))
@@ -347,12 +349,13 @@ class SamplingEngine:
         num_rows = num_samples * batch_size(features)
         with in_place(slots, weights), self._copies(num_samples):
             if isinstance(first, VariationalLayer) and isinstance(features, Tensor):
-                hidden: Tensor = first(features, num_samples=num_samples).flatten(0, 1)
+                hidden = first(features, num_samples=num_samples).flatten(0, 1)
             else:
                 copies = map_tensors(lambda x: x.expand(num_samples, *x.shape).flatten(0, 1), features)
-                hidden = call(first, copies)
+                hidden = call_part(first, copies)
             for module in rest:
                 hidden = module(hidden)
+        hidden = selected_output(hidden)
         if hidden.shape[0] != num_rows:
             raise InputValueError(
                 f"the network made {hidden.shape[0]} rows from {num_rows}: "
@@ -377,9 +380,12 @@ class SamplingEngine:
         if len(self._chain) == 1 or not isinstance(x, Tensor):
             features = self._features_of_head(x)
             return (x, [self.network]) if features is None else (features, self.modules)
+        features, rest = x, self._chain
         for position, module in enumerate(self._chain):
+            if isinstance(x, Tensor):
+                features, rest = x, self._chain[position:]
             if is_random(module):
-                return x, self._chain[position:]
+                return features, rest
             x = module(x)
         raise RuntimeError("the network's stochastic modules are no longer among its modules")
 

@@ -12,6 +12,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from lightning_vi.backbones import SelectOutput, selected_output
 from lightning_vi.errors import InputTypeError
 from lightning_vi.layers import stochastic_parameters
 from lightning_vi.locks import all_modules, filtered_warnings, holding
@@ -36,14 +37,28 @@ def call(network: nn.Module, x: NetworkInput) -> Tensor:
 
     Returns:
         Shape [B, ...].
+
+    Raises:
+        TypeError: If the output is no tensor and it is unclear which one is meant, see `selected_output`.
+    """
+    return selected_output(call_part(network, x))
+
+
+def call_part(part: nn.Module, x: NetworkInput) -> Any:
+    """Output of a part of a network, of any type.
+
+    Args:
+        part: The part, such as the first module of a chain.
+        x: Its input.
+
+    Returns:
+        Whatever the part returns.
     """
     if isinstance(x, Tensor):
-        output = network(x)
-    elif isinstance(x, Mapping):
-        output = network(**x) if _takes_keywords(network, x) else network(x)
-    else:
-        output = network(*x)
-    return cast(Tensor, output)
+        return part(x)
+    if isinstance(x, Mapping):
+        return part(**x) if _takes_keywords(part, x) else part(x)
+    return part(*x)
 
 
 def call_with(network: nn.Module, weights: Mapping[str, Tensor], x: NetworkInput) -> Tensor:
@@ -73,6 +88,8 @@ class _OneInput(nn.Module):
 
 
 def _takes_keywords(network: nn.Module, x: Mapping[str, Any]) -> bool:
+    while isinstance(network, SelectOutput):
+        network = network.network
     try:
         inspect.signature(network.forward).bind(**x)
     except TypeError:

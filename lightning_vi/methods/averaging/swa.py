@@ -29,6 +29,8 @@ from torch.optim import Optimizer
 from lightning_vi.arguments import check_at_least
 from lightning_vi.core import FittedMethod, LRSchedulerFactory, OptimizerFactory, default_optimizer
 from lightning_vi.core.batch import split_batch
+from lightning_vi.core.diagnosis import explained
+from lightning_vi.core.intake import network_input
 from lightning_vi.errors import InputValueError
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.methods.deterministic.base import PointMethod
@@ -183,7 +185,8 @@ class SWA(FittedMethod, PointMethod):
 
     def _first_rows(self, data: Iterable[Any]) -> NetworkInput:
         inputs = (split_batch(batch)[0] for batch in data)
-        return self._same_on_all_ranks(first_rows(inputs, self.batch_norm_rows))
+        rows = self._same_on_all_ranks(first_rows(inputs, self.batch_norm_rows))
+        return network_input(rows, self)
 
     @torch.no_grad()
     def _finish_network(self, rows: NetworkInput | None) -> None:
@@ -191,7 +194,8 @@ class SWA(FittedMethod, PointMethod):
         is_empty, statistics = int(self.num_snapshots) == 0, self.norm_statistics
         if rows is not None:
             mean = self._weights.join(self.backbone) if is_empty else self.weight_mean
-            estimates = estimate_statistics(self.backbone, self._weights.split(mean.unsqueeze(0)), rows)
+            with explained(self, rows):
+                estimates = estimate_statistics(self.backbone, self._weights.split(mean.unsqueeze(0)), rows)
             statistics = torch.cat([value[0] for value in estimates.values()])
         if is_empty:
             rank_zero_warn(

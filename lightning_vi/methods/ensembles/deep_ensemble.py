@@ -19,6 +19,7 @@ first epochs on squared error      `burnin_epochs`
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,9 @@ from torch.utils.data import default_collate
 
 from lightning_vi.arguments import check_at_least
 from lightning_vi.core import LRSchedulerFactory, OptimizerFactory, Predictive, Predictor, UQMethod, default_optimizer
-from lightning_vi.core.batch import sample_weight, split_labeled_batch, to_device
+from lightning_vi.core.batch import to_device
 from lightning_vi.core.data_order import DataOrders, can_reorder
+from lightning_vi.core.diagnosis import explained
 from lightning_vi.core.members import (
     call_member,
     call_members,
@@ -255,15 +257,14 @@ class DeepEnsemble(UQMethod):
         if self._other_batches is None:
             self._other_batches = self._start_orders(batch_idx)
         batches = [batch, *(to_device(self, other) for other in next(self._other_batches))]
-        x, targets = self._stacked_rows(batches)
+        x, targets, weight = self._stacked_rows(batches)
         flat = targets.flatten(0, 1)
-        weight = self._stacked_weights(batches)
         if self._is_first_epoch:
             self._trained_on_tensor = isinstance(x, Tensor)
             self._check_values(x, flat, weight)
         weight = self.likelihood.element_weights(flat, weight)
         weights = [] if weight is None else [weight.view(*targets.shape[:2], *weight.shape[1:])]
-        with self.noise.fresh(self.global_rank, self.device):
+        with explained(self, map_tensors(itemgetter(0), x)), self.noise.fresh(self.global_rank, self.device):
             outputs = self._outputs(x, own_inputs=True)
             self.likelihood.check(outputs.flatten(0, 1).unsqueeze(0), flat)
             if self.in_burnin:
@@ -276,27 +277,23 @@ class DeepEnsemble(UQMethod):
         self._record(outputs.detach(), flat, logged, batch_idx)
         return loss
 
-    def _stacked_rows(self, batches: Sequence[Any]) -> tuple[NetworkInput, Tensor]:
-        """Stacks the inputs and targets of all members, [M, B, ...]; a single batch is used for all."""
-        rows = [split_labeled_batch(batch) for batch in batches]
+    def _stacked_rows(self, batches: Sequence[Any]) -> tuple[NetworkInput, Tensor, Tensor | None]:
+        """Stacks inputs and targets of all members, [M, B, ...], and joins weights, [M B]; one batch is used for all."""
+        rows = [self._labeled(batch) for batch in batches]
+        weights = [weight for _, _, weight in rows if weight is not None]
         if len(rows) == 1:
-            ((x, target),) = rows
+            x, target, _ = rows[0]
             inputs = map_tensors(lambda tensor: tensor.expand(self.num_members, *tensor.shape), x)
-            return inputs, target.expand(self.num_members, *target.shape)
+            joined = torch.cat(weights * self.num_members) if weights else None
+            return inputs, target.expand(self.num_members, *target.shape), joined
         try:
-            stacked: NetworkInput = default_collate([x for x, _ in rows])
-            return stacked, torch.stack([target for _, target in rows])
+            stacked: NetworkInput = default_collate([x for x, _, _ in rows])
+            joined = torch.cat(weights) if weights else None
+            return stacked, torch.stack([target for _, target, _ in rows]), joined
         except RuntimeError as error:
             raise InputValueError(
                 "the members' batches differ in shape and cannot be stacked: give own_data_order=False"
             ) from error
-
-    def _stacked_weights(self, batches: Sequence[Any]) -> Tensor | None:
-        """Concatenates the weights of the rows of all members, [M B]; a single batch is used for all."""
-        weights = [weight for batch in batches if (weight := sample_weight(batch)) is not None]
-        if not weights:
-            return None
-        return torch.cat(weights * self.num_members if len(batches) == 1 else weights)
 
     def _point_prediction(self, outputs: Tensor) -> Tensor:
         means: Tensor = call_members(self.likelihood, "predictive_moments", outputs)[0]

@@ -27,11 +27,13 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from lightning_vi.conversion import ModuleSelector
 from lightning_vi.core import FittedMethod, LRSchedulerFactory, OptimizerFactory, Predictive, default_optimizer
-from lightning_vi.core.batch import check_values, joined_batches, sample_weight, split_labeled_batch
+from lightning_vi.core.batch import check_values, joined_batches
+from lightning_vi.core.diagnosis import explained
 from lightning_vi.core.hyperparameters import is_plain
 from lightning_vi.curvature import (
     Block,
@@ -58,7 +60,6 @@ from lightning_vi.sampling import (
     NetworkInput,
     chunk_ranges,
     evaluating,
-    map_tensors,
     memory,
     num_fitting,
 )
@@ -187,11 +188,12 @@ class Laplace(FittedMethod, PointMethod):
         """
         num_rows, log_likelihood = 0, torch.zeros((), device=self.device)
 
-        def terms() -> Iterator[tuple[Linearization, Tensor]]:
+        def terms() -> Iterator[tuple[Linearization, Tensor, Tensor | None]]:
             nonlocal num_rows, log_likelihood
             batches = map(self._weighted_batch, data)
             for x, target, weight in joined_batches(batches, self.likelihood.num_outputs):
-                linearization = linearize(self.backbone, self._blocks, x)
+                with explained(self, x):
+                    linearization = linearize(self.backbone, self._blocks, x)
                 outputs = linearization.outputs.unsqueeze(0)
                 self.likelihood.check(outputs, target)
                 log_likelihood = log_likelihood + self.likelihood.log_prob(outputs, target, weight).sum()
@@ -214,11 +216,9 @@ class Laplace(FittedMethod, PointMethod):
 
     def _weighted_batch(self, batch: Any) -> tuple[NetworkInput, Tensor, Tensor | None]:
         """Returns input, target and weights of a batch, on the device, after a check of their values."""
-        inputs, target = split_labeled_batch(batch)
-        weight = sample_weight(batch)
-        check_values(self.likelihood, inputs, target, weight, "training inputs")
-        x, target = map_tensors(lambda tensor: tensor.to(self.device), inputs), target.to(self.device)
-        return x, target, self.likelihood.element_weights(target, None if weight is None else weight.to(self.device))
+        x, target, weight = self._labeled(apply_to_collection(batch, Tensor, lambda tensor: tensor.to(self.device)))
+        check_values(self.likelihood, x, target, weight, "training inputs")
+        return x, target, self.likelihood.element_weights(target, weight)
 
     def _output_weights(self, target: Tensor, weight: Tensor | None, outputs: Tensor) -> Tensor | None:
         """Returns the weights of the network's outputs, zero where the target is missing; None if all are one."""
