@@ -62,9 +62,20 @@ class FittedMethod(UQMethod):
         return False
 
     @property
+    def is_trained(self) -> bool:
+        """True after a fit, and also after `fit_posterior` on a pretrained network."""
+        return super().is_trained or bool(self.is_fitted)
+
+    @is_trained.setter
+    def is_trained(self, is_trained: bool) -> None:
+        self._was_trained_elsewhere = is_trained
+
+    @property
     def unmet_requirement(self) -> str:  # noqa: D102
-        if self.is_fitted:
-            return ""
+        return "" if self.is_fitted else self._how_to_fit
+
+    @property
+    def _how_to_fit(self) -> str:
         return (
             "fitted: run Trainer.fit to its end, or call fit_posterior(dataloader) on a trained network. For a "
             "checkpoint from before the end of a fit:\n"
@@ -145,9 +156,8 @@ class FittedMethod(UQMethod):
         data = self._training_data or training_data_at_hand(self.trainer)
         if data is not None and data.size in (None, train_size):
             return data
-        other = "" if data is None else f" The data at hand have {data.size} rows, those of the fit {train_size}."
-        requirement = FittedMethod.unmet_requirement.fget(self)  # type: ignore[attr-defined]
-        raise NotFittedError(f"{type(self).__name__} cannot predict before it is {requirement}{other}")
+        other = "" if data is None else f"\nThe data at hand have {data.size} rows, those of the fit {train_size}."
+        raise NotFittedError(f"{type(self).__name__} cannot predict before it is {self._how_to_fit}{other}")
 
     def _finish_step(self) -> bool:
         """Updates the posterior once after each step, and fits it after the last one; tells whether it has changed."""

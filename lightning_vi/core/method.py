@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, cast
 
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -91,11 +92,13 @@ class UQMethod(Predictor):
         self._lr_scheduler_factory = lr_scheduler
         self._num_data_given = num_data
         self._train_size: int | None = None
+        self._was_trained_elsewhere = False
         self._is_first_epoch = False
         self._trained_on_tensor: bool | None = None
         self._scales_by_batch = False
         self._epoch_sums: dict[str, Tensor] = {}
         self._epoch_rows = 0
+        self._resumed_epoch: dict[str, Any] | None = None
 
     @abstractmethod
     def point_outputs(self, x: NetworkInput) -> Tensor:
@@ -180,8 +183,18 @@ class UQMethod(Predictor):
         return [self.backbone]
 
     @property
-    def is_trained(self) -> bool:  # noqa: D102
-        return self._train_size is not None
+    def is_trained(self) -> bool:
+        """True after a fit and after calls of `elbo` with gradients, also if loaded from a state dictionary.
+
+        A network without trainable parameters counts as trained. Set it to True for one that was trained in another
+        way.
+        """
+        is_frozen = not any(parameter.requires_grad for parameter in self.backbone.parameters())
+        return self._train_size is not None or self._was_trained_elsewhere or is_frozen
+
+    @is_trained.setter
+    def is_trained(self, is_trained: bool) -> None:
+        self._was_trained_elsewhere = is_trained
 
     @property
     def num_data(self) -> int | None:
@@ -229,6 +242,8 @@ class UQMethod(Predictor):
         x, y = network_input(x, self), network_target(y, self)
         if not torch.compiler.is_compiling():
             self._check_values(x, y, weight)
+        if torch.is_grad_enabled():
+            self._was_trained_elsewhere = True
         with explained(self, x), self.noise.fresh(self.global_rank, self.device):
             _, terms = self.objective(
                 x,
@@ -275,12 +290,45 @@ class UQMethod(Predictor):
             self.require_num_data(self.num_data)
 
     def on_train_start(self) -> None:
-        """Restores the position of a stateful dataloader when a fit is resumed."""
+        """Restores the dataloader's position and the sums of the epoch when a fit is resumed."""
         # `on_fit_start` makes the dataloader before Lightning has read the positions.
         loop = self.trainer.fit_loop
         if loop.restarting and loop._combined_loader_states_to_load:
             loop._load_combined_loader_states()
             iter(cast(Any, loop._data_fetcher))
+        so_far, self._resumed_epoch = self._resumed_epoch, None
+        if so_far is not None and so_far["epoch"] == self.current_epoch:
+            self._epoch_sums, self._epoch_rows = dict(so_far["sums"]), so_far["rows"]
+            self.train_metrics.load_state_dict(so_far["metrics"], strict=False)
+            self.train_metrics.to(self.device)
+            for metric in self.train_metrics.values(copy_state=False):
+                metric._update_count = 1  # not part of the state; 0 would mean that there is nothing to compute
+
+    def on_train_epoch_start(self) -> None:
+        """Discards the sums of an epoch that has ended."""
+        self._epoch_sums, self._epoch_rows = {}, 0
+        self.train_metrics.reset()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the sums of the epoch so far, except in distributed training, where each process has its own."""
+        if self._epoch_sums and self.trainer.world_size == 1:
+            self.train_metrics.persistent(True)
+            metrics = self.train_metrics.state_dict()
+            self.train_metrics.persistent(False)
+            sums = {name: total.clone() for name, total in self._epoch_sums.items()}
+            so_far = {"epoch": self.current_epoch, "sums": sums, "rows": self._epoch_rows, "metrics": metrics}
+            checkpoint["epoch_so_far"] = so_far
+        super().on_save_checkpoint(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Checks the checkpoint and reads the sums of its epoch.
+
+        Raises:
+            ValueError: If it is damaged or of a newer format.
+        """
+        super().on_load_checkpoint(checkpoint)
+        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            self._resumed_epoch = checkpoint.get("epoch_so_far")
 
     def _prepare_for_data(self, dataloader: Any) -> None:
         """Finds the range of the inputs, and the scaling of the targets unless the datamodule has one."""
@@ -398,9 +446,11 @@ class UQMethod(Predictor):
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def get_extra_state(self) -> Tensor:
-        """Returns the size of the training set, -1 if unknown."""
-        return torch.tensor(-1 if self._train_size is None else self._train_size)
+        """Returns the size of the training set; -2 if unknown for a trained method, -1 for an untrained one."""
+        unknown = -2 if self.is_trained else -1
+        return torch.tensor(unknown if self._train_size is None else self._train_size)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Restores the size of the training set."""
+        """Restores the size of the training set, and whether the method is trained."""
         self._train_size = None if state < 0 else int(state)
+        self._was_trained_elsewhere = int(state) == -2

@@ -236,6 +236,7 @@ class DeepEnsemble(UQMethod):
 
     def on_train_epoch_start(self) -> None:
         """Releases the batches of the previous epoch."""
+        super().on_train_epoch_start()
         self._other_batches = None
 
     def _start_orders(self, first_batch: int) -> Iterator[tuple[Any, ...]]:
