@@ -264,9 +264,7 @@ def top_label(probs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return confidence, (label == target).to(confidence.dtype)
 
 
-def top_label_bins(
-    confidence: Tensor, correct: Tensor, num_bins: int = 15, observed: Tensor | None = None
-) -> Tensor:
+def top_label_bins(confidence: Tensor, correct: Tensor, num_bins: int = 15, observed: Tensor | None = None) -> Tensor:
     r"""Returns the statistics of a reliability diagram: predictions binned by confidence.
 
     Bin b of M holds the confidences in :math:`((b - 1) / M, b / M]`, as in Guo, Pleiss, Sun and Weinberger

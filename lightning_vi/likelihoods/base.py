@@ -215,9 +215,7 @@ class Likelihood(nn.Module, ABC):
         """
         raise InputTypeError(f"{type(self).__name__} has no classes")
 
-    def expected_log_prob(
-        self, mean: Tensor, variance: Tensor, target: Tensor, weight: Tensor | None = None
-    ) -> Tensor:
+    def expected_log_prob(self, mean: Tensor, variance: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """Expected log probability of each datum: the sum of `elementwise_expected_log_prob`.
 
         Args:

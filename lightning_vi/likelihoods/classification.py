@@ -284,9 +284,7 @@ class Bernoulli(ClassificationLikelihood):
         tensor([[-0.6931, -0.6931]])
     """
 
-    def __init__(
-        self, class_dim: int = 1, ignore_index: int | None = None, pos_weight: float | None = None
-    ) -> None:
+    def __init__(self, class_dim: int = 1, ignore_index: int | None = None, pos_weight: float | None = None) -> None:
         if pos_weight is not None and not 0 <= pos_weight < math.inf:
             raise InputValueError(f"pos_weight must be finite and not negative, got {pos_weight}")
         super().__init__(class_dim, ignore_index, None if pos_weight is None else torch.tensor([1.0, pos_weight]))

@@ -14,6 +14,7 @@ from lightning_vi.core.batch import sample_weight, split_batch
 from lightning_vi.likelihoods import Categorical, Gaussian
 from lightning_vi.methods import Ensemble
 
+
 def batches_of(*batches: Any) -> DataLoader[Any]:
     """A dataloader of given batches."""
     return DataLoader(list(batches), batch_size=None)  # type: ignore[arg-type]
@@ -141,4 +142,6 @@ def test_class_weights_are_weights_of_rows() -> None:
     assert_close(weighted.elbo(X, labels, num_data=8), by_rows)
     assert set(weighted.state_dict()) == set(plain.state_dict())
     expected = plain.predictive_distribution(X, 3, 0).metric_inputs(labels)["log_prob"]
-    assert_close(weighted.predictive_distribution(X, 3, plain.noise.seed).metric_inputs(labels)["log_prob"].shape, expected.shape)
+    assert_close(
+        weighted.predictive_distribution(X, 3, plain.noise.seed).metric_inputs(labels)["log_prob"].shape, expected.shape
+    )

@@ -141,7 +141,6 @@ def test_missing_targets_give_no_curvature(structure: Any) -> None:
     assert_close(method.output_moments(x)[1].square(), variances, rtol=1e-5, atol=1e-8)
 
 
-
 @pytest.mark.parametrize("structure", ["full", "kronecker", "per_output", "diagonal"])
 def test_ignored_pixels_give_no_curvature(structure: Any) -> None:
     """A head at all positions, against the same head on the features of the positions that are left."""
@@ -152,7 +151,9 @@ def test_ignored_pixels_give_no_curvature(structure: Any) -> None:
     x, y = torch.randn(5, 3, 2, 2).double(), torch.randint(0, 3, (5, 2, 2))
     observed = torch.arange(20).view(5, 2, 2) % 3 != 0
     pixels = Laplace(head, Categorical(3, ignore_index=255), structure=structure, prior_std=0.7).double()
-    pixels.fit_posterior([(x[:2], y[:2].masked_fill(~observed[:2], 255)), (x[2:], y[2:].masked_fill(~observed[2:], 255))])
+    pixels.fit_posterior(
+        [(x[:2], y[:2].masked_fill(~observed[:2], 255)), (x[2:], y[2:].masked_fill(~observed[2:], 255))]
+    )
     rows = Laplace(flat, Categorical(3), structure=structure, prior_std=0.7).double()
     rows.fit_posterior([(x.movedim(1, -1)[observed], y[observed])])
     stds = [method.output_moments(at)[1] for method, at in ((pixels, x), (rows, x.movedim(1, -1).reshape(-1, 3)))]
@@ -193,7 +194,9 @@ def test_calibrations_of_classes_ignore_labels(wrapper: Any) -> None:
     observed = torch.rand(40, 2) < 0.6
     options = {} if wrapper is TemperatureScaling else {"randomised": False}
     with_gaps, without = wrapper(classifier(ignore_index=255), **options), wrapper(classifier(), **options)
-    with_gaps.calibrate([(x[:20], y[:20].masked_fill(~observed[:20], 255)), (x[20:], y[20:].masked_fill(~observed[20:], 255))])
+    with_gaps.calibrate(
+        [(x[:20], y[:20].masked_fill(~observed[:20], 255)), (x[20:], y[20:].masked_fill(~observed[20:], 255))]
+    )
     without.calibrate([(x.movedim(1, -1)[observed], y[observed])])
     for name, value in without.state_dict().items():
         if isinstance(value, Tensor):
