@@ -308,6 +308,14 @@ class Predictor(LightningModule, ABC):
         """Makes up the fit, see `make_up_fit`."""
         self.make_up_fit()
 
+    def on_validation_epoch_start(self) -> None:
+        """Discards the scores of an interrupted epoch."""
+        self.val_metrics.reset()
+
+    def on_test_epoch_start(self) -> None:
+        """Discards the scores of an interrupted epoch."""
+        self.test_metrics.reset()
+
     def validation_step(self, batch: Any, batch_idx: int = 0, dataloader_idx: int = 0) -> None:
         """Scores the predictive distribution."""
         self._score(self._val_scores, self.val_metrics, batch, batch_idx, dataloader_idx)

@@ -111,7 +111,8 @@ class ReportPosterior(Callback):
     def on_fit_end(self, trainer: Trainer, module: Any) -> None:
         report = {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
         variance = module.predict(data()[0]).epistemic_var
-        torch.save({"state": report, "variance": variance}, self.folder / f"{trainer.global_rank}.pt")
+        logged = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val")}
+        torch.save({"state": report, "variance": variance, "logged": logged}, self.folder / f"{trainer.global_rank}.pt")
 
 
 def no_steps(parameters: Any) -> torch.optim.Optimizer:
@@ -121,7 +122,8 @@ def no_steps(parameters: Any) -> torch.optim.Optimizer:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["laplace", "sngp"])
 def test_two_ranks_compute_the_curvature_of_all_data(kind: str, tmp_path: Path) -> None:
-    x, y = data()
+    """The number of data is odd, so the sampler repeats one."""
+    x, y = (part[:-1] for part in data())
     torch.manual_seed(3)
     made: Any = {
         "laplace": lambda: Laplace(MLP(3, [4], 1), Gaussian(0.5), prior_std=0.7, optimizer=no_steps),
@@ -132,9 +134,26 @@ def test_two_ranks_compute_the_curvature_of_all_data(kind: str, tmp_path: Path) 
     alone = copy.deepcopy(made)
     alone.fit_posterior([(x, y)])
     trainer = quiet_trainer(devices=2, strategy="ddp_spawn", max_epochs=1, callbacks=[ReportPosterior(tmp_path)])
-    trainer.fit(made, loader(x, y, batch_size=6, shuffle=True))
+    trainer.fit(made, loader(x, y, batch_size=6, shuffle=True), loader(x, y, batch_size=4))
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     for name, value in first["state"].items():
         assert torch.equal(value, second["state"][name]), name
     torch.testing.assert_close(first["state"]["log_likelihood"], alone.log_likelihood, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(first["variance"], alone.predict(x).epistemic_var, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(first["variance"], alone.predict(data()[0]).epistemic_var, rtol=1e-3, atol=1e-6)
+    (expected,) = quiet_trainer().validate(alone, loader(x, y, batch_size=35), verbose=False)
+    assert first["logged"] == pytest.approx(expected, rel=1e-3)
+    assert second["logged"] == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_two_ranks_score_each_row_once() -> None:
+    """The rows of the last batches, of whole batches, and of a data set smaller than a batch are repeated."""
+    x, y = data()
+    y[0] += 40.0  # the row that is repeated
+    made = method()
+    loaders = [loader(x[:rows], y[:rows], batch_size=size) for rows, size in ((36, 5), (35, 6), (33, 16), (3, 8))]
+    alone = [quiet_trainer().test(made, each, verbose=False)[0] for each in loaders]
+    shared = quiet_trainer(devices=2, strategy="ddp_spawn").test(made, loaders, verbose=False)
+    for index, (result, expected) in enumerate(zip(shared, alone, strict=True)):
+        named = {f"{name}/dataloader_idx_{index}": value for name, value in expected.items()}
+        assert result == pytest.approx(named, rel=1e-4, abs=1e-5)

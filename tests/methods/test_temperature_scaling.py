@@ -1,5 +1,6 @@
 """Temperature scaling on labels with known temperature, and on an overfitted network."""
 
+import copy
 import math
 from functools import partial
 from typing import Any
@@ -12,11 +13,11 @@ from torch import Tensor, nn
 from torch.distributions import Categorical as CategoricalDistribution
 from torch.testing import assert_close
 
-from lightning_vi import Deterministic, Laplace, MeanFieldVI, TemperatureScaling
+from lightning_vi import DeepEnsemble, Deterministic, Laplace, MeanFieldVI, TemperatureScaling
 from lightning_vi.backbones import MLP
 from lightning_vi.datamodules import ArrayDataModule, TwoMoonsDataModule
 from lightning_vi.likelihoods import Bernoulli, Categorical
-from lightning_vi.methods import UQMethod
+from lightning_vi.methods import Ensemble, UQMethod
 
 N = 20_000
 
@@ -158,3 +159,50 @@ def test_overfitted_network_is_calibrated() -> None:
     assert after["test_ece"] < 0.8 * before["test_ece"]
     assert after["test_nll"] < before["test_nll"] / 2
     assert after["test_accuracy"] == before["test_accuracy"]
+
+
+def optimal_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The optimum of the likelihood in double precision, by bisection of its derivative in 1/T."""
+    low, high, logits = 1e-3, 1e2, logits.double()
+    for _ in range(200):
+        middle = math.sqrt(low * high)
+        expected = ((middle * logits).softmax(1) * logits).sum(1)
+        slope = (expected - logits.gather(1, labels.unsqueeze(1))[:, 0]).mean()
+        low, high = (middle, high) if slope < 0 else (low, middle)
+    return 1 / middle
+
+
+@pytest.mark.parametrize("true_temperature", [5.0, 18.0, 46.8, 95.0])
+def test_high_temperatures_are_not_biased(true_temperature: float) -> None:
+    """Logits of several hundred, whose probabilities are rounded to 0 and 1; also averaged, stacked and nested."""
+    sharp = 1.5 * torch.randn(3000, 3)
+    labels = CategoricalDistribution(logits=sharp).sample()
+    logits = true_temperature * sharp
+    expected = optimal_temperature(logits, labels)
+    assert expected == pytest.approx(true_temperature, rel=0.1)
+    linear = nn.Linear(3, 3)
+    with torch.no_grad():
+        linear.weight.copy_(torch.eye(3))
+        linear.bias.zero_()
+    laplace = Laplace(linear, Categorical(3), prior_std=1e-7)
+    laplace.fit_posterior([(logits[:50], labels[:50])])
+    nested = TemperatureScaling(identity(3))
+    nested.is_calibrated.fill_(True)
+    for base in (
+        identity(3),
+        MeanFieldVI(linear, Categorical(3), init_std=1e-8, num_mc_samples_test=3),
+        DeepEnsemble(lambda: copy.deepcopy(linear), Categorical(3), num_members=2),
+        Ensemble([identity(3), laplace]),
+        laplace,
+        nested,
+    ):
+        calibrated = TemperatureScaling(base)
+        calibrated.calibrate(loader(logits, labels, batch_size=1000))
+        assert calibrated.temperature.item() == pytest.approx(expected, rel=1e-4), type(base).__name__
+        assert_close(calibrated.predict(logits[:9]).mean, (logits[:9] / expected).softmax(1), rtol=1e-3, atol=1e-5)
+    two = logits[:, :1]
+    binary = torch.bernoulli((two[:, 0] / true_temperature).sigmoid()).long()
+    bernoulli = TemperatureScaling(Deterministic(nn.Identity(), Bernoulli()))
+    bernoulli.calibrate([(two, binary)])
+    both = torch.cat([torch.zeros_like(two), two], 1)
+    assert bernoulli.temperature.item() == pytest.approx(optimal_temperature(both, binary), rel=1e-4)
