@@ -38,7 +38,7 @@ def network_input(x: Any, module: nn.Module) -> NetworkInput:
     if parameter is None:
         return cast(NetworkInput, x)
     device = found[0].device
-    if device != parameter.device and "meta" not in (device.type, parameter.device.type):
+    if parameter.device.type not in ("meta", device.type):
         raise InputValueError(
             f"x is on {device}, but the network is on {parameter.device}: use x.to({str(parameter.device)!r}), or "
             f"method.to({str(device)!r})"
@@ -72,7 +72,7 @@ def network_target(target: Any, module: nn.Module) -> Tensor:
         raise InputTypeError(f"the target must be a tensor, got a {type(target).__name__}")
     if parameter is None:
         return target
-    if target.device != parameter.device and "meta" not in (target.device.type, parameter.device.type):
+    if parameter.device.type not in ("meta", target.device.type):
         raise InputValueError(
             f"the target is on {target.device}, but the network is on {parameter.device}: use "
             f"target.to({str(parameter.device)!r})"
@@ -100,7 +100,7 @@ def _with_tensors(x: Any, name: str, device: torch.device | None) -> Any:
 
 def _converted(x: Any, name: str, device: torch.device | None) -> Any:
     """Replaces arrays and data frames by tensors; an input without any stays the same object."""
-    if isinstance(x, Tensor) or isinstance(x, str):
+    if isinstance(x, Tensor | str):
         return x
     if hasattr(x, "to_numpy"):
         return _tensor_of(_numbers(x, name), name, device)
