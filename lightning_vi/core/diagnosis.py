@@ -38,7 +38,7 @@ def explained(predictor: "Predictor", x: NetworkInput) -> Iterator[None]:
         yield
     except (NotFittedError, torch.OutOfMemoryError):
         raise
-    except (RuntimeError, IndexError, ValueError, TypeError) as error:
+    except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
         message = _explanation(predictor, x, error)
         if message:
             raise InputValueError(message) from error
@@ -60,7 +60,11 @@ def _explanation(predictor: "Predictor", x: NetworkInput, error: Exception) -> s
         with torch.no_grad(), evaluating(predictor), private_random_state(0, first.device):
             outputs = predictor.forward(x)
     except Exception:  # in all likelihood the one to explain
-        return _reason(predictor, calls, first) if calls else ""
+        reason = _reason(predictor, calls, first) if calls else ""
+        if reason or isinstance(x, Tensor) or not isinstance(error, TypeError | LookupError | AttributeError):
+            return reason
+        shapes = [_shape(tensor) for tensor in tensors(x)]
+        return f"x is a {type(x).__name__} with tensors of the shapes {shapes}, which the network cannot take: {error}"
     finally:
         for handle in handles:
             handle.remove()

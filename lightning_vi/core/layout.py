@@ -55,8 +55,8 @@ def check_targets_last(
     name, width, channels = type(likelihood).__name__, likelihood.num_predictions, output.shape[1]
     num_targets = max(1, channels * width // likelihood.num_outputs)
     raise InputValueError(
-        f"num_targets={width} of {name} counts the last dimension of the network's output {list(output.shape)}, but the "
-        f"network ends in a convolution, whose {channels} channels are dimension 1: for a regression at each position, "
-        f"use {name}(num_targets={num_targets}), end the network with output.movedim(1, -1), and give "
+        f"num_targets={width} of {name} counts the last dimension of the network's output {list(output.shape)}, but "
+        f"the network ends in a convolution, whose {channels} channels are dimension 1: for a regression at each "
+        f"position, use {name}(num_targets={num_targets}), end the network with output.movedim(1, -1), and give "
         "target.movedim(1, -1)"
     )

@@ -193,8 +193,8 @@ class Laplace(FittedMethod, PointMethod):
             nonlocal num_rows, log_likelihood
             batches = map(split_labeled_batch, data)
             for inputs, target in joined_batches(batches, self.likelihood.num_outputs):
-                x = network_input(map_tensors(lambda tensor: tensor.to(self.device), inputs), self)
-                target = network_target(target.to(self.device), self)
+                x, y = (map_tensors(lambda tensor: tensor.to(self.device), part) for part in (inputs, target))
+                x, target = network_input(x, self), network_target(y, self)
                 with explained(self, x):
                     linearization = linearize(self.backbone, self._blocks, x)
                 outputs = linearization.outputs.unsqueeze(0)
