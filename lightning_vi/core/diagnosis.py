@@ -70,11 +70,11 @@ def _explanation(predictor: "Predictor", x: NetworkInput, error: Exception) -> s
             handle.remove()
     if isinstance(error, InputError):
         return ""
+    if first.dim() < 2:
+        return f"x has the shape {_shape(first)}, but its first dimension must be the batch: use x.unsqueeze(0)"
     try:
         predictor.likelihood.check_outputs(outputs.unsqueeze(0))
     except InputError as misfit:
-        if first.dim() < 2:
-            return f"x has the shape {_shape(first)}, but its first dimension must be the batch: use x.unsqueeze(0)"
         return f"{misfit}; x has the shape {_shape(first)}"
     return ""
 

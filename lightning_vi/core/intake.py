@@ -34,6 +34,8 @@ def network_input(x: Any, module: nn.Module) -> NetworkInput:
     parameter = _first_parameter(module)
     if not isinstance(x, Tensor):
         x = _with_tensors(x, "x", None if parameter is None else parameter.device)
+        if isinstance(x, list | tuple) and len(x) == 1 and isinstance(x[0], Tensor):
+            x = x[0]
     found = tensors(x)
     if parameter is None:
         return cast(NetworkInput, x)
