@@ -50,11 +50,12 @@ class SelectOutput(nn.Module):
         key = self.key
         if key not in entries and isinstance(key, int) and -len(entries) <= key < len(entries):
             key = list(entries)[key]
-        if not isinstance(entries.get(key), Tensor):
+        selected = entries.get(key)
+        if not isinstance(selected, Tensor):
             raise InputTypeError(
                 f"key={self.key!r} is no tensor of the output of {type(self.network).__name__}, {_described(output)}"
             )
-        return entries[key]
+        return selected
 
 
 def selected_output(output: Any) -> Tensor:

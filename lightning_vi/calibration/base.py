@@ -239,10 +239,10 @@ class CalibratedMethod(Predictor):
     def _scores_of(self, data: Iterable[Any]) -> Iterator[Tensor]:
         for batch in data:
             inputs, target = split_labeled_batch(batch)
-            x = map_tensors(lambda tensor: tensor.to(self.device), inputs)
-            yield self._batch_scores(x, target.to(self.device))
+            x, y = (map_tensors(lambda tensor: tensor.to(self.device), part) for part in (inputs, target))
+            yield self._batch_scores(x, y)
 
-    def _batch_scores(self, x: NetworkInput, target: Tensor) -> Tensor:
+    def _batch_scores(self, x: NetworkInput, target: Any) -> Tensor:
         x, target = network_input(x, self), network_target(target, self)
         with explained(self, x), evaluating(self):
             predictive = self.method.predictive_distribution(x, self.method.num_mc_samples_test, self.noise.seed)

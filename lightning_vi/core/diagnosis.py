@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from lightning_vi.errors import InputError, InputValueError
+from lightning_vi.errors import InputError, InputValueError, NotFittedError
 from lightning_vi.noise import private_random_state
 from lightning_vi.sampling import NetworkInput, evaluating, tensors
 
@@ -36,18 +36,19 @@ def explained(predictor: "Predictor", x: NetworkInput) -> Iterator[None]:
     """
     try:
         yield
-    except (InputError, torch.OutOfMemoryError):
+    except (NotFittedError, torch.OutOfMemoryError):
         raise
-    except (RuntimeError, IndexError, ValueError, TypeError) as error:
-        message = _explanation(predictor, x)
+    except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
+        message = _explanation(predictor, x, error)
         if message:
             raise InputValueError(message) from error
         raise
 
 
-def _explanation(predictor: "Predictor", x: NetworkInput) -> str:
-    """The reason of a failure; empty if none is found."""
+def _explanation(predictor: "Predictor", x: NetworkInput, error: Exception) -> str:
+    """A better message than that of an error; empty if there is none."""
     calls: list[_Call] = []
+    first = tensors(x)[0]
 
     def record(name: str, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         if inputs and isinstance(inputs[0], Tensor):
@@ -56,16 +57,25 @@ def _explanation(predictor: "Predictor", x: NetworkInput) -> str:
     layers = {name: part for name, part in predictor.named_modules() if isinstance(part, _LAYERS)}
     handles = [layer.register_forward_pre_hook(partial(record, name)) for name, layer in layers.items()]
     try:
-        with torch.no_grad(), evaluating(predictor), private_random_state(0, tensors(x)[0].device):
+        with torch.no_grad(), evaluating(predictor), private_random_state(0, first.device):
             outputs = predictor.forward(x)
-            predictor.likelihood.check_outputs(outputs.unsqueeze(0))
-    except InputError as error:
-        return str(error) + (f"; the input has the shape {_shape(tensors(x)[0])}" if calls else "")
-    except Exception:  # the one to explain, in all likelihood
-        return _reason(predictor, calls, tensors(x)[0]) if calls else ""
+    except Exception:  # in all likelihood the one to explain
+        reason = _reason(predictor, calls, first) if calls else ""
+        if reason or isinstance(x, Tensor) or not isinstance(error, TypeError | LookupError | AttributeError):
+            return reason
+        shapes = [_shape(tensor) for tensor in tensors(x)]
+        return f"x is a {type(x).__name__} with tensors of the shapes {shapes}, which the network cannot take: {error}"
     finally:
         for handle in handles:
             handle.remove()
+    if isinstance(error, InputError):
+        return ""
+    if first.dim() < 2:
+        return f"x has the shape {_shape(first)}, but its first dimension must be the batch: use x.unsqueeze(0)"
+    try:
+        predictor.likelihood.check_outputs(outputs.unsqueeze(0))
+    except InputError as misfit:
+        return f"{misfit}; x has the shape {_shape(first)}"
     return ""
 
 
@@ -73,9 +83,10 @@ def _reason(predictor: "Predictor", calls: list[_Call], x: Tensor) -> str:
     full_name, layer, given = calls[-1]
     name = full_name.split("backbone.")[-1]
     kind = next(base for base in type(layer).__mro__ if base.__module__.startswith("torch.")).__name__
-    label = f"the {'first ' if len(calls) == 1 else ''}layer {name!r} ({kind})"
+    is_first = len({name for name, *_ in calls}) == 1
+    label = f"the {'first ' if is_first else ''}layer {name!r} ({kind})"
     got = f"x has the shape {_shape(x)} and the type {str(x.dtype).removeprefix('torch.')}"
-    if len(calls) > 1:
+    if not is_first:
         got += f", which gives {label} an input of shape {_shape(given)}"
     if isinstance(layer, nn.Embedding | nn.EmbeddingBag):
         if given.is_floating_point():
@@ -96,7 +107,7 @@ def _reason(predictor: "Predictor", calls: list[_Call], x: Tensor) -> str:
         return ""
     if axis == 1 and given.dim() > 2 and given.shape[-1] == need:
         return f"{got}, but {label} takes {need} channels in dimension 1: use x.movedim(-1, 1)"
-    if len(calls) == 1:
+    if is_first:
         argument = "n_inputs" if _takes(getattr(_holder(predictor), "backbone", None), "n_inputs") else attribute
         return f"{got}, but {label} takes {need} and not {width} features: build the network with {argument}={width}"
     return f"{got}, but {label} takes {need} and not {width} features ({attribute}={need})"

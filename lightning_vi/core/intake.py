@@ -34,11 +34,13 @@ def network_input(x: Any, module: nn.Module) -> NetworkInput:
     parameter = _first_parameter(module)
     if not isinstance(x, Tensor):
         x = _with_tensors(x, "x", None if parameter is None else parameter.device)
+        if isinstance(x, list | tuple) and len(x) == 1 and isinstance(x[0], Tensor):
+            x = x[0]
     found = tensors(x)
     if parameter is None:
         return cast(NetworkInput, x)
     device = found[0].device
-    if device != parameter.device and "meta" not in (device.type, parameter.device.type):
+    if parameter.device.type not in ("meta", device.type):
         raise InputValueError(
             f"x is on {device}, but the network is on {parameter.device}: use x.to({str(parameter.device)!r}), or "
             f"method.to({str(device)!r})"
@@ -72,7 +74,7 @@ def network_target(target: Any, module: nn.Module) -> Tensor:
         raise InputTypeError(f"the target must be a tensor, got a {type(target).__name__}")
     if parameter is None:
         return target
-    if target.device != parameter.device and "meta" not in (target.device.type, parameter.device.type):
+    if parameter.device.type not in ("meta", target.device.type):
         raise InputValueError(
             f"the target is on {target.device}, but the network is on {parameter.device}: use "
             f"target.to({str(parameter.device)!r})"

@@ -18,6 +18,7 @@ from lightning_vi.core.batch_forms import InputForm, input_form
 from lightning_vi.core.diagnosis import explained
 from lightning_vi.core.input_range import InputRange
 from lightning_vi.core.intake import network_input, network_target
+from lightning_vi.core.layout import check_targets_last
 from lightning_vi.core.optimizers import LRSchedulerFactory, OptimizerFactory, build_optimizer
 from lightning_vi.core.predictive import GaussianPredictive, Predictive, SampledPredictive
 from lightning_vi.core.predictor import Predictor
@@ -96,6 +97,7 @@ class UQMethod(Predictor):
         self._is_first_epoch = False
         self._trained_on_tensor: bool | None = None
         self._scales_by_batch = False
+        self._is_layout_checked = False
         self._epoch_sums: dict[str, Tensor] = {}
         self._epoch_rows = 0
         self._resumed_epoch: dict[str, Any] | None = None
@@ -245,13 +247,14 @@ class UQMethod(Predictor):
         if torch.is_grad_enabled():
             self._was_trained_elsewhere = True
         with explained(self, x), self.noise.fresh(self.global_rank, self.device):
-            _, terms = self.objective(
+            outputs, terms = self.objective(
                 x,
                 y,
                 self.likelihood.element_weights(y, weight),
                 num_data=self.num_data if num_data is None else num_data,
                 kl_weight=self.kl_weight,
             )
+            self._check_layout(x, outputs)
         return terms
 
     def require_num_data(self, num_data: int | None) -> int:
@@ -372,8 +375,15 @@ class UQMethod(Predictor):
                     x, target, weight, num_data=self.num_data, kl_weight=self.effective_kl_weight()
                 )
                 loss, logged = terms.loss, self._logged_terms(terms)
+            self._check_layout(x, outputs)
         self._record(outputs.detach(), target, logged, batch_idx)
         return loss
+
+    def _check_layout(self, x: NetworkInput, outputs: Tensor) -> None:
+        """Checks in the first step that the targets are the last dimension of outputs [S, B, ...]."""
+        if not self._is_layout_checked and outputs.dim() > 3:
+            check_targets_last(self.backbone, self.likelihood, x, self.point_outputs)
+        self._is_layout_checked = True
 
     def _involving_all_parameters(self, loss: Tensor) -> Tensor:
         """The same loss, with a gradient for each parameter, which distributed processes exchange."""

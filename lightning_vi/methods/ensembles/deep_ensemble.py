@@ -275,6 +275,7 @@ class DeepEnsemble(UQMethod):
             else:
                 terms = self._terms(outputs, targets, *weights)
                 loss, logged = terms.loss, {"train_loss": terms.nll, "train_nll": terms.nll}
+            self._check_layout(map_tensors(itemgetter(0), x), outputs)
         self._record(outputs.detach(), flat, logged, batch_idx)
         return loss
 

@@ -196,6 +196,7 @@ class Laplace(FittedMethod, PointMethod):
                     linearization = linearize(self.backbone, self._blocks, x)
                 outputs = linearization.outputs.unsqueeze(0)
                 self.likelihood.check(outputs, target)
+                self._check_layout(x, outputs)
                 log_likelihood = log_likelihood + self.likelihood.log_prob(outputs, target, weight).sum()
                 num_rows += len(target)
                 factor = self.likelihood.information_factor(linearization.outputs)
