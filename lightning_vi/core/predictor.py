@@ -24,7 +24,15 @@ from lightning_vi.likelihoods import Likelihood, Prediction
 from lightning_vi.locks import ModuleLock, exclusive
 from lightning_vi.metrics import default_metrics
 from lightning_vi.noise import NoiseStream
-from lightning_vi.sampling import NetworkInput, evaluating, map_tensors, memory, num_fitting, tensors
+from lightning_vi.sampling import (
+    NetworkInput,
+    evaluating,
+    input_gradients,
+    map_tensors,
+    memory,
+    num_fitting,
+    tensors,
+)
 
 
 class Predictor(LightningModule, ABC):
@@ -133,7 +141,12 @@ class Predictor(LightningModule, ABC):
             return LockedPredictive(self.make_predictive(x, num_samples, seed), partial(exclusive, self))
 
     def predict(
-        self, x: NetworkInput, num_samples: int | None = None, seed: int | None = None, return_samples: bool = False
+        self,
+        x: NetworkInput,
+        num_samples: int | None = None,
+        seed: int | None = None,
+        return_samples: bool = False,
+        differentiable: bool = False,
     ) -> Prediction:
         """Predicts, with the uncertainty split into epistemic and aleatoric parts.
 
@@ -145,18 +158,20 @@ class Predictor(LightningModule, ABC):
             num_samples: S; `num_mc_samples_test` by default.
             seed: Names the S networks; the same ones in every call by default.
             return_samples: Whether to return the samples' means or probabilities too.
+            differentiable: Whether the prediction has gradients with respect to the input, and to nothing else.
 
         Returns:
             The prediction in target units, see `Prediction`.
 
         Raises:
-            ValueError: If `num_samples` is not positive.
+            ValueError: If `num_samples` is not positive, or gradients are asked for in `torch.inference_mode`.
+            TypeError: If gradients are asked for and the input has no floating-point numbers.
             NotFittedError: If the predictor is not fitted.
         """
         num_samples = self.num_mc_samples_test if num_samples is None else num_samples
         check_at_least("num_samples", num_samples, 1)
         seed = self.noise.seed if seed is None else seed
-        with torch.no_grad(), evaluating(self):
+        with evaluating(self), input_gradients(self, x) if differentiable else torch.no_grad():
             self.require_fitted()
             predictive = self.make_predictive(x, num_samples, seed)
             prediction = predictive.prediction(return_samples=return_samples)
