@@ -32,7 +32,15 @@ from lightning_vi.likelihoods import Likelihood, Prediction
 from lightning_vi.locks import ModuleLock, exclusive
 from lightning_vi.metrics import default_metrics
 from lightning_vi.noise import NoiseStream
-from lightning_vi.sampling import NetworkInput, evaluating, map_tensors, memory, num_fitting, tensors
+from lightning_vi.sampling import (
+    NetworkInput,
+    evaluating,
+    input_gradients,
+    map_tensors,
+    memory,
+    num_fitting,
+    tensors,
+)
 
 DATA_STATE, INPUT_RANGE = "data_state", "input_range"
 """Keys of a checkpoint under which the state of the training data and the range of their inputs are stored."""
@@ -217,7 +225,12 @@ class Predictor(LightningModule, ABC):
             return LockedPredictive(self.make_predictive(x, num_samples, seed), partial(exclusive, self))
 
     def predict(
-        self, x: NetworkInput, num_samples: int | None = None, seed: int | None = None, return_samples: bool = False
+        self,
+        x: NetworkInput,
+        num_samples: int | None = None,
+        seed: int | None = None,
+        return_samples: bool = False,
+        differentiable: bool = False,
     ) -> Prediction:
         """Predicts, with the uncertainty split into epistemic and aleatoric parts.
 
@@ -230,13 +243,15 @@ class Predictor(LightningModule, ABC):
             num_samples: S; `num_mc_samples_test` by default.
             seed: Names the S networks; the same ones in every call by default.
             return_samples: Whether to return the samples' means or probabilities too.
+            differentiable: Whether the prediction has gradients with respect to the input, and to nothing else.
 
         Returns:
             The prediction in target units, see `Prediction`.
 
         Raises:
-            ValueError: If `num_samples` is not positive, or the network cannot take the input.
-            TypeError: If the input holds no numbers.
+            ValueError: If `num_samples` is not positive, the network cannot take the input, or gradients are asked for in
+                `torch.inference_mode`.
+            TypeError: If the input holds no numbers, or gradients are asked for and it has no floating-point ones.
             NotFittedError: If the predictor is not fitted.
         """
         num_samples = self.num_mc_samples_test if num_samples is None else num_samples
@@ -245,7 +260,7 @@ class Predictor(LightningModule, ABC):
         x = network_input(x, self)
         if self.input_range is not None:
             self.input_range.check(x)
-        with explained(self, x), torch.no_grad(), evaluating(self):
+        with explained(self, x), evaluating(self), input_gradients(self, x) if differentiable else torch.no_grad():
             self.require_fitted()
             prediction = self.make_predictive(x, num_samples, seed).prediction(return_samples=return_samples)
             self._check_prediction(prediction)

@@ -56,23 +56,31 @@ class NetworkLinearization(Linearization):
             with UnfusedAttention():
                 jacobians = torch.vmap(jacrev(self._one_row), in_dims=(None, 0))(parameters, x)
         except (RuntimeError, NotImplementedError):
-            each = [self._jacobian_of_row(names, index, x) for index in range(len(tensors(x)[0]))]
+            each = [self._jacobian_of_row(parameters, index, x) for index in range(len(tensors(x)[0]))]
             jacobians = {name: torch.stack([row[name] for row in each]) for name in names}
-        return torch.cat([block.flatten(jacobians, num_leading=2) for block in self.blocks], -1).detach()
+        return torch.cat([block.flatten(jacobians, num_leading=2) for block in self.blocks], -1)
 
     def _one_row(self, parameters: dict[str, Tensor], x: NetworkInput) -> Tensor:
         batch = map_tensors(lambda tensor: tensor.unsqueeze(0), x)
         return call_with(self.network, parameters, batch).flatten()
 
-    def _jacobian_of_row(self, names: Sequence[str], index: int, x: NetworkInput) -> dict[str, Tensor]:
-        parameters = [self.network.get_parameter(name) for name in names]
+    def _jacobian_of_row(self, parameters: dict[str, Tensor], index: int, x: NetworkInput) -> dict[str, Tensor]:
+        leaves = {name: value.requires_grad_() for name, value in parameters.items()}
+        needs_graph = torch.is_grad_enabled()
         with torch.enable_grad():
-            outputs = call(self.network, map_tensors(lambda tensor: tensor[index : index + 1], x)).flatten()
-        rows = [
-            torch.autograd.grad(output, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
-            for output in outputs
-        ]
-        return {name: torch.stack(gradients) for name, gradients in zip(names, zip(*rows, strict=True), strict=True)}
+            outputs = self._one_row(leaves, map_tensors(lambda tensor: tensor[index], x))
+            rows = [
+                torch.autograd.grad(
+                    output,
+                    list(leaves.values()),
+                    retain_graph=True,
+                    create_graph=needs_graph,
+                    allow_unused=True,
+                    materialize_grads=True,
+                )
+                for output in outputs
+            ]
+        return {name: torch.stack(values) for name, values in zip(leaves, zip(*rows, strict=True), strict=True)}
 
     def ggn(self, factor: Tensor) -> Tensor:  # noqa: D102
         total = factor.new_zeros(self.num_weights, self.num_weights)
@@ -177,7 +185,7 @@ def _recorded_call(
     calls: list[list[tuple[Tensor, Tensor]]] = [[] for _ in layers]
 
     def record(seen: list[tuple[Tensor, Tensor]], _: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        seen.append((inputs[0].detach(), output))
+        seen.append((inputs[0], output))
 
     handles = [layer.register_forward_hook(partial(record, seen)) for layer, seen in zip(layers, calls, strict=True)]
     try:
@@ -244,7 +252,7 @@ def linearize(
             outputs, (calls,) = _recorded_call(network, [layer], x)
             is_last_layer = len(calls) == 1 and calls[0][1] is outputs
             if is_last_layer and (centered_dim is None or (centered_dim - output_dim(layer)) % outputs.dim() == 0):
-                return LastLayerLinearization(layer, calls[0][0], outputs.detach(), centered_dim is not None)
+                return LastLayerLinearization(layer, calls[0][0], outputs, centered_dim is not None)
     if centered_dim is None:
         return NetworkLinearization(network, blocks, x)
     return NetworkLinearization(_Centered(network, centered_dim), [block.with_prefix("network") for block in blocks], x)

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_vi.functional.special import flat_at_zero
+
 
 class RunningMoments:
     """Mean and population variance of samples, updated in chunks (Chan et al., 1983).
@@ -61,6 +63,8 @@ class RunningMoments:
 def entropy(probs: Tensor, dim: int = -1) -> Tensor:
     r"""Shannon entropy :math:`-\sum_c p_c \ln p_c` in nats, with :math:`0 \ln 0 = 0`.
 
+    The gradient at a probability of zero is zero.
+
     Args:
         probs: Probabilities that sum to one along `dim`.
         dim: The class dimension.
@@ -73,8 +77,7 @@ def entropy(probs: Tensor, dim: int = -1) -> Tensor:
         >>> entropy(torch.tensor([0.5, 0.5]))
         tensor(0.6931)
     """
-    elementwise: Tensor = torch.special.entr(probs)
-    return elementwise.sum(dim)
+    return flat_at_zero(torch.special.entr, probs).sum(dim)
 
 
 class EntropyDecomposition(NamedTuple):

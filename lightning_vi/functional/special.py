@@ -4,12 +4,14 @@ Series and continued fractions have a fixed length, so no function branches on t
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 __all__ = [
+    "flat_at_zero",
     "inverse_softplus",
     "log_gamma_ratio",
     "negative_binomial_cdf",
@@ -22,6 +24,28 @@ _NODES, _WEIGHTS = (array.tolist() for array in np.polynomial.legendre.leggauss(
 _LAST_QUANTILE = 8.0
 _FRACTION_DEPTH = 32
 _LOG_SQRT_TWO_PI = 0.5 * math.log(2 * math.pi)
+
+
+def flat_at_zero(function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+    """A function that is zero at zero and has an infinite slope there, with a gradient of zero instead.
+
+    Args:
+        function: Elementwise, such as a square root.
+        values: Any shape.
+
+    Returns:
+        ``function(values)``.
+
+    Example:
+        >>> x = torch.tensor([0.0, 4.0], requires_grad=True)
+        >>> flat_at_zero(torch.sqrt, x).sum().backward()
+        >>> x.grad
+        tensor([0.0000, 0.2500])
+    """
+    if not values.requires_grad:
+        return function(values)
+    is_zero = values == 0
+    return torch.where(is_zero, 0.0, function(torch.where(is_zero, 1.0, values)))
 
 
 def inverse_softplus(value: Tensor) -> Tensor:

@@ -3,7 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
+
+from lightning_vi.functional.special import flat_at_zero
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,9 @@ class Prediction:
         if self.probs is None:
             result = {
                 "pred": self.mean,
-                "pred_uct": self.total_var.sqrt(),
-                "epistemic_uct": self.epistemic_var.sqrt(),
-                "aleatoric_uct": self.aleatoric_var.sqrt(),
+                "pred_uct": flat_at_zero(torch.sqrt, self.total_var),
+                "epistemic_uct": flat_at_zero(torch.sqrt, self.epistemic_var),
+                "aleatoric_uct": flat_at_zero(torch.sqrt, self.aleatoric_var),
             }
         else:
             entropies = {

@@ -13,6 +13,7 @@ from lightning_vi.sampling.dropout_layers import (
 from lightning_vi.sampling.dropout_mode import watch_functional_dropout, without_dropout
 from lightning_vi.sampling.engine import VECTORIZATIONS, SamplingEngine, Vectorization
 from lightning_vi.sampling.flat import FlatParameters
+from lightning_vi.sampling.input_gradients import input_gradients
 from lightning_vi.sampling.memory import chunk_ranges, num_fitting
 from lightning_vi.sampling.network import (
     NetworkInput,
@@ -53,6 +54,7 @@ __all__ = [
     "evaluating",
     "first_rows",
     "hooks_behind",
+    "input_gradients",
     "map_tensors",
     "num_fitting",
     "running_statistics",

@@ -46,7 +46,8 @@ class DrawCache(Generic[Draws]):
         """
         kept = self._kept
         if kept is None or not kept.belongs_to(key, made_of):
-            kept = _Kept(key, [tensor.detach().clone() for tensor in made_of], draw())
+            with torch.inference_mode(False), torch.no_grad():  # what is kept serves passes with gradients too
+                kept = _Kept(key, [tensor.detach().clone() for tensor in made_of], draw())
             self._kept = kept
         return kept.draws
 

@@ -12,6 +12,7 @@ class FlatParameters:
 
     Attributes:
         num_weights: The vector's length P.
+        names: Names of the parameters.
 
     Example:
         >>> flat = FlatParameters(nn.Linear(2, 1))
@@ -21,6 +22,7 @@ class FlatParameters:
 
     def __init__(self, module: nn.Module) -> None:
         self._shapes = {name: value.shape for name, value in module.named_parameters() if value.requires_grad}
+        self.names = frozenset(self._shapes)
         self.num_weights = sum(shape.numel() for shape in self._shapes.values())
 
     def join(self, module: nn.Module) -> Tensor:

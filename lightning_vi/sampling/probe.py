@@ -47,14 +47,15 @@ def probe(network: nn.Module, layers: Mapping[str, VariationalLayer], x: Network
     Returns:
         The record.
     """
-    if isinstance(x, Tensor) and batch_size(x) > MAX_ROWS:
-        x = x[:MAX_ROWS]
+    num_rows = batch_size(x)
+    if isinstance(x, Tensor) and num_rows > MAX_ROWS:
+        x, num_rows = x[:MAX_ROWS], MAX_ROWS
     calls: list[tuple[VariationalLayer, int, Tensor]] = []
     widths: list[int] = []
 
     def measure(module: nn.Module, _: object, output: object) -> None:
         if isinstance(output, Tensor) and (widths or stochastic_parameters(module) is not None):
-            widths.append(output.numel() // batch_size(x))
+            widths.append(output.numel() // num_rows)
 
     def watch(layer: VariationalLayer, _: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
         calls.append((layer, inputs[0].dim() if inputs else 0, output))
@@ -72,4 +73,4 @@ def probe(network: nn.Module, layers: Mapping[str, VariationalLayer], x: Network
     several = frozenset(
         layer for layer, dim, _ in calls if isinstance(layer, nn.Linear) and dim > 2 and layer not in ends
     )
-    return Probe(num_calls, several, next(iter(ends), None), max(widths, default=output.numel() // batch_size(x)))
+    return Probe(num_calls, several, next(iter(ends), None), max(widths, default=output.numel() // num_rows))

@@ -188,7 +188,8 @@ class SWAG(SWA):
         """Returns the tensors of all S networks if they fit the memory budget, else an empty dictionary."""
         made_of = [self.num_snapshots, self.weight_mean, self.weight_variance, self.deviations]
         if self.norm_statistics.numel():
-            frozen = [parameter.detach() for parameter in self.backbone.parameters() if not parameter.requires_grad]
+            parameters = self.backbone.named_parameters()
+            frozen = [value.detach() for name, value in parameters if name not in self._weights.names]
             made_of += [*frozen, *tensors(self.kept_rows.on(self.device))]
         size = num_samples * (self._weights.num_weights + self.norm_statistics.numel())
         if size + sum(tensor.numel() for tensor in made_of) > memory.MAX_KEPT_NUMBERS:

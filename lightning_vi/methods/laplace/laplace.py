@@ -50,6 +50,7 @@ from lightning_vi.curvature import (
     log_evidence,
 )
 from lightning_vi.errors import InputValueError
+from lightning_vi.functional.special import flat_at_zero
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.methods.deterministic.base import PointMethod
 from lightning_vi.methods.laplace.probit import ProbitPredictive
@@ -256,7 +257,7 @@ class Laplace(FittedMethod, PointMethod):
     def _moments(self, linearization: Linearization) -> tuple[Tensor, Tensor]:
         variances = self.curvature.variances(linearization, self.prior_precision)
         outputs = linearization.outputs
-        return outputs, variances.clamp_min(0).sqrt().view_as(outputs)
+        return outputs, flat_at_zero(torch.sqrt, variances.clamp_min(0)).view_as(outputs)
 
     def sampled_outputs(self, x: NetworkInput, num_samples: int, seed: int) -> Iterator[Tensor]:  # noqa: D102
         return self._samples(linearize(self.backbone, self._blocks, x), num_samples, seed)

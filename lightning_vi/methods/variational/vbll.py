@@ -24,12 +24,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Literal, cast
 
+import torch
 from torch import Tensor, nn
 
 from lightning_vi.conversion import ModuleSelector, find_last_layer, named_layers, replace_layer
 from lightning_vi.core import LRSchedulerFactory, OptimizerFactory, UQMethod, default_optimizer
 from lightning_vi.core.hyperparameters import is_plain
 from lightning_vi.errors import InputTypeError, InputValueError
+from lightning_vi.functional.special import flat_at_zero
 from lightning_vi.layers import BayesianLastLayer, DenseLastLayer, DiagonalLastLayer, LowRankLastLayer
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.objectives import ObjectiveTerms, negative_elbo
@@ -184,7 +186,7 @@ class VBLL(UQMethod):
 
     def output_moments(self, x: NetworkInput) -> tuple[Tensor, Tensor]:  # noqa: D102
         mean, variance = self.head.moments(self.features(x))
-        return mean, variance.sqrt()
+        return mean, flat_at_zero(torch.sqrt, variance)
 
     def sampled_outputs(self, x: NetworkInput, num_samples: int, seed: int) -> Iterator[Tensor]:  # noqa: D102
         features = self.features(x)
