@@ -41,3 +41,12 @@ class NotFittedError(InputError, RuntimeError):
         >>> issubclass(NotFittedError, RuntimeError)
         True
     """
+
+
+class DivergenceError(InputError, FloatingPointError):
+    """A fit has diverged: its loss or its weights are no longer finite, or have grown beyond any sense.
+
+    Example:
+        >>> issubclass(DivergenceError, FloatingPointError)
+        True
+    """

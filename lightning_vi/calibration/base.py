@@ -21,6 +21,7 @@ from lightning_vi.core.input_range import InputRange
 from lightning_vi.core.intake import network_input, network_target
 from lightning_vi.core.predictive import Predictive, TransformedPredictive
 from lightning_vi.core.predictor import Predictor
+from lightning_vi.core.training_data import single_dataloader
 from lightning_vi.errors import InputTypeError, InputValueError, NotFittedError
 from lightning_vi.likelihoods import Likelihood, Prediction, Task
 from lightning_vi.locks import exclusive
@@ -306,7 +307,7 @@ class CalibratedMethod(Predictor):
         self.make_up_fit()
         self._require_trained()
         self.trainer.fit_loop.setup_data()
-        size = count_training_data(self.trainer.train_dataloader)
+        size = count_training_data(single_dataloader(self.trainer))
         if size == 0:
             raise InputValueError("the calibration set is empty")
         self._num_calibration_data = size

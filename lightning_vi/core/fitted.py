@@ -106,6 +106,7 @@ class FittedMethod(UQMethod):
 
     def on_train_end(self) -> None:
         """Fits the posterior if training was stopped early."""
+        super().on_train_end()
         if not self.is_fitted:
             self._fit_to_training_data()
 
@@ -180,7 +181,7 @@ class FittedMethod(UQMethod):
     def _remember_training_data(self) -> None:
         """Keeps the dataloader of the fit, which a Trainer forgets when it evaluates other data."""
         loader = cast(Iterable[Any], self.trainer.train_dataloader)
-        self._training_data = TrainingData(loader, self.trainer.num_training_batches, self._train_size)
+        self._training_data = TrainingData(loader, self._train_size)
 
     def _training_batches(self) -> Iterable[Any]:
         if self._training_data is not None:

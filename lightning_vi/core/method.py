@@ -1,8 +1,9 @@
 """Base class of trainable methods: objective, burn-in, weight of the KL divergence, optimizer and training steps."""
 
 import copy
+import inspect
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -10,12 +11,13 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import CyclicLR, OneCycleLR, ReduceLROnPlateau
 
-from lightning_vi.arguments import check_at_least
+from lightning_vi.arguments import check_at_least, check_positive
 from lightning_vi.core.batch import check_values
 from lightning_vi.core.batch_forms import InputForm, input_form
 from lightning_vi.core.diagnosis import explained
+from lightning_vi.core.divergence import LossWatch, check_weights, watched_step
 from lightning_vi.core.input_range import InputRange
 from lightning_vi.core.intake import network_input, network_target
 from lightning_vi.core.layout import check_targets_last
@@ -23,13 +25,16 @@ from lightning_vi.core.optimizers import LRSchedulerFactory, OptimizerFactory, b
 from lightning_vi.core.predictive import GaussianPredictive, Predictive, SampledPredictive
 from lightning_vi.core.predictor import Predictor
 from lightning_vi.core.scoreboard import update
+from lightning_vi.core.training_data import single_dataloader
+from lightning_vi.core.training_record import TrainingRecord
 from lightning_vi.core.training_sample import find_scaling, training_sample
-from lightning_vi.errors import InputValueError
+from lightning_vi.errors import DivergenceError, InputValueError
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.locks import exclusive
 from lightning_vi.metrics import default_metrics
 from lightning_vi.noise import NoiseStream
 from lightning_vi.objectives import ObjectiveTerms, count_training_data
+from lightning_vi.optim import PerStep
 from lightning_vi.sampling import NetworkInput
 
 
@@ -49,7 +54,8 @@ class UQMethod(Predictor):
         kl_warmup_epochs: Number of epochs after burn-in over which the weight increases linearly to `kl_weight`.
         num_data: Size of the training set; by default it is read from the training dataloader.
         optimizer: Function from an iterable of parameters to an optimizer.
-        lr_scheduler: Function from the optimizer to a scheduler, which is stepped once per epoch.
+        lr_scheduler: Function from the optimizer to a scheduler, which is stepped once per epoch; `PerStep` is stepped
+            after each batch.
 
     Raises:
         ValueError: If a count or weight is out of range.
@@ -98,8 +104,11 @@ class UQMethod(Predictor):
         self._trained_on_tensor: bool | None = None
         self._scales_by_batch = False
         self._is_layout_checked = False
-        self._epoch_sums: dict[str, Tensor] = {}
-        self._epoch_rows = 0
+        self._record = TrainingRecord(self.train_metrics)
+        self._watch = LossWatch()
+        self._prepared_loader: Any = None
+        self._learning_rate: float | None = None
+        self._rate_factors: list[float] = []
         self._resumed_epoch: dict[str, Any] | None = None
 
     @abstractmethod
@@ -270,7 +279,9 @@ class UQMethod(Predictor):
             ValueError: If it is None.
         """
         if num_data is None:
-            raise InputValueError("num_data is unknown: the training data have no length, so give num_data=...")
+            takes_it = "num_data" in inspect.signature(type(self).__init__).parameters
+            remedy = "give num_data=..., or the dataset a __len__" if takes_it else "give the dataset a __len__"
+            raise InputValueError(f"num_data is unknown: the training data have no length, so {remedy}")
         return num_data
 
     def setup(self, stage: str) -> None:
@@ -279,21 +290,17 @@ class UQMethod(Predictor):
             self.data_state = getattr(getattr(self.trainer, "datamodule", None), "data_state", None)
 
     def on_fit_start(self) -> None:
-        """Finds the size of the training set and the target's scaling."""
+        """Refuses training data that cannot be used."""
         self.trainer.fit_loop.setup_data()
-        train_size = count_training_data(self.trainer.train_dataloader)
-        if train_size == 0:
-            raise InputValueError("the training set is empty")
-        self._prepare_for_data(self.trainer.train_dataloader)
-        self._train_size = train_size
+        self._prepared_loader = None
+        self._prepare()
         self._is_first_epoch = True
-        self._epoch_sums, self._epoch_rows = {}, 0
-        self.train_metrics.reset()
-        if self.has_kl:
-            self.require_num_data(self.num_data)
 
     def on_train_start(self) -> None:
-        """Restores the dataloader's position and the sums of the epoch when a fit is resumed."""
+        """Prepares for the training data; restores the dataloader's position and the sums of a resumed epoch."""
+        self._prepare()
+        self._watch.start()
+        self._restore_rates()
         # `on_fit_start` makes the dataloader before Lightning has read the positions.
         loop = self.trainer.fit_loop
         if loop.restarting and loop._combined_loader_states_to_load:
@@ -301,26 +308,36 @@ class UQMethod(Predictor):
             iter(cast(Any, loop._data_fetcher))
         so_far, self._resumed_epoch = self._resumed_epoch, None
         if so_far is not None and so_far["epoch"] == self.current_epoch:
-            self._epoch_sums, self._epoch_rows = dict(so_far["sums"]), so_far["rows"]
-            self.train_metrics.load_state_dict(so_far["metrics"], strict=False)
+            self._record.restore(so_far)
             self.train_metrics.to(self.device)
-            for metric in self.train_metrics.values(copy_state=False):
-                metric._update_count = 1  # not part of the state; 0 would mean that there is nothing to compute
 
     def on_train_epoch_start(self) -> None:
-        """Discards the sums of an epoch that has ended."""
-        self._epoch_sums, self._epoch_rows = {}, 0
-        self.train_metrics.reset()
+        """Prepares for the training data of the epoch, which may be other ones, and begins its sums."""
+        self._prepare()
+        self._record.reset()
+        if self.current_epoch == self.burnin_epochs:
+            self._watch.start()
+
+    def on_train_end(self) -> None:
+        """Refuses weights that are not finite."""
+        check_weights(self)
+
+    def on_validation_start(self) -> None:
+        """Checks the losses so far."""
+        super().on_validation_start()
+        self._watch.flush(self)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the sums of the epoch so far, except in distributed training, where each process has its own."""
-        if self._epoch_sums and self.trainer.world_size == 1:
-            self.train_metrics.persistent(True)
-            metrics = self.train_metrics.state_dict()
-            self.train_metrics.persistent(False)
-            sums = {name: total.clone() for name, total in self._epoch_sums.items()}
-            so_far = {"epoch": self.current_epoch, "sums": sums, "rows": self._epoch_rows, "metrics": metrics}
-            checkpoint["epoch_so_far"] = so_far
+        """Adds the sums of the epoch so far, except in distributed training, where each process has its own.
+
+        Raises:
+            DivergenceError: If a weight is not finite.
+        """
+        if self._trainer is not None and self.trainer.training:
+            self._watch.flush(self)
+            check_weights(self)
+            if self.trainer.world_size == 1 and (so_far := self._record.state(self.current_epoch)) is not None:
+                checkpoint["epoch_so_far"] = so_far
         super().on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -332,6 +349,32 @@ class UQMethod(Predictor):
         super().on_load_checkpoint(checkpoint)
         if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             self._resumed_epoch = checkpoint.get("epoch_so_far")
+
+    def _prepare(self) -> None:
+        """Finds N, the range of the inputs and the scaling of the targets, once for each training dataloader.
+
+        `Trainer.fit`, the search for a learning rate or a batch size, and reloaded dataloaders come by here before
+        their first step.
+        """
+        loader = single_dataloader(self.trainer)
+        if loader is self._prepared_loader:
+            return
+        train_size = count_training_data(loader)
+        if train_size == 0:
+            raise InputValueError("the training set is empty")
+        self._prepare_for_data(loader)
+        known, self._train_size = self.num_data, train_size
+        if self.has_kl:
+            self.on_new_num_data(known, self.require_num_data(self.num_data))
+        self._prepared_loader = loader
+
+    def on_new_num_data(self, known: int | None, num_data: int) -> None:
+        """Adapts what depends on the size of the training set; called before the first step on a dataloader.
+
+        Args:
+            known: The size so far, None if unknown.
+            num_data: The size.
+        """
 
     def _prepare_for_data(self, dataloader: Any) -> None:
         """Finds the range of the inputs, and the scaling of the targets unless the datamodule has one."""
@@ -359,11 +402,14 @@ class UQMethod(Predictor):
     def training_step(self, batch: Any, batch_idx: int = 0) -> Tensor:
         """Trains on the point loss during burn-in, on the method's objective afterwards."""
         x, target, weight = self._labeled(batch)
-        if self._is_first_epoch:
-            self._trained_on_tensor = isinstance(x, Tensor)
-            self._check_values(x, target, weight)
+        self._begin_step(x, target, weight)
+        check_batch = partial(self._check_values, x, target, weight)
         weight = self.likelihood.element_weights(target, weight)
-        with explained(self, x), self.noise.fresh(self.global_rank, self.device):
+        with (
+            watched_step(self, check_batch),
+            explained(self, x),
+            self.noise.fresh(self.global_rank, self.device),
+        ):
             if self.in_burnin:
                 outputs = self.point_outputs(x).unsqueeze(0)
                 self.likelihood.check(outputs, target)
@@ -376,8 +422,15 @@ class UQMethod(Predictor):
                 )
                 loss, logged = terms.loss, self._logged_terms(terms)
             self._check_layout(x, outputs)
-        self._record(outputs.detach(), target, logged, batch_idx)
+        self._end_step(outputs.detach(), target, logged, check_batch, batch_idx)
         return loss
+
+    def _begin_step(self, x: NetworkInput, target: Tensor, weight: Tensor | None) -> None:
+        if len(target) == 0:
+            raise InputValueError("a training batch has no rows: set drop_last=True, or make the dataset skip it")
+        if self._is_first_epoch:
+            self._trained_on_tensor = isinstance(x, Tensor)
+            self._check_values(x, target, weight)
 
     def _check_layout(self, x: NetworkInput, outputs: Tensor) -> None:
         """Checks in the first step that the targets are the last dimension of outputs [S, B, ...]."""
@@ -392,12 +445,21 @@ class UQMethod(Predictor):
         return loss
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _record(self, outputs: Tensor, target: Tensor, logged: dict[str, Tensor], batch_idx: int) -> None:
-        # One addition a step: `LightningModule.log` in each step would cost as much as a small network.
-        rows = target.shape[0]
-        for name, value in logged.items():
-            self._epoch_sums[name] = self._epoch_sums.get(name, 0.0) + value.detach() * rows
-        self._epoch_rows += rows
+    def _end_step(
+        self,
+        outputs: Tensor,
+        target: Tensor,
+        logged: dict[str, Tensor],
+        check_batch: Callable[[], None],
+        batch_idx: int,
+    ) -> None:
+        """Checks the loss of a step and records it."""
+        try:
+            self._watch.check(logged, self)
+        except DivergenceError:
+            check_batch()
+            raise
+        self._record.add(logged, target.shape[0])
         interval: int = getattr(self.trainer, "log_every_n_steps", 0)
         if interval and (batch_idx + 1) % interval == 0:
             self.log("train_loss_step", logged["train_loss"], prog_bar=True)
@@ -423,11 +485,13 @@ class UQMethod(Predictor):
     def on_train_epoch_end(self) -> None:
         """Logs the training metrics and the stage."""
         self._is_first_epoch = False
-        means = {name: total / self._epoch_rows for name, total in self._epoch_sums.items()}
-        self._epoch_sums, self._epoch_rows = {}, 0
+        self._watch.flush(self)
+        means = self._record.means()
+        if self.current_epoch + 1 == self.trainer.max_epochs:
+            self._watch.compare(means, self)
         self.log_dict(means, sync_dist=True)
         self.log_dict(self.train_metrics.compute())
-        self.train_metrics.reset()
+        self._record.reset()
         stage = {"train_kl_weight": 0.0 if self.in_burnin else self.effective_kl_weight()}
         if self.burnin_epochs:
             stage["train_burnin"] = float(self.in_burnin)
@@ -444,16 +508,53 @@ class UQMethod(Predictor):
             self._optimizer_factory, trained, self.undecayed_parameters(), self.learning_rate_factors()
         )
 
+    @property
+    def lr(self) -> float:
+        """Learning rate of the optimizer's first parameter group; others have a multiple of it.
+
+        Setting it replaces the rate of the optimizer's factory, as the Trainer's search for a learning rate does.
+        """
+        if self._learning_rate is not None:
+            return self._learning_rate
+        return float(self._optimizer_factory([nn.Parameter(torch.zeros(1))]).param_groups[0]["lr"])
+
+    @lr.setter
+    def lr(self, rate: float) -> None:
+        check_positive("lr", rate)
+        self._learning_rate = float(rate)
+
+    def _restore_rates(self) -> None:
+        """Gives the parameter groups their multiples of a learning rate that a search has found for all."""
+        if self._learning_rate is not None and self.trainer.global_step == 0 and not self.trainer.lr_scheduler_configs:
+            for optimizer in self.trainer.optimizers:
+                self._set_rates(optimizer, self._learning_rate)
+
+    def _set_rates(self, optimizer: Optimizer, rate: float) -> None:
+        for group, factor in zip(optimizer.param_groups, self._rate_factors, strict=True):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate * factor)
+            else:
+                group["lr"] = rate * factor
+
     def configure_optimizers(self) -> Any:
         """Builds the optimizer and the scheduler."""
         optimizer = self.make_optimizer()
+        rates = [float(group["lr"]) for group in optimizer.param_groups]
+        self._rate_factors = [rate / rates[0] if rates[0] else 1.0 for rate in rates]
+        if self._learning_rate is not None:
+            self._set_rates(optimizer, self._learning_rate)
         if self._lr_scheduler_factory is None:
             return optimizer
-        scheduler = self._lr_scheduler_factory(optimizer)
+        if isinstance(self._lr_scheduler_factory, PerStep):
+            scheduler = self._lr_scheduler_factory(optimizer, self.trainer.estimated_stepping_batches)
+        else:
+            scheduler = self._lr_scheduler_factory(optimizer)
+        config: dict[str, Any] = {"scheduler": scheduler}
         if isinstance(scheduler, ReduceLROnPlateau):
-            monitor = getattr(scheduler, "monitor", "train_loss")
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": monitor}}
-        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+            config["monitor"] = getattr(scheduler, "monitor", "train_loss")
+        elif isinstance(self._lr_scheduler_factory, PerStep) or isinstance(scheduler, OneCycleLR | CyclicLR):
+            config["interval"] = "step"
+        return {"optimizer": optimizer, "lr_scheduler": config}
 
     def get_extra_state(self) -> Tensor:
         """Returns the size of the training set; -2 if unknown for a trained method, -1 for an untrained one."""

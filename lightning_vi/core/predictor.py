@@ -249,8 +249,8 @@ class Predictor(LightningModule, ABC):
             The prediction in target units, see `Prediction`.
 
         Raises:
-            ValueError: If `num_samples` is not positive, the network cannot take the input, or gradients are asked for in
-                `torch.inference_mode`.
+            ValueError: If `num_samples` is not positive, the network cannot take the input, or gradients are asked for
+                in `torch.inference_mode`.
             TypeError: If the input holds no numbers, or gradients are asked for and it has no floating-point ones.
             NotFittedError: If the predictor is not fitted.
         """

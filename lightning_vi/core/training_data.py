@@ -1,6 +1,5 @@
 """The training data of a fit, for a pass after training."""
 
-import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,8 +9,10 @@ from lightning import LightningDataModule, Trainer
 from lightning.fabric.utilities.types import _Stateful
 from lightning.pytorch.trainer.states import RunningStage
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch.utils.data import BatchSampler, DataLoader
 
 from lightning_vi.core.loader_rows import without_repeated_rows
+from lightning_vi.errors import InputTypeError
 from lightning_vi.objectives import count_training_data
 
 
@@ -21,21 +22,59 @@ class TrainingData:
 
     Attributes:
         loader: Anything that yields batches.
-        num_batches: Number of batches that the fit uses in an epoch.
         size: Number of data, None if unknown.
     """
 
     loader: Iterable[Any]
-    num_batches: float
     size: int | None
 
     def batches(self) -> Iterator[Any]:
-        """Yields the batches of an epoch, each row once in all processes; a stateful dataloader keeps its position."""
-        with _keeping_position(self.loader):
-            for index, batch in enumerate(without_repeated_rows(self.loader, self.loader)):
-                if index >= self.num_batches:
-                    return
-                yield batch
+        """Yields the batches of an epoch, with each row once in all processes.
+
+        They are those of all N rows, also where the fit leaves out the last batch or limits the number of batches,
+        because the prior has the weight of one among N. A stateful dataloader keeps its position.
+        """
+        loader = _with_last_batch(self.loader)
+        with _keeping_position(loader):
+            yield from without_repeated_rows(loader, loader)
+
+
+def single_dataloader(trainer: Trainer) -> Any:
+    """Returns the training dataloader of a Trainer.
+
+    Args:
+        trainer: A Trainer that fits.
+
+    Returns:
+        Whatever yields the batches.
+
+    Raises:
+        TypeError: If there are several dataloaders.
+    """
+    loader: Any = trainer.train_dataloader
+    if isinstance(loader, list | tuple | dict):
+        names = f"the keys {list(loader)}" if isinstance(loader, dict) else f"{len(loader)} entries"
+        raise InputTypeError(
+            f"train_dataloader must be one dataloader, got a {type(loader).__name__} with {names}: join the data sets "
+            "with torch.utils.data.ConcatDataset"
+        )
+    return loader
+
+
+def _with_last_batch(loader: Iterable[Any]) -> Iterable[Any]:
+    """The same batches and the last one, which is smaller, if a dataloader leaves it out."""
+    if type(loader) is not DataLoader or type(loader.batch_sampler) is not BatchSampler or not loader.drop_last:
+        return loader
+    return DataLoader(
+        loader.dataset,
+        batch_sampler=BatchSampler(loader.sampler, loader.batch_sampler.batch_size, drop_last=False),
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context,
+        generator=loader.generator,
+    )
 
 
 @contextmanager
@@ -66,4 +105,4 @@ def training_data_at_hand(trainer: Trainer) -> TrainingData | None:
     loader: Any = datamodule.train_dataloader()
     if trainer.world_size > 1:
         loader = trainer._data_connector._prepare_dataloader(loader, shuffle=False, mode=RunningStage.TRAINING)
-    return TrainingData(loader, math.inf, count_training_data(loader))
+    return TrainingData(loader, count_training_data(loader))

@@ -1,5 +1,6 @@
 """Number of training examples of a dataloader."""
 
+from collections.abc import Sized
 from typing import Any
 
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler, WeightedRandomSampler
@@ -15,7 +16,8 @@ def count_training_data(dataloader: Any) -> int | None:
         dataloader: A `torch.utils.data.DataLoader` or any other object.
 
     Returns:
-        N, or None if it is unknown, as for iterable datasets and for objects that are not a single dataloader.
+        N, or None if it is unknown, as for iterable datasets without ``__len__`` and for objects that are not a single
+        dataloader. The length of an iterable dataset is that of the data of all workers and ranks.
 
     Example:
         >>> import torch
@@ -24,8 +26,10 @@ def count_training_data(dataloader: Any) -> int | None:
         >>> count_training_data(DataLoader(Subset(data, range(30)), batch_size=8))
         30
     """
-    if not isinstance(dataloader, DataLoader) or isinstance(dataloader.dataset, IterableDataset):
+    if not isinstance(dataloader, DataLoader):
         return None
+    if isinstance(dataloader.dataset, IterableDataset):
+        return len(dataloader.dataset) if isinstance(dataloader.dataset, Sized) else None
     batches: Any = dataloader.sampler if dataloader.batch_sampler is None else dataloader.batch_sampler
     try:
         return len(_source(getattr(batches, "sampler", None), dataloader.dataset))

@@ -1,6 +1,7 @@
-"""Optimizers that learn a posterior."""
+"""Optimizers that learn a posterior, and learning rate schedules."""
 
 from lightning_vi.optim.ivon import IVONOptimizer
+from lightning_vi.optim.per_step import PerStep
 from lightning_vi.optim.posterior import PosteriorIVON
 
-__all__ = ["IVONOptimizer", "PosteriorIVON"]
+__all__ = ["IVONOptimizer", "PerStep", "PosteriorIVON"]

@@ -24,7 +24,6 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from lightning_vi.arguments import check_at_least
 from lightning_vi.core import FittedMethod, LRSchedulerFactory, OptimizerFactory, default_optimizer
@@ -128,7 +127,6 @@ class SWA(FittedMethod, PointMethod):
             raise InputValueError("backbone must have trainable parameters to average, got none")
         self.averaged_likelihood = copy.deepcopy(self.likelihood).requires_grad_(False)
         self._first_averaged_epoch = 0
-        self._rate_factors: list[float] = []
         self._statistics: list[str] = []
         self.register_buffer("num_snapshots", torch.tensor(0))
         self._register_statistic("weight_mean", self._weights.num_weights)
@@ -277,12 +275,6 @@ class SWA(FittedMethod, PointMethod):
         """Index of the current epoch, counted from the start of the averaging phase."""
         return self.current_epoch - self._first_averaged_epoch
 
-    def make_optimizer(self) -> Optimizer:  # noqa: D102
-        optimizer = super().make_optimizer()
-        rates = [float(group["lr"]) for group in optimizer.param_groups]
-        self._rate_factors = [rate / rates[0] if rates[0] else 1.0 for rate in rates]
-        return optimizer
-
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Sets the learning rate of the averaging phase."""
         super().on_train_batch_start(batch, batch_idx)
@@ -290,8 +282,7 @@ class SWA(FittedMethod, PointMethod):
         if rate is None:
             return
         for optimizer in self.trainer.optimizers:
-            for group, factor in zip(optimizer.param_groups, self._rate_factors, strict=True):
-                _set_rate(group, rate * factor)
+            self._set_rates(optimizer, rate)
 
     def after_step(self) -> bool:
         """Takes a snapshot after the last step of a cycle, before the epoch's checkpoints and validation.
@@ -308,10 +299,3 @@ class SWA(FittedMethod, PointMethod):
         self._take_snapshot()
         self._finish_network(rows)
         return True
-
-
-def _set_rate(group: dict[str, Any], rate: float) -> None:
-    if isinstance(group["lr"], Tensor):
-        group["lr"].fill_(rate)
-    else:
-        group["lr"] = rate

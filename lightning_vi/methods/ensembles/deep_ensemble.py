@@ -18,6 +18,7 @@ first epochs on squared error      `burnin_epochs`
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import repeat
 from operator import itemgetter
 from pathlib import Path
@@ -33,6 +34,7 @@ from lightning_vi.core import LRSchedulerFactory, OptimizerFactory, Predictive, 
 from lightning_vi.core.batch import to_device
 from lightning_vi.core.data_order import DataOrders, can_reorder
 from lightning_vi.core.diagnosis import explained
+from lightning_vi.core.divergence import watched_step
 from lightning_vi.core.members import (
     call_member,
     call_members,
@@ -251,6 +253,7 @@ class DeepEnsemble(UQMethod):
 
     def on_train_end(self) -> None:
         """Releases the dataloaders."""
+        super().on_train_end()
         self._orders = self._other_batches = None
 
     def training_step(self, batch: Any, batch_idx: int = 0) -> Tensor:
@@ -260,12 +263,15 @@ class DeepEnsemble(UQMethod):
         batches = [batch, *(to_device(self, other) for other in next(self._other_batches))]
         x, targets, weight = self._stacked_rows(batches)
         flat = targets.flatten(0, 1)
-        if self._is_first_epoch:
-            self._trained_on_tensor = isinstance(x, Tensor)
-            self._check_values(x, flat, weight)
+        self._begin_step(x, flat, weight)
+        check_batch = partial(self._check_values, x, flat, weight)
         weight = self.likelihood.element_weights(flat, weight)
         weights = [] if weight is None else [weight.view(*targets.shape[:2], *weight.shape[1:])]
-        with explained(self, map_tensors(itemgetter(0), x)), self.noise.fresh(self.global_rank, self.device):
+        with (
+            watched_step(self, check_batch),
+            explained(self, map_tensors(itemgetter(0), x)),
+            self.noise.fresh(self.global_rank, self.device),
+        ):
             outputs = self._outputs(x, own_inputs=True)
             self.likelihood.check(outputs.flatten(0, 1).unsqueeze(0), flat)
             if self.in_burnin:
@@ -276,7 +282,7 @@ class DeepEnsemble(UQMethod):
                 terms = self._terms(outputs, targets, *weights)
                 loss, logged = terms.loss, {"train_loss": terms.nll, "train_nll": terms.nll}
             self._check_layout(map_tensors(itemgetter(0), x), outputs)
-        self._record(outputs.detach(), flat, logged, batch_idx)
+        self._end_step(outputs.detach(), flat, logged, check_batch, batch_idx)
         return loss
 
     def _stacked_rows(self, batches: Sequence[Any]) -> tuple[NetworkInput, Tensor, Tensor | None]:

@@ -184,14 +184,13 @@ class IVON(VariationalMethod):
             point_lr=self.point_lr,
         )
 
-    def on_fit_start(self) -> None:  # noqa: D102
-        is_new = self.num_data is None
-        super().on_fit_start()
-        if is_new:
-            self._reset_posterior_stds(self.require_num_data(self.num_data))
+    def on_new_num_data(self, known: int | None, num_data: int) -> None:  # noqa: D102
+        if known is None:
+            self._reset_posterior_stds(num_data)
 
     def on_train_epoch_start(self) -> None:
         """Sets the effective sample size of the optimizer, during burn-in too."""
+        super().on_train_epoch_start()
         weight = self.kl_weight if self.in_burnin else self.effective_kl_weight()
         optimizers = self.optimizers(use_pl_optimizer=False)
         for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:

@@ -1,0 +1,162 @@
+"""Stops a fit that diverges, at the step where it happens."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch.tuner.lr_finder import _LRCallback
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+
+from lightning_vi.errors import DivergenceError, InputError
+
+if TYPE_CHECKING:
+    from lightning_vi.core.method import UQMethod
+
+MAX_GROWTH = 1e5
+"""A loss that exceeds 1 plus the first one's size by this factor has diverged, although it is still finite."""
+ADVICE = "Try a smaller learning rate, Trainer(gradient_clip_val=1.0), or inputs of order one"
+MAX_RISE = 2.0
+"""A negative log-likelihood that has risen by more than this, plus the first one's size, has not been learned."""
+
+
+class LossWatch:
+    """Raises an error when the loss of a fit is not finite, or has grown beyond any sense.
+
+    On a CPU each loss is checked before the optimizer's step. Elsewhere that would wait for the device, so that the
+    largest loss is kept there and checked by `flush`: every 50 steps, and before each validation and checkpoint.
+    """
+
+    def __init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        """Begins with the first loss of a fit, or of its next stage."""
+        self.first_score: Tensor | None = None
+        self._limit: float | None = None
+        self._largest: Tensor | None = None
+        self._num_pending = 0
+
+    def check(self, terms: Mapping[str, Tensor], method: "UQMethod") -> None:
+        """Checks the loss of a step, or keeps it for the next `flush`.
+
+        Args:
+            terms: The loss and its terms as they are logged, scalar tensors.
+            method: The method, for the message.
+
+        Raises:
+            DivergenceError: If a loss is NaN, infinite or beyond the limit.
+        """
+        loss = terms["train_loss"]
+        if self.first_score is None:
+            self.first_score = terms.get("train_nll", loss).detach()
+        size = loss.detach().abs().nan_to_num(nan=math.inf, posinf=math.inf)
+        self._largest = size if self._largest is None else torch.maximum(self._largest, size)
+        self._num_pending += 1
+        if loss.device.type == "cpu" or self._limit is None or self._num_pending >= 50:
+            self.flush(method)
+
+    def flush(self, method: "UQMethod") -> None:
+        """Checks the losses since the last check.
+
+        Args:
+            method: The method, for the message.
+
+        Raises:
+            DivergenceError: If one is NaN, infinite or beyond the limit.
+        """
+        if self._largest is None:
+            return
+        size, self._largest, self._num_pending = float(self._largest), None, 0
+        if math.isfinite(size) and self._limit is None:
+            self._limit = MAX_GROWTH * (1 + size)
+        if self._limit is None or not size <= self._limit:
+            found = "NaN or infinite" if math.isinf(size) else f"{size:.3g}"
+            stop(method, f"the training loss has become {found}")
+
+    def compare(self, terms: Mapping[str, Tensor], method: "UQMethod") -> None:
+        """Warns if the data are fitted worse than at the start.
+
+        Args:
+            terms: Means over the last epoch.
+            method: The method, for the message.
+        """
+        last = terms.get("train_nll", terms.get("train_loss"))
+        if self.first_score is None or last is None:
+            return
+        first, now = float(self.first_score), float(last)
+        if now > first + MAX_RISE + abs(first):
+            rank_zero_warn(
+                f"{type(method).__name__} has not learned: its negative log-likelihood was {first:.3g} at the first "
+                f"step and is {now:.3g} in the last epoch. {ADVICE}"
+            )
+
+
+def stop(method: "UQMethod", what: str, cause: BaseException | None = None) -> None:
+    """Stops a fit that has diverged; a search for a learning rate just ends.
+
+    Args:
+        method: The method.
+        what: What has happened.
+        cause: The error that has shown it.
+
+    Raises:
+        DivergenceError: Unless the Trainer searches for a learning rate.
+    """
+    trainer: Any = method._trainer
+    if trainer is None:
+        raise DivergenceError(f"{what}. {ADVICE}") from cause
+    if any(isinstance(callback, _LRCallback) for callback in trainer.callbacks):
+        trainer.fit_loop.epoch_loop.max_steps = trainer.global_step + 1
+        return
+    rates = sorted({float(group["lr"]) for optimizer in trainer.optimizers for group in optimizer.param_groups})
+    raise DivergenceError(
+        f"{what} at step {trainer.global_step} (epoch {trainer.current_epoch}), learning rate "
+        f"{' and '.join(f'{rate:.3g}' for rate in rates)}: {type(method).__name__} has diverged. {ADVICE}. Checkpoints "
+        "that have been written are as they were"
+    ) from cause
+
+
+def check_weights(method: "UQMethod") -> None:
+    """Raises an error if a trained weight is NaN or infinite.
+
+    Args:
+        method: A method that is being trained.
+
+    Raises:
+        DivergenceError: If there is one.
+    """
+    if not _has_finite_weights(method):
+        stop(method, "a weight has become NaN or infinite")
+
+
+@contextmanager
+def watched_step(method: "UQMethod", check_batch: Callable[[], None]) -> Iterator[None]:
+    """Runs the forward pass of a training step, and explains a failure by bad data or weights that are not finite.
+
+    Args:
+        method: The method.
+        check_batch: A function without arguments that raises an error if the batch has invalid values.
+
+    Raises:
+        ValueError: If the pass fails and the batch has invalid values.
+        DivergenceError: If it fails and weights are not finite, or a matrix is singular.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (RuntimeError, IndexError, ValueError) as error:
+        check_batch()
+        if isinstance(error, torch._C._LinAlgError):
+            stop(method, f"a matrix has become singular ({str(error).splitlines()[0]})", error)
+        if not _has_finite_weights(method):
+            stop(method, "a weight has become NaN or infinite", error)
+        raise
+
+
+def _has_finite_weights(module: nn.Module) -> bool:
+    trained = (parameter.detach() for parameter in module.parameters() if parameter.requires_grad)
+    return all(bool(parameter.isfinite().all()) for parameter in trained)
