@@ -1,7 +1,6 @@
 """Base class of trainable methods: objective, burn-in, weight of the KL divergence, optimizer and training steps."""
 
 import copy
-import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -11,7 +10,6 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CyclicLR, OneCycleLR, ReduceLROnPlateau
 
 from lightning_vi.arguments import check_at_least, check_positive
 from lightning_vi.core.batch import check_values
@@ -21,7 +19,7 @@ from lightning_vi.core.divergence import LossWatch, check_weights, watched_step
 from lightning_vi.core.input_range import InputRange
 from lightning_vi.core.intake import network_input, network_target
 from lightning_vi.core.layout import check_targets_last
-from lightning_vi.core.optimizers import LRSchedulerFactory, OptimizerFactory, build_optimizer
+from lightning_vi.core.optimizers import LRSchedulerFactory, OptimizerFactory, build_optimizer, configure_scheduler
 from lightning_vi.core.predictive import GaussianPredictive, Predictive, SampledPredictive
 from lightning_vi.core.predictor import Predictor
 from lightning_vi.core.scoreboard import update
@@ -34,7 +32,6 @@ from lightning_vi.locks import exclusive
 from lightning_vi.metrics import default_metrics
 from lightning_vi.noise import NoiseStream
 from lightning_vi.objectives import ObjectiveTerms, count_training_data
-from lightning_vi.optim import PerStep
 from lightning_vi.sampling import NetworkInput
 
 
@@ -54,8 +51,8 @@ class UQMethod(Predictor):
         kl_warmup_epochs: Number of epochs after burn-in over which the weight increases linearly to `kl_weight`.
         num_data: Size of the training set; by default it is read from the training dataloader.
         optimizer: Function from an iterable of parameters to an optimizer.
-        lr_scheduler: Function from the optimizer to a scheduler, which is stepped once per epoch; `PerStep` is stepped
-            after each batch.
+        lr_scheduler: Function from the optimizer to a scheduler, which is stepped once per epoch; `PerStep`, `OneCycleLR`
+            and `CyclicLR` are stepped after each batch.
 
     Raises:
         ValueError: If a count or weight is out of range.
@@ -213,6 +210,11 @@ class UQMethod(Predictor):
         return self._train_size if self._num_data_given is None else self._num_data_given
 
     @property
+    def needs_num_data(self) -> bool:
+        """True if the loss depends on N."""
+        return self.has_kl
+
+    @property
     def in_burnin(self) -> bool:
         """True if the current epoch of a running fit belongs to the burn-in."""
         return self._trainer is not None and self.trainer.training and self.current_epoch < self.burnin_epochs
@@ -279,9 +281,9 @@ class UQMethod(Predictor):
             ValueError: If it is None.
         """
         if num_data is None:
-            takes_it = "num_data" in inspect.signature(type(self).__init__).parameters
-            remedy = "give num_data=..., or the dataset a __len__" if takes_it else "give the dataset a __len__"
-            raise InputValueError(f"num_data is unknown: the training data have no length, so {remedy}")
+            raise InputValueError(
+                "num_data is unknown: the training data have no length, so give num_data=..., or the dataset a __len__"
+            )
         return num_data
 
     def setup(self, stage: str) -> None:
@@ -364,7 +366,7 @@ class UQMethod(Predictor):
             raise InputValueError("the training set is empty")
         self._prepare_for_data(loader)
         known, self._train_size = self.num_data, train_size
-        if self.has_kl:
+        if self.needs_num_data:
             self.on_new_num_data(known, self.require_num_data(self.num_data))
         self._prepared_loader = loader
 
@@ -545,16 +547,8 @@ class UQMethod(Predictor):
             self._set_rates(optimizer, self._learning_rate)
         if self._lr_scheduler_factory is None:
             return optimizer
-        if isinstance(self._lr_scheduler_factory, PerStep):
-            scheduler = self._lr_scheduler_factory(optimizer, self.trainer.estimated_stepping_batches)
-        else:
-            scheduler = self._lr_scheduler_factory(optimizer)
-        config: dict[str, Any] = {"scheduler": scheduler}
-        if isinstance(scheduler, ReduceLROnPlateau):
-            config["monitor"] = getattr(scheduler, "monitor", "train_loss")
-        elif isinstance(self._lr_scheduler_factory, PerStep) or isinstance(scheduler, OneCycleLR | CyclicLR):
-            config["interval"] = "step"
-        return {"optimizer": optimizer, "lr_scheduler": config}
+        scheduler = configure_scheduler(self._lr_scheduler_factory, optimizer, self.trainer)
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def get_extra_state(self) -> Tensor:
         """Returns the size of the training set; -2 if unknown for a trained method, -1 for an untrained one."""

@@ -5,9 +5,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
+from lightning import Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
+
+from lightning_vi.optim import PerStep
 
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 LRSchedulerFactory = Callable[[Optimizer], LRScheduler | ReduceLROnPlateau]
@@ -65,6 +68,27 @@ def build_optimizer(
             optimizer.add_param_group({"params": members, "lr": factor * first["lr"], **decay})
     _fuse(optimizer)
     return optimizer
+
+
+def configure_scheduler(factory: LRSchedulerFactory, optimizer: Optimizer, trainer: Trainer) -> dict[str, Any]:
+    """Makes a scheduler and Lightning's configuration of it.
+
+    Args:
+        factory: Function from the optimizer to a scheduler.
+        optimizer: The optimizer.
+        trainer: The trainer, which knows the number of steps of the fit.
+
+    Returns:
+        The configuration: schedules of `PerStep`, `OneCycleLR` and `CyclicLR` are stepped after each step.
+    """
+    if not isinstance(factory, PerStep) and getattr(factory, "func", factory) is OneCycleLR:
+        factory = PerStep(factory)
+    if isinstance(factory, PerStep):
+        return {"scheduler": factory(optimizer, trainer.estimated_stepping_batches), "interval": "step"}
+    scheduler = factory(optimizer)
+    if isinstance(scheduler, ReduceLROnPlateau):
+        return {"scheduler": scheduler, "monitor": getattr(scheduler, "monitor", "train_loss")}
+    return {"scheduler": scheduler, "interval": "step" if isinstance(scheduler, OneCycleLR | CyclicLR) else "epoch"}
 
 
 def _fuse(optimizer: Optimizer) -> None:

@@ -9,7 +9,7 @@ from lightning import LightningDataModule, Trainer
 from lightning.fabric.utilities.types import _Stateful
 from lightning.pytorch.trainer.states import RunningStage
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from torch.utils.data import BatchSampler, DataLoader
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from lightning_vi.core.loader_rows import without_repeated_rows
 from lightning_vi.errors import InputTypeError
@@ -62,12 +62,18 @@ def single_dataloader(trainer: Trainer) -> Any:
 
 
 def _with_last_batch(loader: Iterable[Any]) -> Iterable[Any]:
-    """The same batches and the last one, which is smaller, if a dataloader leaves it out."""
-    if type(loader) is not DataLoader or type(loader.batch_sampler) is not BatchSampler or not loader.drop_last:
+    """The same batches and the rows that a dataloader leaves out: a smaller last batch, and those it does not sample."""
+    if type(loader) is not DataLoader or type(loader.batch_sampler) is not BatchSampler:
         return loader
+    sampler: Any = loader.sampler
+    is_partial = isinstance(sampler, RandomSampler) and sampler.num_samples < len(sampler.data_source)
+    if not (loader.drop_last or is_partial):
+        return loader
+    if is_partial:
+        sampler = RandomSampler(sampler.data_source, generator=sampler.generator)
     return DataLoader(
         loader.dataset,
-        batch_sampler=BatchSampler(loader.sampler, loader.batch_sampler.batch_size, drop_last=False),
+        batch_sampler=BatchSampler(sampler, loader.batch_sampler.batch_size, drop_last=False),
         num_workers=loader.num_workers,
         collate_fn=loader.collate_fn,
         pin_memory=loader.pin_memory,

@@ -58,7 +58,7 @@ class PerStep:
         Raises:
             ValueError: If the schedule needs a length, and neither it nor that of the fit is known.
         """
-        taken = inspect.signature(self.scheduler).parameters
+        taken = inspect.signature(getattr(self.scheduler, "func", self.scheduler)).parameters
         given = {*self.options, *getattr(self.scheduler, "keywords", {})}
         name = next((name for name in LENGTHS if name in taken), None)
         if name is None or given & {*LENGTHS, "epochs", "steps_per_epoch"}:

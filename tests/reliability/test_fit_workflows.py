@@ -1,5 +1,6 @@
 """Fits that start, grow or go wrong in the ways that Lightning allows: N, the loss and the weights stay right."""
 
+import copy
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -103,11 +104,11 @@ class Rows(LightningDataModule):
     def __init__(self, sizes: tuple[int, ...] = (NUM_ROWS,)) -> None:
         super().__init__()
         self.batch_size = 8
-        self.sizes = iter(sizes)
+        self.sizes = sizes
 
     def train_dataloader(self) -> DataLoader[Any]:
-        self.num_rows = next(self.sizes, getattr(self, "num_rows", NUM_ROWS))
-        return loader(normal(self.num_rows, 2), 28 + normal(self.num_rows, 1), batch_size=self.batch_size)
+        num_rows = self.sizes[min(self.trainer.current_epoch, len(self.sizes) - 1)]
+        return loader(normal(num_rows, 2), 28 + normal(num_rows, 1), batch_size=self.batch_size)
 
     def val_dataloader(self) -> list[Any]:
         return []
@@ -118,7 +119,7 @@ def test_search_for_a_batch_size(method: Any, tmp_path: Path) -> None:
     finder = BatchSizeFinder(max_trials=2, steps_per_trial=1)
     trainer = quiet_trainer(default_root_dir=tmp_path, callbacks=[finder], max_epochs=1)
     trainer.fit(method, datamodule=Rows())
-    assert finder.optimal_batch_size == 8
+    assert finder.optimal_batch_size == 4
     assert method.num_data == NUM_ROWS
     assert method.likelihood.target_mean.item() == pytest.approx(28, abs=0.5)
 
@@ -141,10 +142,10 @@ def test_size_follows_reloaded_data(kind: Any, tmp_path: Path, tally: Tally) -> 
     method = kind(nn.Linear(2, 1), Gaussian(), kl_warmup_epochs=3)
     options = {"reload_dataloaders_every_n_epochs": 1, "default_root_dir": tmp_path, "enable_checkpointing": True}
     trainer = quiet_trainer(callbacks=[seen, ModelCheckpoint(tmp_path, save_last=True)], max_epochs=2, **options)
-    trainer.fit(method, datamodule=Rows(sizes[:2]))
+    trainer.fit(method, datamodule=Rows(sizes))
     resumed = kind(nn.Linear(2, 1), Gaussian(), kl_warmup_epochs=3)
     again = quiet_trainer(callbacks=[seen], max_epochs=4, **(options | {"enable_checkpointing": False}))
-    again.fit(resumed, datamodule=Rows(sizes[2:]), ckpt_path=tmp_path / "last.ckpt")
+    again.fit(resumed, datamodule=Rows(sizes), ckpt_path=tmp_path / "last.ckpt")
     assert [size for size, _ in seen.sizes] == list(sizes)
     if kind is IVON:
         assert [ess for _, ess in seen.sizes] == pytest.approx(sizes)
@@ -179,9 +180,13 @@ def test_stream_with_a_length(method: Any) -> None:
 
 @pytest.mark.parametrize("method", FITTED, ids=lambda method: type(method).__name__)
 def test_stream_without_a_length_names_a_remedy_that_there_is(method: Any) -> None:
-    remedy = "give num_data=..., or" if isinstance(method, MeanFieldVI) else "so give the dataset a __len__"
-    with pytest.raises(ValueError, match=f"the training data have no length, so .*{remedy}|{remedy}"):
-        fit(method, DataLoader(Stream(), batch_size=10))
+    data = DataLoader(Stream(), batch_size=10)
+    with pytest.raises(ValueError, match=r"the training data have no length, so give num_data=..., or the dataset"):
+        fit(method, data)
+    given = copy.deepcopy(method)
+    given._num_data_given = NUM_ROWS
+    fit(given, data)
+    assert given.num_data == NUM_ROWS
 
 
 @pytest.mark.parametrize(
@@ -318,8 +323,9 @@ def test_schedule_per_step_has_the_length_of_the_fit(name: str) -> None:
     assert seen.rates == pytest.approx(expected)
 
 
-def test_one_cycle_schedule_is_stepped_after_each_batch_without_being_told() -> None:
-    one_cycle = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1, total_steps=6)
+@pytest.mark.parametrize("length", [{"total_steps": 6}, {"epochs": 2, "steps_per_epoch": 3}, {}])
+def test_one_cycle_schedule_is_stepped_after_each_batch_without_being_told(length: dict[str, int]) -> None:
+    one_cycle = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1, **length)
     method, seen = Deterministic(nn.Linear(2, 1), Gaussian(), lr_scheduler=one_cycle), Schedule()
     quiet_trainer(max_epochs=2, callbacks=[seen]).fit(method, loader(normal(24, 2), normal(24, 1)))
     assert max(seen.rates) > 0.09
@@ -338,24 +344,23 @@ def test_length_of_a_schedule_must_be_known() -> None:
 def test_batches_without_rows() -> None:
     method = MeanFieldVI(nn.Linear(2, 3), Categorical(3))
     x, y = normal(16, 2), torch.arange(16) % 3
-    full = quiet_trainer().fit
-    full(method, loader(x, y))
+    fit(method, loader(x, y))
     prediction = method.predict(x[:0])
     assert prediction.mean.shape == (0, 3)
     method = MeanFieldVI(nn.Linear(2, 3), Categorical(3), num_data=16)
-    full(method, loader(x, y))
+    fit(method, loader(x, y))
     with_empty = [(x[:8], y[:8]), (x[:0], y[:0]), (x[8:], y[8:])]
     tested = quiet_trainer().test(method, DataLoader(with_empty, batch_size=None), verbose=False)[0]
     expected = quiet_trainer().test(method, loader(x, y), verbose=False)[0]
     assert tested == pytest.approx(expected)
     with pytest.raises(ValueError, match="a training batch has no rows"):
-        full(method, DataLoader(with_empty, batch_size=None))
+        fit(method, DataLoader(with_empty, batch_size=None))
 
 
 def test_heteroscedastic_method_far_from_zero_reaches_the_noise() -> None:
     """Each part of the preparation is needed here: N, the scaling, and rates by group."""
     x = normal(400, 2)
     y = 28 + x[:, :1] + 0.1 * normal(400, 1)
-    method = MeanFieldVI(nn.Linear(2, 2), HeteroscedasticGaussian(), optimizer=partial(torch.optim.Adam, lr=0.03))
-    fit(method, loader(x, y, batch_size=40), max_epochs=30)
-    assert (method.predict(x).mean - y).square().mean().sqrt() < 0.15
+    method = MeanFieldVI(nn.Linear(2, 2), HeteroscedasticGaussian(), optimizer=partial(torch.optim.Adam, lr=0.1))
+    fit(method, loader(x, y, batch_size=40), max_epochs=10)
+    assert (method.predict(x).mean - y).square().mean().sqrt() < 0.2

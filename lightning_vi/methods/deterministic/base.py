@@ -30,6 +30,7 @@ class PointMethod(UQMethod):
         *,
         num_mc_samples_test: int = 1,
         burnin_epochs: int,
+        num_data: int | None = None,
         optimizer: OptimizerFactory,
         lr_scheduler: LRSchedulerFactory | None,
     ) -> None:
@@ -38,6 +39,7 @@ class PointMethod(UQMethod):
             likelihood,
             num_mc_samples_test=num_mc_samples_test,
             burnin_epochs=burnin_epochs,
+            num_data=num_data,
             optimizer=optimizer,
             lr_scheduler=lr_scheduler,
         )

@@ -96,6 +96,7 @@ class Laplace(FittedMethod, PointMethod):
         max_mebibytes: Maximum size of the matrices with ``"full"`` and ``"per_output"``.
         num_mc_samples_test: Number of samples for validation, test and prediction without closed form.
         burnin_epochs: Number of initial epochs that train on the likelihood's point loss.
+        num_data: Size N of the training set, for the penalty; by default it is read from the training dataloader.
         optimizer: Function from an iterable of parameters to an optimizer.
         lr_scheduler: Function from the optimizer to a scheduler, which is stepped once per epoch.
 
@@ -127,6 +128,7 @@ class Laplace(FittedMethod, PointMethod):
         max_mebibytes: float = 256.0,
         num_mc_samples_test: int = 50,
         burnin_epochs: int = 0,
+        num_data: int | None = None,
         optimizer: OptimizerFactory = default_optimizer,
         lr_scheduler: LRSchedulerFactory | None = None,
     ) -> None:
@@ -146,6 +148,7 @@ class Laplace(FittedMethod, PointMethod):
             likelihood,
             num_mc_samples_test=num_mc_samples_test,
             burnin_epochs=burnin_epochs,
+            num_data=num_data,
             optimizer=optimizer,
             lr_scheduler=lr_scheduler,
         )
@@ -158,6 +161,11 @@ class Laplace(FittedMethod, PointMethod):
         self._optimizes_prior = prior_precision is None
         self.register_buffer("prior_precision", torch.tensor(prior_precision or 1.0))
         self.register_buffer("log_likelihood", torch.tensor(0.0))
+
+    @property
+    def needs_num_data(self) -> bool:
+        """True if the loss has a penalty."""
+        return not self._optimizes_prior
 
     @property
     def prior_std(self) -> Tensor:

@@ -67,6 +67,7 @@ class SNGP(Laplace):
         max_mebibytes: Maximum size of the matrices with ``"full"`` and ``"per_output"``.
         num_mc_samples_test: Number of samples for validation, test and prediction without closed form.
         burnin_epochs: Number of initial epochs that train on the likelihood's point loss.
+        num_data: Size N of the training set, for the penalty; by default it is read from the training dataloader.
         optimizer: Function from an iterable of parameters to an optimizer.
         lr_scheduler: Function from the optimizer to a scheduler, which is stepped once per epoch.
 
@@ -100,6 +101,7 @@ class SNGP(Laplace):
         max_mebibytes: float = 256.0,
         num_mc_samples_test: int = 50,
         burnin_epochs: int = 0,
+        num_data: int | None = None,
         optimizer: OptimizerFactory = default_optimizer,
         lr_scheduler: LRSchedulerFactory | None = None,
     ) -> None:
@@ -122,6 +124,7 @@ class SNGP(Laplace):
             max_mebibytes=max_mebibytes,
             num_mc_samples_test=num_mc_samples_test,
             burnin_epochs=burnin_epochs,
+            num_data=num_data,
             optimizer=optimizer,
             lr_scheduler=lr_scheduler,
         )

@@ -188,9 +188,17 @@ class IVON(VariationalMethod):
         if known is None:
             self._reset_posterior_stds(num_data)
 
+    def on_train_start(self) -> None:
+        """Sets the effective sample size of the optimizer."""
+        super().on_train_start()
+        self._set_effective_sample_size()
+
     def on_train_epoch_start(self) -> None:
         """Sets the effective sample size of the optimizer, during burn-in too."""
         super().on_train_epoch_start()
+        self._set_effective_sample_size()
+
+    def _set_effective_sample_size(self) -> None:
         weight = self.kl_weight if self.in_burnin else self.effective_kl_weight()
         optimizers = self.optimizers(use_pl_optimizer=False)
         for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
