@@ -20,6 +20,7 @@ LIGHTNING_WARNINGS = (
     ".*but have no `validation_step`.*",
     ".*Total length of .* across ranks is zero.*",
     ".*during distributed training.*",
+    ".*Be aware that when using `ckpt_path`.*",
     ".*Checkpoint directory .* exists and is not empty.*",
 )
 

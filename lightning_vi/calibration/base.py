@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 from lightning import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_vi.core.batch import split_labeled_batch
 from lightning_vi.core.checkpoints import read_checkpoint, verify
+from lightning_vi.core.fit_progress import is_step_done
 from lightning_vi.core.input_range import InputRange
 from lightning_vi.core.predictive import Predictive, TransformedPredictive
 from lightning_vi.core.predictor import Predictor
@@ -271,6 +273,7 @@ class CalibratedMethod(Predictor):
                 "Trainer.fit datamodule.calibration_dataloader() or CalibrationDataModule(datamodule) instead (in a "
                 "configuration file, `class_path: CalibrationDataModule` with the datamodule as its argument `data`)"
             )
+        self.make_up_fit()
         if "_instantiator" in self.hparams and not self.is_trained:
             rank_zero_warn(
                 f"{type(self.method).__name__} is calibrated, but it has not been trained: give the checkpoint of its "
@@ -282,9 +285,25 @@ class CalibratedMethod(Predictor):
             raise InputValueError("the calibration set is empty")
         self._num_calibration_data = size
 
+    def on_train_start(self) -> None:
+        """Starts an epoch anew that is resumed within it, because checkpoints do not have its scores."""
+        self._collected = []
+        self.trainer.fit_loop.epoch_loop.restarting = False
+
     def on_train_epoch_start(self) -> None:
         """Discards the scores of an interrupted epoch."""
         self._collected = []
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Calibrates before the first checkpoint after the last batch of an epoch.
+
+        Callbacks save checkpoints before the hooks of the method run.
+        """
+        is_fitting = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        if is_fitting and self._collected and self.trainer.is_last_batch and is_step_done(self.trainer):
+            self._finish_epoch()
+            checkpoint["state_dict"] = self.trainer.strategy.lightning_module_state_dict()
+        super().on_save_checkpoint(checkpoint)
 
     def training_step(self, batch: Any, batch_idx: int = 0) -> None:  # noqa: ARG002
         """Collects the scores of a batch."""
@@ -297,7 +316,7 @@ class CalibratedMethod(Predictor):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
         """Calibrates after the last batch of an epoch."""
-        if self.trainer.is_last_batch:
+        if self.trainer.is_last_batch and self._collected:
             self._finish_epoch()
 
     def on_train_epoch_end(self) -> None:

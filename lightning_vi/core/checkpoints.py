@@ -105,8 +105,10 @@ def digest(value: Any) -> str:
 def _update(hasher: Any, value: Any) -> None:
     if isinstance(value, Tensor):
         flat = value.detach().cpu().contiguous().flatten()
+        flat = torch.view_as_real(flat).flatten() if flat.is_complex() else flat
         hasher.update(f"{value.dtype}{list(value.shape)}".encode())
-        hasher.update(memoryview((torch.view_as_real(flat) if flat.is_complex() else flat).view(torch.uint8).numpy()))
+        # One element may have any stride, but a view of its bytes needs the stride 1.
+        hasher.update(memoryview(flat.as_strided(flat.shape, (1,)).view(torch.uint8).numpy()))
     elif isinstance(value, np.ndarray):
         hasher.update(f"{value.dtype}{list(value.shape)}".encode() + value.tobytes())
     elif isinstance(value, Mapping):

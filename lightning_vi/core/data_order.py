@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, TypeGuard
 
 import torch
@@ -45,17 +46,21 @@ class DataOrders:
         self._set_epochs = [set_epoch for _, set_epoch in pairs]
         self._loaders = [_with_sampler(dataloader, sampler) for sampler, _ in pairs]
 
-    def epoch(self, epoch: int) -> Iterator[tuple[Any, ...]]:
+    def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[tuple[Any, ...]]:
         """Iterates over an epoch.
 
         Args:
             epoch: Index of the epoch.
+            first_batch: Index of the batch to start with.
 
         Returns:
             An iterator over tuples with one batch from each order.
         """
         for set_epoch in self._set_epochs:
             set_epoch(epoch)
+        for loader in self._loaders:
+            sampler: Any = loader.sampler
+            sampler.num_skipped = first_batch * (loader.batch_size or 0)
         return zip(*self._loaders, strict=True)
 
 
@@ -69,7 +74,8 @@ def can_reorder(dataloader: object) -> TypeGuard[DataLoader[Any]]:
         False for dataloaders that do not shuffle, iterable datasets and custom samplers.
     """
     return (
-        type(dataloader) is DataLoader
+        (type(dataloader) is DataLoader or getattr(dataloader, "yields_plain_batches", False))
+        and isinstance(dataloader, DataLoader)
         and not isinstance(dataloader.dataset, IterableDataset)
         and type(dataloader.batch_sampler) is BatchSampler
         and _reordered(dataloader.sampler, 0, 0) is not None
@@ -99,7 +105,7 @@ def _with_sampler(dataloader: DataLoader[Any], sampler: Sampler[Any]) -> DataLoa
     return DataLoader(
         dataloader.dataset,
         batch_size=dataloader.batch_size,
-        sampler=sampler,
+        sampler=_Rest(sampler),
         num_workers=dataloader.num_workers,
         collate_fn=dataloader.collate_fn,
         pin_memory=dataloader.pin_memory,
@@ -111,3 +117,17 @@ def _with_sampler(dataloader: DataLoader[Any], sampler: Sampler[Any]) -> DataLoa
         persistent_workers=dataloader.persistent_workers,
         generator=torch.Generator(),
     )
+
+
+class _Rest(Sampler[Any]):
+    """Rows of a sampler without the first `num_skipped` ones."""
+
+    def __init__(self, sampler: Sampler[Any]) -> None:
+        self.sampler = sampler
+        self.num_skipped = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        return islice(self.sampler, self.num_skipped, None)
+
+    def __len__(self) -> int:
+        return len(self.sampler) - self.num_skipped  # type: ignore[arg-type]

@@ -4,9 +4,10 @@ import copy
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -90,6 +91,7 @@ class UQMethod(Predictor):
         self._scales_by_batch = False
         self._epoch_sums: dict[str, Tensor] = {}
         self._epoch_rows = 0
+        self._resumed_epoch: dict[str, Any] | None = None
 
     @abstractmethod
     def point_outputs(self, x: NetworkInput) -> Tensor:
@@ -271,6 +273,47 @@ class UQMethod(Predictor):
             scaling = self.trainer.strategy.broadcast(scaling)
         if scaling is not None:
             self.likelihood.set_target_scaling(*scaling)
+
+    def on_train_start(self) -> None:
+        """Restores the dataloader's position and the sums of the epoch when a fit is resumed."""
+        # `on_fit_start` makes the dataloader before Lightning has read the positions.
+        loop = self.trainer.fit_loop
+        if loop.restarting and loop._combined_loader_states_to_load:
+            loop._load_combined_loader_states()
+            iter(cast(Any, loop._data_fetcher))
+        so_far, self._resumed_epoch = self._resumed_epoch, None
+        if so_far is not None and so_far["epoch"] == self.current_epoch:
+            self._epoch_sums, self._epoch_rows = dict(so_far["sums"]), so_far["rows"]
+            self.train_metrics.load_state_dict(so_far["metrics"], strict=False)
+            self.train_metrics.to(self.device)
+            for metric in self.train_metrics.values(copy_state=False):
+                metric._update_count = 1  # not part of the state; 0 would mean that there is nothing to compute
+
+    def on_train_epoch_start(self) -> None:
+        """Discards the sums of an epoch that has ended."""
+        self._epoch_sums, self._epoch_rows = {}, 0
+        self.train_metrics.reset()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the sums of the epoch so far, except in distributed training, where each process has its own."""
+        if self._epoch_sums and self.trainer.world_size == 1:
+            self.train_metrics.persistent(True)
+            metrics = self.train_metrics.state_dict()
+            self.train_metrics.persistent(False)
+            sums = {name: total.clone() for name, total in self._epoch_sums.items()}
+            so_far = {"epoch": self.current_epoch, "sums": sums, "rows": self._epoch_rows, "metrics": metrics}
+            checkpoint["epoch_so_far"] = so_far
+        super().on_save_checkpoint(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Checks the checkpoint and reads the sums of its epoch.
+
+        Raises:
+            ValueError: If it is damaged or of a newer format.
+        """
+        super().on_load_checkpoint(checkpoint)
+        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            self._resumed_epoch = checkpoint.get("epoch_so_far")
 
     def training_step(self, batch: Any, batch_idx: int = 0) -> Tensor:
         """Trains on the point loss during burn-in, on the method's objective afterwards."""

@@ -245,6 +245,31 @@ class Predictor(LightningModule, ABC):
         """
         return self.predict(split_batch(batch)[0]).as_dict()
 
+    def make_up_fit(self) -> None:
+        """Fits the posteriors of the methods in this predictor that come from a checkpoint before the end of their fit.
+
+        Evaluations by a Trainer call it before their first batch.
+
+        Raises:
+            NotFittedError: If the training data are not at hand.
+        """
+        for module in self.modules():
+            if isinstance(module, Predictor) and module is not self:
+                module.make_up_fit()
+
+    def on_validation_start(self) -> None:
+        """Makes up the fit, see `make_up_fit`."""
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            self.make_up_fit()
+
+    def on_test_start(self) -> None:
+        """Makes up the fit, see `make_up_fit`."""
+        self.make_up_fit()
+
+    def on_predict_start(self) -> None:
+        """Makes up the fit, see `make_up_fit`."""
+        self.make_up_fit()
+
     def validation_step(self, batch: Any, batch_idx: int = 0, dataloader_idx: int = 0) -> None:  # noqa: ARG002
         """Scores the predictive distribution."""
         self._score(self.val_metrics, batch)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from lightning_vi.datamodules._loader import ResumableLoader
 from lightning_vi.datamodules._shuffle import EpochShuffle
 
 Sample = tuple[Tensor, Tensor]
@@ -90,7 +91,7 @@ def row_loader(
         shuffle: Whether to shuffle.
     """
     dataset = RowDataset(inputs, targets)
-    return DataLoader(
+    return (ResumableLoader if shuffle else DataLoader)(
         dataset,
         batch_size=batch_size,
         sampler=EpochShuffle(dataset, shuffle_seed) if shuffle else None,

@@ -80,9 +80,10 @@ class ArrayDataModule(LightningDataModule):
     not None. `Y_*` and the batches have targets in their *original* units. If `target_mean` and `target_std` are not
     None, methods train on `(y - target_mean) / target_std` and return predictions and metrics in original units.
 
-    The order of the training rows depends on `shuffle_seed` and the epoch only. In distributed training, Lightning
-    replaces the sampler by a `DistributedSampler`, seeded by `seed_everything`. Neither construction nor iteration uses
-    the global random state of PyTorch, NumPy or `random`.
+    The order of the training rows depends on `shuffle_seed` and the epoch only, and the position within an epoch is
+    part of checkpoints, so that a fit that is resumed within an epoch equals an uninterrupted one. In distributed
+    training, Lightning replaces the sampler by a `DistributedSampler`, seeded by `seed_everything`. Neither
+    construction nor iteration uses the global random state of PyTorch, NumPy or `random`.
 
     Args:
         train: Training inputs and targets `(X, Y)`: X floating point, [N, ...features]; Y floating point in original

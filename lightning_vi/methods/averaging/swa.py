@@ -32,6 +32,7 @@ from lightning_vi.core.batch import split_batch
 from lightning_vi.errors import InputValueError
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.methods.deterministic.base import PointMethod
+from lightning_vi.noise import private_random_state
 from lightning_vi.optim.averaging_schedule import AveragingRate, AveragingSchedule
 from lightning_vi.sampling import (
     FlatParameters,
@@ -50,12 +51,12 @@ class SWA(FittedMethod, PointMethod):
     """Stochastic weight averaging (Izmailov et al., 2018), without epistemic uncertainty.
 
     From `start_epoch` on, a snapshot of the weights is taken at the end of each cycle of `snapshot_every` epochs,
-    before the epoch's validation. Learned parameters of the likelihood are averaged too. During a fit, `forward` and
-    validation use the trained weights; afterwards, `forward` and predictions use the mean of the snapshots. The trained
-    weights are kept, so that training can be continued. A new fit discards earlier snapshots; a fit that is resumed
-    within the averaging phase continues with those of the checkpoint.
+    before the epoch's checkpoints and validation. Learned parameters of the likelihood are averaged too. From the first
+    snapshot on, `forward`, validation and predictions use the mean of the snapshots; before, `forward` and validation
+    use the trained weights. The trained weights are kept, so that training can be continued. A new fit discards earlier
+    snapshots; a fit that is resumed within the averaging phase continues with those of the checkpoint.
 
-    The batch normalization statistics of the averaged network are estimated at the end of the fit on the first training
+    The batch normalization statistics of the averaged network are estimated after each snapshot on the first training
     inputs, which are stored in checkpoints.
 
     Args:
@@ -178,11 +179,17 @@ class SWA(FittedMethod, PointMethod):
         Raises:
             ValueError: If there are no data.
         """
-        is_empty = int(self.num_snapshots) == 0
-        rows, statistics = None, self.norm_statistics
-        if statistics.numel():
-            inputs = (split_batch(batch)[0] for batch in data)
-            rows = self._same_on_all_ranks(first_rows(inputs, self.batch_norm_rows))
+        self._finish_network(self._first_rows(data) if self.norm_statistics.numel() else None)
+
+    def _first_rows(self, data: Iterable[Any]) -> NetworkInput:
+        inputs = (split_batch(batch)[0] for batch in data)
+        return self._same_on_all_ranks(first_rows(inputs, self.batch_norm_rows))
+
+    @torch.no_grad()
+    def _finish_network(self, rows: NetworkInput | None) -> None:
+        """Estimates the batch normalization statistics on some rows, and marks the method as fitted."""
+        is_empty, statistics = int(self.num_snapshots) == 0, self.norm_statistics
+        if rows is not None:
             mean = self._weights.join(self.backbone) if is_empty else self.weight_mean
             estimates = estimate_statistics(self.backbone, self._weights.split(mean.unsqueeze(0)), rows)
             statistics = torch.cat([value[0] for value in estimates.values()])
@@ -237,6 +244,7 @@ class SWA(FittedMethod, PointMethod):
 
     def on_train_start(self) -> None:
         """Determines the averaging phase and discards the snapshots of an earlier fit."""
+        was_fitted = bool(self.is_fitted)
         super().on_train_start()
         trainer = self.trainer
         if self.schedule.is_cyclical and math.isinf(trainer.num_training_batches):
@@ -249,6 +257,7 @@ class SWA(FittedMethod, PointMethod):
             self.kept_rows.rows = None
             for name in ("num_snapshots", *self._statistics):
                 self.get_buffer(name).zero_()
+        self.is_fitted.fill_(was_fitted and int(self.num_snapshots) > 0)
 
     def _planned_epochs(self) -> float:
         """Returns the number of epochs of the fit; infinite if unknown."""
@@ -270,8 +279,9 @@ class SWA(FittedMethod, PointMethod):
         self._rate_factors = [rate / rates[0] if rates[0] else 1.0 for rate in rates]
         return optimizer
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Sets the learning rate of the averaging phase."""
+        super().on_train_batch_start(batch, batch_idx)
         rate = self.schedule.learning_rate(self._averaging_epoch, batch_idx, self.trainer.num_training_batches)
         if rate is None:
             return
@@ -279,11 +289,21 @@ class SWA(FittedMethod, PointMethod):
             for group, factor in zip(optimizer.param_groups, self._rate_factors, strict=True):
                 _set_rate(group, rate * factor)
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Takes a snapshot after the last step of a cycle, before the epoch's validation."""
-        if self.trainer.is_last_batch and self.schedule.ends_cycle(self._averaging_epoch):
-            self._take_snapshot()
-        super().on_train_batch_end(outputs, batch, batch_idx)
+    def after_step(self) -> bool:
+        """Takes a snapshot after the last step of a cycle, before the epoch's checkpoints and validation.
+
+        Returns:
+            Whether a snapshot was taken.
+        """
+        if not (self.trainer.is_last_batch and self.schedule.ends_cycle(self._averaging_epoch)):
+            return False
+        rows = self.kept_rows.rows
+        if rows is None and self.norm_statistics.numel():
+            with private_random_state(self.noise.seed, self.device):
+                rows = self._first_rows(self._training_batches())
+        self._take_snapshot()
+        self._finish_network(rows)
+        return True
 
 
 def _set_rate(group: dict[str, Any], rate: float) -> None:

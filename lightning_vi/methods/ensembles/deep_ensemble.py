@@ -18,6 +18,7 @@ first epochs on squared error      `burnin_epochs`
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -224,15 +225,25 @@ class DeepEnsemble(UQMethod):
         loss = -log_prob.sum() / targets.shape[1]
         return ObjectiveTerms(loss, loss.detach() / self.num_members, loss.new_zeros(()))
 
+    def on_train_start(self) -> None:
+        """Releases the batches of an interrupted fit."""
+        super().on_train_start()
+        self._other_batches = None
+
     def on_train_epoch_start(self) -> None:
-        """Shuffles the data for all members except the first."""
+        """Releases the batches of the previous epoch."""
+        super().on_train_epoch_start()
+        self._other_batches = None
+
+    def _start_orders(self, first_batch: int) -> Iterator[tuple[Any, ...]]:
+        """Shuffles the data for all members except the first; a fit may be resumed within an epoch."""
         loader = self.trainer.train_dataloader
         if not (self.own_data_order and self.num_members > 1 and can_reorder(loader)):
-            self._orders = self._other_batches = None
-            return
+            self._orders = None
+            return repeat(())
         if self._orders is None or self._orders.dataloader is not loader:
             self._orders = DataOrders(loader, self.num_members - 1, self.noise.seed)
-        self._other_batches = self._orders.epoch(self.current_epoch)
+        return self._orders.epoch(self.current_epoch, first_batch)
 
     def on_train_end(self) -> None:
         """Releases the dataloaders."""
@@ -240,7 +251,9 @@ class DeepEnsemble(UQMethod):
 
     def training_step(self, batch: Any, batch_idx: int = 0) -> Tensor:
         """Computes the loss of all members."""
-        others = () if self._other_batches is None else next(self._other_batches)
+        if self._other_batches is None:
+            self._other_batches = self._start_orders(batch_idx)
+        others = next(self._other_batches)
         x, targets = self._stacked_rows([batch, *(to_device(self, other) for other in others)])
         flat = targets.flatten(0, 1)
         if self._is_first_epoch:
