@@ -54,13 +54,12 @@ def training_data_at_hand(trainer: Trainer) -> TrainingData | None:
         trainer: A Trainer that evaluates. A datamodule that wraps another one for calibration is looked through.
 
     Returns:
-        The data; None if there is no datamodule with training data, or they are others than those of the fit.
+        The data; None if there is no datamodule with training data, or it has another table than the fit.
     """
     datamodule: Any = getattr(trainer, "datamodule", None)
     if getattr(datamodule, "gives_calibration_data", False):
         datamodule = datamodule.data
-    trained_on = getattr(trainer.lightning_module, "data_state", None)
-    if trained_on is not None and not _has_rows_of(datamodule, trained_on):
+    if _has_another_table(datamodule, getattr(trainer.lightning_module, "data_state", None)):
         return None
     if datamodule is None or not is_overridden("train_dataloader", datamodule, LightningDataModule):
         return None
@@ -71,6 +70,9 @@ def training_data_at_hand(trainer: Trainer) -> TrainingData | None:
     return TrainingData(loader, math.inf, count_training_data(loader))
 
 
-def _has_rows_of(datamodule: Any, state: dict[str, Any]) -> bool:
+def _has_another_table(datamodule: Any, trained_on: dict[str, Any] | None) -> bool:
+    """Tells whether a datamodule has a table that it treats as new data of the fit."""
     here = getattr(datamodule, "data_state", None)
-    return here is not None and here["tables"][0] == state["tables"][0]
+    if here is None or trained_on is None or here["kind"] != "table":
+        return False
+    return bool(here["tables"][0] != trained_on["tables"][0])

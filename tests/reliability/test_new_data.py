@@ -11,9 +11,10 @@ import torch
 import yaml
 from command_line import run_command_line
 from helpers import quiet_trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from numpy.random import default_rng
 
-from lightning_vi import Ensemble, MeanFieldVI, SplitConformal, TemperatureScaling
+from lightning_vi import Ensemble, Laplace, MeanFieldVI, SplitConformal, TemperatureScaling
 from lightning_vi.backbones import MLP
 from lightning_vi.callbacks import PredictionWriter
 from lightning_vi.datamodules import (
@@ -23,7 +24,7 @@ from lightning_vi.datamodules import (
     NewTableDataModule,
     TabularDataModule,
 )
-from lightning_vi.errors import InputError
+from lightning_vi.errors import InputError, NotFittedError
 from lightning_vi.likelihoods import Categorical, Gaussian
 
 Tally = Callable[..., None]
@@ -237,6 +238,19 @@ def test_labels_of_the_fit_are_the_classes() -> None:
     assert len(partly.X) == len(NEW)
     with pytest.raises(ValueError, match="can be predicted, but not scored"):
         partly.test_dataloader()
+
+
+def test_a_posterior_is_not_fitted_to_a_new_table(tmp_path: Path) -> None:
+    """The checkpoint of an epoch before the last needs the training data, which a new table does not have."""
+    method, data = Laplace(MLP(2, [4], 1), Gaussian()), data_of(TRAINING, "regression")
+    best = ModelCheckpoint(tmp_path, save_top_k=-1)
+    quiet_trainer(max_epochs=2, callbacks=[best], enable_checkpointing=True).fit(method, data)
+    first = str(next(tmp_path.glob("epoch=0*.ckpt")))
+    other = Laplace(MLP(2, [4], 1), Gaussian())
+    for new in (data_of(NEW, "regression"), data.new_data(NEW)):
+        with pytest.raises(NotFittedError, match="before it is fitted"):
+            quiet_trainer().test(other, new, ckpt_path=first, weights_only=True, verbose=False)
+    quiet_trainer().test(other, data_of(TRAINING, "regression"), ckpt_path=first, weights_only=True, verbose=False)
 
 
 def test_a_resumed_fit_with_a_changed_table_is_refused(fitted: dict[str, Any]) -> None:
