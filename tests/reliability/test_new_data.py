@@ -13,10 +13,12 @@ from command_line import run_command_line
 from helpers import quiet_trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from numpy.random import default_rng
+from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_vi import Ensemble, Laplace, MeanFieldVI, SplitConformal, TemperatureScaling
 from lightning_vi.backbones import MLP
 from lightning_vi.callbacks import PredictionWriter
+from lightning_vi.cli.trainer import _TableOpener
 from lightning_vi.datamodules import (
     ArrayDataModule,
     CalibrationDataModule,
@@ -294,6 +296,32 @@ def write_mnist(folder: Path, images: Any, labels: Any) -> None:
         for name, values in (("images-idx3", images), ("labels-idx1", labels)):
             header = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">u4").tobytes()
             (folder / f"{part}-{name}-ubyte").write_bytes(header + values.tobytes())
+
+
+def test_a_checkpoint_that_does_not_know_its_data_is_reported() -> None:
+    arguments = {"target_columns": "area", "task": "regression", "applied_instantiation_links": {}}
+    with pytest.warns(UserWarning, match="does not say how its training data were treated"):
+        data = _TableOpener(None)(TabularDataModule, data=NEW.drop(columns=["kind", "patient"]), **arguments)
+    assert isinstance(data, TabularDataModule)
+    with pytest.raises(ValueError, match="has version 99, and this version of lightning_vi reads 1"):
+        NewTableDataModule(NEW, data.state_dict() | {"version": 99})
+
+
+def test_a_checkpoint_without_a_table_is_refused(tmp_path: Path) -> None:
+    method, trainer = make_method("regression"), quiet_trainer()
+    x, y = torch.randn(8, 2), torch.randn(8, 1)
+    trainer.fit(method, DataLoader(TensorDataset(x, y), 4))
+    trainer.save_checkpoint(tmp_path / "fit.ckpt")
+    (tmp_path / "other.ckpt").write_bytes(b"no checkpoint")
+    for name, message in (
+        ("fit.ckpt", "it is not from a fit on a TabularDataModule"),
+        ("other.ckpt", "is not a checkpoint that torch.load"),
+        ("missing.ckpt", "file not found"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            NewTableDataModule(NEW, tmp_path / name)
+    with pytest.raises(ValueError, match=r"no columns \['area'\].* use NewTableDataModule\(data, checkpoint\)"):
+        TabularDataModule(NEW.drop(columns="area"), "area", "regression")
 
 
 CONFIG: dict[str, Any] = {
