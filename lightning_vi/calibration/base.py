@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from lightning import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_vi.core.batch import split_labeled_batch
@@ -18,7 +17,7 @@ from lightning_vi.core.fit_progress import is_step_done
 from lightning_vi.core.input_range import InputRange
 from lightning_vi.core.predictive import Predictive, TransformedPredictive
 from lightning_vi.core.predictor import Predictor
-from lightning_vi.errors import InputTypeError, InputValueError
+from lightning_vi.errors import InputTypeError, InputValueError, NotFittedError
 from lightning_vi.likelihoods import Likelihood, Prediction, Task
 from lightning_vi.noise import NoiseStream, private_random_state
 from lightning_vi.objectives import count_training_data
@@ -207,6 +206,7 @@ class CalibratedMethod(Predictor):
             data: Calibration data in labeled batches, such as a dataloader. They must not be training data.
 
         Raises:
+            NotFittedError: If the method is not trained.
             ValueError: If there are no data, or a score is NaN.
             TypeError: If `data` is not iterable, or a batch has no targets.
         """
@@ -215,9 +215,19 @@ class CalibratedMethod(Predictor):
                 "data must be a dataloader, such as datamodule.calibration_dataloader(), or a list of batches, "
                 f"got a {type(data).__name__}"
             )
+        self._require_trained()
         with private_random_state(self.noise.seed, self.device):
             scores = list(self._scores_of(data))
         self._finish(scores)
+
+    def _require_trained(self) -> None:
+        self.method.require_fitted()
+        if not self.is_trained:
+            raise NotFittedError(
+                f"{type(self).__name__} cannot calibrate a {type(self.method).__name__} that has not been trained: fit "
+                "it first, or give the checkpoint of its fit as method_checkpoint=...; if its network was trained in "
+                "another way, set method.is_trained = True"
+            )
 
     def _scores_of(self, data: Iterable[Any]) -> Iterator[Tensor]:
         for batch in data:
@@ -265,6 +275,7 @@ class CalibratedMethod(Predictor):
 
         Raises:
             ValueError: If they are, or if there are no data.
+            NotFittedError: If the method is not trained.
         """
         source = self.trainer.fit_loop._data_source.instance
         if isinstance(source, LightningDataModule) and not getattr(source, "gives_calibration_data", False):
@@ -274,11 +285,7 @@ class CalibratedMethod(Predictor):
                 "configuration file, `class_path: CalibrationDataModule` with the datamodule as its argument `data`)"
             )
         self.make_up_fit()
-        if "_instantiator" in self.hparams and not self.is_trained:
-            rank_zero_warn(
-                f"{type(self.method).__name__} is calibrated, but it has not been trained: give the checkpoint of its "
-                "fit as method_checkpoint"
-            )
+        self._require_trained()
         self.trainer.fit_loop.setup_data()
         size = count_training_data(self.trainer.train_dataloader)
         if size == 0:

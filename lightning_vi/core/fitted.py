@@ -61,6 +61,15 @@ class FittedMethod(UQMethod):
         return False
 
     @property
+    def is_trained(self) -> bool:
+        """True after a fit, and also after `fit_posterior` on a pretrained network."""
+        return super().is_trained or bool(self.is_fitted)
+
+    @is_trained.setter
+    def is_trained(self, is_trained: bool) -> None:
+        self._was_trained_elsewhere = is_trained
+
+    @property
     def unmet_requirement(self) -> str:  # noqa: D102
         return "" if self.is_fitted else self._how_to_fit
 

@@ -87,6 +87,7 @@ class UQMethod(Predictor):
         self._lr_scheduler_factory = lr_scheduler
         self._num_data_given = num_data
         self._train_size: int | None = None
+        self._was_trained_elsewhere = False
         self._is_first_epoch = False
         self._scales_by_batch = False
         self._epoch_sums: dict[str, Tensor] = {}
@@ -172,8 +173,18 @@ class UQMethod(Predictor):
         return [self.backbone]
 
     @property
-    def is_trained(self) -> bool:  # noqa: D102
-        return self._train_size is not None
+    def is_trained(self) -> bool:
+        """True after a fit and after calls of `elbo` with gradients, also if loaded from a state dictionary.
+
+        A network without trainable parameters counts as trained. Set it to True for one that was trained in another
+        way.
+        """
+        is_frozen = not any(parameter.requires_grad for parameter in self.backbone.parameters())
+        return self._train_size is not None or self._was_trained_elsewhere or is_frozen
+
+    @is_trained.setter
+    def is_trained(self, is_trained: bool) -> None:
+        self._was_trained_elsewhere = is_trained
 
     @property
     def num_data(self) -> int | None:
@@ -210,6 +221,8 @@ class UQMethod(Predictor):
         Raises:
             ValueError: If N is needed and unknown, or not positive, or shapes do not fit.
         """
+        if torch.is_grad_enabled():
+            self._was_trained_elsewhere = True
         with self.noise.fresh(self.global_rank, self.device):
             _, terms = self.objective(
                 x, y, num_data=self.num_data if num_data is None else num_data, kl_weight=self.kl_weight
@@ -406,9 +419,11 @@ class UQMethod(Predictor):
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def get_extra_state(self) -> Tensor:
-        """Returns the size of the training set, -1 if unknown."""
-        return torch.tensor(-1 if self._train_size is None else self._train_size)
+        """Returns the size of the training set; -2 if unknown for a trained method, -1 for an untrained one."""
+        unknown = -2 if self.is_trained else -1
+        return torch.tensor(unknown if self._train_size is None else self._train_size)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Restores the size of the training set."""
+        """Restores the size of the training set, and whether the method is trained."""
         self._train_size = None if state < 0 else int(state)
+        self._was_trained_elsewhere = int(state) == -2

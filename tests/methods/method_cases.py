@@ -304,6 +304,7 @@ class Case:
             collect_snapshots(method)
         if hasattr(method, "fit_posterior"):
             method.fit_posterior([self.problem.data(dtype)])
+        method.is_trained = True
         return method.train()
 
 
