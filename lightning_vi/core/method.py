@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_vi.arguments import check_at_least
-from lightning_vi.core.batch import split_labeled_batch
+from lightning_vi.core.batch import split_labeled_batch, to_device
 from lightning_vi.core.input_range import InputRange
 from lightning_vi.core.optimizers import LRSchedulerFactory, OptimizerFactory, build_optimizer
 from lightning_vi.core.predictive import GaussianPredictive, Predictive, SampledPredictive
@@ -24,7 +24,7 @@ from lightning_vi.likelihoods import Likelihood
 from lightning_vi.metrics import default_metrics
 from lightning_vi.noise import NoiseStream
 from lightning_vi.objectives import ObjectiveTerms, count_training_data
-from lightning_vi.sampling import NetworkInput, tensors
+from lightning_vi.sampling import NetworkInput, evaluating, tensors
 
 
 class UQMethod(Predictor):
@@ -277,11 +277,13 @@ class UQMethod(Predictor):
         self.input_range = None if sample is None or sample.inputs is None else InputRange.of(sample.inputs)
         self._scales_by_batch = is_scaling and sample is None
         if is_scaling and sample is not None:
-            self._scale_targets(sample.targets)
+            self._scale_targets(sample.targets, [to_device(self, batch) for batch in sample.batches])
 
-    def _scale_targets(self, targets: Tensor) -> None:
-        """Scales the targets by these ones, which may be few."""
+    def _scale_targets(self, targets: Tensor, batches: Iterable[tuple[NetworkInput, Tensor]]) -> None:
+        """Scales the targets by these ones, unless the network predicts those of the batches in their own units."""
         scaling = find_scaling(targets, self.likelihood.num_predictions)
+        if scaling is not None and self._explains(batches, *scaling):
+            scaling = None
         if self.trainer.world_size > 1:
             scaling = self.trainer.strategy.broadcast(scaling)
         if scaling is not None:
@@ -327,6 +329,26 @@ class UQMethod(Predictor):
         super().on_load_checkpoint(checkpoint)
         if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             self._resumed_epoch = checkpoint.get("epoch_so_far")
+
+    def _mean_prediction(self, outputs: Tensor) -> Tensor:
+        """The prediction [B, ..., D] of `point_outputs`, shape [1, B, ...]."""
+        return self.likelihood.point_prediction(outputs)
+
+    @torch.no_grad()
+    def _explains(self, batches: Iterable[tuple[NetworkInput, Tensor]], mean: Tensor, std: Tensor) -> bool:
+        """Tells whether the network explains a quarter of the variance of all targets that would be scaled."""
+        is_scaled = (mean != 0) | (std != 1)
+        if not is_scaled.any():
+            return True
+        errors, total = torch.zeros_like(mean), torch.zeros_like(mean)
+        with evaluating(self):
+            for x, target in batches:
+                outputs = self.point_outputs(x).unsqueeze(0)
+                self.likelihood.check(outputs, target)
+                error = self._mean_prediction(outputs) - target
+                errors += error.float().cpu().flatten(0, -2).square().sum(0)
+                total += (target.float().cpu() - mean).flatten(0, -2).square().sum(0)
+        return bool((errors < 0.75 * total)[is_scaled].all())
 
     def training_step(self, batch: Any, batch_idx: int = 0) -> Tensor:
         """Trains on the point loss during burn-in, on the method's objective afterwards."""
@@ -377,7 +399,7 @@ class UQMethod(Predictor):
     def _check_values(self, x: NetworkInput, target: Tensor) -> None:
         if self._scales_by_batch:
             self._scales_by_batch = False
-            self._scale_targets(target)
+            self._scale_targets(target, [(x, target)])
         for tensor in tensors(x):
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 raise InputValueError("the training inputs have NaN or infinite values")
