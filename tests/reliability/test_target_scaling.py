@@ -221,6 +221,34 @@ def test_a_stream_is_scaled_by_its_first_batch() -> None:
     assert_close(method.likelihood.target_std, Y[:50].std(0, correction=0))
 
 
+class Shards(IterableDataset[Any]):
+    """Each rank has other rows."""
+
+    def __iter__(self) -> Iterator[Any]:
+        rank = torch.distributed.get_rank()
+        return zip(X[rank::2], Y[rank::2], strict=True)
+
+
+class Compared(lv.MeanFieldVI):
+    """Fails if the ranks scale the targets differently."""
+
+    def on_train_epoch_end(self) -> None:
+        super().on_train_epoch_end()
+        means = self.all_gather(self.likelihood.target_mean)
+        if not (len(means) == 2 and torch.equal(means[0], means[1]) and (means > 10).all()):
+            raise AssertionError(f"the ranks have the means {means}")
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="needs torch.distributed")
+@pytest.mark.parametrize("streamed", [True, False])
+def test_ranks_agree(streamed: bool) -> None:
+    method = Compared(MLP(3, [4], 1), Gaussian(), num_data=N)
+    data = DataLoader(Shards(), 50) if streamed else loader(generator=None)
+    quiet_trainer(strategy="ddp_spawn", devices=2).fit(method, data)
+    assert method.likelihood.is_scaled
+
+
 class Noisy(Dataset[Any]):
     """Opens its file when it is first read, counts its reads, and draws from all global random states."""
 
