@@ -265,7 +265,10 @@ class UQMethod(Predictor):
             self.require_num_data(self.num_data)
 
     def _prepare_for_data(self, dataloader: Any) -> None:
-        """Finds the range of the inputs, and the scaling of the targets unless the datamodule has one."""
+        """Finds the range of the inputs, and the scaling of the targets unless the datamodule has one.
+
+        It runs before N is set, which tells a trained method from a new one; repeated calls change nothing.
+        """
         datamodule = getattr(self.trainer, "datamodule", None)
         mean, std = (getattr(datamodule, name, None) for name in ("target_mean", "target_std"))
         likelihood, is_scaling = self.likelihood, False
@@ -275,7 +278,7 @@ class UQMethod(Predictor):
             is_scaling = likelihood.scale_targets and not self.is_trained and not likelihood.is_scaled
         sample = training_sample(dataloader, rows_only=not is_scaling)
         self.input_range = None if sample is None or sample.inputs is None else InputRange.of(sample.inputs)
-        self._scales_by_batch = is_scaling and sample is None
+        self._scales_by_batch |= is_scaling and sample is None
         if is_scaling and sample is not None:
             self._scale_targets(sample.targets, [to_device(self, batch) for batch in sample.batches])
 
