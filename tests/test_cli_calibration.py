@@ -116,9 +116,13 @@ def test_a_checkpoint_from_the_command_line_loads_from_its_path_alone(run: Comma
     assert not torch.equal(loaded.predict(x).mean, fitted.model.predict(x).mean)
 
 
-def test_an_untrained_method_is_a_warning(run: CommandLine) -> None:
-    with pytest.warns(UserWarning, match="MeanFieldVI is calibrated, but it has not been trained"):
+def test_an_untrained_method_is_refused(run: CommandLine, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
         run("fit", "--config", run.config(*wrapped("TemperatureScaling", CLASSIFIER, MOONS)))
+    assert stop.value.code == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "TemperatureScaling cannot calibrate a MeanFieldVI that has not been trained" in message
+    assert "method_checkpoint" in message
 
 
 @pytest.mark.parametrize(

@@ -296,11 +296,12 @@ def test_networks_with_several_inputs_pass() -> None:
 def test_calibrated_methods_and_ensembles_pass() -> None:
     x, y = regression()
     method = MeanFieldVI(MLP(2, [4], 1), Gaussian())
+    method.is_trained = True
     scaled = VarianceScaling(method)
     scaled.calibrate([(x, y)])
     check_method(scaled, x, y)
     check_method(Ensemble([method, LastLayerVI(MLP(2, [4], 1), Gaussian())]), x, y)
     labels = torch.arange(ROWS) % 3
-    tempered = TemperatureScaling(Deterministic(MLP(2, [4], 3), Categorical(3)))
+    tempered = TemperatureScaling(Deterministic(MLP(2, [4], 3).requires_grad_(False), Categorical(3)))
     tempered.calibrate([(x, labels)])
     check_method(tempered, x, labels)

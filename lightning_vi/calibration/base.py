@@ -230,6 +230,7 @@ class CalibratedMethod(Predictor):
             self._finish(list(self._scores_of(data)))
 
     def _require_trained(self) -> None:
+        self.method.require_fitted()
         if not self.is_trained:
             raise NotFittedError(
                 f"{type(self).__name__} cannot calibrate a {type(self.method).__name__} that has not been trained: fit "

@@ -54,7 +54,9 @@ class ConformalQuantileRegression(ConformalMethod):
         >>> from lightning_vi import QuantileRegression
         >>> from lightning_vi.likelihoods import Quantiles
         >>> network = torch.nn.Linear(1, 3)  # the quantiles at 5%, 50% and 95%
-        >>> conformal = ConformalQuantileRegression(QuantileRegression(network, Quantiles()), coverage=0.9)
+        >>> method = QuantileRegression(network, Quantiles())
+        >>> method.is_trained = True  # or fit it
+        >>> conformal = ConformalQuantileRegression(method, coverage=0.9)
         >>> conformal.calibrate([(torch.zeros(20, 1), torch.randn(20, 1))])
         >>> sorted(conformal.predict_step(torch.zeros(4, 1)))
         ['aleatoric_uct', 'epistemic_uct', 'lower', 'pred', 'pred_uct', 'upper']

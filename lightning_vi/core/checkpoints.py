@@ -122,7 +122,7 @@ def _update(hasher: Any, value: Any) -> None:
             _update(hasher, item)
     elif isinstance(value, str | bytes):
         data = value.encode() if isinstance(value, str) else value
-        hasher.update(f"text {len(data)}".encode() + data)
+        hasher.update(f"{type(value).__name__} {len(data)} ".encode() + data)
     elif value is None or isinstance(value, int | float | complex | np.generic | torch.dtype | torch.device):
         hasher.update(f"{type(value).__name__} {value!r};".encode())
     else:

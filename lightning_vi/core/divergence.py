@@ -50,6 +50,8 @@ class LossWatch:
             DivergenceError: If a loss is NaN, infinite or beyond the limit.
         """
         loss = terms["train_loss"]
+        if getattr(method.trainer.precision_plugin, "scaler", None) is not None:
+            return  # it leaves out steps whose gradients overflow
         if self.first_score is None:
             self.first_score = terms.get("train_nll", loss).detach()
         size = loss.detach().abs().nan_to_num(nan=math.inf, posinf=math.inf)
@@ -150,7 +152,7 @@ def watched_step(method: "UQMethod", check_batch: Callable[[], None]) -> Iterato
         raise
     except (RuntimeError, IndexError, ValueError) as error:
         check_batch()
-        if isinstance(error, torch._C._LinAlgError):
+        if isinstance(error, torch.linalg.LinAlgError):
             stop(method, f"a matrix has become singular ({str(error).splitlines()[0]})", error)
         if not _has_finite_weights(method):
             stop(method, "a weight has become NaN or infinite", error)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_vi.arguments import check_at_least, check_positive
-from lightning_vi.core.batch import check_values
+from lightning_vi.core.batch import check_values, to_device
 from lightning_vi.core.batch_forms import InputForm, input_form
 from lightning_vi.core.diagnosis import explained
 from lightning_vi.core.divergence import LossWatch, check_weights, watched_step
@@ -32,7 +32,7 @@ from lightning_vi.locks import exclusive
 from lightning_vi.metrics import default_metrics
 from lightning_vi.noise import NoiseStream
 from lightning_vi.objectives import ObjectiveTerms, count_training_data
-from lightning_vi.sampling import NetworkInput
+from lightning_vi.sampling import NetworkInput, evaluating
 
 
 class UQMethod(Predictor):
@@ -379,7 +379,10 @@ class UQMethod(Predictor):
         """
 
     def _prepare_for_data(self, dataloader: Any) -> None:
-        """Finds the range of the inputs, and the scaling of the targets unless the datamodule has one."""
+        """Finds the range of the inputs, and the scaling of the targets unless the datamodule has one.
+
+        It runs before N is set, which tells a trained method from a new one; repeated calls change nothing.
+        """
         datamodule = getattr(self.trainer, "datamodule", None)
         mean, std = (getattr(datamodule, name, None) for name in ("target_mean", "target_std"))
         likelihood, is_scaling = self.likelihood, False
@@ -389,17 +392,39 @@ class UQMethod(Predictor):
             is_scaling = likelihood.scale_targets and not self.is_trained and not likelihood.is_scaled
         sample = training_sample(dataloader, rows_only=not is_scaling)
         self.input_range = None if sample is None or sample.inputs is None else InputRange.of(sample.inputs)
-        self._scales_by_batch = is_scaling and sample is None
+        self._scales_by_batch |= is_scaling and sample is None
         if is_scaling and sample is not None:
-            self._scale_targets(sample.targets)
+            self._scale_targets(sample.targets, [to_device(self, batch) for batch in sample.batches])
 
-    def _scale_targets(self, targets: Tensor) -> None:
-        """Scales the targets by these ones, which may be few."""
+    def _scale_targets(self, targets: Tensor, batches: Iterable[tuple[NetworkInput, Tensor]]) -> None:
+        """Scales the targets by these ones, unless the network predicts those of the batches in their own units."""
         scaling = find_scaling(targets, self.likelihood.num_predictions)
+        if scaling is not None and self._explains(batches, *scaling):
+            scaling = None
         if self.trainer.world_size > 1:
             scaling = self.trainer.strategy.broadcast(scaling)
         if scaling is not None:
             self.likelihood.set_target_scaling(*scaling)
+
+    def _mean_prediction(self, outputs: Tensor) -> Tensor:
+        """The prediction [B, ..., D] of `point_outputs`, shape [1, B, ...]."""
+        return self.likelihood.point_prediction(outputs)
+
+    @torch.no_grad()
+    def _explains(self, batches: Iterable[tuple[NetworkInput, Tensor]], mean: Tensor, std: Tensor) -> bool:
+        """Tells whether the network explains a quarter of the variance of all targets that would be scaled."""
+        is_scaled = (mean != 0) | (std != 1)
+        if not is_scaled.any():
+            return True
+        errors, total = torch.zeros_like(mean), torch.zeros_like(mean)
+        with evaluating(self):
+            for x, target in batches:
+                outputs = self.point_outputs(x).unsqueeze(0)
+                self.likelihood.check(outputs, target)
+                error = self._mean_prediction(outputs) - target
+                errors += error.float().cpu().flatten(0, -2).square().sum(0)
+                total += (target.float().cpu() - mean).flatten(0, -2).square().sum(0)
+        return bool((errors < 0.75 * total)[is_scaled].all())
 
     def training_step(self, batch: Any, batch_idx: int = 0) -> Tensor:
         """Trains on the point loss during burn-in, on the method's objective afterwards."""
@@ -430,8 +455,8 @@ class UQMethod(Predictor):
     def _begin_step(self, x: NetworkInput, target: Tensor, weight: Tensor | None) -> None:
         if len(target) == 0:
             raise InputValueError("a training batch has no rows: set drop_last=True, or make the dataset skip it")
-        if self._is_first_epoch:
-            self._trained_on_tensor = isinstance(x, Tensor)
+        self._trained_on_tensor = isinstance(x, Tensor)
+        if self._is_first_epoch or target.device.type == "cpu":  # elsewhere it would wait for the device
             self._check_values(x, target, weight)
 
     def _check_layout(self, x: NetworkInput, outputs: Tensor) -> None:
@@ -481,7 +506,7 @@ class UQMethod(Predictor):
     def _check_values(self, x: NetworkInput, target: Tensor, weight: Tensor | None = None) -> None:
         if self._scales_by_batch:
             self._scales_by_batch = False
-            self._scale_targets(target)
+            self._scale_targets(target, [(x, target)])
         check_values(self.likelihood, x, target, weight, "training inputs")
 
     def on_train_epoch_end(self) -> None:

@@ -100,11 +100,13 @@ def training_data_at_hand(trainer: Trainer) -> TrainingData | None:
         trainer: A Trainer that evaluates. A datamodule that wraps another one for calibration is looked through.
 
     Returns:
-        The data; None if there is no datamodule with training data.
+        The data; None if there is no datamodule with training data, or it has another table than the fit.
     """
     datamodule: Any = getattr(trainer, "datamodule", None)
     if getattr(datamodule, "gives_calibration_data", False):
         datamodule = datamodule.data
+    if _has_another_table(datamodule, getattr(trainer.lightning_module, "data_state", None)):
+        return None
     if datamodule is None or not is_overridden("train_dataloader", datamodule, LightningDataModule):
         return None
     datamodule.setup("fit")
@@ -112,3 +114,11 @@ def training_data_at_hand(trainer: Trainer) -> TrainingData | None:
     if trainer.world_size > 1:
         loader = trainer._data_connector._prepare_dataloader(loader, shuffle=False, mode=RunningStage.TRAINING)
     return TrainingData(loader, count_training_data(loader))
+
+
+def _has_another_table(datamodule: Any, trained_on: dict[str, Any] | None) -> bool:
+    """Tells whether a datamodule has a table that it treats as new data of the fit."""
+    here = getattr(datamodule, "data_state", None)
+    if here is None or trained_on is None or here["kind"] != "table":
+        return False
+    return bool(here["tables"][0] != trained_on["tables"][0])

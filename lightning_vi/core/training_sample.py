@@ -23,6 +23,7 @@ from torch.utils.data import (
 
 from lightning_vi.core.batch import split_batch
 from lightning_vi.noise import private_random_state
+from lightning_vi.sampling import NetworkInput
 
 MAX_ROWS, MIN_ROWS, MAX_NUMBERS = 1024, 64, 2**22
 """Bounds of the number of rows, and of their numbers of inputs where that leaves enough rows."""
@@ -37,10 +38,12 @@ class TrainingSample(NamedTuple):
     Attributes:
         inputs: Shape [n, F]; None for inputs of another form.
         targets: Shape [n, ...].
+        batches: Inputs and targets of some of these rows, in their own form.
     """
 
     inputs: Tensor | None
     targets: Tensor
+    batches: list[tuple[NetworkInput, Tensor]]
 
 
 def training_sample(dataloader: Any, *, rows_only: bool = False) -> TrainingSample | None:
@@ -69,14 +72,14 @@ def training_sample(dataloader: Any, *, rows_only: bool = False) -> TrainingSamp
     with _global_random_states():
         try:
             rows = _row_numbers(dataloader)
-            batches = list(_batches(dataloader, rows, rows_only)) if rows else []
+            batches, probe = _batches(dataloader, rows, rows_only) if rows else ([], [])
             if not batches or not all(isinstance(target, Tensor) for _, target in batches):
                 return None
             inputs = [x for x, _ in batches]
             are_rows = all(isinstance(x, Tensor) and x.dim() == 2 and x.is_floating_point() for x in inputs)
             # Rows of sequences may differ in length.
             targets = torch.cat([y.flatten(0, -2) if y.dim() > 1 else y for _, y in batches])
-            return TrainingSample(torch.cat(inputs) if are_rows else None, targets)
+            return TrainingSample(torch.cat(inputs) if are_rows else None, targets, probe)
         except (TypeError, KeyError, IndexError, NotImplementedError, RuntimeError):
             return None
 
@@ -122,8 +125,14 @@ def _row_numbers(dataloader: DataLoader[Any]) -> Sequence[Any] | None:
     return sampler if isinstance(sampler, Sequence) else None
 
 
-def _batches(dataloader: DataLoader[Any], rows: Sequence[Any], rows_only: bool) -> Iterator[tuple[Any, Any]]:
-    """Batches of rows, no larger than those of the dataloader, whose collate function may not take more."""
+Batches = list[tuple[Any, Any]]
+
+
+def _batches(dataloader: DataLoader[Any], rows: Sequence[Any], rows_only: bool) -> tuple[Batches, Batches]:
+    """Batches of rows, without inputs that are no rows of numbers, and batches of a few of these rows.
+
+    They are no larger than those of the dataloader, whose collate function may not take more.
+    """
     dataset = _detached(dataloader.dataset)
 
     def read(numbers: Sequence[Any]) -> tuple[Any, Any]:
@@ -132,14 +141,20 @@ def _batches(dataloader: DataLoader[Any], rows: Sequence[Any], rows_only: bool) 
         return split_batch(dataloader.collate_fn(samples))
 
     x, _ = read(rows[:1])
-    if rows_only and not (isinstance(x, Tensor) and x.dim() == 2):
-        return
+    are_rows = isinstance(x, Tensor) and x.dim() == 2
+    if rows_only and not are_rows:
+        return [], []
     size = x.numel() if isinstance(x, Tensor) else 1
     count = min(len(rows), MAX_ROWS, max(MIN_ROWS, MAX_NUMBERS // max(size, 1)))
-    chosen, step = rows[:: math.ceil(len(rows) / count)], min(CHUNK, dataloader.batch_size or 1)
-    for first in range(0, len(chosen), step):
-        inputs, target = read(chosen[first : first + step])
-        yield inputs if isinstance(x, Tensor) and x.dim() == 2 else None, target
+    chosen, step = _evenly(rows, count), min(CHUNK, dataloader.batch_size or 1)
+    few = _evenly(chosen, CHUNK)
+    batches = [read(chosen[first : first + step]) for first in range(0, len(chosen), step)]
+    probe = [] if rows_only else [read(few[first : first + step]) for first in range(0, len(few), step)]
+    return batches if are_rows else [(None, target) for _, target in batches], probe
+
+
+def _evenly(rows: Sequence[Any], count: int) -> Sequence[Any]:
+    return rows[:: math.ceil(len(rows) / count)]
 
 
 def _detached(dataset: Any) -> Any:

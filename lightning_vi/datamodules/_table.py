@@ -51,12 +51,12 @@ def _read_file(data: str | Path) -> pd.DataFrame:
     return pd.read_parquet(path, engine="pyarrow")
 
 
-def check_columns(argument: str, names: Sequence[str], frame: pd.DataFrame) -> None:
-    """Raises a `ValueError` unless `names` is one or more distinct columns of the table."""
+def check_columns(argument: str, names: Sequence[str], frame: pd.DataFrame, remedy: str = "") -> None:
+    """Raises a `ValueError`, ending with the remedy, unless `names` is one or more distinct columns of the table."""
     if not names:
         raise InputValueError(f"{argument} must name at least one column, got none of {list(frame.columns)}.")
     if missing := [name for name in names if name not in frame.columns]:
-        raise InputValueError(f"{argument}: no columns {missing}; the table has {list(frame.columns)}.")
+        raise InputValueError(f"{argument}: no columns {missing}; the table has {list(frame.columns)}.{remedy}")
     if len(set(names)) < len(names):
         raise InputValueError(f"{argument} must name each column once, got {list(names)}.")
 

@@ -94,14 +94,6 @@ class NewTableDataModule(LightningDataModule):
             )
         return self.X, self.Y
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Raises an error: the rows are not training data.
-
-        Raises:
-            ValueError: Always.
-        """
-        raise InputValueError("NewTableDataModule has no training rows: train on a TabularDataModule")
-
     def predict_dataloader(self) -> DataLoader[Any]:
         """Returns batches `(x, y)` of all rows, or `x` if a target is missing."""
         return row_loader(self.X, self.Y, **self._settings)

@@ -104,7 +104,7 @@ class TabularDataModule(ArrayDataModule):
             raise InputValueError(f"task must be one of {list(get_args(Task))}, got {task!r}.")
         frame = read_table(data)
         target_names = _as_list(target_columns)
-        check_columns("target_columns", target_names, frame)
+        check_columns("target_columns", target_names, frame, UNLABELED)
         ids = row_ids(frame, id_column)
         input_names = _input_names(input_columns, target_names, frame, id_column)
         inputs = numeric_columns("input_columns", input_names, frame, "encode them as numbers or omit them")
@@ -221,6 +221,9 @@ class TabularDataModule(ArrayDataModule):
 
     def _differences(self, state: DataState) -> list[str]:
         return self._treatment.differences(Treatment.from_state(state))
+
+
+UNLABELED = " To predict a table without targets, use NewTableDataModule(data, checkpoint)."
 
 
 def open_table(state: DataState, data: str | Path | pd.DataFrame, **arguments: Any) -> LightningDataModule:

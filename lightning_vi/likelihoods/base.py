@@ -82,6 +82,17 @@ class Likelihood(nn.Module, ABC):
         """
         return
 
+    def scaled_as(self, other: "Likelihood") -> "Likelihood":  # noqa: ARG002
+        """Returns the likelihood with the target's scaling of another one, for a network that was trained with that.
+
+        Args:
+            other: The likelihood of the trained network.
+
+        Returns:
+            A copy; the likelihood itself if it has a scaling, or one of them has no units.
+        """
+        return self
+
     @abstractmethod
     def check_outputs(self, outputs: Tensor, target: Tensor | None = None) -> None:
         """Checks the shape of outputs.

@@ -1,5 +1,6 @@
 """Base classes of observation models with a location and a scale."""
 
+import copy
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from lightning_vi.errors import InputValueError
 from lightning_vi.functional.mixture import Mixture
-from lightning_vi.likelihoods.base import Missing
+from lightning_vi.likelihoods.base import Likelihood, Missing
 from lightning_vi.likelihoods.regression import RegressionLikelihood
 
 LOG_SQRT_TWO_PI = 0.5 * math.log(2 * math.pi)
@@ -126,6 +127,13 @@ class LocationScaleLikelihood(RegressionLikelihood):
             raise InputValueError(f"std must be positive, got {std}")
         self.target_mean.copy_(mean)
         self.target_std.copy_(std)
+
+    def scaled_as(self, other: Likelihood) -> Likelihood:  # noqa: D102
+        if self.is_scaled or not isinstance(other, LocationScaleLikelihood) or other.num_targets != self.num_targets:
+            return self
+        scaled = copy.deepcopy(self)
+        scaled.set_target_scaling(other.target_mean, other.target_std)
+        return scaled
 
     def _standardize(self, target: Tensor) -> Tensor:
         return (target - self.target_mean) / self.target_std

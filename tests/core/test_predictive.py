@@ -163,6 +163,7 @@ def test_rows_that_are_scored_in_parts_have_the_same_scores(outputs: str, monkey
         method = MeanFieldVI(MLP(3, [4], 3), Categorical(3), init_std=0.5)
         y = torch.randint(0, 3, (20,))
     if outputs == "calibrated classes":
+        method.is_trained = True
         method = TemperatureScaling(method)
         method.calibrate([(x, y)])
     data = loader(x, y, batch_size=20)
@@ -199,7 +200,7 @@ def test_an_ensemble_uses_each_members_own_noise_without_copies(monkeypatch: pyt
 
 
 def test_a_predictor_holds_no_optimizer_of_its_own() -> None:
-    calibrated = TemperatureScaling(Deterministic(nn.Linear(2, 3), Categorical(3)))
+    calibrated = TemperatureScaling(Deterministic(nn.Linear(2, 3).requires_grad_(False), Categorical(3)))
     assert calibrated.configure_optimizers() == []
     x, y = torch.randn(12, 2), torch.randint(0, 3, (12,))
     trainer = quiet_trainer(max_epochs=2)

@@ -113,6 +113,7 @@ X, Y = normal(19, 3), normal(19, 2)
 def sampled() -> MeanFieldVI:
     method = MeanFieldVI(MLP(3, [4], 4), HeteroscedasticGaussian(2), num_mc_samples_test=6)
     randomize_posteriors(method)
+    method.is_trained = True
     return method
 
 
@@ -157,6 +158,7 @@ def test_intervals_match_sorted_scores(coverage: float) -> None:
 
 def test_learned_quantiles_are_moved_by_the_same_distance() -> None:
     method = QuantileRegression(MLP(3, [4], 6), Quantiles((0.1, 0.5, 0.9), num_targets=2))
+    method.is_trained = True
     calibrated = ConformalQuantileRegression(method, coverage=0.8)
     calibrated.calibrate([(X, Y)])
     own, moved = method.predict(X), calibrated.predict(X)
@@ -284,7 +286,7 @@ def test_sets_are_not_empty_and_the_penalty_makes_large_sets_rare() -> None:
 
 
 def test_sets_of_pixels() -> None:
-    method = Deterministic(ImageNet(3), Categorical(3))
+    method = Deterministic(ImageNet(3).requires_grad_(False), Categorical(3))
     x, y = torch.randn(8, 2, 4, 4), torch.randint(0, 3, (8, 4, 4))
     calibrated = AdaptivePredictionSets(method, coverage=0.7, randomised=False)
     calibrated.calibrate([(x, y)])
@@ -327,6 +329,7 @@ torch.save(calibrated.predict_step(torch.load(sys.argv[2], weights_only=True)), 
 
 def test_checkpoint_gives_the_same_predictions_in_a_new_process(tmp_path: Path) -> None:
     method = QuantileRegression(MLP(3, [4], 6), Quantiles((0.1, 0.5, 0.9), num_targets=2))
+    method.is_trained = True
     method.likelihood.set_target_scaling(torch.tensor([50.0, -3.0]), torch.tensor([4.0, 0.2]))
     calibrated = ConformalQuantileRegression(method, coverage=0.7)
     trainer = quiet_trainer()

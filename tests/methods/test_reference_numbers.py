@@ -125,6 +125,7 @@ def build(name: str, problem: str) -> Any:
             method.collect()
     if hasattr(method, "fit_posterior"):
         method.fit_posterior([data(problem)])
+    method.is_trained = True
     return method
 
 

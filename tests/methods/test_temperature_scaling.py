@@ -53,6 +53,7 @@ def test_bernoulli_is_tempered_like_two_classes() -> None:
 def method(num_samples: int = 6) -> MeanFieldVI:
     built = MeanFieldVI(MLP(3, [4], 4), Categorical(4), num_mc_samples_test=num_samples)
     randomize_posteriors(built)
+    built.is_trained = True
     return built
 
 
@@ -86,7 +87,7 @@ def test_metrics_score_the_tempered_probabilities() -> None:
 
 
 def test_nll_is_summed_over_positions() -> None:
-    base = Deterministic(ImageNet(3), Categorical(3))
+    base = Deterministic(ImageNet(3).requires_grad_(False), Categorical(3))
     x, y = torch.randn(5, 2, 4, 4), torch.randint(0, 3, (5, 4, 4))
     calibrated = TemperatureScaling(base)
     calibrated.calibrate([(x, y)])

@@ -33,6 +33,7 @@ def test_known_factors_are_recovered() -> None:
 def sampled(num_targets: int = 2) -> MeanFieldVI:
     method = MeanFieldVI(MLP(3, [4], 2 * num_targets), HeteroscedasticGaussian(num_targets), num_mc_samples_test=6)
     randomize_posteriors(method)
+    method.is_trained = True
     return method
 
 
@@ -112,6 +113,7 @@ def test_positions_share_the_factor_of_their_target() -> None:
 def test_closed_form_prediction_is_scaled() -> None:
     method = LastLayerVI(MLP(3, [4], 2), Gaussian([0.3, 1.7], num_targets=2))
     randomize_posteriors(method)
+    method.is_trained = True
     calibrated = calibrate(method)
     prediction = calibrated.predict(X)
     (logged,) = quiet_trainer().test(calibrated, loader(X, Y), verbose=False)

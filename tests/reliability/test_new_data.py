@@ -11,11 +11,14 @@ import torch
 import yaml
 from command_line import run_command_line
 from helpers import quiet_trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from numpy.random import default_rng
+from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_vi import Ensemble, MeanFieldVI, SplitConformal, TemperatureScaling
+from lightning_vi import Ensemble, Laplace, MeanFieldVI, SplitConformal, TemperatureScaling
 from lightning_vi.backbones import MLP
 from lightning_vi.callbacks import PredictionWriter
+from lightning_vi.cli.trainer import _TableOpener
 from lightning_vi.datamodules import (
     ArrayDataModule,
     CalibrationDataModule,
@@ -23,7 +26,7 @@ from lightning_vi.datamodules import (
     NewTableDataModule,
     TabularDataModule,
 )
-from lightning_vi.errors import InputError
+from lightning_vi.errors import InputError, NotFittedError
 from lightning_vi.likelihoods import Categorical, Gaussian
 
 Tally = Callable[..., None]
@@ -225,6 +228,21 @@ def test_tables_that_do_not_fit_are_refused(fitted: dict[str, Any], case: str, t
     tally("bad tables", fitted["task"], tried=1, right=1)
 
 
+def test_other_forms_of_the_same_table_give_the_same_inputs(fitted: dict[str, Any], tmp_path: Path) -> None:
+    rounded = NEW.assign(width=NEW["width"].round())
+    expected = fitted["data"].new_data(rounded).X
+    forms = {
+        "integers": rounded.astype({"width": "int32"}),
+        "nullable": rounded.astype({"width": "Int64", "height": "Float64"}),
+        "other order": rounded[rounded.columns[::-1]],
+        "other columns": rounded.assign(extra="text", another=np.nan),
+        "numbered otherwise": rounded.set_index("kind", drop=False),
+    }
+    rounded.to_csv(tmp_path / "table.csv", index=False)
+    for name, table in {**forms, "file": tmp_path / "table.csv"}.items():
+        assert torch.equal(fitted["data"].new_data(table).X, expected), name
+
+
 def test_labels_of_the_fit_are_the_classes() -> None:
     data = data_of(TRAINING, "classification")
     assert torch.equal(data.new_data(NEW[NEW["kind"] == "wide"]).Y, torch.full(((NEW["kind"] == "wide").sum(),), 2))
@@ -237,6 +255,19 @@ def test_labels_of_the_fit_are_the_classes() -> None:
     assert len(partly.X) == len(NEW)
     with pytest.raises(ValueError, match="can be predicted, but not scored"):
         partly.test_dataloader()
+
+
+def test_a_posterior_is_not_fitted_to_a_new_table(tmp_path: Path) -> None:
+    """The checkpoint of an epoch before the last needs the training data, which a new table does not have."""
+    method, data = Laplace(MLP(2, [4], 1), Gaussian()), data_of(TRAINING, "regression")
+    best = ModelCheckpoint(tmp_path, save_top_k=-1)
+    quiet_trainer(max_epochs=2, callbacks=[best], enable_checkpointing=True).fit(method, data)
+    first = str(next(tmp_path.glob("epoch=0*.ckpt")))
+    other = Laplace(MLP(2, [4], 1), Gaussian())
+    for new in (data_of(NEW, "regression"), data.new_data(NEW)):
+        with pytest.raises(NotFittedError, match="before it is fitted"):
+            quiet_trainer().test(other, new, ckpt_path=first, weights_only=True, verbose=False)
+    quiet_trainer().test(other, data_of(TRAINING, "regression"), ckpt_path=first, weights_only=True, verbose=False)
 
 
 def test_a_resumed_fit_with_a_changed_table_is_refused(fitted: dict[str, Any]) -> None:
@@ -280,6 +311,32 @@ def write_mnist(folder: Path, images: Any, labels: Any) -> None:
         for name, values in (("images-idx3", images), ("labels-idx1", labels)):
             header = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">u4").tobytes()
             (folder / f"{part}-{name}-ubyte").write_bytes(header + values.tobytes())
+
+
+def test_a_checkpoint_that_does_not_know_its_data_is_reported() -> None:
+    arguments = {"target_columns": "area", "task": "regression", "applied_instantiation_links": {}}
+    with pytest.warns(UserWarning, match="does not say how its training data were treated"):
+        data = _TableOpener(None)(TabularDataModule, data=NEW.drop(columns=["kind", "patient"]), **arguments)
+    assert isinstance(data, TabularDataModule)
+    with pytest.raises(ValueError, match="has version 99, and this version of lightning_vi reads 1"):
+        NewTableDataModule(NEW, data.state_dict() | {"version": 99})
+
+
+def test_a_checkpoint_without_a_table_is_refused(tmp_path: Path) -> None:
+    method, trainer = make_method("regression"), quiet_trainer()
+    x, y = torch.randn(8, 2), torch.randn(8, 1)
+    trainer.fit(method, DataLoader(TensorDataset(x, y), 4))
+    trainer.save_checkpoint(tmp_path / "fit.ckpt")
+    (tmp_path / "other.ckpt").write_bytes(b"no checkpoint")
+    for name, message in (
+        ("fit.ckpt", "it is not from a fit on a TabularDataModule"),
+        ("other.ckpt", "is not a checkpoint that torch.load"),
+        ("missing.ckpt", "file not found"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            NewTableDataModule(NEW, tmp_path / name)
+    with pytest.raises(ValueError, match=r"no columns \['area'\].* use NewTableDataModule\(data, checkpoint\)"):
+        TabularDataModule(NEW.drop(columns="area"), "area", "regression")
 
 
 CONFIG: dict[str, Any] = {
@@ -344,10 +401,8 @@ def test_from_the_command_line(
     assert_predicted(pd.read_csv(folder / "predictions.csv"), fit, rows)
 
     capsys.readouterr()
-    for case, (spoil, _) in BAD_TABLES.items():
-        spoil(NEW).to_csv(folder / "bad.csv", index=False)
-        if case == "repeated column":  # pandas renames it
-            continue
+    for case in ("missing column", "text", "missing values"):
+        BAD_TABLES[case][0](NEW).to_csv(folder / "bad.csv", index=False)
         with pytest.raises(SystemExit) as stop:
             run("predict", "bad.csv")
         assert stop.value.code == 2

@@ -303,6 +303,10 @@ class DeepEnsemble(UQMethod):
                 "the members' batches differ in shape and cannot be stacked: give own_data_order=False"
             ) from error
 
+    def _mean_prediction(self, outputs: Tensor) -> Tensor:
+        prediction: Tensor = call_member(self.likelihood, 0, "point_prediction", outputs)
+        return prediction
+
     def _point_prediction(self, outputs: Tensor) -> Tensor:
         means: Tensor = call_members(self.likelihood, "predictive_moments", outputs)[0]
         return means.flatten(0, 1)

@@ -202,7 +202,8 @@ class VariationalMethod(UQMethod):
 
         Args:
             backbone: The trained network, or a fitted method that has one.
-            likelihood: The observation model; by default that of the fitted method.
+            likelihood: The observation model; by default that of the fitted method, whose scaling of the targets it
+                takes over.
             delta: Ratio :math:`\delta` of posterior standard deviation to weight.
             prior_std: Prior standard deviation s, a positive number or ``"fan_in"``.
             **arguments: The other arguments of the method, except `prior` and `init_std`.
@@ -227,7 +228,7 @@ class VariationalMethod(UQMethod):
         if taken:
             raise InputTypeError(f"from_pretrained sets {taken} by delta and prior_std")
         if isinstance(backbone, Predictor):
-            likelihood = backbone.likelihood if likelihood is None else likelihood
+            likelihood = backbone.likelihood if likelihood is None else likelihood.scaled_as(backbone.likelihood)
             networks = backbone.trained_networks()
             if len(networks) != 1:
                 name = type(backbone).__name__
