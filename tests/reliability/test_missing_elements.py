@@ -1,4 +1,4 @@
-"""Missing elements of targets in metrics, curvature, calibrations and evaluation, against the elements that are left."""
+"""Missing elements in metrics, curvature, calibrations and evaluation, against the elements that are left."""
 
 import copy
 import math
