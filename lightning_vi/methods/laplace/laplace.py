@@ -187,7 +187,7 @@ class Laplace(FittedMethod, PointMethod):
         """
         num_rows, log_likelihood = 0, torch.zeros((), device=self.device)
 
-        def terms() -> Iterator[tuple[Linearization, Tensor]]:
+        def terms() -> Iterator[tuple[Linearization, Tensor, Tensor | None]]:
             nonlocal num_rows, log_likelihood
             batches = map(self._weighted_batch, data)
             for x, target, weight in joined_batches(batches, self.likelihood.num_outputs):
