@@ -62,7 +62,7 @@ def column(likelihood: Likelihood, index: int) -> Likelihood:
     ],
     ids=lambda likelihood: type(likelihood).__name__,
 )
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=6, deadline=None, derandomize=True)
 @given(mask=masks)
 def test_metrics_are_those_of_each_target_without_its_missing_rows(likelihood: Likelihood, mask: list[bool]) -> None:
     generator = torch.Generator().manual_seed(0)
