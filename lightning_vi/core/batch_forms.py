@@ -1,7 +1,7 @@
 """Which elements of a batch are inputs of the network, and whether the other one can be its target."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -41,13 +41,13 @@ def input_form(network: nn.Module, was_tensor: bool | None) -> InputForm:
         >>> input_form(nn.Linear(2, 1), None).takes_more
         False
     """
-    required, takes_more = _positional_arguments(type(network))
+    required, takes_more = _positional_arguments(type(network).forward)
     return InputForm(type(network), required, takes_more, was_tensor)
 
 
 @lru_cache(maxsize=256)
-def _positional_arguments(network: type[nn.Module]) -> tuple[int, bool]:
-    parameters = list(inspect.signature(network.forward).parameters.values())[1:]
+def _positional_arguments(forward: Callable[..., Any]) -> tuple[int, bool]:
+    parameters = list(inspect.signature(forward).parameters.values())[1:]
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     required = sum(p.default is p.empty for p in positional)
     return required, len(positional) > 1 or any(p.kind is p.VAR_POSITIONAL for p in parameters)

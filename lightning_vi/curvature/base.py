@@ -61,8 +61,8 @@ class Linearization(ABC):
 
         Args:
             factor: L, shape [B, E, R], with the roots of the weights.
-            weights: Weights of the outputs, shape [B, ...], that of `outputs`; 1 by default. An input a of the layer has
-                the largest weight of the outputs of its example, or of its position where the two correspond.
+            weights: Weights of the outputs, shape [B, ...], that of `outputs`; 1 by default. An input a of the layer
+                has the largest weight of its example's outputs, or of its position's where the two correspond.
 
         Returns:
             For each block of weights, :math:`\sum a a^\top` of shape [inputs, inputs] over the layer inputs a,

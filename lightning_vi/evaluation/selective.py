@@ -66,8 +66,8 @@ def selective_prediction(
     """Computes the risk-coverage curve of a method that abstains from the most uncertain data.
 
     See `lightning_vi.functional.risk_coverage_curve` for the definition and the treatment of ties, and
-    `plot_risk_coverage` for a plot. Data whose targets are all missing are left out. The weights, modes and device of the method and the global random state are not
-    changed.
+    `plot_risk_coverage` for a plot. Data whose targets are all missing are left out. The weights, modes and device of
+    the method and the global random state are not changed.
 
     Args:
         method: A fitted method.

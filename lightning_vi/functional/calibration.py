@@ -123,9 +123,7 @@ def conformal_quantile(scores: Tensor, coverage: float) -> Tensor:
         >>> conformal_quantile(scores, 0.5), conformal_quantile(scores, 0.9), conformal_quantile(scores, 0.95)
         (tensor(5.), tensor(9.), tensor(inf))
     """
-    ordered = (
-        scores.flatten(1).sort(dim=0).values if scores.dim() > 1 else scores.sort().values.unsqueeze(1)
-    )  # NaN last
+    ordered = scores.reshape(len(scores), math.prod(scores.shape[1:])).sort(dim=0).values  # NaN last
     sizes = ordered.isnan().logical_not().sum(0).tolist()
     ranks = [count_that_reaches(coverage, size + 1, "coverage") for size in sizes]
     found = [

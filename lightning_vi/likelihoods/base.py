@@ -288,7 +288,9 @@ class Likelihood(nn.Module, ABC):
         mean_last, std_last = (moment.movedim(self.output_dim, -1) for moment in (mean, std))
         outputs = mean_last + std_last * nodes.view(len(nodes), *[1] * (mean.dim() - 1), -1)
         dim = self.output_dim + 1 if self.output_dim >= 0 else self.output_dim
-        return torch.tensordot(weights, self.elementwise_log_prob(outputs.movedim(-1, dim), target), 1)
+        elements = self.elementwise_log_prob(outputs.movedim(-1, dim), target)
+        expectation: Tensor = torch.tensordot(weights, elements, 1)
+        return expectation
 
     def information_factor(self, outputs: Tensor) -> Tensor:  # noqa: ARG002
         r"""Square root of the output-space Fisher information (GGN).

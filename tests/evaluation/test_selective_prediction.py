@@ -100,7 +100,7 @@ def test_equals_predictions_by_hand(problem: str, key: str, trainer: Any) -> Non
     [
         lambda x, y: [(x, y)],
         lambda x, y: [[x[:4], y[:4]], [x[4:], y[4:]]],
-        lambda x, y: [{"input": x[:9], "target": y[:9], "extra": y[:9]}, {"input": x[9:], "target": y[9:]}],
+        lambda x, y: [{"input": x[:9], "target": y[:9], "weight": y[:9]}, {"input": x[9:], "target": y[9:]}],
         lambda x, y: [(x[:9], y[:9]), (x[9:9], y[9:9]), (x[9:], y[9:])],
         lambda x, y: DataLoader(TensorDataset(x, y), batch_size=11),
         lambda x, y: ((x[start : start + 7], y[start : start + 7]) for start in range(0, ROWS, 7)),

@@ -1,4 +1,4 @@
-"""Missing elements of targets in metrics, curvature, calibrations and evaluation, against the elements that are left."""
+"""Missing elements in metrics, curvature, calibrations and evaluation, against the elements that are left."""
 
 import copy
 import math
@@ -6,19 +6,25 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import normal
+from helpers import fit, loader, normal, quiet_trainer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.testing import assert_close
+from torch.utils.data import DataLoader
 from torchmetrics import MetricCollection
 
 from lightning_vi import (
+    SWAG,
+    VBLL,
     AdaptivePredictionSets,
+    AlphaDivergenceVI,
     ConformalQuantileRegression,
     DeepEnsemble,
     Deterministic,
     Laplace,
+    LatentVariableVI,
+    MeanFieldVI,
     SplitConformal,
     TemperatureScaling,
     VarianceScaling,
@@ -56,7 +62,7 @@ def column(likelihood: Likelihood, index: int) -> Likelihood:
     ],
     ids=lambda likelihood: type(likelihood).__name__,
 )
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=6, deadline=None, derandomize=True)
 @given(mask=masks)
 def test_metrics_are_those_of_each_target_without_its_missing_rows(likelihood: Likelihood, mask: list[bool]) -> None:
     generator = torch.Generator().manual_seed(0)
@@ -216,6 +222,51 @@ def test_calibrations_of_targets_ignore_what_is_missing(wrapper: Any) -> None:
         one, kept = wrapper(Deterministic(nn.Identity(), Gaussian(std))), observed[:, index]
         one.calibrate([(x[kept][:, index : index + 1], y[kept][:, index : index + 1])])
         assert_close(getattr(both, name)[index], getattr(one, name)[0])
+
+
+@pytest.mark.parametrize("wrapper", [TemperatureScaling, AdaptivePredictionSets, SplitConformal, VarianceScaling])
+def test_scores_of_calibrations_without_missing_rows(wrapper: Any) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(40, 3)
+    is_regression = wrapper.task == "regression"
+    y = torch.randn(40, 3) if is_regression else torch.randint(0, 3, (40,))
+    base = (
+        Deterministic(nn.Identity(), Gaussian(0.5, 3, missing="ignore"))
+        if is_regression
+        else classifier(ignore_index=9)
+    )
+    method = wrapper(base)
+    method.calibrate([(x, y)])
+    gone = y.clone()
+    gone[::3] = torch.nan if is_regression else 9
+    kept = torch.arange(40) % 3 != 0
+    found, expected = (
+        quiet_trainer().test(method, loader(*data, batch_size=7), verbose=False)[0]
+        for data in ((x, gone), (x[kept], y[kept]))
+    )
+    assert found == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", [DeepEnsemble, MeanFieldVI, LatentVariableVI, AlphaDivergenceVI, VBLL, SWAG])
+@pytest.mark.parametrize("is_regression", [True, False], ids=["regression", "classes"])
+def test_fits_with_missing_targets_and_weights_stay_finite(kind: Any, is_regression: bool) -> None:
+    likelihood: Likelihood
+    if is_regression:
+        likelihood, y = Gaussian(num_targets=2, missing="ignore"), normal(10, 2)
+        y[::3, 0], y[1] = torch.nan, torch.nan
+    else:
+        likelihood, y = Categorical(3, ignore_index=-100, class_weights=[1.0, 2.0, 0.5]), torch.arange(10) % 3
+        y[::3] = -100
+    width = 4 if kind is LatentVariableVI else 3
+    method = kind(nn.Sequential(nn.Linear(width, 4), nn.Tanh(), nn.Linear(4, likelihood.num_outputs)), likelihood)
+    method.burnin_epochs = 1
+    data = [
+        {"input": x, "target": target, "weight": weight} for x, target, weight in zip(X, y, torch.rand(10), strict=True)
+    ]
+    logged = fit(method, DataLoader(data, batch_size=4, shuffle=True), max_epochs=2)  # type: ignore[arg-type]
+    assert {"train_loss", "train_rmse" if is_regression else "train_accuracy"} <= logged.keys()
+    assert all(math.isfinite(value) for values in logged.values() for value in values)
+    assert all(parameter.isfinite().all() for parameter in method.parameters())
 
 
 def test_scaled_densities_count_observed_targets_only() -> None:
