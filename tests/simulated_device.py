@@ -1,14 +1,16 @@
 """A simulated accelerator named "sim", for tests of devices without a GPU.
 
-Importing this module registers a PyTorch backend in Python. A tensor on "sim" holds its numbers in CPU memory, so that results can be compared with the CPU's, and an operation that mixes it with a CPU tensor of one or
-more dimensions raises as on a GPU (CPU scalars and CPU index tensors are allowed, as there).
+Importing this module registers a PyTorch backend in Python. A tensor on "sim" holds its numbers in CPU memory, so that
+results can be compared with the CPU's. An operation that mixes it with a CPU tensor of one or more dimensions raises as
+on a GPU (CPU scalars and CPU index tensors are allowed, as there).
 
     import simulated_device
     method.to("sim"); method.predict(x.to("sim"))
     Trainer(accelerator=simulated_device.SimulatedAccelerator(), devices=1,
             strategy=SingleDeviceStrategy(device=simulated_device.DEVICE), inference_mode=False)
 
-Known limits: no inference mode, no DataLoader pinning, no autocast kernels of its own, no fork; random numbers come from the CPU's generator. Import it in a process of its own: a backend cannot be taken back.
+Known limits: no inference mode, no DataLoader pinning, no autocast kernels of its own, no fork; random numbers are the
+CPU's generator. Import it in a process of its own: a backend cannot be taken back.
 """
 
 from typing import Any

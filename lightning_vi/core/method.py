@@ -333,7 +333,16 @@ class UQMethod(Predictor):
         )
 
     def configure_optimizers(self) -> Any:
-        """Builds the optimizer and the scheduler."""
+        """Builds the optimizer and the scheduler.
+
+        Raises:
+            ValueError: If there are parameters in float16.
+        """
+        if any(parameter.dtype == torch.float16 for parameter in self.parameters() if parameter.requires_grad):
+            raise InputValueError(
+                "precision='16-true' cannot train: gradients below 6e-8, and the eps of Adam, are zero in float16; use "
+                "precision='16-mixed' or 'bf16-true'"
+            )
         optimizer = self.make_optimizer()
         if self._lr_scheduler_factory is None:
             return optimizer
