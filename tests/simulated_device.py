@@ -13,6 +13,7 @@ Known limits: no inference mode, no DataLoader pinning, no autocast kernels of i
 CPU's generator. Import it in a process of its own: a backend cannot be taken back.
 """
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -99,6 +100,7 @@ for _name in _FACTORIES:
 torch.sim.default_generators = [torch.Generator()]
 torch.sim.get_rng_state = lambda device=0: torch.sim.default_generators[0].get_state()
 torch.sim.set_rng_state = lambda state, device=0: torch.sim.default_generators[0].set_state(state)
+torch.sim.device = lambda device: nullcontext()
 torch.sim.get_amp_supported_dtype = lambda: [torch.bfloat16, torch.float16]
 
 
