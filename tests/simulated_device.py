@@ -9,11 +9,10 @@ on a GPU (CPU scalars and CPU index tensors are allowed, as there).
     Trainer(accelerator=simulated_device.SimulatedAccelerator(), devices=1,
             strategy=SingleDeviceStrategy(device=simulated_device.DEVICE), inference_mode=False)
 
-Known limits: no inference mode, no DataLoader pinning, no autocast kernels of its own, no fork; random numbers are the
-CPU's generator. Import it in a process of its own: a backend cannot be taken back.
+Known limits: checkpoints of it are loaded to the CPU; no inference mode, no DataLoader pinning, no autocast kernels of
+its own, no fork; random numbers are the CPU's. Import it in a process of its own: a backend cannot be taken back.
 """
 
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -48,6 +47,9 @@ class SimulatedTensor(Tensor):
 
     def __repr__(self) -> str:
         return f"SimulatedTensor({self.raw})"
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.raw.detach().__reduce_ex__(protocol)  # a checkpoint is loaded to the CPU
 
     def new_tensor(self, data: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
         return SimulatedTensor(torch.tensor(_unwrap(data), dtype=dtype or self.dtype)).requires_grad_(requires_grad)
@@ -100,7 +102,6 @@ for _name in _FACTORIES:
 torch.sim.default_generators = [torch.Generator()]
 torch.sim.get_rng_state = lambda device=0: torch.sim.default_generators[0].get_state()
 torch.sim.set_rng_state = lambda state, device=0: torch.sim.default_generators[0].set_state(state)
-torch.sim.device = lambda device: nullcontext()
 torch.sim.get_amp_supported_dtype = lambda: [torch.bfloat16, torch.float16]
 
 

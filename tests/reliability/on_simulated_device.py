@@ -1,6 +1,7 @@
 """Runs cases on the CPU and on a simulated device, and prints their errors as JSON; "--all" for every case.
 
-It is a script because a PyTorch backend cannot be taken back.
+It is a script because a PyTorch backend cannot be taken back, and needs the folders `tests` and `tests/methods` on the
+path.
 """
 
 import copy
@@ -14,8 +15,6 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "methods")]
 
 import torch
 from helpers import quiet_trainer
@@ -42,7 +41,17 @@ from lightning_vi import (
 from lightning_vi.backbones import MLP
 from lightning_vi.likelihoods import Categorical, Gaussian
 
-QUICK = ("MeanFieldVI", "FullRankVI", "Laplace", "SWAG", "DeepEnsemble", "MCDropout", "VBLL", "LatentVariableVI", "SNGP")
+QUICK = (
+    "MeanFieldVI",
+    "FullRankVI",
+    "Laplace",
+    "SWAG",
+    "DeepEnsemble",
+    "MCDropout",
+    "VBLL",
+    "LatentVariableVI",
+    "SNGP",
+)
 X = torch.randn(24, 3, generator=torch.Generator().manual_seed(1))
 Y, LABELS = X[:, :1] ** 2, torch.arange(24) % 3
 RESULTS: dict[str, str] = {}
@@ -116,7 +125,7 @@ def reloaded(case: Case, device: torch.device) -> Any:
         other = DEVICE if device.type == "cpu" else torch.device("cpu")
         path = Path(folder) / "last.ckpt"
         kind: Any = type(method)
-        loaded = kind.load_from_checkpoint(path, map_location=other, weights_only=True, **arguments)
+        loaded = kind.load_from_checkpoint(path, map_location="cpu", weights_only=True, **arguments).to(other)
         assert loaded.device.type == other.type
         resumed = case.method.make(case.backbone(), case.problem.likelihood())
         trainer(device, max_epochs=2).fit(resumed, batches(x, y), ckpt_path=path, weights_only=True)
@@ -158,7 +167,8 @@ def plotted(device: torch.device) -> Any:
     method = MeanFieldVI(MLP(1, [8], 1), Gaussian(), num_data=24).to(device)
     x = X[:, :1].to(device)
     result = method.predict_step(x)
-    plots.plot_predictions_regression(x, Y.to(device), x, result)
+    y = Y.to(device)
+    plots.plot_predictions_regression(x, y, x, y, result["pred"], result["pred_uct"], epistemic=result["epistemic_uct"])
     plots.plot_calibration(result["pred"], result["pred_uct"], y)
     probs = classifier(device).predict_step(X.to(device))["pred"]
     plots.plot_reliability_diagram(probs, LABELS.to(device))
@@ -237,4 +247,4 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     plt.switch_backend("agg")
     main()
-    print(json.dumps(RESULTS))
+    sys.stdout.write(json.dumps(RESULTS))

@@ -1,6 +1,7 @@
 """Everything runs on an accelerator and gives the numbers of the CPU, on a simulated device in a process of its own."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 
 
 def run(*options: str) -> dict[str, str]:
     """Results by case: empty if it passed."""
-    command = [sys.executable, "-W", "ignore", str(HERE / "on_simulated_device.py"), *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=3000)
+    command = [sys.executable, "-W", "ignore", str(TESTS / "reliability" / "on_simulated_device.py"), *options]
+    path = os.pathsep.join(map(str, (TESTS.parent, TESTS, TESTS / "methods")))
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=3000, env=environment)
     assert done.stdout.startswith("{"), done.stdout[-2000:] + done.stderr[-4000:]
     results: dict[str, str] = json.loads(done.stdout)
     return results
