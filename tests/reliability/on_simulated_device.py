@@ -208,7 +208,7 @@ def main() -> None:
         seen: set[str] = set()
         pairs = [case for case in pairs if not (case.method_name in seen or seen.add(case.method_name))]  # type: ignore[func-returns-value]
     for case in pairs:
-        attempt(f"fit, test, predict: {case}", lambda device: trained(case, device))  # noqa: B023
+        attempt(f"fit, test, predict: {case}", lambda device: trained(case, device), 0.02)  # noqa: B023
         attempt(f"elbo, predict, state: {case}", lambda device: asked(case, device))  # noqa: B023
     for name in METHODS if every else ("MeanFieldVI", "Laplace", "SWAG", "VBLL"):
         case = next(case for case in DEFAULT if case.method_name == name)
