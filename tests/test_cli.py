@@ -91,6 +91,7 @@ def test_a_wrong_command_line_is_explained(args: list[str], said: str, message_o
         ("--model.num_mc_samples_train=0", "num_mc_samples_train must be an integer of at least 1, got 0"),
         ("--model.likelihood.num_targets=0", "num_targets must be positive, got 0"),
         ("--model.likelihood.num_targets=2", "needs network outputs of width 4, got 2"),
+        ("--model.backbone.n_inputs=9", "takes 9 and not 1 features: build the network with n_inputs=1"),
         ("--data.batch_size=0", "batch_size must be an integer >= 1, got 0"),
         ("--ckpt_path=missing.ckpt", "--ckpt_path must be the file of a Lightning checkpoint, got 'missing.ckpt'"),
     ],

@@ -61,6 +61,8 @@ def _explanation(predictor: "Predictor", x: NetworkInput, error: Exception) -> s
             outputs = predictor.forward(x)
     except Exception:  # in all likelihood the one to explain
         reason = _reason(predictor, calls, first) if calls else ""
+        if not reason and first.dim() < 2:
+            reason = _without_batch(first)
         if reason or isinstance(x, Tensor) or not isinstance(error, TypeError | LookupError | AttributeError):
             return reason
         shapes = [_shape(tensor) for tensor in tensors(x)]
@@ -71,12 +73,16 @@ def _explanation(predictor: "Predictor", x: NetworkInput, error: Exception) -> s
     if isinstance(error, InputError):
         return ""
     if first.dim() < 2:
-        return f"x has the shape {_shape(first)}, but its first dimension must be the batch: use x.unsqueeze(0)"
+        return _without_batch(first)
     try:
         predictor.likelihood.check_outputs(outputs.unsqueeze(0))
     except InputError as misfit:
         return f"{misfit}; x has the shape {_shape(first)}"
     return ""
+
+
+def _without_batch(x: Tensor) -> str:
+    return f"x has the shape {_shape(x)}, but its first dimension must be the batch: use x.unsqueeze(0)"
 
 
 def _reason(predictor: "Predictor", calls: list[_Call], x: Tensor) -> str:

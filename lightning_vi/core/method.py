@@ -564,7 +564,16 @@ class UQMethod(Predictor):
                 group["lr"] = rate * factor
 
     def configure_optimizers(self) -> Any:
-        """Builds the optimizer and the scheduler."""
+        """Builds the optimizer and the scheduler.
+
+        Raises:
+            ValueError: If there are parameters in float16.
+        """
+        if any(parameter.dtype == torch.float16 for parameter in self.parameters() if parameter.requires_grad):
+            raise InputValueError(
+                "precision='16-true' cannot train: gradients below 6e-8, and the eps of Adam, are zero in float16; use "
+                "precision='16-mixed' or 'bf16-true'"
+            )
         optimizer = self.make_optimizer()
         rates = [float(group["lr"]) for group in optimizer.param_groups]
         self._rate_factors = [rate / rates[0] if rates[0] else 1.0 for rate in rates]

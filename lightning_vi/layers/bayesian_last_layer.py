@@ -215,11 +215,13 @@ class LowRankLastLayer(BayesianLastLayer):
         return torch.diag_embed(self._std.square()) + self.weight_factor @ self.weight_factor.mT
 
     def kl(self) -> Tensor:  # noqa: D102
-        scaled = self.weight_factor / self._std.unsqueeze(-1)
-        identity = torch.eye(scaled.shape[-1], dtype=scaled.dtype, device=scaled.device)
-        root = torch.linalg.cholesky(identity + scaled.mT @ scaled)
+        factor = self.weight_factor.to(torch.promote_types(self.weight_factor.dtype, torch.float32))
+        with torch.autocast(factor.device.type, enabled=False):
+            scaled = factor / self._std.unsqueeze(-1)
+            identity = torch.eye(scaled.shape[-1], dtype=scaled.dtype, device=scaled.device)
+            root = torch.linalg.cholesky(identity + scaled.mT @ scaled)
         half_log_det: Tensor = root.diagonal(dim1=-2, dim2=-1).log().sum()
-        return self._diagonal_kl() + 0.5 * self.weight_factor.square().sum() / self.prior_std**2 - half_log_det
+        return self._diagonal_kl() + 0.5 * factor.square().sum() / self.prior_std**2 - half_log_det
 
     def _variance(self, phi: Tensor) -> Tensor:
         diagonal = F.linear(phi.square(), self._std.square())
@@ -282,7 +284,8 @@ class DenseLastLayer(BayesianLastLayer):
         return factor @ factor.mT
 
     def kl(self) -> Tensor:  # noqa: D102
-        return self._diagonal_kl() + 0.5 * self.weight_lower.square().sum() / self.prior_std**2
+        lower = self.weight_lower.to(torch.promote_types(self.weight_lower.dtype, torch.float32))
+        return self._diagonal_kl() + 0.5 * lower.square().sum() / self.prior_std**2
 
     def _variance(self, phi: Tensor) -> Tensor:
         return torch.einsum("...f,kfg->...kg", phi, self.cholesky_factor).square().sum(-1)

@@ -47,7 +47,8 @@ class LowRankCoupling(NoiseCoupling):
 
     def marginals(self) -> tuple[Tensor, Tensor]:  # noqa: D102
         with torch.autocast(self.factor.device.type, enabled=False):
-            gram = self.factor.T @ self.factor
+            factor = self.factor.to(torch.promote_types(self.factor.dtype, torch.float32))
+            gram = factor.T @ factor
             root = torch.linalg.cholesky(gram + torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
-        scale = (1 + self.factor.square().sum(1)).sqrt()
+        scale = (1 + factor.square().sum(1)).sqrt()
         return scale, scale.log().sum() - root.diagonal().log().sum()

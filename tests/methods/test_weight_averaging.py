@@ -166,7 +166,7 @@ def test_failed_estimate_has_no_side_effects() -> None:
     method = SWAG(batch_normalized(), Gaussian())
     method.collect()
     before, modes = copy_of_state(method), [module.training for module in method.modules()]
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ValueError, match="takes 3 and not 2 features"):
         method.fit_posterior([(X[:, :2], Y)])
     with pytest.raises(ValueError, match="there are no data to fit the posterior to"):
         method.fit_posterior([])

@@ -18,8 +18,8 @@ statistics of batch normalization   on `batch_norm_rows` training inputs
 
 import copy
 import math
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Self
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
@@ -135,8 +135,22 @@ class SWA(FittedMethod, PointMethod):
 
     def _register_statistic(self, name: str, *shape: int) -> None:
         """Registers a buffer of zeros that a new fit resets."""
-        self.register_buffer(name, next(self.backbone.parameters()).detach().new_zeros(shape))
+        like = next(self.backbone.parameters()).detach()
+        self.register_buffer(name, like.new_zeros(shape, dtype=torch.promote_types(like.dtype, torch.float32)))
         self._statistics.append(name)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        """Casts and moves the module, but keeps averages at least in single precision."""
+        exact = [average.detach() for average in self._averages()]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for new, old in zip(self._averages(), exact, strict=True):
+            if new.dtype in (torch.float16, torch.bfloat16):
+                new.data = old.to(new.device, torch.promote_types(old.dtype, torch.float32))
+        return self
+
+    def _averages(self) -> list[Tensor]:
+        """Tensors that are means over snapshots."""
+        return [*map(self.get_buffer, self._statistics), *self.averaged_likelihood.parameters()]
 
     def collect(self) -> None:
         """Takes a snapshot of the current weights, for custom training loops.
@@ -150,7 +164,7 @@ class SWA(FittedMethod, PointMethod):
     def _take_snapshot(self) -> None:
         self.num_snapshots += 1
         share = 1 / int(self.num_snapshots)
-        weights = self._weights.join(self.backbone)
+        weights = self._weights.join(self.backbone).to(self.weight_mean)
         previous_mean = self.weight_mean.clone()
         self.weight_mean.lerp_(weights, share)
         self.update_spread(weights, previous_mean)
@@ -191,9 +205,11 @@ class SWA(FittedMethod, PointMethod):
         """Estimates the batch normalization statistics on some rows, and marks the method as fitted."""
         is_empty, statistics = int(self.num_snapshots) == 0, self.norm_statistics
         if rows is not None:
-            mean = self._weights.join(self.backbone) if is_empty else self.weight_mean
+            mean = self._rounded(self._weights.join(self.backbone) if is_empty else self.weight_mean)
             with explained(self, rows):
-                estimates = estimate_statistics(self.backbone, self._weights.split(mean.unsqueeze(0)), rows)
+                estimates = estimate_statistics(
+                    self.backbone, self._weights.split(self._rounded(mean.unsqueeze(0))), rows
+                )
             statistics = torch.cat([value[0] for value in estimates.values()])
         if is_empty:
             rank_zero_warn(
@@ -219,8 +235,12 @@ class SWA(FittedMethod, PointMethod):
             change them.
         """
         sizes = {name: value.numel() for name, value in running_statistics(self.backbone).items()}
-        statistics = torch.split(self.norm_statistics.clone(), list(sizes.values())) if sizes else ()
-        return self._weights.split(self.weight_mean) | dict(zip(sizes, statistics, strict=True))
+        statistics = torch.split(self._rounded(self.norm_statistics.clone()), list(sizes.values())) if sizes else ()
+        return self._weights.split(self._rounded(self.weight_mean)) | dict(zip(sizes, statistics, strict=True))
+
+    def _rounded(self, weights: Tensor) -> Tensor:
+        """The same weights in the network's type."""
+        return weights.to(next(self.backbone.parameters()).dtype)
 
     def trained_networks(self) -> list[nn.Module]:
         """Returns a copy of the network with the averaged weights and their batch normalization statistics.

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from lightning_vi.arguments import check_at_least, check_positive
 from lightning_vi.core import LRSchedulerFactory, OptimizerFactory, default_optimizer
+from lightning_vi.core.intake import network_input
 from lightning_vi.errors import InputValueError
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.methods.averaging.swa import SWA
@@ -172,10 +173,12 @@ class SWAG(SWA):
 
     def _networks(self, first: int, stop: int, seed: int) -> dict[str, Tensor]:
         """Draws weights and estimates batch normalization statistics, each of shape [stop - first, ...]."""
-        weights = self._weights.split(self._draw(first, stop, seed))
+        weights = self._weights.split(self._rounded(self._draw(first, stop, seed)))
         if self.norm_statistics.numel() == 0:
             return weights
-        return weights | estimate_statistics(self.backbone, weights, self.kept_rows.on(self.device))
+        return weights | estimate_statistics(
+            self.backbone, weights, network_input(self.kept_rows.on(self.device), self)
+        )
 
     def sampled_outputs(self, x: NetworkInput, num_samples: int, seed: int) -> Iterator[Tensor]:  # noqa: D102
         chunk = self._runner.num_sets_per_pass(self._weights.num_weights, batch_size(x))

@@ -1,0 +1,43 @@
+"""Everything runs on an accelerator and gives the numbers of the CPU, on a simulated device in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+
+
+def run(*options: str) -> dict[str, str]:
+    """Results by case: empty if it passed."""
+    command = [sys.executable, "-W", "ignore", str(TESTS / "reliability" / "on_simulated_device.py"), *options]
+    path = os.pathsep.join(map(str, (TESTS.parent, TESTS, TESTS / "methods")))
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=3000, env=environment)
+    assert done.stdout.startswith("{"), done.stdout[-2000:] + done.stderr[-4000:]
+    results: dict[str, str] = json.loads(done.stdout)
+    return results
+
+
+def check(results: dict[str, str], tally: Callable[..., None]) -> None:
+    kinds: dict[str, list[bool]] = {}
+    for case, error in results.items():
+        kinds.setdefault(case.partition(": ")[0], []).append(not error)
+    for kind, passed in kinds.items():
+        tally("devices", kind, tried=len(passed), right=sum(passed))
+    failed = {case: error for case, error in results.items() if error}
+    assert not failed, "\n".join(f"{case}: {error}" for case, error in failed.items())
+    assert len(kinds) > 5
+
+
+def test_a_simulated_device_gives_the_numbers_of_the_cpu(tally: Callable[..., None]) -> None:
+    check(run(), tally)
+
+
+@pytest.mark.thorough
+def test_every_case_on_a_simulated_device(tally: Callable[..., None]) -> None:
+    check(run("--all"), tally)
