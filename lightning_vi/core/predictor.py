@@ -17,6 +17,7 @@ from lightning_vi.arguments import check_at_least
 from lightning_vi.core.batch import split_batch, split_labeled_batch
 from lightning_vi.core.hyperparameters import unsaved_arguments
 from lightning_vi.core.predictive import Predictive
+from lightning_vi.core.strategies import check_strategy
 from lightning_vi.errors import NotFittedError
 from lightning_vi.likelihoods import Likelihood, Prediction
 from lightning_vi.metrics import default_metrics
@@ -100,6 +101,10 @@ class Predictor(LightningModule, ABC):
             The distribution.
         """
         return self.make_predictive(x, self.num_mc_samples_test, self.noise.seed)
+
+    def setup(self, stage: str) -> None:  # noqa: ARG002
+        """Checks the Trainer's strategy before it changes the method."""
+        check_strategy(self.trainer)
 
     def require_fitted(self) -> None:
         """Raises an error before the predictor can predict.
