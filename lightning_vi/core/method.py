@@ -287,7 +287,8 @@ class UQMethod(Predictor):
         return num_data
 
     def setup(self, stage: str) -> None:
-        """Keeps the state of the datamodule of a fit."""
+        """Checks the Trainer's strategy, and keeps the state of the datamodule of a fit."""
+        super().setup(stage)
         if stage == "fit":
             self.data_state = getattr(getattr(self.trainer, "datamodule", None), "data_state", None)
 

@@ -27,6 +27,7 @@ from lightning_vi.core.intake import network_input, network_target
 from lightning_vi.core.locked_predictive import LockedPredictive
 from lightning_vi.core.predictive import Predictive
 from lightning_vi.core.scoreboard import Scoreboard, update
+from lightning_vi.core.strategies import check_strategy
 from lightning_vi.errors import NotFittedError
 from lightning_vi.likelihoods import Likelihood, Prediction
 from lightning_vi.locks import ModuleLock, exclusive
@@ -132,6 +133,10 @@ class Predictor(LightningModule, ABC):
             The distribution.
         """
         return self.make_predictive(x, self.num_mc_samples_test, self.noise.seed)
+
+    def setup(self, stage: str) -> None:  # noqa: ARG002
+        """Checks the Trainer's strategy before it changes the method."""
+        check_strategy(self.trainer)
 
     @_restricted_classmethod
     def load_from_checkpoint(

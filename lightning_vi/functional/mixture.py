@@ -17,8 +17,9 @@ __all__ = ["Mixture", "join_mixtures", "mixture_crps", "mixture_interval_covers"
 
 # Elements of the largest temporary of a cumulative distribution function: 1 MiB in float32, to fit in a CPU cache.
 _MAX_ELEMENTS = 2**18
-_NUM_CELLS = 60
+_NUM_FIRST_CELLS, _NUM_CELLS, _NUM_PASSES = 60, 96, 3
 _FINEST, _FURTHEST = 0.25, 1e3
+_ADAPTED_SHARE = 0.7
 _TABLE_STDS, _MAX_TABLE, _MAX_TABLE_COUNT = 15, 2**24, 2**10
 
 
@@ -70,7 +71,8 @@ class Mixture:
         """
         if self.component_pmf is None or self.means.numel() == 0:
             return None
-        largest = (self.means + _TABLE_STDS * self.stds).max().nan_to_num(math.inf, math.inf).item()
+        tail = self.stds.square() / self.means  # length over which overdispersed counts decay
+        largest = (self.means + _TABLE_STDS * (self.stds + tail)).max().nan_to_num(math.inf, math.inf).item()
         if largest * self.means[0].numel() > _MAX_TABLE or largest > _MAX_TABLE_COUNT:
             return None
         counts = torch.arange(math.ceil(largest) + 1, dtype=self.means.dtype, device=self.means.device)
@@ -197,11 +199,12 @@ def mixture_crps(mixture: Mixture, target: Tensor) -> Tensor:
 
     .. math:: \mathrm{CRPS}(F, y) = \int_{-\infty}^{y} F(z)^2 \, dz + \int_{y}^{\infty} (1 - F(z))^2 \, dz
 
-    The real line is split at y and at 61 points that are denser near the mixture's mean, and each cell has three
-    Gauss-Legendre nodes. For counts the integral is a sum over integers. Small counts are summed exactly. For large
-    counts, each cell holds a whole number of integers and the nodes are those of the Gauss rule for sums; it is exact
-    in cells of up to three integers, which includes all cells near the mean if the standard deviation is at most 20.
-    The relative error is about 1e-4, and larger where components are much narrower than the mixture.
+    The real line is split at y and into 96 cells with three Gauss-Legendre nodes each. Starting from cells that are
+    denser near the mean, three passes move the edges until each cell has about the same
+    :math:`\sqrt{\text{width} \times \Delta F}`. As F is monotone, no component is too narrow to be found. For counts
+    the integral is a sum over integers. Small counts are summed exactly. For large counts, each cell holds a whole
+    number of integers and the nodes are those of the Gauss rule for sums, which is exact in cells of up to three
+    integers. The relative error is below 1e-4 for components from 1/1000 of the mixture's width to all of it.
 
     Args:
         mixture: The mixture.
@@ -223,8 +226,12 @@ def mixture_crps(mixture: Mixture, target: Tensor) -> Tensor:
     center = mixture.means.mean(0)
     spread = (mixture.means.var(0, correction=0) + mixture.stds.square().mean(0)).sqrt()
     end = math.asinh(_FURTHEST / _FINEST)
-    steps = torch.linspace(-end, end, _NUM_CELLS + 1, dtype=center.dtype, device=center.device).sinh()
+    steps = torch.linspace(-end, end, _NUM_FIRST_CELLS + 1, dtype=center.dtype, device=center.device).sinh()
     edges = center + _FINEST * spread * steps.view(-1, *[1] * center.ndim)
+    if mixture.is_count:
+        edges = edges.clamp_min(-1)
+    for _ in range(_NUM_PASSES):
+        edges = _equidistribute(edges, mixture.cdf(edges))
     if mixture.is_count:
         edges = edges.clamp_min(0).round()
     edges = torch.cat([edges, target.to(edges.dtype).unsqueeze(0)]).sort(0).values
@@ -234,6 +241,29 @@ def mixture_crps(mixture: Mixture, target: Tensor) -> Tensor:
     weights = width * torch.stack([outer_weight, 1 - 2 * outer_weight, outer_weight])
     cdf = mixture.cdf(nodes.flatten(0, 1)).view_as(nodes)
     return (weights * (cdf - (start >= target).to(cdf.dtype)).square()).sum((0, 1))
+
+
+def _equidistribute(edges: Tensor, cdf: Tensor) -> Tensor:
+    """Moves edges so that cells have about the same root of width times probability.
+
+    Args:
+        edges: Increasing, shape ``[K + 1, B, ..., D]``.
+        cdf: The distribution function there, the shape of `edges`.
+
+    Returns:
+        Edges with the same ends, shape ``[_NUM_CELLS + 1, B, ..., D]``.
+    """
+    density = (edges.diff(dim=0) * cdf.diff(dim=0).clamp_min(0)).sqrt()
+    total = density.sum(0).clamp_min(torch.finfo(density.dtype).tiny)
+    density = _ADAPTED_SHARE * density / total + (1 - _ADAPTED_SHARE) / len(density)
+    ranks = torch.cat([torch.zeros_like(density[:1]), density.cumsum(0)]).movedim(0, -1).contiguous()
+    levels = torch.linspace(0, 1, _NUM_CELLS + 1, dtype=ranks.dtype, device=ranks.device)
+    levels = (levels * ranks[..., -1:]).contiguous()
+    right = torch.searchsorted(ranks, levels).clamp(1, len(density))
+    old = edges.movedim(0, -1)
+    first, last = ranks.gather(-1, right - 1), ranks.gather(-1, right)
+    share = ((levels - first) / (last - first)).clamp(0, 1)
+    return torch.lerp(old.gather(-1, right - 1), old.gather(-1, right), share).movedim(-1, 0)
 
 
 def _gauss_rule(start: Tensor, width: Tensor, is_count: bool) -> tuple[Tensor, Tensor, Tensor]:

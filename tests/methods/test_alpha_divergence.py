@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from lightning_vi import AlphaDivergenceVI, MeanFieldVI
 from lightning_vi.backbones import MLP
-from lightning_vi.likelihoods import Categorical, Gaussian
+from lightning_vi.likelihoods import Categorical, Gaussian, HeteroscedasticGaussian
 from lightning_vi.objectives import alpha_divergence_energy
 from lightning_vi.priors import EmpiricalBayesPrior, GaussianPrior, LaplacePrior
 from lightning_vi.sampling import SamplingEngine
@@ -167,3 +167,30 @@ def test_estimators_that_sample_outputs_are_rejected() -> None:
     converted = MeanFieldVI(MLP(2, [3], 1), Gaussian()).backbone
     with pytest.raises(ValueError, match=r"\['0', '2'\] draw outputs and no weights"):
         SamplingEngine(converted).weighted_pass(X, 2)
+
+
+@pytest.mark.parametrize(("options", "limit"), [({}, 10.0), ({"gradient_clip_val": 0.5}, 0.5)])
+def test_trainer_limits_the_gradient_of_an_outlier(options: Any, limit: float) -> None:
+    """One input far away, where all samples miss its target, would otherwise stop Adam for thousands of steps."""
+    norms = []
+
+    class Recording(torch.optim.Adam):
+        def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+            loss = closure()
+            gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+            norms.append(torch.cat([gradient.flatten() for gradient in gradients]).norm().item())
+            super().step()
+            return loss
+
+    network = nn.Linear(1, 2)
+    with torch.no_grad():
+        network.weight.copy_(torch.tensor([[1.0], [-1.0]]))  # far away, a small noise in the wrong place
+    built = AlphaDivergenceVI(
+        network, HeteroscedasticGaussian(), optimizer=lambda p: Recording(p, lr=1e-3), init_std=0.01
+    )
+    x = torch.cat([normal(31, 1), torch.full((1, 1), 20.0)])
+    quiet_trainer(max_epochs=2, **options).fit(built, loader(x, normal(32, 1), batch_size=32))
+    assert max(norms) == pytest.approx(limit, rel=1e-3)
+
+    quiet_trainer(max_epochs=2, gradient_clip_val=0).fit(built, loader(x, normal(32, 1), batch_size=32))
+    assert max(norms[2:]) > 1e4

@@ -3,14 +3,17 @@ r"""Variational inference with radial posteriors.
 Farquhar, Osborne and Gal, "Radial Bayesian neural networks: beyond discrete support in large-scale Bayesian deep
 learning", AISTATS 2020.
 
-.. math:: w = \mu + \sigma \odot \frac{\epsilon}{\|\epsilon\|}\, |r|, \qquad
+.. math:: w = \mu + \sqrt{D}\, \sigma \odot \frac{\epsilon}{\|\epsilon\|}\, |r|, \qquad
     \epsilon \sim \mathcal{N}(0, I), \quad r \sim \mathcal{N}(0, 1)
+
+The paper has no :math:`\sqrt D`. It changes the parameter, not the family of posteriors: the paper's scale is
+:math:`\sqrt D\, \sigma`. With it, :math:`\sigma` is the standard deviation of a weight for tensors of any size.
 
 =================== ==========================================================
 symbol              argument
 =================== ==========================================================
 :math:`w`           each parameter tensor has a separate r
-:math:`D`           the tensor's size; its root makes sigma a standard deviation
+:math:`D`           number of elements of the tensor
 :math:`\sigma`      starts at `init_std`
 :math:`\mathrm E_q` `num_mc_samples_train` draws of all weights
 =================== ==========================================================
