@@ -13,6 +13,7 @@ from lightning_vi.core.predictive import Predictive, SampledPredictive
 from lightning_vi.locks import exclusive
 from lightning_vi.noise import private_random_state
 from lightning_vi.sampling import NetworkInput
+from lightning_vi.tracing import known
 
 
 class FittedMethod(UQMethod):
@@ -43,7 +44,7 @@ class FittedMethod(UQMethod):
 
     @property
     def unmet_requirement(self) -> str:  # noqa: D102
-        if self.is_fitted:
+        if known(self, "is_fitted"):
             return ""
         return "fitted: run Trainer.fit to its end, or call fit_posterior(dataloader) on a trained network"
 

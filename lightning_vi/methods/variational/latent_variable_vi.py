@@ -42,6 +42,7 @@ from lightning_vi.methods.variational.base import VariationalArguments, Variatio
 from lightning_vi.noise import mix_seed
 from lightning_vi.objectives import ObjectiveTerms, negative_elbo
 from lightning_vi.sampling import NetworkInput
+from lightning_vi.tracing import constant
 
 
 class LatentVariableVI(VariationalMethod):
@@ -184,7 +185,7 @@ class LatentVariableVI(VariationalMethod):
         Yields:
             Shape [chunk L, B, ...], with L successive outputs of each network.
         """
-        latents = self.latent_std * self._prior_noise(seed).unsqueeze(1)
+        latents = self.latent_std * constant(partial(self._prior_noise, seed)).unsqueeze(1)
         for outputs in super().sampled_outputs(self._with_latents(x, latents), num_samples, seed):
             yield self._unflatten(outputs, self.num_latent_samples_test).flatten(0, 1)
 
