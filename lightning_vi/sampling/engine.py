@@ -213,7 +213,7 @@ class SamplingEngine:
         self._settle(x)
         features, tail = self._shared_prefix(x)
         max_samples, parts = self._divide(features)
-        drawn_once = batch_size(x) <= memory.MAX_ROWS_FOR_KEPT_WEIGHTS
+        drawn_once = memory.fits(memory.MAX_ROWS_FOR_KEPT_WEIGHTS, batch_size(x))
         for first, stop in memory.chunk_ranges(num_samples, max_samples):
             weights = self._weights.for_prediction(first, stop, num_samples if drawn_once else None, seed)
             outputs = [self._run(part, tail, stop - first, self._weights.slots, weights) for part in parts]
@@ -271,7 +271,12 @@ class SamplingEngine:
             memory.num_fitting(most_rows, num_rows),
             memory.num_fitting(memory.MAX_WEIGHTS_PER_PASS, self._weights.num_weights),
         )
-        if num_rows <= most_rows or not isinstance(features, Tensor) or not self._rows_stay_apart or self._mixes_rows():
+        if (
+            memory.fits(most_rows, num_rows)
+            or not isinstance(features, Tensor)
+            or not self._rows_stay_apart
+            or self._mixes_rows()
+        ):
             return max_samples, [features]
         return max_samples, torch.split(features, most_rows)
 
