@@ -107,7 +107,7 @@ def row_uniforms(rows: Sequence[Tensor], num_places: int = 1) -> Tensor:
         >>> first == third, first == second
         (True, False)
     """
-    columns = torch.cat([_bits(tensor).reshape(len(tensor), -1) for tensor in rows], dim=1)
+    columns = torch.cat([_bits(tensor).reshape(tensor.shape[0], -1) for tensor in rows], dim=1)
     digest = _finalize(columns + _GOLDEN * _counted(columns)).sum(1, keepdim=True)
     places = digest.new_zeros(1, num_places)
     numbers = _finalize(digest + _GOLDEN * _counted(places))

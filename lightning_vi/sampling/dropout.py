@@ -83,7 +83,8 @@ class DropoutSampler:
         max_rows = memory.max_rows(seen.width, device_of(x))
         for first, stop in memory.chunk_ranges(num_samples, memory.num_fitting(max_rows, batch_size(features))):
             if repeats and isinstance(features, Tensor):
-                parts_of_rows = torch.split(features, max_rows)
+                fits = memory.fits(max_rows, batch_size(features))
+                parts_of_rows = [features] if fits else torch.split(features, max_rows)
                 runs = [self._run(tail, rows, range(first, stop), seed, seen) for rows in parts_of_rows]
                 yield torch.cat(runs, 1)
             else:

@@ -42,6 +42,7 @@ from lightning_vi.sampling.network import (
 )
 from lightning_vi.sampling.probe import probe
 from lightning_vi.sampling.weights import JointPosterior, Slot, WeightSampler, in_place, known_stds
+from lightning_vi.tracing import is_exporting
 
 Vectorization = Literal["auto", "repeat", "vmap", "loop"]
 VECTORIZATIONS: tuple[Vectorization, ...] = ("auto", "repeat", "vmap", "loop")
@@ -333,9 +334,10 @@ class SamplingEngine:
         if not slots and len(self._layers) == len(self.modules):
             return "repeat"
         mixes = self._mixes_rows()
-        if self._convolves and device.type == "cpu":
+        slow = self._convolves and device.type == "cpu"
+        if slow or (self._norms and is_exporting()):  # vmap fixes the number of rows of a batch normalization
             return "loop"
-        if self._rows_stay_apart and not mixes:
+        if self._rows_stay_apart and not mixes and not is_exporting():  # copies would fix the number of rows
             return "repeat"
         works = self._vmap_works.get(torch.is_grad_enabled(), not self._recurs)
         return "vmap" if works and not mixes and not has_fast_path(self.network) else "loop"

@@ -144,7 +144,7 @@ class LatentVariableVI(VariationalMethod):
         """Returns inputs [L B, F + latent_dim] with latent variables [L, B or 1, latent_dim] in the last columns."""
         x = self._checked(x)
         copies = x.expand(len(latents), *x.shape)
-        latents = latents.to(x).expand(-1, len(x), -1)
+        latents = latents.to(x).expand(-1, x.shape[0], -1)
         return torch.cat([copies, latents], -1).flatten(0, 1)
 
     def point_outputs(self, x: NetworkInput) -> Tensor:
