@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_vi.locks import RANDOM_STATE
+from lightning_vi.tracing import constant
 
 _MASK = 2**64 - 1
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # as a signed number
@@ -75,6 +76,10 @@ def sample_noise(seed: int, first: int, stop: int, size: int, *, antithetic: boo
     if antithetic:
         pairs = sample_noise(seed, first // 2, (stop + 1) // 2, size)
         return antithetic_pairs(pairs, stop - first + first % 2)[first % 2 :]
+    return constant(lambda: _drawn(seed, first, stop, size))
+
+
+def _drawn(seed: int, first: int, stop: int, size: int) -> Tensor:
     noise = torch.empty(stop - first, size)
     generator = torch.Generator()
     for row, index in enumerate(range(first, stop)):
@@ -102,7 +107,7 @@ def row_uniforms(rows: Sequence[Tensor], num_places: int = 1) -> Tensor:
         >>> first == third, first == second
         (True, False)
     """
-    columns = torch.cat([_bits(tensor).reshape(len(tensor), -1) for tensor in rows], dim=1)
+    columns = torch.cat([_bits(tensor).reshape(tensor.shape[0], -1) for tensor in rows], dim=1)
     digest = _finalize(columns + _GOLDEN * _counted(columns)).sum(1, keepdim=True)
     places = digest.new_zeros(1, num_places)
     numbers = _finalize(digest + _GOLDEN * _counted(places))

@@ -29,6 +29,13 @@ def test_documented_code_runs(page: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 PREPARATION = {
+    "semantics.md": """
+import torch
+from lightning_vi import MeanFieldVI
+from lightning_vi.backbones import MLP
+from lightning_vi.likelihoods import Gaussian
+method, x = MeanFieldVI(MLP(2, [8], 1), Gaussian()), torch.randn(4, 2)
+""",
     "ivon.md": """
 import torch
 network, loss_function, num_data = torch.nn.Linear(2, 1), torch.nn.functional.mse_loss, 100

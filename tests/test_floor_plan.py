@@ -11,6 +11,7 @@ import lightning_vi
 PACKAGE = Path(lightning_vi.__file__).parent
 FLOORS = (
     {"errors", "locks"},
+    {"tracing"},
     {"arguments", "functional", "noise", "backbones"},
     {"likelihoods", "priors", "posteriors", "metrics", "plots", "datamodules"},
     {"layers"},
@@ -20,7 +21,7 @@ FLOORS = (
     {"core"},
     {"calibration"},
     {"methods"},
-    {"callbacks", "evaluation", "testing"},
+    {"callbacks", "evaluation", "export", "testing"},
     {"demo"},
     {"cli", "__init__"},
 )

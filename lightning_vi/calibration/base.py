@@ -28,6 +28,7 @@ from lightning_vi.locks import exclusive
 from lightning_vi.noise import NoiseStream, private_random_state
 from lightning_vi.objectives import count_training_data
 from lightning_vi.sampling import NetworkInput, evaluating, map_tensors
+from lightning_vi.tracing import known
 
 
 class CalibratedMethod(Predictor):
@@ -199,7 +200,7 @@ class CalibratedMethod(Predictor):
 
     @property
     def unmet_requirement(self) -> str:  # noqa: D102
-        if self.is_calibrated:
+        if known(self, "is_calibrated"):
             return ""
         return "calibrated: run Trainer.fit(method, datamodule.calibration_dataloader()), or call calibrate(dataloader)"
 

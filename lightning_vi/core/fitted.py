@@ -18,6 +18,7 @@ from lightning_vi.errors import NotFittedError
 from lightning_vi.locks import exclusive
 from lightning_vi.noise import private_random_state
 from lightning_vi.sampling import NetworkInput
+from lightning_vi.tracing import known
 
 
 class FittedMethod(UQMethod):
@@ -72,7 +73,7 @@ class FittedMethod(UQMethod):
 
     @property
     def unmet_requirement(self) -> str:  # noqa: D102
-        return "" if self.is_fitted else self._how_to_fit
+        return "" if known(self, "is_fitted") else self._how_to_fit
 
     @property
     def _how_to_fit(self) -> str:

@@ -24,7 +24,7 @@ class LastLayerLinearization(Linearization):
 
     def __init__(self, layer: nn.Module, x: Tensor, outputs: Tensor, is_centered: bool = False) -> None:
         self._channels_first = not isinstance(layer, nn.Linear)
-        rows = x.flatten(2).mT if self._channels_first else x.reshape(len(x), -1, x.shape[-1])
+        rows = x.flatten(2).mT if self._channels_first else x.reshape(x.shape[0], -1, x.shape[-1])
         self.features = rows if layer.bias is None else F.pad(rows, (0, 1), value=1.0)
         dim = output_dim(layer)
         self.outputs = outputs - outputs.mean(dim, keepdim=True) if is_centered else outputs

@@ -16,6 +16,7 @@ from lightning_vi.errors import InputValueError
 from lightning_vi.sampling import NetworkInput, call, map_tensors, tensors
 from lightning_vi.sampling.attention import UnfusedAttention
 from lightning_vi.sampling.network import call_with
+from lightning_vi.tracing import is_exporting
 
 MAX_JACOBIAN = 2**24
 """Maximum number of elements of the Jacobian computed at once."""
@@ -31,6 +32,11 @@ class NetworkLinearization(Linearization):
     """
 
     def __init__(self, network: nn.Module, blocks: Sequence[Block], x: NetworkInput) -> None:
+        if is_exporting():
+            raise InputValueError(
+                "torch.export takes Laplace of a linear last layer alone, whose Jacobian is its input: leave "
+                "stochastic_module_names at its default"
+            )
         self.network, self.blocks, self.x = network, blocks, x
         self.outputs = call(network, x)
         self.num_weights = sum(block.size for block in blocks)

@@ -1,6 +1,5 @@
 """Layers with a deterministic weight and a random rank-one factor."""
 
-import math
 from collections.abc import Callable
 from typing import Any, ClassVar, cast
 
@@ -47,8 +46,8 @@ class RankOneModule(VariationalModule):
     def _scaled(self, x: Tensor, scale: Tensor) -> Tensor:
         dim = 1 if isinstance(self, nn.modules.conv._ConvNd) else -1
         if len(scale) > 1:
-            scale = scale.repeat(math.ceil(len(x) / len(scale)), 1)[: len(x)]
-        shape = [len(scale), *[1] * (x.dim() - 1)]
+            scale = scale.repeat(-(-x.shape[0] // len(scale)), 1)[: x.shape[0]]
+        shape = [scale.shape[0], *[1] * (x.dim() - 1)]
         shape[dim] = scale.shape[1]
         return x * scale.view(shape)
 

@@ -7,6 +7,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from lightning_vi.tracing import is_exporting, uses_last_prediction
+
 Draws = TypeVar("Draws")
 
 
@@ -45,6 +47,9 @@ class DrawCache(Generic[Draws]):
             The result of `draw`, of this call or an earlier one.
         """
         kept = self._kept
+        if is_exporting():  # values cannot be compared
+            is_known = uses_last_prediction() and kept is not None and kept.key == key
+            return kept.draws if kept is not None and is_known else draw()
         if kept is None or not kept.belongs_to(key, made_of):
             with torch.inference_mode(False), torch.no_grad():  # what is kept serves passes with gradients too
                 kept = _Kept(key, [tensor.detach().clone() for tensor in made_of], draw())

@@ -29,6 +29,7 @@ from lightning_vi.sampling.network import (
     unroll,
 )
 from lightning_vi.sampling.private_draws import PrivateDraws
+from lightning_vi.tracing import constant, is_exporting, require_known
 
 
 class DropoutSampler:
@@ -88,7 +89,8 @@ class DropoutSampler:
         max_rows = memory.max_rows(seen.width, device_of(x))
         for first, stop in memory.chunk_ranges(num_samples, memory.num_fitting(max_rows, batch_size(features))):
             if repeats and isinstance(features, Tensor):
-                parts_of_rows = torch.split(features, max_rows)
+                fits = memory.fits(max_rows, batch_size(features))
+                parts_of_rows = [features] if fits else torch.split(features, max_rows)
                 runs = [self._run(tail, rows, range(first, stop), seed, seen) for rows in parts_of_rows]
                 yield torch.cat(runs, 1)
             else:
@@ -102,6 +104,8 @@ class DropoutSampler:
         rates = [dropout_rate(layer) for layer in self._layers]
         key = rates, [(tuple(tensor.shape[1:]), tensor.dtype) for tensor in tensors(x)]
         if self._survey is None or self._survey[0] != key:
+            if is_exporting():
+                require_known("where the network drops units")
             with torch.no_grad(), as_written(self.network):
                 self._survey = key, survey(parts, x)
         return self._survey[1]
@@ -145,13 +149,19 @@ class _SampleMasks:
         place, self._place = self._place, self._place + 1
         layout = self._layouts[place] if place < len(self._layouts) else None
         axis, length = layout or (0, len(mask))
-        uniform = torch.empty(len(self._samples), *mask.shape[:axis], length, *mask.shape[axis + 1 :])
+        shape = *mask.shape[:axis], length, *mask.shape[axis + 1 :]
+        uniform = constant(lambda: self._uniform(place, shape))
+        keep = (uniform >= 1 - kept).to(mask).movedim(0, axis).unsqueeze(axis + 1)
+        torch.unflatten(mask, axis, (len(self._samples), -1, length)).copy_(keep)
+
+    def _uniform(self, place: int, shape: Sequence[int]) -> Tensor:
+        """Uniform numbers for each sample, shape [S, *shape]."""
+        uniform = torch.empty(len(self._samples), *shape)
         generator = torch.Generator()
         for row, sample in zip(uniform, self._samples, strict=True):
             generator.manual_seed(mix_seed(self._seed, sample, place))
             row.uniform_(generator=generator)
-        keep = (uniform >= 1 - kept).to(mask).movedim(0, axis).unsqueeze(axis + 1)
-        torch.unflatten(mask, axis, (len(self._samples), -1, length)).copy_(keep)
+        return uniform
 
 
 Layout = tuple[int, int]

@@ -13,9 +13,11 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.locks import PROCESS_FLAGS, filtered_warnings
 from lightning_vi.sampling.attention import ATTENTION, call_unfused
 from lightning_vi.sampling.dropout_layers import is_dropout_layer
+from lightning_vi.tracing import is_exporting
 
 FillMask = Callable[[Tensor, float], object]
 """Fills a tensor with a mask, 1 for units that are kept and 0 for others, given the probability that a unit is kept."""
@@ -33,6 +35,8 @@ _TORCH_DROPOUT = {
     *(torch.dropout_, torch.feature_dropout_, torch.alpha_dropout_, torch.feature_alpha_dropout_),
 }
 _DROPOUT = {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout}
+_EXPORTED: dict[Callable[..., Any], int] = {F.dropout: 0, F.dropout1d: 1, F.dropout2d: 2, F.dropout3d: 3}
+"""Dropout that can be exported, and the number of last dimensions that share an entry of its mask."""
 _RATES: dict[Callable[..., Any], tuple[str, int]] = {
     **dict.fromkeys((*_DROPOUT, *_TORCH_DROPOUT), ("p", 1)),
     F.scaled_dot_product_attention: ("dropout_p", 4),
@@ -58,8 +62,9 @@ class DropoutMode(TorchFunctionMode):
         super().__init__()
         self.num_dropouts = 0
         self._is_on = fill_mask is not None
+        self._fill_mask = fill_mask or Tensor.fill_
         # A mask filled with the probability drops nothing, because torch divides by it.
-        self._masks = _GivenMasks(fill_mask or Tensor.fill_)
+        self._masks = _GivenMasks(self._fill_mask)
 
     def __torch_function__(
         self,
@@ -80,12 +85,24 @@ class DropoutMode(TorchFunctionMode):
             options["training"] = self._is_on
         if not self._is_on and func is not F.scaled_dot_product_attention:
             return func(*args, **options)
+        if is_exporting():
+            return self._exported(func, args[0] if args else options["input"], _rate(func, args, options))
         with self._masks:
-            return (
-                call_unfused(func, args, options)
-                if _draws_masks_itself(func, args, options)
-                else func(*args, **options)
+            if _may_draw_masks_itself(func, args, options):
+                return call_unfused(func, args, options)
+            return func(*args, **options)
+
+    def _exported(self, func: Callable[..., Any], x: Tensor, p: float) -> Tensor:
+        """Dropout in operations of its own, because an export does not split torch's, and keeps their random masks."""
+        if func not in _EXPORTED:
+            raise InputValueError(
+                "torch.export takes the dropout of nn.Dropout, nn.Dropout1d, nn.Dropout2d and nn.Dropout3d, but not "
+                f"that of {func.__name__}: set its rate to 0"
             )
+        num_own = x.dim() - _EXPORTED[func]
+        mask = torch.empty([*x.shape[:num_own], *[1] * _EXPORTED[func]], dtype=x.dtype, device=x.device)
+        self._fill_mask(mask, 1 - p)
+        return x * (mask / (1 - p))
 
     def _recurrent(self, func: Callable[..., Any], *args: Any) -> tuple[Tensor, ...]:
         """Runs one layer after the other with dropout in between, because cuDNN would draw the masks itself."""
@@ -94,6 +111,8 @@ class DropoutMode(TorchFunctionMode):
         start, weights, has_biases, num_layers, p, _, bidirectional, *batch_first = args[1 + is_packed :]
         if p == 0 or num_layers == 1:
             return func(*args)  # type: ignore[no-any-return]
+        if is_exporting():
+            self._exported(func, data, p)
         states = start if isinstance(start, tuple | list) else (start,)
         num_weights = len(weights) // num_layers
         ends: list[list[Tensor]] = []
@@ -149,7 +168,7 @@ def _rate(func: Callable[..., Any], args: Sequence[Any], options: Mapping[str, A
     return float(args[position] if len(args) > position else options.get(name, 0.0))
 
 
-def _draws_masks_itself(func: Callable[..., Any], args: Sequence[Any], options: Mapping[str, Any]) -> bool:
+def _may_draw_masks_itself(func: Callable[..., Any], args: Sequence[Any], options: Mapping[str, Any]) -> bool:
     """Returns True for attention whose kernel may draw its masks itself; on a CPU there is none with dropout."""
     return func in ATTENTION and (args[0] if args else options["query"]).device.type != "cpu"
 

@@ -44,6 +44,7 @@ from lightning_vi.sampling.network import (
 )
 from lightning_vi.sampling.probe import probe
 from lightning_vi.sampling.weights import JointPosterior, Slot, WeightSampler, in_place, known_stds
+from lightning_vi.tracing import is_exporting
 
 Vectorization = Literal["auto", "repeat", "vmap", "loop"]
 VECTORIZATIONS: tuple[Vectorization, ...] = ("auto", "repeat", "vmap", "loop")
@@ -215,7 +216,7 @@ class SamplingEngine:
         self._settle(x)
         features, tail = self._shared_prefix(x)
         max_samples, parts = self._divide(features)
-        drawn_once = batch_size(x) <= memory.MAX_ROWS_FOR_KEPT_WEIGHTS
+        drawn_once = memory.fits(memory.MAX_ROWS_FOR_KEPT_WEIGHTS, batch_size(x))
         for first, stop in memory.chunk_ranges(num_samples, max_samples):
             weights = self._weights.for_prediction(first, stop, num_samples if drawn_once else None, seed)
             outputs = [self._run(part, tail, stop - first, self._weights.slots, weights) for part in parts]
@@ -273,7 +274,12 @@ class SamplingEngine:
             memory.num_fitting(most_rows, num_rows),
             memory.num_fitting(memory.MAX_WEIGHTS_PER_PASS, self._weights.num_weights),
         )
-        if num_rows <= most_rows or not isinstance(features, Tensor) or not self._rows_stay_apart or self._mixes_rows():
+        if (
+            memory.fits(most_rows, num_rows)
+            or not isinstance(features, Tensor)
+            or not self._rows_stay_apart
+            or self._mixes_rows()
+        ):
             return max_samples, [features]
         return max_samples, torch.split(features, most_rows)
 
@@ -330,9 +336,10 @@ class SamplingEngine:
         if not slots and len(self._layers) == len(self.modules):
             return "repeat"
         mixes = self._mixes_rows()
-        if self._convolves and device.type == "cpu":
+        slow = self._convolves and device.type == "cpu"
+        if slow or (self._norms and is_exporting()):  # vmap fixes the number of rows of a batch normalization
             return "loop"
-        if self._rows_stay_apart and not mixes:
+        if self._rows_stay_apart and not mixes and not is_exporting():  # copies would fix the number of rows
             return "repeat"
         works = self._vmap_works.get(torch.is_grad_enabled(), not self._recurs)
         return "vmap" if works and not mixes and not has_fast_path(self.network) else "loop"

@@ -38,16 +38,29 @@ def num_fitting(budget: int, cost: int) -> int:
 
     Args:
         budget: One of the constants of this module.
-        cost: What one item takes of it.
+        cost: What one item takes of it; a symbol in a program that is exported for any number of rows.
 
     Returns:
-        At least 1.
+        At least 1; `budget` for a symbol.
 
     Example:
         >>> num_fitting(100, cost=30), num_fitting(100, cost=200)
         (3, 1)
     """
-    return max(1, budget // max(1, cost))
+    return max(1, budget // max(1, cost)) if isinstance(cost, int) else budget
+
+
+def fits(budget: int, cost: int) -> bool:
+    """Returns True if something fits into a budget, or its cost is a symbol, see `num_fitting`.
+
+    Args:
+        budget: One of the constants of this module.
+        cost: What it takes of it.
+
+    Returns:
+        The answer.
+    """
+    return cost <= budget if isinstance(cost, int) else True
 
 
 def max_rows(width: int, device: torch.device) -> int:

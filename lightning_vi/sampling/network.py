@@ -142,7 +142,7 @@ def batch_size(x: NetworkInput) -> int:
         TypeError: If the input holds no tensor.
     """
     tensor = tensors(x)[0]
-    return len(tensor) if tensor.dim() else 1
+    return tensor.shape[0] if tensor.dim() else 1
 
 
 def device_of(x: NetworkInput) -> torch.device:

@@ -75,7 +75,7 @@ def _takes_generator(func: Any) -> bool:
 
 def _sibling(func: Any) -> Any:
     """Overload of an operation with a generator, None if there is none."""
-    name = _WITH_GENERATOR.get(func._overloadname)
+    name = _WITH_GENERATOR.get(func._overloadname, "")
     return getattr(func.overloadpacket, name) if name in func.overloadpacket.overloads() else None
 
 

@@ -23,6 +23,7 @@ from lightning_vi.sampling.network import (
     no_slow_fallback,
     unroll,
 )
+from lightning_vi.tracing import is_exporting
 
 StackedVectorization = Literal["auto", "vmap", "loop"]
 
@@ -115,7 +116,7 @@ class StackedRunner:
             return "chain"
         parts = list(self.network.modules())
         convolves = device.type == "cpu" and any(isinstance(part, _ConvNd) for part in parts)
-        normalizes = any(isinstance(part, _BatchNorm) and part.training for part in parts)
+        normalizes = any(isinstance(part, _BatchNorm) and (part.training or is_exporting()) for part in parts)
         slow = convolves or normalizes or has_fast_path(self.network)
         works = self._vmap_works.get(torch.is_grad_enabled(), not self._recurs)
         return "vmap" if works and not slow else "loop"

@@ -46,6 +46,7 @@ from lightning_vi.sampling import (
     map_tensors,
     running_statistics,
 )
+from lightning_vi.tracing import known
 
 
 class SWA(FittedMethod, PointMethod):
@@ -259,7 +260,9 @@ class SWA(FittedMethod, PointMethod):
         return self.averaged_likelihood
 
     def point_outputs(self, x: NetworkInput) -> Tensor:  # noqa: D102
-        return call_with(self.backbone, self.mean_network(), x) if self.is_fitted else call(self.backbone, x)
+        if known(self, "is_fitted"):
+            return call_with(self.backbone, self.mean_network(), x)
+        return call(self.backbone, x)
 
     def training_outputs(self, x: NetworkInput) -> Tensor:  # noqa: D102
         return call(self.backbone, x)

@@ -46,6 +46,7 @@ from lightning_vi.sampling import (
     memory,
     tensors,
 )
+from lightning_vi.tracing import known
 
 
 class SWAG(SWA):
@@ -162,7 +163,7 @@ class SWAG(SWA):
 
     def _draw(self, first: int, stop: int, seed: int) -> Tensor:
         """Draws the weight vectors of samples `first` to `stop`, shape [stop - first, P]."""
-        num_weights, rank = self._weights.num_weights, min(int(self.num_snapshots), self.max_rank)
+        num_weights, rank = self._weights.num_weights, min(known(self, "num_snapshots"), self.max_rank)
         noise = sample_noise(seed, first, stop, num_weights + rank).to(self.weight_mean)
         spread = self.weight_variance.sqrt() * noise[:, :num_weights]
         if self.max_rank:

@@ -43,6 +43,7 @@ from lightning_vi.methods.variational.base import VariationalArguments, Variatio
 from lightning_vi.noise import mix_seed
 from lightning_vi.objectives import ObjectiveTerms, negative_elbo
 from lightning_vi.sampling import NetworkInput
+from lightning_vi.tracing import constant
 
 
 class LatentVariableVI(VariationalMethod):
@@ -147,7 +148,7 @@ class LatentVariableVI(VariationalMethod):
         """Returns inputs [L B, F + latent_dim] with latent variables [L, B or 1, latent_dim] in the last columns."""
         x = self._checked(x)
         copies = x.expand(len(latents), *x.shape)
-        latents = latents.to(x).expand(-1, len(x), -1)
+        latents = latents.to(x).expand(-1, x.shape[0], -1)
         return torch.cat([copies, latents], -1).flatten(0, 1)
 
     def point_outputs(self, x: NetworkInput) -> Tensor:
@@ -203,7 +204,7 @@ class LatentVariableVI(VariationalMethod):
         Yields:
             Shape [chunk L, B, ...], with L successive outputs of each network.
         """
-        latents = self.latent_std * self._prior_noise(seed).unsqueeze(1)
+        latents = self.latent_std * constant(partial(self._prior_noise, seed)).unsqueeze(1)
         for outputs in super().sampled_outputs(self._with_latents(x, latents), num_samples, seed):
             yield self._unflatten(outputs, self.num_latent_samples_test).flatten(0, 1)
 
