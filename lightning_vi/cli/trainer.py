@@ -15,7 +15,7 @@ import lightning_vi.methods
 import lightning_vi.priors  # noqa: F401
 from lightning_vi.callbacks import PredictionWriter
 from lightning_vi.core import Predictor
-from lightning_vi.core.checkpoints import read_checkpoint
+from lightning_vi.core.checkpoints import check_file
 from lightning_vi.errors import InputValueError
 
 
@@ -58,7 +58,7 @@ class TrainerCLI(LightningCLI):
             raise InputValueError("--ckpt_path must name the checkpoint of a fit")
         is_file = self._checkpoint not in (None, "best", "last", "hpc") and "://" not in str(self._checkpoint)
         if is_file:
-            read_checkpoint(Path(self._checkpoint), "--ckpt_path", mmap=True)
+            check_file(Path(self._checkpoint), "--ckpt_path")
         self.config[self.subcommand].ckpt_path = self._checkpoint
 
 
