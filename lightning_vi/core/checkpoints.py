@@ -117,7 +117,7 @@ def _update(hasher: Any, value: Any) -> None:
         flat = torch.view_as_real(flat).flatten() if flat.is_complex() else flat
         hasher.update(f"{value.dtype}{list(value.shape)}".encode())
         # One element may have any stride, but a view of its bytes needs the stride 1.
-        hasher.update(memoryview(flat.as_strided(flat.shape, (1,)).view(torch.uint8).numpy()))
+        hasher.update(flat.as_strided(flat.shape, (1,)).view(torch.uint8).numpy())
     elif isinstance(value, np.ndarray):
         hasher.update(f"{value.dtype}{list(value.shape)}".encode() + value.tobytes())
     elif isinstance(value, Mapping):
@@ -172,7 +172,7 @@ def read_checkpoint(path: Path, argument: str = "checkpoint_path") -> dict[str, 
     if not path.is_file():
         raise FileNotFoundError(f"{argument} must be the file of a Lightning checkpoint, got {str(path)!r}")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location=_on_cpu, weights_only=True)
     except PermissionError:
         raise
     except Exception as error:  # a damaged pickle can raise anything
@@ -183,6 +183,11 @@ def read_checkpoint(path: Path, argument: str = "checkpoint_path") -> dict[str, 
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), Mapping):
         raise InputValueError(f"{argument}={str(path)!r} is not a Lightning checkpoint: it has no 'state_dict'")
     return checkpoint
+
+
+def _on_cpu(storage: torch.UntypedStorage, location: str) -> torch.UntypedStorage:
+    torch.device(location)  # raises an error for the name of no device
+    return storage
 
 
 def _reason(error: Exception) -> str:

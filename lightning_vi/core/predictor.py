@@ -20,7 +20,7 @@ from lightning_vi.core import checkpoints
 from lightning_vi.core.batch import split_batch, split_labeled_batch
 from lightning_vi.core.hyperparameters import unsaved_arguments
 from lightning_vi.core.predictive import Predictive
-from lightning_vi.errors import InputValueError, NotFittedError
+from lightning_vi.errors import NotFittedError
 from lightning_vi.likelihoods import Likelihood, Prediction
 from lightning_vi.metrics import default_metrics
 from lightning_vi.noise import NoiseStream
@@ -135,14 +135,9 @@ class Predictor(LightningModule, ABC):
         if isinstance(checkpoint_path, str | Path) and "://" not in str(checkpoint_path) and weights_only is not False:
             # Lightning adds `kwargs` to the hyperparameters before `on_load_checkpoint` sees them.
             checkpoints.check_file(Path(checkpoint_path))
-        try:
-            return super().load_from_checkpoint(  # type: ignore[misc]
-                checkpoint_path, map_location, hparams_file, strict, weights_only is not False, **kwargs
-            )
-        except RuntimeError as error:
-            if "restore data location" in str(error):
-                raise InputValueError(f"checkpoint_path={str(checkpoint_path)!r}: {error}; give map_location") from None
-            raise
+        return super().load_from_checkpoint(
+            checkpoint_path, map_location, hparams_file, strict, weights_only is not False, **kwargs
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the format version and digests of all entries, which must not be changed afterwards."""
