@@ -69,9 +69,8 @@ def test_batches_of_a_resumed_fit(limit: float, tmp_path: Any) -> None:
     def run(**options: Any) -> list[list[float]]:
         seen.clear()
         method = Recording(torch.nn.Linear(1, 1), Gaussian())
-        saver = ModelCheckpoint(
-            tmp_path / ("resumed" if options else "unbroken"), "{step}", every_n_train_steps=1, save_top_k=-1
-        )
+        folder = tmp_path / ("resumed" if options else "unbroken")
+        saver = ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1)
         trainer = quiet_trainer(max_epochs=3, limit_train_batches=limit, callbacks=[saver], enable_checkpointing=True)
         trainer.fit(method, ArrayDataModule(train=(X, X), test=(X, X), batch_size=6), **options)
         return list(seen)
