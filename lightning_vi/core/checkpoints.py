@@ -185,7 +185,7 @@ def read_checkpoint(path: Path, argument: str = "checkpoint_path") -> dict[str, 
     return checkpoint
 
 
-def _on_cpu(storage: torch.UntypedStorage, location: str) -> torch.UntypedStorage:
+def _on_cpu(storage: Any, location: str) -> Any:
     torch.device(location)  # raises an error for the name of no device
     return storage
 
