@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -37,9 +38,9 @@ def checkpoint_of(cli: TrainerCLI) -> str:
     return str(cli.trainer.checkpoint_callback.best_model_path)
 
 
-def save_from_python(method: type[UQMethod], path: Path) -> UQMethod:
+def save_from_python(method: type[UQMethod], path: Path, width: int = 8) -> UQMethod:
     options = {key: value for key, value in METHODS[method].items() if key != "prior"}
-    fitted = method(MLP(1, [8], 2), HeteroscedasticGaussian(), **options)
+    fitted = method(MLP(1, [width], 2), HeteroscedasticGaussian(), **options)
     trainer = quiet_trainer()
     trainer.fit(fitted, ToyHeteroscedasticDataModule(n_points=60))
     trainer.save_checkpoint(path)
@@ -138,3 +139,55 @@ def test_logged_hyperparameters_are_plain(run: Run, tmp_path: Path) -> None:
     assert logged.keys() >= PARTS
     assert logged["backbone"]["init_args"]["n_hidden"] == [8]
     assert logged["optimizer"] == "lightning_vi.core.default_optimizer"
+
+
+class Hostile:
+    def __reduce__(self) -> Any:
+        return print, ("foreign code has run",)
+
+
+def damaged(path: Path) -> None:
+    """Changes a weight, but not its digest."""
+    save_from_python(MeanFieldVI, path)
+    checkpoint = torch.load(path, weights_only=True)
+    next(iter(checkpoint["state_dict"].values())).add_(1)
+    torch.save(checkpoint, path)
+
+
+def truncated(path: Path) -> None:
+    save_from_python(MeanFieldVI, path)
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+BAD_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "hostile": (lambda path: torch.save({"state_dict": {}, "x": Hostile()}, path), "which may run code"),
+    "truncated": (truncated, "is not a checkpoint that torch.load"),
+    "empty": (lambda path: path.write_bytes(b""), "is not a checkpoint that torch.load"),
+    "text": (lambda path: path.write_text("weights"), "is not a checkpoint that torch.load"),
+    "tensor": (lambda path: torch.save(torch.ones(2), path), "it has no 'state_dict'"),
+    "damaged": (damaged, "is damaged: 'state_dict' differ from what was saved"),
+    "of another network": (lambda path: save_from_python(MeanFieldVI, path, width=9), "Error(s) in loading state_dict"),
+}
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+@pytest.mark.parametrize(("write", "said"), BAD_FILES.values(), ids=BAD_FILES)
+def test_a_bad_file_is_one_line(
+    write: Callable[[Path], Any],
+    said: str,
+    command: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "bad.ckpt"
+    write(path)
+    with pytest.raises(SystemExit) as stop:
+        run_command_line(monkeypatch, command, "--config", write_config(tmp_path), "--ckpt_path", str(path))
+    output = capfd.readouterr()
+    assert stop.value.code == 2
+    message = output.err.splitlines()[-1]
+    assert message.startswith(f"lightning-vi {command}: error: ")
+    assert said in message
+    assert "Traceback" not in output.err
+    assert "foreign code has run" not in output.out

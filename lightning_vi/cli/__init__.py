@@ -9,8 +9,8 @@ from lightning_vi.errors import InputError
 
 # Exceptions whose message is enough for the user. The last four are a file that is missing or in the way.
 INPUT_ERRORS = (InputError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
-# Beginning of PyTorch's message about a checkpoint of another method.
-OTHER_WEIGHTS = "Error(s) in loading state_dict"
+# Beginnings of PyTorch's messages about a checkpoint of another method.
+OTHER_WEIGHTS = ("Error(s) in loading state_dict", "loaded state dict contains a parameter group")
 
 TRAINER_COMMANDS = {
     "fit": "train the method of a configuration file",

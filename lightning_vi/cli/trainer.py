@@ -16,7 +16,7 @@ import lightning_vi.methods
 import lightning_vi.priors  # noqa: F401
 from lightning_vi.callbacks import PredictionWriter
 from lightning_vi.core import Predictor
-from lightning_vi.core.checkpoints import read_checkpoint
+from lightning_vi.core.checkpoints import check_file
 from lightning_vi.core.predictor import DATA_STATE
 from lightning_vi.datamodules import TabularDataModule
 from lightning_vi.datamodules.tabular import open_table
@@ -62,7 +62,7 @@ class TrainerCLI(LightningCLI):
             raise InputValueError("--ckpt_path must name the checkpoint of a fit")
         is_file = self._checkpoint not in (None, "best", "last", "hpc") and "://" not in str(self._checkpoint)
         if is_file:
-            checkpoint = read_checkpoint(Path(self._checkpoint), "--ckpt_path", mmap=True)
+            checkpoint = check_file(Path(self._checkpoint), "--ckpt_path")
             if self.subcommand != "fit":
                 self._treat_tables_as_in(checkpoint.get(DATA_STATE))
         self.config[self.subcommand].ckpt_path = self._checkpoint

@@ -18,7 +18,9 @@ KEY = "lightning_vi"
 """Key of a checkpoint under which its format version and its digests are stored."""
 FORMAT_VERSION = 1
 """Version of the format; it increases when older versions of the package could misread a checkpoint."""
-MIGRATED = {"loops", "callbacks", "epoch", "global_step", "optimizer_states", "lr_schedulers"}
+READ_FIRST = {"hyper_parameters", "pytorch-lightning_version"}
+"""Entries that Lightning uses or changes before `LightningModule.on_load_checkpoint`."""
+MIGRATED = {"pytorch-lightning_version", "loops", "callbacks", "epoch", "global_step", "optimizer_states"}
 """Entries that another version of Lightning may rewrite when it reads a checkpoint."""
 
 
@@ -28,11 +30,9 @@ def seal(checkpoint: dict[str, Any]) -> None:
     Args:
         checkpoint: A complete checkpoint; changed in place.
     """
-    entries = {name: value for name, value in checkpoint.items() if name not in (KEY, "pytorch-lightning_version")}
-    checkpoint[KEY] = {
-        "format_version": FORMAT_VERSION,
-        "digests": {name: digest(value) for name, value in entries.items()},
-    }
+    # A name counts too: pickle writes it once, so that a changed one would be the same in both places.
+    digests = {name: digest((name, value)) for name, value in checkpoint.items() if name != KEY}
+    checkpoint[KEY] = {"format_version": FORMAT_VERSION, "digests": digests}
 
 
 def is_whole(strategy: Strategy) -> bool:
@@ -47,7 +47,13 @@ def is_whole(strategy: Strategy) -> bool:
     return type(strategy).save_checkpoint is Strategy.save_checkpoint
 
 
-def verify(checkpoint: Mapping[str, Any], origin: str = "the checkpoint", unread: Collection[str] = ()) -> None:
+def verify(
+    checkpoint: Mapping[str, Any],
+    origin: str = "the checkpoint",
+    *,
+    unread: Collection[str] = (),
+    only: Collection[str] | None = None,
+) -> None:
     """Raises an error if a checkpoint is damaged or of a newer format.
 
     A checkpoint without a digest is accepted with a note.
@@ -56,6 +62,7 @@ def verify(checkpoint: Mapping[str, Any], origin: str = "the checkpoint", unread
         checkpoint: The checkpoint.
         origin: Its name in messages.
         unread: Entries to leave out.
+        only: Entries to compare; None for all.
 
     Raises:
         ValueError: If an entry differs from what was saved, or the format is newer than this version of the package.
@@ -76,7 +83,9 @@ def verify(checkpoint: Mapping[str, Any], origin: str = "the checkpoint", unread
     damaged = [
         name
         for name, expected in (digests or {}).items()
-        if name not in skipped and (name not in checkpoint or digest(checkpoint[name]) != expected)
+        if name not in skipped
+        and (only is None or name in only)
+        and (name not in checkpoint or digest((name, checkpoint[name])) != expected)
     ]
     if damaged:
         raise InputValueError(
@@ -108,7 +117,7 @@ def _update(hasher: Any, value: Any) -> None:
         flat = torch.view_as_real(flat).flatten() if flat.is_complex() else flat
         hasher.update(f"{value.dtype}{list(value.shape)}".encode())
         # One element may have any stride, but a view of its bytes needs the stride 1.
-        hasher.update(memoryview(flat.as_strided(flat.shape, (1,)).view(torch.uint8).numpy()))
+        hasher.update(flat.as_strided(flat.shape, (1,)).view(torch.uint8).numpy())
     elif isinstance(value, np.ndarray):
         hasher.update(f"{value.dtype}{list(value.shape)}".encode() + value.tobytes())
     elif isinstance(value, Mapping):
@@ -129,13 +138,33 @@ def _update(hasher: Any, value: Any) -> None:
         hasher.update(type(value).__qualname__.encode())
 
 
-def read_checkpoint(path: Path, argument: str = "checkpoint_path", *, mmap: bool = False) -> dict[str, Any]:
+def check_file(path: Path, argument: str = "checkpoint_path") -> dict[str, Any]:
+    """Reads a checkpoint file, and checks the entries that Lightning reads first.
+
+    Args:
+        path: Path of the file.
+        argument: Name of the argument that holds the path, for messages.
+
+    Returns:
+        The checkpoint, on the CPU.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not a checkpoint, or damaged.
+    """
+    checkpoint = read_checkpoint(path, argument)
+    if "pytorch-lightning_version" not in checkpoint:
+        raise InputValueError(f"{argument}={str(path)!r} is not a Lightning checkpoint: it has no version of Lightning")
+    verify(checkpoint, f"{argument}={str(path)!r}", only=READ_FIRST)
+    return checkpoint
+
+
+def read_checkpoint(path: Path, argument: str = "checkpoint_path") -> dict[str, Any]:
     """Reads a checkpoint file, which can hold nothing that runs code.
 
     Args:
         path: Path of the file.
         argument: Name of the argument that holds the path, for messages.
-        mmap: Whether tensors are read when they are used.
 
     Returns:
         The checkpoint, on the CPU.
@@ -147,8 +176,8 @@ def read_checkpoint(path: Path, argument: str = "checkpoint_path", *, mmap: bool
     if not path.is_file():
         raise FileNotFoundError(f"{argument} must be the file of a Lightning checkpoint, got {str(path)!r}")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except OSError:
+        checkpoint = torch.load(path, map_location=_on_cpu, weights_only=True)
+    except PermissionError:
         raise
     except Exception as error:  # a damaged pickle can raise anything
         raise InputValueError(
@@ -158,6 +187,11 @@ def read_checkpoint(path: Path, argument: str = "checkpoint_path", *, mmap: bool
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), Mapping):
         raise InputValueError(f"{argument}={str(path)!r} is not a Lightning checkpoint: it has no 'state_dict'")
     return checkpoint
+
+
+def _on_cpu(storage: Any, location: str) -> Any:
+    torch.device(location)  # raises an error for the name of no device
+    return storage
 
 
 def _reason(error: Exception) -> str:

@@ -1,5 +1,7 @@
 """Where a fit is in its loop, for hooks that run between the Trainer's own ones."""
 
+from typing import Any
+
 from lightning import Trainer
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 
@@ -13,8 +15,8 @@ def is_step_done(trainer: Trainer) -> bool:
     Returns:
         False within a training step.
     """
-    progress = trainer.fit_loop.epoch_loop.batch_progress.current
-    return progress.processed == progress.ready > 0
+    progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    return bool(progress.processed == progress.ready > 0)
 
 
 def is_last_step(trainer: Trainer) -> bool:
@@ -32,9 +34,10 @@ def is_last_step(trainer: Trainer) -> bool:
     if trainer.state.fn != TrainerFn.FITTING or not is_training or not is_step_done(trainer):
         return False
     loop, step = trainer.fit_loop, trainer.global_step
+    progress: Any = loop.epoch_progress.current
     if step == trainer.max_steps:
         return True
-    in_epoch = loop.epoch_progress.current.started > loop.epoch_progress.current.completed
+    in_epoch = progress.started > progress.completed
     num_epochs = trainer.current_epoch + int(in_epoch and trainer.is_last_batch)
     if trainer.max_epochs not in (None, -1) and num_epochs >= trainer.max_epochs:
         return True

@@ -168,9 +168,8 @@ class Predictor(LightningModule, ABC):
         """
         if isinstance(checkpoint_path, str | Path) and "://" not in str(checkpoint_path) and weights_only is not False:
             # Lightning adds `kwargs` to the hyperparameters before `on_load_checkpoint` sees them.
-            checkpoint = checkpoints.read_checkpoint(Path(checkpoint_path), mmap=True)
-            checkpoints.verify(checkpoint, repr(str(checkpoint_path)), unread=checkpoint.keys() - {"hyper_parameters"})
-        return super().load_from_checkpoint(  # type: ignore[misc]
+            checkpoints.check_file(Path(checkpoint_path))
+        return super().load_from_checkpoint(
             checkpoint_path, map_location, hparams_file, strict, weights_only is not False, **kwargs
         )
 
@@ -190,7 +189,7 @@ class Predictor(LightningModule, ABC):
         Raises:
             ValueError: If the checkpoint is damaged or of a newer format.
         """
-        checkpoints.verify(checkpoint, unread={"hyper_parameters"})
+        checkpoints.verify(checkpoint, unread=checkpoints.READ_FIRST)
         self.remember_data(checkpoint)
 
     def remember_data(self, checkpoint: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from helpers import copy_of_state, fit, loader, normal, quiet_trainer, same_state
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -446,3 +447,31 @@ def test_checkpoint_gives_the_same_predictions_in_a_new_process(tmp_path: Path) 
     expected = method.predict_step(X)
     for key, value in torch.load(tmp_path / "out.pt", weights_only=True).items():
         assert_close(value, expected[key])
+
+
+def test_members_of_a_fit_resumed_within_an_epoch_see_different_batches(tmp_path: Path) -> None:
+    """And the members after the first one those of the unbroken fit, also with a dataloader that starts anew."""
+
+    class Recording(DeepEnsemble):
+        def _stacked_rows(self, batches: Any) -> Any:
+            seen.append([batch[0] for batch in batches])
+            return super()._stacked_rows(batches)
+
+    def run(**options: Any) -> list[list[Tensor]]:
+        torch.manual_seed(3)
+        seen.clear()
+        method = Recording(nn.Linear(3, 1), Gaussian(), num_members=3)
+        rows = loader(normal(40, 3), normal(40, 1), shuffle=True, generator=torch.Generator().manual_seed(1))
+        fit(method, rows, max_epochs=2, **options)
+        return list(seen)
+
+    seen: list[list[Tensor]] = []
+    saver = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=2, save_top_k=-1)
+    unbroken = run(callbacks=[saver], enable_checkpointing=True)
+    with pytest.warns(UserWarning, match="your dataloader is not resumable"):
+        resumed = run(ckpt_path=tmp_path / "step=2.ckpt")
+    assert [len(members) for members in resumed] == [3] * 8
+    for before, after in zip(unbroken[2:], resumed, strict=True):
+        assert torch.equal(after[1], before[1])
+        assert torch.equal(after[2], before[2])
+        assert not torch.equal(after[0], after[1])

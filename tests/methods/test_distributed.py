@@ -90,7 +90,9 @@ class ReportCalibration(Callback):
 def test_two_ranks_use_each_calibration_datum_once(tmp_path: Path) -> None:
     """The number of data is odd, so the sampler repeats one."""
     x, y = (part[:-1] for part in data())
-    alone, shared = (VarianceScaling(method()) for _ in range(2))
+    trained = method()
+    trained.is_trained = True
+    alone, shared = (VarianceScaling(trained) for _ in range(2))
     alone.calibrate([(x, y)])
     trainer = quiet_trainer(devices=2, strategy="ddp_spawn", max_epochs=2, callbacks=[ReportCalibration(tmp_path)])
     trainer.fit(shared, loader(x, y, batch_size=6, shuffle=True), loader(x, y, batch_size=6))
