@@ -42,7 +42,7 @@ from lightning_vi.sampling.network import (
     treats_rows_alike,
     unroll,
 )
-from lightning_vi.sampling.probe import copies_stay_apart, probe
+from lightning_vi.sampling.probe import MAX_ROWS, copies_stay_apart, probe
 from lightning_vi.sampling.weights import JointPosterior, Slot, WeightSampler, in_place, known_stds, without_noise
 
 Vectorization = Literal["auto", "repeat", "vmap", "loop"]
@@ -313,6 +313,11 @@ class SamplingEngine:
         with self._means_in_place():
             seen = probe(self.network, self._layers, x)
             self._copies_stay_apart = copies_stay_apart(self.network, x, seen.num_rows)
+        if isinstance(x, Tensor) and seen.num_rows != min(batch_size(x), MAX_ROWS):
+            raise InputValueError(
+                f"the network made {seen.num_rows} rows from {min(batch_size(x), MAX_ROWS)}: "
+                "the first dimension of its input and of its output must be the batch"
+            )
         settle_estimators(self._layers, seen)
         self._head = seen.last
         self._check_repeat(seen.read)
@@ -415,7 +420,6 @@ class SamplingEngine:
         weights: Sequence[Tensor],
     ) -> Tensor:
         first, *rest = tail
-        num_rows = num_samples * batch_size(features)
         with in_place(slots, weights), self._copies(num_samples):
             if isinstance(first, VariationalLayer) and isinstance(features, Tensor):
                 hidden: Tensor = first(features, num_samples=num_samples).flatten(0, 1)
@@ -424,11 +428,6 @@ class SamplingEngine:
                 hidden = call(first, copies)
             for module in rest:
                 hidden = module(hidden)
-        if hidden.shape[0] != num_rows:
-            raise InputValueError(
-                f"the network made {hidden.shape[0]} rows from {num_rows}: "
-                "the first dimension of its input and of its output must be the batch"
-            )
         outputs: Tensor = hidden.reshape(num_samples, -1, *hidden.shape[1:])
         return outputs
 
