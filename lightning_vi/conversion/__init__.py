@@ -7,11 +7,13 @@ from lightning_vi.conversion.layers import named_layers, reading_parent
 from lightning_vi.conversion.rank_one import convert_to_rank_one
 from lightning_vi.conversion.report import ConversionReport, ModuleReport
 from lightning_vi.conversion.selection import ModuleSelector, select_layers
+from lightning_vi.conversion.state import check_state_dict
 
 __all__ = [
     "ConversionReport",
     "ModuleReport",
     "ModuleSelector",
+    "check_state_dict",
     "convert",
     "convert_to_rank_one",
     "find_last_layer",
