@@ -48,7 +48,7 @@ def check_state_dict(network: nn.Module) -> None:
 
 def _tensors(network: nn.Module) -> dict[str, Tensor]:
     """Parameters and persistent buffers by name."""
-    found = dict(network.named_parameters(remove_duplicate=False))
+    found: dict[str, Tensor] = dict(network.named_parameters(remove_duplicate=False))
     for prefix, module in network.named_modules(remove_duplicate=False):
         for name, buffer in module._buffers.items():
             if buffer is not None and name not in module._non_persistent_buffers_set:

@@ -126,7 +126,7 @@ class StochasticParameters:
             Tensors by their names in the module.
         """
         labels = [f"{name}_{kind}" for name in self.names for kind in ("mu", "rho")]
-        found = {label: module._parameters[label] for label in labels}
+        found: dict[str, Tensor | None] = {label: module._parameters[label] for label in labels}
         found |= {
             label: buffer
             for label, buffer in module._buffers.items()

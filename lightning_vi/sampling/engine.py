@@ -9,7 +9,7 @@ stochastic module is computed once. The samples are run in one of three ways:
 - ``"loop"``: one pass for each sample.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, cast
 
@@ -61,6 +61,9 @@ class SamplingEngine:
             noise to draw. With vmap or a loop it applies to drawn weights, not to noise on a layer's outputs.
         coupling: Makes the joint posterior from the shapes of all stochastic tensors; None for independent weights.
 
+    Attributes:
+        check_input: Called with the input of each pass until the network is settled, and of each pass on means.
+
     Raises:
         ValueError: If nothing in the network is stochastic, `vectorization` is unknown or does not support the
             network, or `antithetic` is used with flipout.
@@ -106,6 +109,7 @@ class SamplingEngine:
         self._head: VariationalLayer | None = None
         self._width = 1
         self._copies_stay_apart = True
+        self.check_input: Callable[[NetworkInput], None] | None = None
 
     def _check_options(self) -> None:
         if self.vectorization not in VECTORIZATIONS:
@@ -141,6 +145,8 @@ class SamplingEngine:
         Returns:
             Network output, shape [B, ...].
         """
+        if self.check_input is not None:
+            self.check_input(x)
         with self._means_in_place():
             return call(self.network, x)
 
@@ -310,6 +316,8 @@ class SamplingEngine:
         """Replaces estimators that would draw one weight several times, before the first pass."""
         if self._is_settled:
             return
+        if self.check_input is not None:
+            self.check_input(x)
         with self._means_in_place():
             seen = probe(self.network, self._layers, x)
             self._copies_stay_apart = copies_stay_apart(self.network, x, seen.num_rows)

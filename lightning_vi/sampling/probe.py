@@ -245,6 +245,7 @@ def agrees(value: Tensor, expected: Tensor) -> bool:
     Returns:
         Whether they are.
     """
+    value, expected = value.detach(), expected.detach()
     if not (value.is_floating_point() or value.is_complex()):
         return torch.equal(value, expected)
     tolerance = max(1e-3 if torch.finfo(each.dtype).eps < 1e-4 else 5e-2 for each in (value, expected))

@@ -134,7 +134,7 @@ class SWA(FittedMethod, PointMethod):
 
     def _register_statistic(self, name: str, *shape: int) -> None:
         """Registers a buffer of zeros that a new fit resets."""
-        self.register_buffer(name, next(self.backbone.parameters()).detach().new_zeros(shape))
+        self.register_buffer(name, self._weights.join(self.backbone).new_zeros(shape))
         self._statistics.append(name)
 
     def collect(self) -> None:

@@ -24,12 +24,13 @@ symbol              argument
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from lightning_vi.conversion import ModuleSelector
+from lightning_vi.conversion import LastLayerCheck, ModuleSelector
 from lightning_vi.core import FittedMethod, LRSchedulerFactory, OptimizerFactory, Predictive, default_optimizer
 from lightning_vi.core.batch import joined_batches, split_labeled_batch
 from lightning_vi.core.hyperparameters import is_plain
@@ -61,6 +62,7 @@ from lightning_vi.sampling import (
     map_tensors,
     memory,
     num_fitting,
+    rows_first,
 )
 
 Structure = Literal["full", "per_output", "kronecker", "diagonal"]
@@ -151,6 +153,7 @@ class Laplace(FittedMethod, PointMethod):
         if stochastic_module_names is not None and not is_plain(stochastic_module_names):
             self.hparams["stochastic_module_names"] = [block.module_name for block in self._blocks]
         self.curvature = makers[structure](self._blocks)
+        self._check_last_layer = LastLayerCheck(self.backbone, self._blocks[-1].module_name, stochastic_module_names)
         self.predictive = predictive
         self._cache = DrawCache[Tensor]()
         self._optimizes_prior = prior_precision is None
@@ -190,8 +193,10 @@ class Laplace(FittedMethod, PointMethod):
         def terms() -> Iterator[tuple[Linearization, Tensor]]:
             nonlocal num_rows, log_likelihood
             batches = map(split_labeled_batch, data)
-            for inputs, target in joined_batches(batches, self.likelihood.num_outputs):
+            joined = joined_batches(batches, self.likelihood.num_outputs)
+            for inputs, target in (part for batch in joined for part in self._parts_for_information(*batch)):
                 x, target = map_tensors(lambda tensor: tensor.to(self.device), inputs), target.to(self.device)
+                self._check_last_layer(x)
                 linearization = linearize(self.backbone, self._blocks, x)
                 outputs = linearization.outputs.unsqueeze(0)
                 self.likelihood.check(outputs, target)
@@ -209,6 +214,17 @@ class Laplace(FittedMethod, PointMethod):
             self.prior_precision.copy_(best_prior_precision(self.curvature.eigenvalues(), squared_norm))
         self.is_fitted.fill_(True)
 
+    def _parts_for_information(self, x: NetworkInput, target: Tensor) -> Iterator[tuple[NetworkInput, Tensor]]:
+        """Rows of a batch in parts, because the Fisher information of each is a matrix over its outputs."""
+        num_rows, outputs_per_row = len(target), self.likelihood.num_outputs * max(1, target[:1].numel())
+        size = num_fitting(memory.MAX_INFORMATION_NUMBERS, outputs_per_row**2)
+        if size >= num_rows or not rows_first(x):
+            yield x, target
+            return
+        for first in range(0, num_rows, size):
+            rows = slice(first, first + size)
+            yield map_tensors(itemgetter(rows), x), target[rows]
+
     def _sum_over_processes(self, tensor: Tensor) -> Tensor:
         if self._trainer is None or self.trainer.world_size == 1:
             return tensor
@@ -224,6 +240,7 @@ class Laplace(FittedMethod, PointMethod):
     def objective(  # noqa: D102
         self, x: NetworkInput, target: Tensor, *, num_data: int | None, kl_weight: float
     ) -> tuple[Tensor, ObjectiveTerms]:
+        self._check_last_layer(x)
         outputs, terms = super().objective(x, target, num_data=num_data, kl_weight=kl_weight)
         if self._optimizes_prior:
             return outputs, terms
