@@ -2,16 +2,19 @@
 
 from lightning_vi.conversion.convert import convert
 from lightning_vi.conversion.dropout import put_dropout_behind
-from lightning_vi.conversion.last_layer import find_last_layer, replace_layer
+from lightning_vi.conversion.last_layer import LastLayerCheck, find_last_layer, replace_layer
 from lightning_vi.conversion.layers import named_layers, reading_parent
 from lightning_vi.conversion.rank_one import convert_to_rank_one
 from lightning_vi.conversion.report import ConversionReport, ModuleReport
 from lightning_vi.conversion.selection import ModuleSelector, select_layers
+from lightning_vi.conversion.state import check_state_dict
 
 __all__ = [
     "ConversionReport",
+    "LastLayerCheck",
     "ModuleReport",
     "ModuleSelector",
+    "check_state_dict",
     "convert",
     "convert_to_rank_one",
     "find_last_layer",

@@ -17,6 +17,7 @@ from lightning_vi.conversion.layers import (
 from lightning_vi.conversion.named_priors import choose_priors
 from lightning_vi.conversion.report import ConversionReport, ModuleReport
 from lightning_vi.conversion.selection import ModuleSelector, select_convertible
+from lightning_vi.conversion.state import check_state_dict
 from lightning_vi.errors import InputValueError
 from lightning_vi.layers import (
     VARIATIONAL_COUNTERPART,
@@ -117,6 +118,7 @@ def convert(
         raise InputValueError(
             f"stochastic_module_names={stochastic_module_names!r} leaves nothing stochastic in the network:\n{report}"
         )
+    check_state_dict(network)
     return network, report
 
 

@@ -15,6 +15,7 @@ from lightning_vi.conversion.layers import (
 from lightning_vi.conversion.named_priors import choose_priors
 from lightning_vi.conversion.report import ConversionReport, ModuleReport
 from lightning_vi.conversion.selection import ModuleSelector, select_convertible
+from lightning_vi.conversion.state import check_state_dict
 from lightning_vi.errors import InputValueError
 from lightning_vi.layers import SCALES, make_rank_one, stochastic_parameters
 from lightning_vi.posteriors import InitialStd
@@ -80,6 +81,7 @@ def convert_to_rank_one(
     )
     if not selected:
         raise InputValueError(f"the network has no linear layer or convolution whose scales could be random:\n{report}")
+    check_state_dict(network)
     return network, report
 
 

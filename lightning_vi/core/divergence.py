@@ -152,7 +152,7 @@ def watched_step(method: "UQMethod", check_batch: Callable[[], None]) -> Iterato
         raise
     except (RuntimeError, IndexError, ValueError) as error:
         check_batch()
-        if isinstance(error, torch.linalg.LinAlgError):
+        if isinstance(error, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
             stop(method, f"a matrix has become singular ({str(error).splitlines()[0]})", error)
         if not _has_finite_weights(method):
             stop(method, "a weight has become NaN or infinite", error)

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_vi.conversion import ModuleSelector, named_layers, reading_parent, select_layers
-from lightning_vi.conversion.layers import affine_parent
 from lightning_vi.errors import InputValueError
 
-KRONECKER_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
+KRONECKER_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @dataclass(frozen=True)
@@ -83,6 +82,13 @@ def choose_blocks(
     blocks: list[Block] = []
     for name in (name for name in layers if name in chosen):
         own = {key: p for key, p in layers[name].named_parameters(recurse=False) if p.requires_grad and p not in seen}
+        if any(parameter.is_complex() for parameter in own.values()):
+            if selectors is not None:
+                raise InputValueError(
+                    f"{name or 'the root'!r} ({type(layers[name]).__name__}) has complex weights, whose posterior is "
+                    "not supported: select other modules with stochastic_module_names"
+                )
+            continue
         is_whole = len(own) == sum(True for _ in layers[name].parameters(recurse=False))
         is_matrix = _is_matrix(network, name, layers[name]) and is_whole
         seen |= set(own.values())
@@ -101,7 +107,9 @@ def choose_blocks(
 
 
 def _is_matrix(network: nn.Module, name: str, layer: nn.Module) -> bool:
-    is_supported = affine_parent(layer) in KRONECKER_LAYERS and getattr(layer, "groups", 1) == 1
+    owned = {key for key, parameter in layer._parameters.items() if parameter is not None}
+    is_supported = isinstance(layer, KRONECKER_LAYERS) and "weight" in owned and owned <= {"weight", "bias"}
+    is_supported = is_supported and getattr(layer, "groups", 1) == 1
     return is_supported and reading_parent(network, name) is None
 
 

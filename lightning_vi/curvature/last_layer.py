@@ -1,12 +1,15 @@
 """Linearization of a last layer without computing Jacobians."""
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_vi.curvature.base import Linearization
+from lightning_vi.errors import InputValueError
+from lightning_vi.sampling import agrees
 
 
 class LastLayerLinearization(Linearization):
@@ -145,7 +148,31 @@ def output_dim(layer: nn.Module) -> int:
 
 def is_pointwise(layer: nn.Module) -> bool:
     """Returns True for linear layers and for convolutions of kernel size 1 without stride, padding and groups."""
-    if isinstance(layer, nn.Conv1d | nn.Conv2d):
+    if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
         sizes = (*layer.kernel_size, *layer.stride)
         return set(sizes) == {1} and layer.groups == 1 and not any(layer._reversed_padding_repeated_twice)
     return isinstance(layer, nn.Linear)
+
+
+def check_linear(layer: nn.Module, name: str, x: Tensor, output: Tensor) -> None:
+    """Checks that a layer with a forward of its own computes what the torch layer does.
+
+    Args:
+        layer: A linear layer or convolution, or an instance of a subclass.
+        name: Its name, for the error message.
+        x: Its input.
+        output: Its output.
+
+    Raises:
+        ValueError: If the output is another one.
+    """
+    parent: Any = next(kind for kind in type(layer).__mro__ if kind in (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))
+    if type(layer).forward is parent.forward:
+        return
+    with torch.no_grad():
+        expected = parent.forward(layer, x.to(cast(Tensor, layer.weight).dtype))
+    if not agrees(output, expected):
+        raise InputValueError(
+            f"{name or 'the root'!r} ({type(layer).__name__}) has a forward of its own, whose output is not that of "
+            f"nn.{parent.__name__}: use structure='diagonal' or 'full', which need no linear layer"
+        )

@@ -1,7 +1,8 @@
 """Linearization of networks by automatic differentiation."""
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from operator import itemgetter
 from typing import Any, cast
 
 import torch
@@ -11,12 +12,20 @@ from torch.nn import functional as F
 
 from lightning_vi.curvature.base import Linearization
 from lightning_vi.curvature.blocks import Block
-from lightning_vi.curvature.last_layer import LastLayerLinearization, is_pointwise, output_dim, weighted_moment
+from lightning_vi.curvature.last_layer import (
+    LastLayerLinearization,
+    check_linear,
+    is_pointwise,
+    output_dim,
+    weighted_moment,
+)
 from lightning_vi.errors import InputValueError
-from lightning_vi.sampling import NetworkInput, call, map_tensors, tensors
+from lightning_vi.sampling import NetworkInput, agrees, batch_size, call, map_tensors, rows_first
 from lightning_vi.sampling.attention import UnfusedAttention
 from lightning_vi.sampling.network import call_with
 from lightning_vi.tracing import is_exporting
+
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 MAX_JACOBIAN = 2**24
 """Maximum number of elements of the Jacobian computed at once."""
@@ -55,27 +64,46 @@ class NetworkLinearization(Linearization):
             yield rows, self._jacobian(rows)
 
     def _jacobian(self, rows: slice) -> Tensor:
-        x = map_tensors(lambda tensor: tensor[rows], self.x)
         names = [name for block in self.blocks for name in block.names]
         parameters = {name: self.network.get_parameter(name).detach() for name in names}
+        if not self._rows_stand_alone:
+            return self._joined(self._jacobian_of(parameters, self.x, rows))
+        x = map_tensors(lambda tensor: tensor[rows], self.x)
         try:
             with UnfusedAttention():
                 jacobians = torch.vmap(jacrev(self._one_row), in_dims=(None, 0))(parameters, x)
         except (RuntimeError, NotImplementedError):
-            each = [self._jacobian_of_row(parameters, index, x) for index in range(len(tensors(x)[0]))]
-            jacobians = {name: torch.stack([row[name] for row in each]) for name in names}
+            each = [
+                self._jacobian_of(parameters, map_tensors(itemgetter(slice(i, i + 1)), x)) for i in range(batch_size(x))
+            ]
+            jacobians = {name: torch.cat([row[name] for row in each]) for name in names}
+        return self._joined(jacobians)
+
+    def _joined(self, jacobians: Mapping[str, Tensor]) -> Tensor:
         return torch.cat([block.flatten(jacobians, num_leading=2) for block in self.blocks], -1)
 
     def _one_row(self, parameters: dict[str, Tensor], x: NetworkInput) -> Tensor:
         batch = map_tensors(lambda tensor: tensor.unsqueeze(0), x)
         return call_with(self.network, parameters, batch).flatten()
 
-    def _jacobian_of_row(self, parameters: dict[str, Tensor], index: int, x: NetworkInput) -> dict[str, Tensor]:
-        leaves = {name: value.requires_grad_() for name, value in parameters.items()}
+    @cached_property
+    def _rows_stand_alone(self) -> bool:
+        """Whether each output row is the output for its input row alone, unlike those of the nodes of a graph."""
+        if not rows_first(self.x) or batch_size(self.x) != len(self.outputs):
+            return False
+        with torch.no_grad():
+            alone = call(self.network, map_tensors(itemgetter(slice(0, 1)), self.x))
+        return alone.shape == self.outputs[:1].shape and agrees(alone, self.outputs[:1])
+
+    def _jacobian_of(
+        self, parameters: Mapping[str, Tensor], x: NetworkInput, rows: slice = slice(None)
+    ) -> dict[str, Tensor]:
+        """Jacobian of output rows by one backward pass for each of their elements."""
         needs_graph = torch.is_grad_enabled()
-        with torch.enable_grad():
-            outputs = self._one_row(leaves, map_tensors(lambda tensor: tensor[index], x))
-            rows = [
+        with torch.inference_mode(False), torch.enable_grad():
+            leaves = {name: value.requires_grad_() for name, value in parameters.items()}
+            outputs = call_with(self.network, leaves, x if needs_graph else map_tensors(torch.clone, x))[rows]
+            gradients = [
                 torch.autograd.grad(
                     output,
                     list(leaves.values()),
@@ -84,9 +112,10 @@ class NetworkLinearization(Linearization):
                     allow_unused=True,
                     materialize_grads=True,
                 )
-                for output in outputs
+                for output in outputs.flatten()
             ]
-        return {name: torch.stack(values) for name, values in zip(leaves, zip(*rows, strict=True), strict=True)}
+        stacked = (torch.unflatten(torch.stack(each), 0, (len(outputs), -1)) for each in zip(*gradients, strict=True))
+        return dict(zip(leaves, stacked, strict=True))
 
     def ggn(self, factor: Tensor) -> Tensor:  # noqa: D102
         total = factor.new_zeros(self.num_weights, self.num_weights)
@@ -145,6 +174,8 @@ class NetworkLinearization(Linearization):
                     "structure='kronecker' needs layers that are called once per forward pass, but "
                     f"{block.module_name!r} is called {len(seen)} times"
                 )
+        for layer, block, ((x, output),) in zip(layers, self.blocks, calls, strict=True):
+            check_linear(layer, block.module_name, x, output)
         return outputs, [seen[0] for seen in calls]
 
     def variances(self, basis: Tensor | None, weight_variances: Tensor) -> Tensor:  # noqa: D102
@@ -203,7 +234,7 @@ def _recorded_call(
 
 def _rows_of_input(layer: nn.Module, x: Tensor) -> Tensor:
     """Inputs of the weight matrix, shape [examples times positions, inputs]."""
-    rows = x.reshape(-1, x.shape[-1]) if isinstance(layer, nn.Linear) else _patches(cast(nn.Conv2d, layer), x)
+    rows = x.reshape(-1, x.shape[-1]) if isinstance(layer, nn.Linear) else _patches(cast(Convolution, layer), x)
     return rows if layer.bias is None else F.pad(rows, (0, 1), value=1.0)
 
 
@@ -213,16 +244,16 @@ def _rows_of_output(layer: nn.Module, gradient: Tensor) -> Tensor:
     return gradient.flatten(2).mT.flatten(0, 1)
 
 
-def _patches(layer: nn.Conv1d | nn.Conv2d, x: Tensor) -> Tensor:
+def _patches(layer: Convolution, x: Tensor) -> Tensor:
+    """Inputs under the kernel, shape [examples times positions, channels times kernel elements]."""
     padding = layer._reversed_padding_repeated_twice
     x = F.pad(x, padding, mode="constant" if layer.padding_mode == "zeros" else layer.padding_mode)
-    if isinstance(layer, nn.Conv1d):
-        columns = F.unfold(
-            x.unsqueeze(2), (1, *layer.kernel_size), dilation=(1, *layer.dilation), stride=(1, *layer.stride)
-        )
-    else:
-        columns = F.unfold(x, layer.kernel_size, dilation=layer.dilation, stride=layer.stride)
-    return columns.mT.flatten(0, 1)
+    num_dims = len(layer.kernel_size)
+    for dim, (size, stride, dilation) in enumerate(
+        zip(layer.kernel_size, layer.stride, layer.dilation, strict=True), 2
+    ):
+        x = x.unfold(dim, dilation * (size - 1) + 1, stride)[..., ::dilation]
+    return x.movedim(1, 1 + num_dims).flatten(1 + num_dims).flatten(0, num_dims)
 
 
 class _Centered(nn.Module):
@@ -257,6 +288,8 @@ def linearize(
         if is_pointwise(layer):
             outputs, (calls,) = _recorded_call(network, [layer], x)
             is_last_layer = len(calls) == 1 and calls[0][1] is outputs
+            if is_last_layer:
+                check_linear(layer, blocks[0].module_name, *calls[0])
             if is_last_layer and (centered_dim is None or (centered_dim - output_dim(layer)) % outputs.dim() == 0):
                 return LastLayerLinearization(layer, calls[0][0], outputs, centered_dim is not None)
     if centered_dim is None:

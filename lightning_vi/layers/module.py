@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from lightning_vi.layers.mixin import ModuleMixin, mixed_class
@@ -29,10 +30,40 @@ class VariationalModule(ModuleMixin):
                 return stochastic.mu(name)
         return value
 
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any, **kwargs: Any) -> None:
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
         if "_stochastic" in self.__dict__:
-            self._stochastic.adapt_state_dict(state_dict, prefix)
+            for name, tensor in self._stochastic.state(self).items():  # a class may save only what it knows
+                destination.setdefault(f"{prefix}{name}", tensor if keep_vars else tensor.detach())
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any, **kwargs: Any) -> None:
+        if "_stochastic" not in self.__dict__:
+            super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+            return
+        self._stochastic.adapt_state_dict(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        if loads_its_own_way(self):
+            with torch.no_grad():
+                for name, tensor in self._stochastic.state(self).items():
+                    saved = state_dict.get(f"{prefix}{name}")
+                    if saved is not None and saved.shape == tensor.shape:
+                        tensor.copy_(saved)
+
+
+def loads_its_own_way(module: nn.Module) -> bool:
+    """Returns True if a class that is neither torch's nor this package's loads the state of a module.
+
+    Args:
+        module: Any module.
+
+    Returns:
+        True if it overrides ``_load_from_state_dict``.
+    """
+    ours = ("torch.", "lightning_vi.")
+    return any(
+        "_load_from_state_dict" in kind.__dict__ and not kind.__module__.startswith(ours)
+        for kind in type(module).__mro__
+    )
 
 
 def make_variational(

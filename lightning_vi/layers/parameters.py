@@ -116,6 +116,24 @@ class StochasticParameters:
         padding = getattr(self.module, "padding_idx", None) if name == "weight" else None
         return [] if padding is None else [padding]
 
+    def state(self, module: nn.Module) -> dict[str, Tensor]:
+        """The variational parameters and the priors' tensors.
+
+        Args:
+            module: The module that owns them.
+
+        Returns:
+            Tensors by their names in the module.
+        """
+        labels = [f"{name}_{kind}" for name in self.names for kind in ("mu", "rho")]
+        found: dict[str, Tensor | None] = {label: module._parameters[label] for label in labels}
+        found |= {
+            label: buffer
+            for label, buffer in module._buffers.items()
+            if any(label.startswith(f"{name}_prior_") for name in self.names)
+        }
+        return {label: tensor for label, tensor in found.items() if tensor is not None}
+
     def adapt_state_dict(self, state: dict[str, Tensor], prefix: str) -> None:
         """Prepares a state dictionary, and the priors of this module, for loading.
 

@@ -9,7 +9,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_vi.errors import InputValueError
-from lightning_vi.sampling.network import NetworkInput, batch_size, call_with, evaluating, map_tensors, tensors
+from lightning_vi.sampling.network import (
+    NetworkInput,
+    batch_size,
+    call_with,
+    evaluating,
+    map_tensors,
+    rows_first,
+    tensors,
+)
 
 
 def running_statistics(network: nn.Module) -> dict[str, Tensor]:
@@ -80,6 +88,9 @@ def _measuring(norms: Iterable[_BatchNorm]) -> Iterator[None]:
 def first_rows(inputs: Iterable[NetworkInput], num_rows: int) -> NetworkInput:
     """First rows of a dataset's inputs. Inputs whose rows differ in shape from the first ones are skipped.
 
+    Inputs from which rows cannot be taken, such as the nodes and edges of a graph, are not joined: the first one is
+    returned as it is.
+
     Args:
         inputs: Network inputs, one for each batch.
         num_rows: The most rows to return.
@@ -97,6 +108,8 @@ def first_rows(inputs: Iterable[NetworkInput], num_rows: int) -> NetworkInput:
     parts: list[NetworkInput] = []
     missing = num_rows
     for x in inputs:
+        if not parts and not rows_first(x):
+            return map_tensors(torch.clone, _plain(x))
         part = map_tensors(lambda tensor: tensor[:missing], _plain(x))  # noqa: B023
         if not parts or _row_shapes(part) == _row_shapes(parts[0]):
             parts.append(part)

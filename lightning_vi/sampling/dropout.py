@@ -24,6 +24,7 @@ from lightning_vi.sampling.network import (
     call_part,
     device_of,
     map_tensors,
+    rows_first,
     tensors,
     treats_rows_alike,
     unroll,
@@ -102,7 +103,8 @@ class DropoutSampler:
 
     def _surveyed(self, parts: Sequence[nn.Module], x: NetworkInput) -> "DropoutSurvey":
         rates = [dropout_rate(layer) for layer in self._layers]
-        key = rates, [(tuple(tensor.shape[1:]), tensor.dtype) for tensor in tensors(x)]
+        first = 1 if rows_first(x) else 0
+        key = rates, [(tuple(tensor.shape[first:]), tensor.dtype) for tensor in tensors(x)]
         if self._survey is None or self._survey[0] != key:
             if is_exporting():
                 require_known("where the network drops units")
@@ -133,7 +135,7 @@ def _has_other_hooks(part: nn.Module) -> bool:
 
 
 def _repeated(x: NetworkInput, times: int) -> NetworkInput:
-    return map_tensors(lambda tensor: tensor.repeat(times, *[1] * (tensor.dim() - 1)), x)
+    return x if times == 1 else map_tensors(lambda tensor: tensor.repeat(times, *[1] * (tensor.dim() - 1)), x)
 
 
 class _SampleMasks:
@@ -199,6 +201,8 @@ def survey(parts: Sequence[nn.Module], x: NetworkInput) -> DropoutSurvey:
     Returns:
         The places.
     """
+    if not rows_first(x):
+        return _survey_whole(parts, x)
     row = map_tensors(lambda tensor: tensor[:1], x)
     with PrivateDraws(0) as draws:
         two, three = (_look(parts, _repeated(row, num_rows)) for num_rows in (2, 3))
@@ -210,6 +214,20 @@ def survey(parts: Sequence[nn.Module], x: NetworkInput) -> DropoutSurvey:
     rows_stay_apart = all(map(treats_rows_alike, parts[start:]))
     functional = frozenset().union(*(look.functional for look in two))
     return DropoutSurvey(start, layouts, width, rows_stay_apart, functional, draws.num_draws > 0)
+
+
+def _survey_whole(parts: Sequence[nn.Module], x: NetworkInput) -> DropoutSurvey:
+    """Finds the places of dropout for an input that cannot be repeated, such as the nodes and edges of a graph.
+
+    Units of a mask whose first dimension is that of the output or of an input tensor are shared by its rows; other
+    masks have separate units for each element.
+    """
+    with PrivateDraws(0) as draws:
+        looks = _look(parts, x)
+    rows = {len(tensor) for tensor in (*tensors(x), looks[-1].output) if tensor.dim()}
+    layouts = tuple((0, 1) if len(shape) > 1 and shape[0] in rows else None for look in looks for shape in look.shapes)
+    functional = frozenset().union(*(look.functional for look in looks))
+    return DropoutSurvey(0, layouts, 1, False, functional, draws.num_draws > 0)
 
 
 class _Look(FunctionalWatch):

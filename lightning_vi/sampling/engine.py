@@ -9,7 +9,7 @@ stochastic module is computed once. The samples are run in one of three ways:
 - ``"loop"``: one pass for each sample.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, cast
 
@@ -28,7 +28,9 @@ from lightning_vi.layers import (
 )
 from lightning_vi.posteriors import CouplingFactory, NoiseCoupling
 from lightning_vi.sampling import memory
+from lightning_vi.sampling.agreement import settle_disagreements
 from lightning_vi.sampling.attention import UnfusedAttention
+from lightning_vi.sampling.estimator_choice import WEIGHT_SPACE, settle_estimators
 from lightning_vi.sampling.network import (
     NetworkInput,
     batch_size,
@@ -42,8 +44,8 @@ from lightning_vi.sampling.network import (
     treats_rows_alike,
     unroll,
 )
-from lightning_vi.sampling.probe import probe
-from lightning_vi.sampling.weights import JointPosterior, Slot, WeightSampler, in_place, known_stds
+from lightning_vi.sampling.probe import MAX_ROWS, copies_stay_apart, probe
+from lightning_vi.sampling.weights import JointPosterior, Slot, WeightSampler, in_place, known_stds, without_noise
 from lightning_vi.tracing import is_exporting
 
 Vectorization = Literal["auto", "repeat", "vmap", "loop"]
@@ -61,6 +63,9 @@ class SamplingEngine:
         antithetic: Whether the noise of every second sample is the negative of the one before, which halves the
             noise to draw. With vmap or a loop it applies to drawn weights, not to noise on a layer's outputs.
         coupling: Makes the joint posterior from the shapes of all stochastic tensors; None for independent weights.
+
+    Attributes:
+        check_input: Called with the input of each pass until the network is settled, and of each pass on means.
 
     Raises:
         ValueError: If nothing in the network is stochastic, `vectorization` is unknown or does not support the
@@ -103,9 +108,11 @@ class SamplingEngine:
         self._convolves = any(isinstance(part, _ConvNd) for part in parts)
         self._recurs = any(isinstance(part, nn.RNNBase) for part in parts)
         self._vmap_works: dict[bool, bool] = {}
-        self._is_settled = False
+        self._is_settled = self._is_checked = False
         self._head: VariationalLayer | None = None
         self._width = 1
+        self._copies_stay_apart = True
+        self.check_input: Callable[[NetworkInput], None] | None = None
 
     def _check_options(self) -> None:
         if self.vectorization not in VECTORIZATIONS:
@@ -141,6 +148,8 @@ class SamplingEngine:
         Returns:
             Network output, shape [B, ...].
         """
+        if self.check_input is not None:
+            self.check_input(x)
         with self._means_in_place():
             return call(self.network, x)
 
@@ -157,7 +166,7 @@ class SamplingEngine:
         Raises:
             ValueError: See `training_samples`.
         """
-        self._settle(x)
+        self._settle_for_training(x)
         joints = self._weights.joints()
         with known_stds(joints):
             outputs, _ = self._draw_and_run(x, num_samples, joints)
@@ -177,7 +186,7 @@ class SamplingEngine:
         Raises:
             ValueError: If a module draws its outputs instead of its weights.
         """
-        self._settle(x)
+        self._settle_for_training(x)
         others = [name for name, layer in self._layers.items() if layer.estimator in ACTIVATION_SPACE]
         if others:
             raise InputValueError(f"{others} draw outputs and no weights: use estimator='reparameterization'")
@@ -199,16 +208,73 @@ class SamplingEngine:
             ValueError: If the first dimension of the network's output is not the batch, or a layer with an explicit
                 estimator that draws outputs is called several times in one pass.
         """
+        self._settle_for_training(x)
+        return self._draw_and_run(x, num_samples)[0]
+
+    def zero_noise_samples(self, x: NetworkInput, num_samples: int) -> Tensor:
+        """Training samples without noise, each of which should be the result of `mean_output`.
+
+        Args:
+            x: Network input, each tensor of shape [B, ...].
+            num_samples: S.
+
+        Returns:
+            Shape [S, B, ...].
+        """
+        self._settle(x)
+        slots = self._weights.training_slots
+        means = [slot.mu.expand(num_samples, *slot.mu.shape).clone() for slot in slots]
+        with without_noise(self._weights.slots):
+            features, tail = self._shared_prefix(x)
+            return self._run(features, tail, num_samples, slots, means)
+
+    def training_draws(self, x: NetworkInput, num_samples: int) -> Tensor:
+        """Training samples as in `training_samples`, without the checks of the first training step."""
         self._settle(x)
         return self._draw_and_run(x, num_samples)[0]
 
-    def prediction_samples(self, x: NetworkInput, num_samples: int, seed: int) -> Iterator[Tensor]:
+    @property
+    def needs_comparison(self) -> bool:
+        """True if training may differ from prediction in more than random numbers: it draws outputs or runs copies."""
+        return self.vectorization != "vmap" and (
+            self.draws_outputs or (self._rows_stay_apart and self._copies_stay_apart)
+        )
+
+    @property
+    def draws_outputs(self) -> bool:
+        """True if a layer draws its outputs in training, by an estimator that the user did not choose."""
+        owners = [layer._stochastic for layer in self._layers.values() if layer.estimator in ACTIVATION_SPACE]
+        return bool(owners) and not any(owner.is_estimator_fixed for owner in owners)
+
+    def draw_weights(self, reason: str) -> None:
+        """Makes every layer draw its weights in training.
+
+        Args:
+            reason: Reason stated in the conversion report.
+        """
+        for layer in self._layers.values():
+            if layer.estimator in ACTIVATION_SPACE:
+                layer._stochastic.replace_estimator(WEIGHT_SPACE, reason)
+
+    def run_apart(self) -> bool:
+        """Gives up passes over copies of the batch.
+
+        Returns:
+            False if they have been given up before, or were asked for.
+        """
+        could, self._copies_stay_apart = self._copies_stay_apart, False
+        return could and self.vectorization == "auto"
+
+    def prediction_samples(
+        self, x: NetworkInput, num_samples: int, seed: int, *, keep: bool = True
+    ) -> Iterator[Tensor]:
         """Outputs of the sampled networks 0 to S - 1 of a seed, in chunks that bound the memory.
 
         Args:
             x: Network input, each tensor of shape [B, ...].
             num_samples: S.
             seed: Which family of networks.
+            keep: Whether to keep drawn weights for later calls, as far as they fit into memory.
 
         Yields:
             Shape [chunk, B, ...]; the chunks add up to S.
@@ -216,7 +282,7 @@ class SamplingEngine:
         self._settle(x)
         features, tail = self._shared_prefix(x)
         max_samples, parts = self._divide(features)
-        drawn_once = memory.fits(memory.MAX_ROWS_FOR_KEPT_WEIGHTS, batch_size(x))
+        drawn_once = keep and memory.fits(memory.MAX_ROWS_FOR_KEPT_WEIGHTS, batch_size(x))
         for first, stop in memory.chunk_ranges(num_samples, max_samples):
             weights = self._weights.for_prediction(first, stop, num_samples if drawn_once else None, seed)
             outputs = [self._run(part, tail, stop - first, self._weights.slots, weights) for part in parts]
@@ -243,28 +309,45 @@ class SamplingEngine:
         with in_place(slots, [slot.mean for slot in slots]):
             yield
 
+    def _settle_for_training(self, x: NetworkInput) -> None:
+        self._settle(x)
+        if not self._is_checked:
+            self._is_checked = True
+            settle_disagreements(self, x)
+
     def _settle(self, x: NetworkInput) -> None:
         """Replaces estimators that would draw one weight several times, before the first pass."""
         if self._is_settled:
             return
+        if self.check_input is not None:
+            self.check_input(x)
         with self._means_in_place():
             seen = probe(self.network, self._layers, x)
-        for name, layer in self._layers.items():
-            owner = layer._stochastic
-            times = seen.num_calls.get(layer, 0)
-            if owner.estimator not in ACTIVATION_SPACE or (times < 2 and layer not in seen.several_rows):
-                continue
-            if not owner.is_estimator_fixed:
-                why = f"called {times} times in one pass" if times > 1 else "several rows for each datum"
-                owner.replace_estimator("reparameterization", why)
-            elif times > 1:
-                raise InputValueError(
-                    f"estimator={owner.estimator!r} draws the outputs of {name!r} independently in each of its {times} "
-                    "calls in one pass, but its weight is the same in all: use 'auto' or 'reparameterization'"
-                )
+            self._copies_stay_apart = copies_stay_apart(self.network, x, seen.num_rows)
+        if isinstance(x, Tensor) and seen.num_rows != min(batch_size(x), MAX_ROWS):
+            raise InputValueError(
+                f"the network made {seen.num_rows} rows from {min(batch_size(x), MAX_ROWS)}: "
+                "the first dimension of its input and of its output must be the batch"
+            )
+        settle_estimators(self._layers, seen)
         self._head = seen.last
+        self._check_repeat(seen.read)
         self._width = seen.width
         self._is_settled = True
+
+    def _check_repeat(self, read: Collection[VariationalLayer]) -> None:
+        if self.vectorization != "repeat":
+            return
+        names = [name for name, layer in self._layers.items() if layer in read]
+        if names:
+            raise InputValueError(
+                f"vectorization='repeat' stacks weights, but the weights of {names} are read without a call: use 'auto'"
+            )
+        if not self._copies_stay_apart and self.modules != [self._head]:
+            raise InputValueError(
+                "vectorization='repeat' runs copies of the batch in one pass, but the network gives other outputs for "
+                "them: an input tensor has another first dimension than the output, or rows are summed. Use 'auto'"
+            )
 
     def _divide(self, features: NetworkInput) -> tuple[int, Sequence[NetworkInput]]:
         """Number of samples that fit into one pass, and the rows, in parts if not even one sample fits."""
@@ -302,7 +385,8 @@ class SamplingEngine:
         weights: Sequence[Tensor],
     ) -> Tensor:
         """S passes with the given weights; layers with an empty slot draw their noise themselves."""
-        mode = self._mode(slots, device_of(features))
+        copies = self._copies_stay_apart or (len(tail) == 1 and tail[0] is self._head)
+        mode = self._mode(slots, device_of(features), copies)
         if mode == "repeat":
             return self._run_repeated(features, tail, num_samples, slots, weights)
 
@@ -330,16 +414,16 @@ class SamplingEngine:
             self._vmap_works[torch.is_grad_enabled()] = False
         return outputs
 
-    def _mode(self, slots: Sequence[Slot], device: torch.device) -> Vectorization:
+    def _mode(self, slots: Sequence[Slot], device: torch.device, copies_stay_apart: bool) -> Vectorization:
         if self.vectorization != "auto":
             return self.vectorization
-        if not slots and len(self._layers) == len(self.modules):
+        if copies_stay_apart and not slots and len(self._layers) == len(self.modules):
             return "repeat"
         mixes = self._mixes_rows()
         slow = self._convolves and device.type == "cpu"
         if slow or (self._norms and is_exporting()):  # vmap fixes the number of rows of a batch normalization
             return "loop"
-        if self._rows_stay_apart and not mixes and not is_exporting():  # copies would fix the number of rows
+        if copies_stay_apart and self._rows_stay_apart and not mixes and not is_exporting():
             return "repeat"
         works = self._vmap_works.get(torch.is_grad_enabled(), not self._recurs)
         return "vmap" if works and not mixes and not has_fast_path(self.network) else "loop"
@@ -353,7 +437,6 @@ class SamplingEngine:
         weights: Sequence[Tensor],
     ) -> Tensor:
         first, *rest = tail
-        num_rows = num_samples * batch_size(features)
         with in_place(slots, weights), self._copies(num_samples):
             if isinstance(first, VariationalLayer) and isinstance(features, Tensor):
                 hidden = first(features, num_samples=num_samples).flatten(0, 1)
@@ -363,11 +446,6 @@ class SamplingEngine:
             for module in rest:
                 hidden = module(hidden)
         hidden = selected_output(hidden)
-        if hidden.shape[0] != num_rows:
-            raise InputValueError(
-                f"the network made {hidden.shape[0]} rows from {num_rows}: "
-                "the first dimension of its input and of its output must be the batch"
-            )
         outputs: Tensor = hidden.reshape(num_samples, -1, *hidden.shape[1:])
         return outputs
 

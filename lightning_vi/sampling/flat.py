@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class FlatParameters:
-    """The trainable parameters of a module as one vector, tied ones once.
+    """The trainable parameters of a module as one vector, tied ones once; complex numbers as pairs of real ones.
 
     Args:
         module: Any module. The parameters that are trainable now are used from then on.
@@ -21,8 +21,10 @@ class FlatParameters:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._shapes = {name: value.shape for name, value in module.named_parameters() if value.requires_grad}
-        self.names = frozenset(self._shapes)
+        trained = {name: value for name, value in module.named_parameters() if value.requires_grad}
+        self.names = frozenset(trained)
+        self._complex = {name for name, value in trained.items() if value.is_complex()}
+        self._shapes = {name: _real(value).shape for name, value in trained.items()}
         self.num_weights = sum(shape.numel() for shape in self._shapes.values())
 
     def join(self, module: nn.Module) -> Tensor:
@@ -34,7 +36,7 @@ class FlatParameters:
         Returns:
             Shape [P].
         """
-        values = [module.get_parameter(name).detach().flatten() for name in self._shapes]
+        values = [_real(module.get_parameter(name).detach()).flatten() for name in self._shapes]
         return torch.cat(values) if values else torch.empty(0)
 
     def split(self, vectors: Tensor) -> dict[str, Tensor]:
@@ -47,7 +49,12 @@ class FlatParameters:
             Views by name, each of shape [..., *shape of the parameter].
         """
         parts = torch.split(vectors, [shape.numel() for shape in self._shapes.values()], -1) if self._shapes else ()
-        return {
+        named = {
             name: part.view(*vectors.shape[:-1], *shape)
             for part, (name, shape) in zip(parts, self._shapes.items(), strict=True)
         }
+        return {n: torch.view_as_complex(v.contiguous()) if n in self._complex else v for n, v in named.items()}
+
+
+def _real(value: Tensor) -> Tensor:
+    return torch.view_as_real(value) if value.is_complex() else value

@@ -17,6 +17,9 @@ MAX_ROWS_PER_PASS = 2**16
 MAX_LINEARIZED_NUMBERS = 2**24
 """Elements of the sampled weight changes, or of the sampled outputs, in one pass of a linearized network."""
 
+MAX_INFORMATION_NUMBERS = 2**25
+"""Elements of the Fisher information of the outputs of all rows in one step of `Laplace.fit_posterior`."""
+
 MAX_LAST_LAYER_NUMBERS = 2**22
 """Elements of the sampled weights and outputs in one pass of a Bayesian last layer."""
 

@@ -19,7 +19,8 @@ from lightning_vi.locks import all_modules, filtered_warnings, holding
 
 NetworkInput = Tensor | Sequence[Any] | Mapping[str, Any]
 """A tensor; a tuple or list of positional arguments; or a dictionary, whose entries are keyword arguments if the
-network's `forward` takes them, and which is one argument otherwise. The first dimension of each tensor is the batch."""
+network's `forward` takes them, and which is one argument otherwise. The first dimension of each tensor is the batch;
+other tensors, such as the edges of a graph, belong to all rows together."""
 
 _ROW_BY_ROW = {
     *("activation", "batchnorm", "container", "conv", "dropout", "flatten", "instancenorm", "linear", "normalization"),
@@ -143,6 +144,35 @@ def batch_size(x: NetworkInput) -> int:
     """
     tensor = tensors(x)[0]
     return tensor.shape[0] if tensor.dim() else 1
+
+
+def rows_first(x: NetworkInput) -> bool:
+    """Returns True if all tensors of an input have one first dimension, so that rows can be taken out of it.
+
+    Args:
+        x: Any input.
+
+    Returns:
+        False for the nodes and edges of a graph, for example.
+
+    Raises:
+        TypeError: If the input holds no tensor.
+    """
+    sizes = {tensor.shape[:1] for tensor in tensors(x)}
+    return len(sizes) == 1 and len(next(iter(sizes))) == 1
+
+
+def few_rows(x: NetworkInput, most: int) -> NetworkInput:
+    """First rows of an input.
+
+    Args:
+        x: Any input.
+        most: Maximum number of rows.
+
+    Returns:
+        The rows, or the input itself if it has no more, or rows cannot be taken out of it.
+    """
+    return map_tensors(lambda tensor: tensor[:most], x) if rows_first(x) and batch_size(x) > most else x
 
 
 def device_of(x: NetworkInput) -> torch.device:

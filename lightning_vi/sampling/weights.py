@@ -173,6 +173,25 @@ def known_stds(joints: Sequence[JointPosterior]) -> Iterator[None]:
             owner.cache_stds({})
 
 
+@contextmanager
+def without_noise(slots: Sequence[Slot]) -> Iterator[None]:
+    """Runs its body with standard deviations of zero in modules that draw their outputs.
+
+    Args:
+        slots: Every place of a drawn weight.
+    """
+    stds: dict[StochasticParameters, dict[str, Tensor]] = {}
+    for slot in slots:
+        stds.setdefault(slot.owner, {})[slot.name] = torch.zeros_like(slot.mu)
+    try:
+        for owner, named in stds.items():
+            owner.cache_stds(named)
+        yield
+    finally:
+        for owner in stds:
+            owner.cache_stds({})
+
+
 class WeightSampler:
     """Draws weights for training and for prediction, small parameters together.
 
@@ -188,7 +207,6 @@ class WeightSampler:
         slots: Every place of a drawn weight.
         num_weights: Number of stochastic weights, tied ones once.
         coupling: The joint posterior of all weights, or None.
-        training_slots: The slots that `for_training` draws for; other modules draw their outputs instead.
     """
 
     def __init__(
@@ -211,7 +229,7 @@ class WeightSampler:
         if revisions == self._revisions:
             return
         self._revisions = revisions
-        self.training_slots = [slot for slot in self.slots if slot.is_drawn_in_training]
+        self._training_slots = [slot for slot in self.slots if slot.is_drawn_in_training]
         groups: dict[Hashable, list[Slot]] = {}
         for slot in self._distinct_slots:
             mu, shared_key = slot.mu, slot.prior.elementwise_key
@@ -220,6 +238,12 @@ class WeightSampler:
             groups.setdefault(kind if is_small else slot, []).append(slot)
         self._groups = list(groups.values())
         self._training_groups = [group for group in self._groups if group[0].is_drawn_in_training]
+
+    @property
+    def training_slots(self) -> list[Slot]:
+        """The slots that `for_training` draws for; other modules draw their outputs instead."""
+        self._group()
+        return self._training_slots
 
     def parameters(self) -> list[Tensor]:
         """The variational parameters: means and unconstrained scales, tied ones once."""

@@ -136,7 +136,7 @@ class SWA(FittedMethod, PointMethod):
 
     def _register_statistic(self, name: str, *shape: int) -> None:
         """Registers a buffer of zeros that a new fit resets."""
-        like = next(self.backbone.parameters()).detach()
+        like = self._weights.join(self.backbone)
         self.register_buffer(name, like.new_zeros(shape, dtype=torch.promote_types(like.dtype, torch.float32)))
         self._statistics.append(name)
 

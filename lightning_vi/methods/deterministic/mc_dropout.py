@@ -155,10 +155,13 @@ _NO_DROPOUT = (
 )
 _FUNCTIONAL = (
     "{} drops units outside of a dropout layer: dropout_p does not reach it, and predictions sample it at the rate "
-    "of the call; make it an nn.Dropout"
+    "of the call. To choose the rate, set it where the module takes it, such as attention_dropout or "
+    "attention_probs_dropout_prob of a transformers configuration, or make it an nn.Dropout"
 )
 _IN_TRAINING_ALONE = (
-    "{} dropped units in training and is not called at prediction, so that it is not sampled: make it an nn.Dropout"
+    "{} dropped units in training and is not called at prediction, so that it is not sampled: call it with "
+    "training=self.training instead of in training alone, as transformers models do that are loaded with "
+    "attn_implementation='eager', or make it an nn.Dropout"
 )
 
 

@@ -24,13 +24,14 @@ symbol              argument
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any, Literal
 
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
-from lightning_vi.conversion import ModuleSelector
+from lightning_vi.conversion import LastLayerCheck, ModuleSelector
 from lightning_vi.core import FittedMethod, LRSchedulerFactory, OptimizerFactory, Predictive, default_optimizer
 from lightning_vi.core.batch import check_values, joined_batches
 from lightning_vi.core.diagnosis import explained
@@ -61,8 +62,10 @@ from lightning_vi.sampling import (
     NetworkInput,
     chunk_ranges,
     evaluating,
+    map_tensors,
     memory,
     num_fitting,
+    rows_first,
 )
 
 Structure = Literal["full", "per_output", "kronecker", "diagonal"]
@@ -156,6 +159,7 @@ class Laplace(FittedMethod, PointMethod):
         if stochastic_module_names is not None and not is_plain(stochastic_module_names):
             self.hparams["stochastic_module_names"] = [block.module_name for block in self._blocks]
         self.curvature = makers[structure](self._blocks)
+        self._check_last_layer = LastLayerCheck(self.backbone, self._blocks[-1].module_name, stochastic_module_names)
         self.predictive = predictive
         self._cache = DrawCache[Tensor]()
         self._optimizes_prior = prior_precision is None
@@ -199,8 +203,9 @@ class Laplace(FittedMethod, PointMethod):
 
         def terms() -> Iterator[tuple[Linearization, Tensor, Tensor | None]]:
             nonlocal num_rows, log_likelihood
-            batches = map(self._weighted_batch, data)
-            for x, target, weight in joined_batches(batches, self.likelihood.num_outputs):
+            joined = joined_batches(map(self._weighted_batch, data), self.likelihood.num_outputs)
+            for x, target, weight in (part for batch in joined for part in self._parts_for_information(*batch)):
+                self._check_last_layer(x)
                 with explained(self, x):
                     linearization = linearize(self.backbone, self._blocks, x)
                 outputs = linearization.outputs.unsqueeze(0)
@@ -238,6 +243,19 @@ class Laplace(FittedMethod, PointMethod):
             weight = observed * of_rows
         return None if weight is None else self.likelihood.per_output(weight.to(outputs.dtype), outputs)
 
+    def _parts_for_information(
+        self, x: NetworkInput, target: Tensor, weight: Tensor | None
+    ) -> Iterator[tuple[NetworkInput, Tensor, Tensor | None]]:
+        """Rows of a batch in parts, because the Fisher information of each is a matrix over its outputs."""
+        num_rows, outputs_per_row = len(target), self.likelihood.num_outputs * max(1, target[:1].numel())
+        size = num_fitting(memory.MAX_INFORMATION_NUMBERS, outputs_per_row**2)
+        if size >= num_rows or not rows_first(x):
+            yield x, target, weight
+            return
+        for first in range(0, num_rows, size):
+            rows = slice(first, first + size)
+            yield map_tensors(itemgetter(rows), x), target[rows], None if weight is None else weight[rows]
+
     def _sum_over_processes(self, tensor: Tensor) -> Tensor:
         if self._trainer is None or self.trainer.world_size == 1:
             return tensor
@@ -253,6 +271,7 @@ class Laplace(FittedMethod, PointMethod):
     def objective(  # noqa: D102
         self, x: NetworkInput, target: Tensor, weight: Tensor | None = None, *, num_data: int | None, kl_weight: float
     ) -> tuple[Tensor, ObjectiveTerms]:
+        self._check_last_layer(x)
         outputs, terms = super().objective(x, target, weight, num_data=num_data, kl_weight=kl_weight)
         if self._optimizes_prior:
             return outputs, terms

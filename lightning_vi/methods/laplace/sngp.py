@@ -29,7 +29,7 @@ import copy
 from torch import nn
 
 from lightning_vi.arguments import check_at_least
-from lightning_vi.conversion import find_last_layer, named_layers, replace_layer
+from lightning_vi.conversion import LastLayerCheck, check_state_dict, find_last_layer, named_layers, replace_layer
 from lightning_vi.core import LRSchedulerFactory, OptimizerFactory, default_optimizer
 from lightning_vi.curvature import is_pointwise
 from lightning_vi.errors import InputValueError
@@ -114,6 +114,7 @@ class SNGP(Laplace):
             for module in list(network.modules()):
                 if module is not head and can_be_bounded(module):
                     bound_spectral_norm(module, spectral_norm_bound)
+            check_state_dict(network)
         super().__init__(
             network,
             likelihood,
@@ -128,6 +129,7 @@ class SNGP(Laplace):
             optimizer=optimizer,
             lr_scheduler=lr_scheduler,
         )
+        self._check_last_layer = LastLayerCheck(self.backbone, f"{name}.1" if name else "1", (-1,))
 
 
 def _last_layer(network: nn.Module) -> tuple[nn.Module, str]:
@@ -137,7 +139,7 @@ def _last_layer(network: nn.Module) -> tuple[nn.Module, str]:
         raise InputValueError("SNGP needs a network with a linear last layer, but this one has no parameters")
     name = find_last_layer(network, layers, [-1])
     layer = layers[name]
-    kind = next((kind for kind in (nn.Linear, nn.Conv1d, nn.Conv2d) if isinstance(layer, kind)), None)
+    kind = next((kind for kind in (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d) if isinstance(layer, kind)), None)
     is_standard = kind is not None and type(layer).forward is kind.forward and can_be_bounded(layer)
     if not (is_standard and is_pointwise(layer)):
         raise InputValueError(
@@ -157,5 +159,5 @@ def _gaussian_process(
     features = RandomFourierFeatures(inputs, num_features, length_scale, normalize=normalize, dim=dim).to(weight)
     if isinstance(layer, nn.Linear):
         return features, nn.Linear(num_features, outputs, bias=False).to(weight)
-    convolution = nn.Conv1d if isinstance(layer, nn.Conv1d) else nn.Conv2d
+    convolution = next(kind for kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d) if isinstance(layer, kind))
     return features, convolution(num_features, outputs, 1, bias=False).to(weight)

@@ -28,13 +28,14 @@ from torch import Tensor, nn
 
 from lightning_vi.arguments import check_at_least, check_positive
 from lightning_vi.conversion import ConversionReport, ModuleSelector, convert_to_rank_one
+from lightning_vi.errors import InputValueError
 from lightning_vi.layers import RankOneModule
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.methods.variational.base import VariationalArguments, VariationalMethod
 from lightning_vi.objectives import ObjectiveTerms, negative_elbo
 from lightning_vi.posteriors import InitialStd
 from lightning_vi.priors import Prior
-from lightning_vi.sampling import NetworkInput, map_tensors
+from lightning_vi.sampling import NetworkInput, map_tensors, rows_first, tensors
 
 
 class RankOneVI(VariationalMethod):
@@ -118,6 +119,12 @@ class RankOneVI(VariationalMethod):
         """Repeats each row K times, once for each component."""
         if self.num_components == 1:
             return x
+        if not rows_first(x):
+            shapes = [tuple(tensor.shape) for tensor in tensors(x)]
+            raise InputValueError(
+                f"num_components={self.num_components} repeats the rows of the input, but the first dimensions of its "
+                f"tensors differ: {shapes}. Use num_components=1"
+            )
         return map_tensors(lambda part: part.repeat_interleave(self.num_components, 0), x)
 
     def _split_components(self, outputs: Tensor) -> Tensor:
