@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from lightning_vi import IVON, SNGP, SWAG, Laplace, LastLayerVI, MCDropout, MeanFieldVI, RankOneVI
 from lightning_vi.likelihoods import Categorical, Gaussian, Likelihood
-from lightning_vi.sampling import NetworkInput, SamplingEngine, call
+from lightning_vi.sampling import NetworkInput, SamplingEngine, call, memory
 from lightning_vi.sampling import engine as engines
 from lightning_vi.sampling.agreement import compare_samples
 from lightning_vi.sampling.probe import Probe, probe
@@ -365,6 +365,25 @@ def test_graphs_train_under_a_trainer(pooled: bool) -> None:
     y = torch.randn(4 if pooled else 8, 2)
     data = torch.utils.data.DataLoader([{"input": x, "target": y}] * 3, batch_size=None)
     for kind in (MeanFieldVI, MCDropout, SWAG, Laplace, LastLayerVI):
-        method = kind(GraphNetwork(pooled, normalized=True), Gaussian(num_targets=2))
+        options = {"num_data": 24} if kind in (MeanFieldVI, LastLayerVI) else {}
+        method = kind(GraphNetwork(pooled, normalized=True), Gaussian(num_targets=2), **options)
         fit(method, data, max_epochs=2)
         assert method.predict(x).mean.isfinite().all()
+
+
+def test_the_curvature_of_many_classes_is_computed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = torch.randn(7, 3), torch.randint(0, 5, (7,))
+    state, sizes, results = nn.Linear(3, 5).state_dict(), list[int](), []
+    factor = Categorical.information_factor
+    monkeypatch.setattr(
+        Categorical, "information_factor", lambda self, outputs: sizes.append(len(outputs)) or factor(self, outputs)
+    )
+    for budget in (2**25, 2 * 5**2):
+        monkeypatch.setattr(memory, "MAX_INFORMATION_NUMBERS", budget)
+        layer = nn.Linear(3, 5)
+        layer.load_state_dict(state)
+        method = Laplace(nn.Sequential(nn.Tanh(), layer), Categorical(5))
+        method.fit_posterior([(x, y)])
+        results.append(method.predict(x, num_samples=3).as_dict())
+    assert sizes == [7, 2, 2, 2, 1]
+    torch.testing.assert_close(results[0], results[1], rtol=1e-3, atol=1e-4)
