@@ -2,16 +2,15 @@
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, cast
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from lightning_vi.arguments import check_at_least, check_positive
+from lightning_vi.arguments import check_at_least
 from lightning_vi.core.batch import check_values, to_device
 from lightning_vi.core.batch_forms import InputForm, input_form
 from lightning_vi.core.diagnosis import explained
@@ -19,23 +18,24 @@ from lightning_vi.core.divergence import LossWatch, check_weights, watched_step
 from lightning_vi.core.input_range import InputRange
 from lightning_vi.core.intake import network_input, network_target
 from lightning_vi.core.layout import check_targets_last
-from lightning_vi.core.optimizers import LRSchedulerFactory, OptimizerFactory, build_optimizer, configure_scheduler
+from lightning_vi.core.optimization import OptimizedPredictor
+from lightning_vi.core.optimizers import LRSchedulerFactory, OptimizerFactory
 from lightning_vi.core.predictive import GaussianPredictive, Predictive, SampledPredictive
-from lightning_vi.core.predictor import Predictor
 from lightning_vi.core.scoreboard import update
+from lightning_vi.core.target_scaling import scale_targets
 from lightning_vi.core.training_data import single_dataloader
 from lightning_vi.core.training_record import TrainingRecord
-from lightning_vi.core.training_sample import find_scaling, training_sample
+from lightning_vi.core.training_sample import training_sample
 from lightning_vi.errors import DivergenceError, InputValueError
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.locks import exclusive
 from lightning_vi.metrics import default_metrics
 from lightning_vi.noise import NoiseStream
 from lightning_vi.objectives import ObjectiveTerms, count_training_data
-from lightning_vi.sampling import NetworkInput, evaluating
+from lightning_vi.sampling import NetworkInput
 
 
-class UQMethod(Predictor):
+class UQMethod(OptimizedPredictor):
     """Base class of methods that train a network under a likelihood.
 
     A method fills in three hooks: `point_outputs`, `objective` and `sampled_outputs`. Where the network's output is
@@ -51,8 +51,8 @@ class UQMethod(Predictor):
         kl_warmup_epochs: Number of epochs after burn-in over which the weight increases linearly to `kl_weight`.
         num_data: Size of the training set; by default it is read from the training dataloader.
         optimizer: Function from an iterable of parameters to an optimizer.
-        lr_scheduler: Function from the optimizer to a scheduler, which is stepped once per epoch; `PerStep`, `OneCycleLR`
-            and `CyclicLR` are stepped after each batch.
+        lr_scheduler: Function from the optimizer to a scheduler, which is stepped once per epoch; `PerStep`,
+            `OneCycleLR` and `CyclicLR` are stepped after each batch.
 
     Raises:
         ValueError: If a count or weight is out of range.
@@ -82,7 +82,9 @@ class UQMethod(Predictor):
             check_at_least("num_data", num_data, 1)
         if not kl_weight >= 0:
             raise InputValueError(f"kl_weight must not be negative, got {kl_weight}")
-        super().__init__(likelihood, num_mc_samples_test=num_mc_samples_test)
+        super().__init__(
+            likelihood, num_mc_samples_test=num_mc_samples_test, optimizer=optimizer, lr_scheduler=lr_scheduler
+        )
         self.backbone = backbone
         self.likelihood = copy.deepcopy(likelihood)
         self.noise = NoiseStream()
@@ -92,8 +94,6 @@ class UQMethod(Predictor):
         self.train_metrics = default_metrics(
             likelihood.task, "train_", num_outputs=likelihood.num_predictions, scope="point"
         )
-        self._optimizer_factory = optimizer
-        self._lr_scheduler_factory = lr_scheduler
         self._num_data_given = num_data
         self._train_size: int | None = None
         self._was_trained_elsewhere = False
@@ -104,8 +104,6 @@ class UQMethod(Predictor):
         self._record = TrainingRecord(self.train_metrics)
         self._watch = LossWatch()
         self._prepared_loader: Any = None
-        self._learning_rate: float | None = None
-        self._rate_factors: list[float] = []
         self._resumed_epoch: dict[str, Any] | None = None
 
     @abstractmethod
@@ -171,18 +169,6 @@ class UQMethod(Predictor):
     def predictive_likelihood(self) -> Likelihood:
         """Observation model of predictions; the trained one by default."""
         return self.likelihood
-
-    def undecayed_parameters(self) -> Iterable[nn.Parameter]:
-        """Returns the parameters that take no weight decay; the likelihood's by default."""
-        return self.likelihood.parameters()
-
-    def learning_rate_factors(self) -> Mapping[nn.Parameter, float]:
-        """Returns factors of the learning rate by parameter.
-
-        The likelihood's parameters, such as the std of the noise, are few and start far from their optimum: 10 by
-        default.
-        """
-        return dict.fromkeys(self.likelihood.parameters(), 10.0)
 
     def input_form(self) -> InputForm:  # noqa: D102
         return input_form(self.backbone, self._trained_on_tensor)
@@ -395,37 +381,18 @@ class UQMethod(Predictor):
         self.input_range = None if sample is None or sample.inputs is None else InputRange.of(sample.inputs)
         self._scales_by_batch |= is_scaling and sample is None
         if is_scaling and sample is not None:
-            self._scale_targets(sample.targets, [to_device(self, batch) for batch in sample.batches])
+            scale_targets(self, sample.targets, [to_device(self, batch) for batch in sample.batches])
 
-    def _scale_targets(self, targets: Tensor, batches: Iterable[tuple[NetworkInput, Tensor]]) -> None:
-        """Scales the targets by these ones, unless the network predicts those of the batches in their own units."""
-        scaling = find_scaling(targets, self.likelihood.num_predictions)
-        if scaling is not None and self._explains(batches, *scaling):
-            scaling = None
-        if self.trainer.world_size > 1:
-            scaling = self.trainer.strategy.broadcast(scaling)
-        if scaling is not None:
-            self.likelihood.set_target_scaling(*scaling)
+    def mean_prediction(self, outputs: Tensor) -> Tensor:
+        """Prediction from the outputs of `point_outputs`, for the scaling of targets.
 
-    def _mean_prediction(self, outputs: Tensor) -> Tensor:
-        """The prediction [B, ..., D] of `point_outputs`, shape [1, B, ...]."""
+        Args:
+            outputs: Shape [1, B, ...].
+
+        Returns:
+            Shape [B, ..., D].
+        """
         return self.likelihood.point_prediction(outputs)
-
-    @torch.no_grad()
-    def _explains(self, batches: Iterable[tuple[NetworkInput, Tensor]], mean: Tensor, std: Tensor) -> bool:
-        """Tells whether the network explains a quarter of the variance of all targets that would be scaled."""
-        is_scaled = (mean != 0) | (std != 1)
-        if not is_scaled.any():
-            return True
-        errors, total = torch.zeros_like(mean), torch.zeros_like(mean)
-        with evaluating(self):
-            for x, target in batches:
-                outputs = self.point_outputs(x).unsqueeze(0)
-                self.likelihood.check(outputs, target)
-                error = self._mean_prediction(outputs) - target
-                errors += error.float().cpu().flatten(0, -2).square().sum(0)
-                total += (target.float().cpu() - mean).flatten(0, -2).square().sum(0)
-        return bool((errors < 0.75 * total)[is_scaled].all())
 
     def training_step(self, batch: Any, batch_idx: int = 0) -> Tensor:
         """Trains on the point loss during burn-in, on the method's objective afterwards."""
@@ -507,7 +474,7 @@ class UQMethod(Predictor):
     def _check_values(self, x: NetworkInput, target: Tensor, weight: Tensor | None = None) -> None:
         if self._scales_by_batch:
             self._scales_by_batch = False
-            self._scale_targets(target, [(x, target)])
+            scale_targets(self, target, [(x, target)])
         check_values(self.likelihood, x, target, weight, "training inputs")
 
     def on_train_epoch_end(self) -> None:
@@ -524,66 +491,6 @@ class UQMethod(Predictor):
         if self.burnin_epochs:
             stage["train_burnin"] = float(self.in_burnin)
         self.log_dict(stage)
-
-    def make_optimizer(self) -> Optimizer:
-        """Makes the optimizer of all trainable parameters; variational and likelihood parameters take no weight decay.
-
-        Returns:
-            The optimizer.
-        """
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        return build_optimizer(
-            self._optimizer_factory, trained, self.undecayed_parameters(), self.learning_rate_factors()
-        )
-
-    @property
-    def lr(self) -> float:
-        """Learning rate of the optimizer's first parameter group; others have a multiple of it.
-
-        Setting it replaces the rate of the optimizer's factory, as the Trainer's search for a learning rate does.
-        """
-        if self._learning_rate is not None:
-            return self._learning_rate
-        return float(self._optimizer_factory([nn.Parameter(torch.zeros(1))]).param_groups[0]["lr"])
-
-    @lr.setter
-    def lr(self, rate: float) -> None:
-        check_positive("lr", rate)
-        self._learning_rate = float(rate)
-
-    def _restore_rates(self) -> None:
-        """Gives the parameter groups their multiples of a learning rate that a search has found for all."""
-        if self._learning_rate is not None and self.trainer.global_step == 0 and not self.trainer.lr_scheduler_configs:
-            for optimizer in self.trainer.optimizers:
-                self._set_rates(optimizer, self._learning_rate)
-
-    def _set_rates(self, optimizer: Optimizer, rate: float) -> None:
-        for group, factor in zip(optimizer.param_groups, self._rate_factors, strict=True):
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate * factor)
-            else:
-                group["lr"] = rate * factor
-
-    def configure_optimizers(self) -> Any:
-        """Builds the optimizer and the scheduler.
-
-        Raises:
-            ValueError: If there are parameters in float16.
-        """
-        if any(parameter.dtype == torch.float16 for parameter in self.parameters() if parameter.requires_grad):
-            raise InputValueError(
-                "precision='16-true' cannot train: gradients below 6e-8, and the eps of Adam, are zero in float16; use "
-                "precision='16-mixed' or 'bf16-true'"
-            )
-        optimizer = self.make_optimizer()
-        rates = [float(group["lr"]) for group in optimizer.param_groups]
-        self._rate_factors = [rate / rates[0] if rates[0] else 1.0 for rate in rates]
-        if self._learning_rate is not None:
-            self._set_rates(optimizer, self._learning_rate)
-        if self._lr_scheduler_factory is None:
-            return optimizer
-        scheduler = configure_scheduler(self._lr_scheduler_factory, optimizer, self.trainer)
-        return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def get_extra_state(self) -> Tensor:
         """Returns the size of the training set; -2 if unknown for a trained method, -1 for an untrained one."""

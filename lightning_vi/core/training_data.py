@@ -62,7 +62,7 @@ def single_dataloader(trainer: Trainer) -> Any:
 
 
 def _with_last_batch(loader: Iterable[Any]) -> Iterable[Any]:
-    """The same batches and the rows that a dataloader leaves out: a smaller last batch, and those it does not sample."""
+    """The same batches and the rows that a dataloader leaves out: a smaller last batch, and rows it does not sample."""
     if type(loader) is not DataLoader or type(loader.batch_sampler) is not BatchSampler:
         return loader
     sampler: Any = loader.sampler

@@ -286,7 +286,7 @@ class DeepEnsemble(UQMethod):
         return loss
 
     def _stacked_rows(self, batches: Sequence[Any]) -> tuple[NetworkInput, Tensor, Tensor | None]:
-        """Stacks inputs and targets of all members, [M, B, ...], and joins weights, [M B]; one batch is used for all."""
+        """Stacks inputs and targets of all members, [M, B, ...], and joins weights, [M B]; one batch serves all."""
         rows = [self._labeled(batch) for batch in batches]
         weights = [weight for _, _, weight in rows if weight is not None]
         if len(rows) == 1:
@@ -303,7 +303,7 @@ class DeepEnsemble(UQMethod):
                 "the members' batches differ in shape and cannot be stacked: give own_data_order=False"
             ) from error
 
-    def _mean_prediction(self, outputs: Tensor) -> Tensor:
+    def mean_prediction(self, outputs: Tensor) -> Tensor:  # noqa: D102
         prediction: Tensor = call_member(self.likelihood, 0, "point_prediction", outputs)
         return prediction
 

@@ -1,0 +1,111 @@
+"""Base class of predictors that are trained: optimizer, learning rates by parameter and schedule."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lightning_vi.arguments import check_positive
+from lightning_vi.core.optimizers import LRSchedulerFactory, OptimizerFactory, build_optimizer, configure_scheduler
+from lightning_vi.core.predictor import Predictor
+from lightning_vi.errors import InputValueError
+from lightning_vi.likelihoods import Likelihood
+
+
+class OptimizedPredictor(Predictor):
+    """Base class of predictors whose parameters an optimizer trains.
+
+    Args:
+        likelihood: The observation model.
+        num_mc_samples_test: Number of samples for validation, test and prediction.
+        optimizer: Function from an iterable of parameters to an optimizer.
+        lr_scheduler: Function from the optimizer to a scheduler; None for a constant learning rate.
+    """
+
+    def __init__(
+        self,
+        likelihood: Likelihood,
+        *,
+        num_mc_samples_test: int,
+        optimizer: OptimizerFactory,
+        lr_scheduler: LRSchedulerFactory | None,
+    ) -> None:
+        super().__init__(likelihood, num_mc_samples_test=num_mc_samples_test)
+        self._optimizer_factory = optimizer
+        self._lr_scheduler_factory = lr_scheduler
+        self._learning_rate: float | None = None
+        self._rate_factors: list[float] = []
+
+    def undecayed_parameters(self) -> Iterable[nn.Parameter]:
+        """Returns the parameters that take no weight decay; the likelihood's by default."""
+        return self.likelihood.parameters()
+
+    def learning_rate_factors(self) -> Mapping[nn.Parameter, float]:
+        """Returns factors of the learning rate by parameter.
+
+        The likelihood's parameters, such as the std of the noise, are few and start far from their optimum: 10 by
+        default.
+        """
+        return dict.fromkeys(self.likelihood.parameters(), 10.0)
+
+    def make_optimizer(self) -> Optimizer:
+        """Makes the optimizer of all trainable parameters; variational and likelihood parameters take no weight decay.
+
+        Returns:
+            The optimizer.
+        """
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return build_optimizer(
+            self._optimizer_factory, trained, self.undecayed_parameters(), self.learning_rate_factors()
+        )
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the optimizer's first parameter group; others have a multiple of it.
+
+        Setting it replaces the rate of the optimizer's factory, as the Trainer's search for a learning rate does.
+        """
+        if self._learning_rate is not None:
+            return self._learning_rate
+        return float(self._optimizer_factory([nn.Parameter(torch.zeros(1))]).param_groups[0]["lr"])
+
+    @lr.setter
+    def lr(self, rate: float) -> None:
+        check_positive("lr", rate)
+        self._learning_rate = float(rate)
+
+    def _restore_rates(self) -> None:
+        """Gives the parameter groups their multiples of a learning rate that a search has found for all."""
+        if self._learning_rate is not None and self.trainer.global_step == 0 and not self.trainer.lr_scheduler_configs:
+            for optimizer in self.trainer.optimizers:
+                self._set_rates(optimizer, self._learning_rate)
+
+    def _set_rates(self, optimizer: Optimizer, rate: float) -> None:
+        for group, factor in zip(optimizer.param_groups, self._rate_factors, strict=True):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate * factor)
+            else:
+                group["lr"] = rate * factor
+
+    def configure_optimizers(self) -> Any:
+        """Builds the optimizer and the scheduler.
+
+        Raises:
+            ValueError: If there are parameters in float16.
+        """
+        if any(parameter.dtype == torch.float16 for parameter in self.parameters() if parameter.requires_grad):
+            raise InputValueError(
+                "precision='16-true' cannot train: gradients below 6e-8, and the eps of Adam, are zero in float16; use "
+                "precision='16-mixed' or 'bf16-true'"
+            )
+        optimizer = self.make_optimizer()
+        rates = [float(group["lr"]) for group in optimizer.param_groups]
+        self._rate_factors = [rate / rates[0] if rates[0] else 1.0 for rate in rates]
+        if self._learning_rate is not None:
+            self._set_rates(optimizer, self._learning_rate)
+        if self._lr_scheduler_factory is None:
+            return optimizer
+        scheduler = configure_scheduler(self._lr_scheduler_factory, optimizer, self.trainer)
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
