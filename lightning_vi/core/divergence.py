@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lightning_vi.core.method import UQMethod
 
 MAX_GROWTH = 1e5
-"""A loss that exceeds 1 plus the first one's size by this factor has diverged, although it is still finite."""
+"""A loss that exceeds 1 plus the first one's size by this factor has diverged, while still finite; so has a weight."""
 ADVICE = "Try a smaller learning rate, Trainer(gradient_clip_val=1.0), or inputs of order one"
 MAX_RISE = 2.0
 """A negative log-likelihood that has risen by more than this, plus the first one's size, has not been learned."""
@@ -121,17 +121,30 @@ def stop(method: "UQMethod", what: str, cause: BaseException | None = None) -> N
     ) from cause
 
 
-def check_weights(method: "UQMethod") -> None:
-    """Raises an error if a trained weight is NaN or infinite.
+def largest_weight(module: nn.Module) -> float:
+    """Returns the largest size of a trained weight; infinite if one is NaN.
+
+    Args:
+        module: Any module.
+    """
+    sizes = [parameter.detach().abs().max().float() for parameter in _trained(module) if parameter.numel()]
+    return float(torch.stack(sizes).nan_to_num(nan=math.inf, posinf=math.inf).max()) if sizes else 0.0
+
+
+def check_weights(method: "UQMethod", limit: float) -> None:
+    """Raises an error if a trained weight is NaN, infinite or beyond a limit.
 
     Args:
         method: A method that is being trained.
+        limit: The limit.
 
     Raises:
         DivergenceError: If there is one.
     """
-    if not _has_finite_weights(method):
-        stop(method, "a weight has become NaN or infinite")
+    size = largest_weight(method)
+    if not size <= limit or math.isinf(size):
+        found = "NaN or infinite" if math.isinf(size) else f"as large as {size:.3g}"
+        stop(method, f"a weight has become {found}")
 
 
 @contextmanager
@@ -154,11 +167,10 @@ def watched_step(method: "UQMethod", check_batch: Callable[[], None]) -> Iterato
         check_batch()
         if isinstance(error, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
             stop(method, f"a matrix has become singular ({str(error).splitlines()[0]})", error)
-        if not _has_finite_weights(method):
+        if math.isinf(largest_weight(method)):
             stop(method, "a weight has become NaN or infinite", error)
         raise
 
 
-def _has_finite_weights(module: nn.Module) -> bool:
-    trained = (parameter.detach() for parameter in module.parameters() if parameter.requires_grad)
-    return all(bool(parameter.isfinite().all()) for parameter in trained)
+def _trained(module: nn.Module) -> list[Tensor]:
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]

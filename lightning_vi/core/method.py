@@ -1,6 +1,7 @@
 """Base class of trainable methods: objective, burn-in, weight of the KL divergence, optimizer and training steps."""
 
 import copy
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,7 +15,7 @@ from lightning_vi.arguments import check_at_least
 from lightning_vi.core.batch import check_values, to_device
 from lightning_vi.core.batch_forms import InputForm, input_form
 from lightning_vi.core.diagnosis import explained
-from lightning_vi.core.divergence import LossWatch, check_weights, watched_step
+from lightning_vi.core.divergence import MAX_GROWTH, LossWatch, check_weights, largest_weight, watched_step
 from lightning_vi.core.input_range import InputRange
 from lightning_vi.core.intake import network_input, network_target
 from lightning_vi.core.layout import check_targets_last
@@ -103,6 +104,7 @@ class UQMethod(OptimizedPredictor):
         self._is_layout_checked = False
         self._record = TrainingRecord(self.train_metrics)
         self._watch = LossWatch()
+        self._weight_limit = math.inf
         self._prepared_loader: Any = None
         self._resumed_epoch: dict[str, Any] | None = None
 
@@ -289,6 +291,7 @@ class UQMethod(OptimizedPredictor):
         """Prepares for the training data; restores the dataloader's position and the sums of a resumed epoch."""
         self._prepare()
         self._watch.start()
+        self._weight_limit = MAX_GROWTH * (1 + largest_weight(self))
         self._restore_rates()
         # `on_fit_start` makes the dataloader before Lightning has read the positions.
         loop = self.trainer.fit_loop
@@ -309,7 +312,7 @@ class UQMethod(OptimizedPredictor):
 
     def on_train_end(self) -> None:
         """Refuses weights that are not finite."""
-        check_weights(self)
+        check_weights(self, self._weight_limit)
 
     def on_validation_start(self) -> None:
         """Checks the losses so far."""
@@ -324,7 +327,7 @@ class UQMethod(OptimizedPredictor):
         """
         if self._trainer is not None and self.trainer.training:
             self._watch.flush(self)
-            check_weights(self)
+            check_weights(self, self._weight_limit)
             if self.trainer.world_size == 1 and (so_far := self._record.state(self.current_epoch)) is not None:
                 checkpoint["epoch_so_far"] = so_far
         super().on_save_checkpoint(checkpoint)
@@ -481,6 +484,7 @@ class UQMethod(OptimizedPredictor):
         """Logs the training metrics and the stage."""
         self._is_first_epoch = False
         self._watch.flush(self)
+        check_weights(self, self._weight_limit)
         means = self._record.means()
         if self.current_epoch + 1 == self.trainer.max_epochs:
             self._watch.compare(means, self)
