@@ -168,7 +168,8 @@ class CalibratedMethod(Predictor):
         self.method.input_range = value
 
     def setup(self, stage: str) -> None:
-        """Notes the table of the calibration, whose split holds in later tests."""
+        """Checks the Trainer's strategy, and notes the table of the calibration, whose split holds in later tests."""
+        super().setup(stage)
         used = getattr(getattr(self.trainer, "datamodule", None), "data_state", None)
         if stage == "fit" and used is not None and self.data_state is not None:
             tables = [*self.data_state["tables"], *(t for t in used["tables"] if t not in self.data_state["tables"])]

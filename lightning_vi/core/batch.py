@@ -54,7 +54,7 @@ def split_labeled_batch(batch: Any) -> tuple[NetworkInput, Tensor]:
         TypeError: If the batch has another form, or no target.
     """
     x, target = split_batch(batch)
-    if not isinstance(target, Tensor):
+    if target is None or isinstance(target, str | Mapping):
         found = _describe(batch) if target is None else f"targets that are {_describe(target)}"
         raise InputTypeError(f"this step needs targets: (x, y) or {{'input': x, 'target': y}}, got {found}")
     return x, target

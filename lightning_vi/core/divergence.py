@@ -1,13 +1,12 @@
 """Stops a fit that diverges, at the step where it happens."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch.tuner.lr_finder import _LRCallback
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_vi.errors import DivergenceError, InputError
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 MAX_GROWTH = 1e5
 """A loss that exceeds 1 plus the first one's size by this factor has diverged, while still finite; so has a weight."""
 ADVICE = "Try a smaller learning rate, Trainer(gradient_clip_val=1.0), or inputs of order one"
-MAX_RISE = 2.0
-"""A negative log-likelihood that has risen by more than this, plus the first one's size, has not been learned."""
 
 
 class LossWatch:
@@ -34,26 +31,22 @@ class LossWatch:
 
     def start(self) -> None:
         """Begins with the first loss of a fit, or of its next stage."""
-        self.first_score: Tensor | None = None
         self._limit: float | None = None
         self._largest: Tensor | None = None
         self._num_pending = 0
 
-    def check(self, terms: Mapping[str, Tensor], method: "UQMethod") -> None:
+    def check(self, loss: Tensor, method: "UQMethod") -> None:
         """Checks the loss of a step, or keeps it for the next `flush`.
 
         Args:
-            terms: The loss and its terms as they are logged, scalar tensors.
+            loss: A scalar tensor.
             method: The method, for the message.
 
         Raises:
             DivergenceError: If a loss is NaN, infinite or beyond the limit.
         """
-        loss = terms["train_loss"]
         if getattr(method.trainer.precision_plugin, "scaler", None) is not None:
             return  # it leaves out steps whose gradients overflow
-        if self.first_score is None:
-            self.first_score = terms.get("train_nll", loss).detach()
         size = loss.detach().abs().nan_to_num(nan=math.inf, posinf=math.inf)
         self._largest = size if self._largest is None else torch.maximum(self._largest, size)
         self._num_pending += 1
@@ -77,23 +70,6 @@ class LossWatch:
         if self._limit is None or not size <= self._limit:
             found = "NaN or infinite" if math.isinf(size) else f"{size:.3g}"
             stop(method, f"the training loss has become {found}")
-
-    def compare(self, terms: Mapping[str, Tensor], method: "UQMethod") -> None:
-        """Warns if the data are fitted worse than at the start.
-
-        Args:
-            terms: Means over the last epoch.
-            method: The method, for the message.
-        """
-        last = terms.get("train_nll", terms.get("train_loss"))
-        if self.first_score is None or last is None:
-            return
-        first, now = float(self.first_score), float(last)
-        if now > first + MAX_RISE + abs(first):
-            rank_zero_warn(
-                f"{type(method).__name__} has not learned: its negative log-likelihood was {first:.3g} at the first "
-                f"step and is {now:.3g} in the last epoch. {ADVICE}"
-            )
 
 
 def stop(method: "UQMethod", what: str, cause: BaseException | None = None) -> None:

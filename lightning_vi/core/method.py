@@ -243,8 +243,6 @@ class UQMethod(OptimizedPredictor):
         x, y = network_input(x, self), network_target(y, self)
         if not torch.compiler.is_compiling():
             self._check_values(x, y, weight)
-        if torch.is_grad_enabled():
-            self._was_trained_elsewhere = True
         with explained(self, x), self.noise.fresh(self.global_rank, self.device):
             outputs, terms = self.objective(
                 x,
@@ -254,6 +252,8 @@ class UQMethod(OptimizedPredictor):
                 kl_weight=self.kl_weight,
             )
             self._check_layout(x, outputs)
+        if torch.is_grad_enabled():
+            self._was_trained_elsewhere = True
         return terms
 
     def require_num_data(self, num_data: int | None) -> int:
@@ -453,7 +453,7 @@ class UQMethod(OptimizedPredictor):
     ) -> None:
         """Checks the loss of a step and records it."""
         try:
-            self._watch.check(logged, self)
+            self._watch.check(logged["train_loss"], self)
         except DivergenceError:
             check_batch()
             raise
@@ -485,10 +485,7 @@ class UQMethod(OptimizedPredictor):
         self._is_first_epoch = False
         self._watch.flush(self)
         check_weights(self, self._weight_limit)
-        means = self._record.means()
-        if self.current_epoch + 1 == self.trainer.max_epochs:
-            self._watch.compare(means, self)
-        self.log_dict(means, sync_dist=True)
+        self.log_dict(self._record.means(), sync_dist=True)
         self.log_dict(self.train_metrics.compute())
         self._record.reset()
         stage = {"train_kl_weight": 0.0 if self.in_burnin else self.effective_kl_weight()}

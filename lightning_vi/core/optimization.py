@@ -1,5 +1,6 @@
 """Base class of predictors that are trained: optimizer, learning rates by parameter and schedule."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -7,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_vi.arguments import check_positive
 from lightning_vi.core.optimizers import LRSchedulerFactory, OptimizerFactory, build_optimizer, configure_scheduler
 from lightning_vi.core.predictor import Predictor
 from lightning_vi.errors import InputValueError
@@ -73,7 +73,8 @@ class OptimizedPredictor(Predictor):
 
     @lr.setter
     def lr(self, rate: float) -> None:
-        check_positive("lr", rate)
+        if not (rate >= 0 and math.isfinite(rate)):
+            raise InputValueError(f"lr must not be negative and must be finite, got {rate}")
         self._learning_rate = float(rate)
 
     def _restore_rates(self) -> None:

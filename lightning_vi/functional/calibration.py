@@ -124,7 +124,7 @@ def conformal_quantile(scores: Tensor, coverage: float) -> Tensor:
         (tensor(5.), tensor(9.), tensor(inf))
     """
     ordered = scores.reshape(len(scores), math.prod(scores.shape[1:])).sort(dim=0).values  # NaN last
-    sizes = ordered.isnan().logical_not().sum(0).tolist()
+    sizes = ordered.isnan().logical_not().sum(0).cpu().tolist()
     ranks = [count_that_reaches(coverage, size + 1, "coverage") for size in sizes]
     found = [
         column[rank - 1] if rank <= size else column.new_tensor(math.inf)

@@ -263,7 +263,7 @@ def _equidistribute(edges: Tensor, cdf: Tensor) -> Tensor:
     old = edges.movedim(0, -1)
     first, last = ranks.gather(-1, right - 1), ranks.gather(-1, right)
     share = ((levels - first) / (last - first)).clamp(0, 1)
-    return torch.lerp(old.gather(-1, right - 1), old.gather(-1, right), share).movedim(-1, 0)
+    return torch.lerp(old.gather(-1, right - 1), old.gather(-1, right), share.to(old.dtype)).movedim(-1, 0)
 
 
 def _gauss_rule(start: Tensor, width: Tensor, is_count: bool) -> tuple[Tensor, Tensor, Tensor]:

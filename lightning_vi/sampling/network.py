@@ -158,8 +158,8 @@ def rows_first(x: NetworkInput) -> bool:
     Raises:
         TypeError: If the input holds no tensor.
     """
-    sizes = {tensor.shape[:1] for tensor in tensors(x)}
-    return len(sizes) == 1 and len(next(iter(sizes))) == 1
+    first, *others = (tensor.shape[:1] for tensor in tensors(x))
+    return len(first) == 1 and all(shape == first for shape in others)
 
 
 def few_rows(x: NetworkInput, most: int) -> NetworkInput:

@@ -241,6 +241,6 @@ def agrees(value: Tensor, expected: Tensor) -> bool:
     if not (value.is_floating_point() or value.is_complex()):
         return torch.equal(value, expected)
     tolerance = max(1e-3 if torch.finfo(each.dtype).eps < 1e-4 else 5e-2 for each in (value, expected))
-    scale = float(expected.abs().max()) if expected.numel() else 0.0
+    scale = float(expected.abs().max().nan_to_num(0.0, 0.0)) if expected.numel() else 0.0
     value, expected = (each if each.is_complex() else each.double() for each in (value.cpu(), expected.cpu()))
     return torch.allclose(value, expected, rtol=tolerance, atol=tolerance * scale, equal_nan=True)

@@ -42,7 +42,9 @@ class NeedsMask(Masked):
 
 
 def conformal() -> SplitConformal:
-    method = SplitConformal(Deterministic(Masked(), Gaussian()), coverage=0.5)
+    base = Deterministic(Masked(), Gaussian())
+    base.is_trained = True
+    method = SplitConformal(base, coverage=0.5)
     method.calibrate([(X, Y)])
     return method
 

@@ -204,7 +204,9 @@ def test_gradients_are_finite_where_an_uncertainty_is_zero() -> None:
 
 def test_prediction_sets_have_no_gradient_and_probabilities_have_one() -> None:
     x = torch.randn(6, 2)
-    sets = AdaptivePredictionSets(Deterministic(MLP(2, [4], 3), Categorical(3)), coverage=0.5)
+    classifier = Deterministic(MLP(2, [4], 3), Categorical(3))
+    classifier.is_trained = True
+    sets = AdaptivePredictionSets(classifier, coverage=0.5)
     sets.calibrate([(x, torch.tensor([0, 1, 2, 0, 1, 2]))])
     prediction = sets.predict(x.requires_grad_(), differentiable=True)
     assert prediction.pred_set is not None
@@ -230,6 +232,6 @@ def test_what_has_no_gradient_is_refused() -> None:
     with torch.inference_mode(), pytest.raises(ValueError, match=r"records no gradients in torch\.inference_mode"):
         method.predict(torch.zeros(3, 2), differentiable=True)
     before = dict(method.named_parameters())
-    with pytest.raises(ValueError, match="takes 2 features"):
+    with pytest.raises(ValueError, match="takes 2 and not 5 features"):
         method.predict(torch.zeros(3, 5), differentiable=True)
     assert all(parameter is before[name] for name, parameter in method.named_parameters())

@@ -181,7 +181,7 @@ def test_every_draw_of_the_objective_reaches_rho(estimator: str, monkeypatch: py
     gradients = []
     for draw in range(4):
 
-        def one_draw(outputs: Tensor, target: Tensor, draw: int = draw) -> Tensor:
+        def one_draw(outputs: Tensor, target: Tensor, _: object, draw: int = draw) -> Tensor:
             return whole(outputs, target) * (torch.arange(4) == draw).float().unsqueeze(-1)
 
         monkeypatch.setattr(method.likelihood, "log_prob", one_draw)

@@ -316,7 +316,7 @@ def test_further_training_resets_the_fit() -> None:
 def test_failed_fit_has_no_side_effects() -> None:
     method = at_the_mode()
     before = copy_of_state(method)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ValueError, match="takes 3 and not 2 features"):
         method.fit_posterior([(X, Y), (X[:, :2], Y)])
     with pytest.raises(ValueError, match="there are no data to fit the posterior to"):
         method.fit_posterior([])

@@ -171,7 +171,7 @@ def test_more_than_one_layer_is_rejected() -> None:
 def test_wrong_number_of_features_raises() -> None:
     wrong = nn.Sequential(nn.Linear(3, 5), nn.Linear(4, 2))
     last = LastLayerVI(wrong, Gaussian(num_targets=2))
-    with pytest.raises(ValueError, match=r"takes 4 features, got an input of shape \(10, 5\)"):
+    with pytest.raises(ValueError, match="takes 4 and not 5 features"):
         last.elbo(X, Y, num_data=10)
 
 

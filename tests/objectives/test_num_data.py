@@ -109,7 +109,7 @@ LOADERS: dict[str, tuple[Callable[[], Any], int | None]] = {
     ),
     "a dataset of batches": (lambda: DataLoader(DATA, batch_size=None), None),
     "IterableDataset": (lambda: DataLoader(Iterable(), batch_size=8), None),
-    "IterableDataset with a length": (lambda: DataLoader(IterableWithLength(), batch_size=8), None),
+    "IterableDataset with a length": (lambda: DataLoader(IterableWithLength(), batch_size=8), 100),
     "sampler without a length": (lambda: DataLoader(DATA, sampler=SamplerWithoutLength()), None),
     "several dataloaders": (lambda: {"a": DataLoader(DATA), "b": DataLoader(DATA)}, None),
     "a list of batches": (lambda: [torch.zeros(3, 1)], None),

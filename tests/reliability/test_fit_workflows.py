@@ -357,9 +357,3 @@ def test_heteroscedastic_method_far_from_zero_reaches_the_noise() -> None:
     method = MeanFieldVI(nn.Linear(2, 2), HeteroscedasticGaussian(), optimizer=partial(torch.optim.Adam, lr=0.1))
     fit(method, loader(x, y, batch_size=40), max_epochs=10)
     assert (method.predict(x).mean - y).square().mean().sqrt() < 0.2
-
-
-def test_fit_that_gets_worse_is_pointed_out() -> None:
-    method = Deterministic(nn.Linear(2, 1), Gaussian(0.5), optimizer=partial(torch.optim.SGD, lr=0.52))
-    with pytest.warns(UserWarning, match="has not learned: its negative log-likelihood was"):
-        fit(method, loader(normal(NUM_ROWS, 2), normal(NUM_ROWS, 1)), max_epochs=2)

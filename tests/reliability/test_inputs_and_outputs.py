@@ -130,6 +130,7 @@ def test_calibrations_explain_and_convert_too(tally: Callable[..., None]) -> Non
         (Deterministic(MLP(3, [4], 1), Gaussian()), normal(12, 1), VarianceScaling),
         (Deterministic(MLP(3, [4], 2), Categorical(2)), torch.arange(12) % 2, TemperatureScaling),
     ):
+        method.is_trained = True
         first, second = kind(method), kind(method)
         first.calibrate([(X, target)])
         second.calibrate([(X.double().numpy(), target.numpy())])

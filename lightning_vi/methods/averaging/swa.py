@@ -241,7 +241,7 @@ class SWA(FittedMethod, PointMethod):
 
     def _rounded(self, weights: Tensor) -> Tensor:
         """The same weights in the network's type."""
-        return weights.to(next(self.backbone.parameters()).dtype)
+        return weights.to(next(self.backbone.parameters()).dtype.to_real())
 
     def trained_networks(self) -> list[nn.Module]:
         """Returns a copy of the network with the averaged weights and their batch normalization statistics.
