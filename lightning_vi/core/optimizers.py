@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLR
 from lightning_vi.optim import PerStep
 
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
-LRSchedulerFactory = Callable[[Optimizer], LRScheduler | ReduceLROnPlateau]
+LRSchedulerFactory = Callable[[Optimizer], LRScheduler | ReduceLROnPlateau] | PerStep
 
 _FUSED_DEVICES = ("cpu", "cuda", "mps", "xpu")
 
@@ -81,11 +81,14 @@ def configure_scheduler(factory: LRSchedulerFactory, optimizer: Optimizer, train
     Returns:
         The configuration: schedules of `PerStep`, `OneCycleLR` and `CyclicLR` are stepped after each step.
     """
-    if not isinstance(factory, PerStep) and getattr(factory, "func", factory) is OneCycleLR:
-        factory = PerStep(factory)
     if isinstance(factory, PerStep):
         return {"scheduler": factory(optimizer, trainer.estimated_stepping_batches), "interval": "step"}
-    scheduler = factory(optimizer)
+    try:
+        scheduler = factory(optimizer)
+    except ValueError as error:
+        if "total_steps" not in str(error):  # `OneCycleLR` without a length
+            raise
+        scheduler = PerStep(factory, total_steps=int(trainer.estimated_stepping_batches))(optimizer)
     if isinstance(scheduler, ReduceLROnPlateau):
         return {"scheduler": scheduler, "monitor": getattr(scheduler, "monitor", "train_loss")}
     return {"scheduler": scheduler, "interval": "step" if isinstance(scheduler, OneCycleLR | CyclicLR) else "epoch"}
