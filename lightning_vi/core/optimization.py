@@ -74,7 +74,7 @@ class OptimizedPredictor(Predictor):
     @lr.setter
     def lr(self, rate: float) -> None:
         if not (rate >= 0 and math.isfinite(rate)):
-            raise InputValueError(f"lr must not be negative and must be finite, got {rate}")
+            raise InputValueError(f"lr must be nonnegative and finite, got {rate}")
         self._learning_rate = float(rate)
 
     def _restore_rates(self) -> None:
