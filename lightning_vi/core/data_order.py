@@ -44,7 +44,7 @@ class DataOrders:
         numbers = range(1, num_orders + 1)
         pairs = [pair for number in numbers if (pair := _reordered(dataloader.sampler, seed, number)) is not None]
         self._set_epochs = [set_epoch for _, set_epoch in pairs]
-        self._loaders = [_with_sampler(dataloader, sampler) for sampler, _ in pairs]
+        self._loaders = [with_sampler(dataloader, sampler) for sampler, _ in pairs]
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[tuple[Any, ...]]:
         """Iterates over an epoch.
@@ -101,7 +101,17 @@ def _reordered(sampler: object, seed: int, number: int) -> tuple[Sampler[Any], C
     return reordered, set_epoch
 
 
-def _with_sampler(dataloader: DataLoader[Any], sampler: Sampler[Any]) -> DataLoader[Any]:
+def with_sampler(dataloader: DataLoader[Any], sampler: Sampler[Any], drop_last: bool | None = None) -> DataLoader[Any]:
+    """Returns a dataloader with another sampler.
+
+    Args:
+        dataloader: The dataloader.
+        sampler: The sampler.
+        drop_last: Whether to leave out a smaller last batch; None for as before.
+
+    Returns:
+        The new dataloader.
+    """
     return DataLoader(
         dataloader.dataset,
         batch_size=dataloader.batch_size,
@@ -109,7 +119,7 @@ def _with_sampler(dataloader: DataLoader[Any], sampler: Sampler[Any]) -> DataLoa
         num_workers=dataloader.num_workers,
         collate_fn=dataloader.collate_fn,
         pin_memory=dataloader.pin_memory,
-        drop_last=dataloader.drop_last,
+        drop_last=dataloader.drop_last if drop_last is None else drop_last,
         timeout=dataloader.timeout,
         worker_init_fn=dataloader.worker_init_fn,
         multiprocessing_context=dataloader.multiprocessing_context,

@@ -11,6 +11,7 @@ from lightning.pytorch.trainer.states import RunningStage
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
+from lightning_vi.core.data_order import with_sampler
 from lightning_vi.core.loader_rows import without_repeated_rows
 from lightning_vi.errors import InputTypeError
 from lightning_vi.objectives import count_training_data
@@ -71,16 +72,7 @@ def _with_last_batch(loader: Iterable[Any]) -> Iterable[Any]:
         return loader
     if is_partial:
         sampler = RandomSampler(sampler.data_source, generator=sampler.generator)
-    return DataLoader(
-        loader.dataset,
-        batch_sampler=BatchSampler(sampler, loader.batch_sampler.batch_size, drop_last=False),
-        num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
-        pin_memory=loader.pin_memory,
-        worker_init_fn=loader.worker_init_fn,
-        multiprocessing_context=loader.multiprocessing_context,
-        generator=loader.generator,
-    )
+    return with_sampler(loader, sampler, drop_last=False)
 
 
 @contextmanager

@@ -88,7 +88,7 @@ class NetworkLinearization(Linearization):
 
     @cached_property
     def _rows_stand_alone(self) -> bool:
-        """Whether each output row is the output for its input row alone, unlike those of the nodes of a graph."""
+        """True if each output row is the output for its input row alone, unlike those of the nodes of a graph."""
         if not rows_first(self.x) or batch_size(self.x) != len(self.outputs):
             return False
         with torch.no_grad():

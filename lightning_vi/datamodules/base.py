@@ -205,7 +205,7 @@ class ArrayDataModule(LightningDataModule):
 
     @property
     def data_state(self) -> DataState:
-        """What new data need to be treated as these training data: scaling, shapes, and a digest of the rows.
+        """Facts by which new data are treated as these training data: scaling, shapes, and a digest of the rows.
 
         It consists of numbers, strings, lists and tensors. Methods keep it and write it into their checkpoints.
         """
@@ -279,7 +279,7 @@ class ArrayDataModule(LightningDataModule):
         return {"rows": digest(self.X_train, self.Y_train), "split": digest(self.X_test, self.Y_test)}
 
     def _differences(self, state: DataState) -> list[str]:
-        """What new rows would be treated differently by, in words."""
+        """Differences by which new rows would be treated otherwise, in words."""
         ours = self.data_state
         found = [
             f"{name} {ours[name]} instead of {state[name]}"

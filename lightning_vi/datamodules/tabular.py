@@ -146,7 +146,7 @@ class TabularDataModule(ArrayDataModule):
 
     @property
     def data_state(self) -> DataState:
-        """What new tables need to be treated as this one: columns, scaling, classes, and a digest of the rows."""
+        """Facts by which new tables are treated as this one: columns, scaling, classes, and a digest of the rows."""
         return super().data_state | self._treatment.state()
 
     def transform(self, data: str | Path | pd.DataFrame) -> Tensor:

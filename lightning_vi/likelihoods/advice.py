@@ -1,4 +1,4 @@
-"""What to write where the shapes of outputs and targets do not fit; the ends of error messages."""
+"""Advice where the shapes of outputs and targets do not fit; the ends of error messages."""
 
 from torch import Size, Tensor
 

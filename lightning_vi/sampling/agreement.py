@@ -84,7 +84,7 @@ def compare_samples(engine: "SamplingEngine", x: NetworkInput) -> Agreement:
 
 
 def _keeps_means(engine: "SamplingEngine", x: NetworkInput, means: Tensor) -> bool:
-    """Whether two training samples without noise are the output on posterior means."""
+    """Returns True if two training samples without noise are the output on posterior means."""
     try:
         copies = engine.zero_noise_samples(x, 2)
     except (RuntimeError, IndexError, ValueError):  # of a network that takes no copies of the batch
