@@ -12,8 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from lightning_vi.errors import InputError, InputValueError, NotFittedError
-from lightning_vi.noise import private_random_state
+from lightning_vi.locks import exclusive
 from lightning_vi.sampling import NetworkInput, evaluating, tensors
+from lightning_vi.sampling.private_draws import PrivateDraws
 
 if TYPE_CHECKING:
     from lightning_vi.core.predictor import Predictor
@@ -39,7 +40,8 @@ def explained(predictor: "Predictor", x: NetworkInput) -> Iterator[None]:
     except (NotFittedError, torch.OutOfMemoryError):
         raise
     except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
-        message = _explanation(predictor, x, error)
+        with exclusive(predictor):  # other threads may predict, and the second pass adds hooks
+            message = _explanation(predictor, x, error)
         if message:
             raise InputValueError(message) from error
         raise
@@ -57,7 +59,7 @@ def _explanation(predictor: "Predictor", x: NetworkInput, error: Exception) -> s
     layers = {name: part for name, part in predictor.named_modules() if isinstance(part, _LAYERS)}
     handles = [layer.register_forward_pre_hook(partial(record, name)) for name, layer in layers.items()]
     try:
-        with torch.no_grad(), evaluating(predictor), private_random_state(0, first.device):
+        with torch.no_grad(), evaluating(predictor), PrivateDraws(0):
             outputs = predictor.forward(x)
     except Exception:  # in all likelihood the one to explain
         reason = _reason(predictor, calls, first) if calls else ""
