@@ -311,7 +311,8 @@ class UQMethod(OptimizedPredictor):
             self._watch.start()
 
     def on_train_end(self) -> None:
-        """Refuses weights that are not finite."""
+        """Releases the dataloader, which copies of the method would hold, and refuses weights that are not finite."""
+        self._prepared_loader = None
         check_weights(self, self._weight_limit)
 
     def on_validation_start(self) -> None:

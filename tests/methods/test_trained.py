@@ -1,4 +1,4 @@
-"""What counts as a trained method, which calibrations require."""
+"""Methods that count as trained, which calibrations require."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -14,7 +14,7 @@ NUM_THREADS = 4
 
 @dataclass
 class Count:
-    """What became of the answers, and the errors that were raised in place of one."""
+    """Counts of the answers, and the errors that were raised in place of one."""
 
     right: int = 0
     wrong: int = 0
