@@ -193,9 +193,7 @@ def main() -> None:
         seconds = time.process_time() - start
         row = {"problem": problem_name, "method": method_name} | scores(method, datamodule, trainer)
         rows.append(row | {"seconds": seconds})
-        tqdm.write(
-            ", ".join(f"{key} {value:.4f}" if isinstance(value, float) else value for key, value in rows[-1].items())
-        )
+        tqdm.write(pd.DataFrame(rows[-1:]).round(4).to_string(index=False))
         if arguments.figures is not None and seed == 0 and method_name == problem.headline:
             figure = problem.draw(method, datamodule)
             figure.savefig(arguments.figures / f"problem_{problem_name}.png", dpi=100)

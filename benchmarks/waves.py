@@ -2,11 +2,11 @@
 
     python benchmarks/waves.py --seeds 5
 
-`WavesDataModule` is the problem of Deep-UQ's tutorial on Bayes by Backprop; the noise std is 0.08. The network has x and
-its sines and cosines at four frequencies as features, 72 units, three residual blocks of two layers, and SiLU. Training
-takes 60 epochs of burn-in on posterior means, AdamW at 4e-4 with a cosine schedule, batches of 128, gradients clipped at
-norm 1, and kl_weight 1; the noise is learned. There is no early stopping. The tutorial reports an RMSE of 0.0840 with
-kl_weight 1e-4.
+`WavesDataModule` is the problem of Deep-UQ's tutorial on Bayes by Backprop; the noise std is 0.08. The network has x
+and its sines and cosines at four frequencies as features, 72 units, three residual blocks of two layers, and SiLU.
+Training takes 60 epochs of burn-in on posterior means, AdamW at 4e-4 with a cosine schedule, batches of 128, gradients
+clipped at norm 1, and kl_weight 1; the noise is learned. There is no early stopping. The tutorial reports an RMSE of
+0.0840 with kl_weight 1e-4.
 """
 
 import argparse

@@ -18,8 +18,8 @@
 #
 # $$c(x, y) = a e^{-\mathrm{Pe}\, x} \sin \pi x \sin \pi y + b x (1 - x) y (1 - y), \qquad g = |\nabla c|$$
 #
-# The noise of c is largest at $x = 0$, that of g where g is largest. `HeteroscedasticGaussian(num_targets=2)` learns both
-# from four outputs of the network.
+# The noise of c is largest at $x = 0$, that of g where g is largest. `HeteroscedasticGaussian(num_targets=2)` learns
+# both from four outputs of the network.
 
 # %%
 import os
