@@ -111,7 +111,7 @@ def draw_field(figure: Figure, ax: Axes, field: Tensor, title: str | None, top: 
 
 
 def draw_plates(method: UQMethod, dm: Heat2DDataModule) -> Figure:
-    """Temperatures of some fields with label, probability and mutual information."""
+    """Temperatures of some fields with the threshold as a line, label, probability and mutual information."""
     figure = new_figure(12.0, 5.6)
     axes = figure.subplots(2, 5)
     for row, (name, title) in enumerate(SETS.items()):
@@ -120,10 +120,12 @@ def draw_plates(method: UQMethod, dm: Heat2DDataModule) -> Figure:
         temperature = dm.temperature(inputs)
         threshold = 0.12 if name == "test" else 0.18
         for ax, index in zip(axes[row], range(5), strict=True):
-            image = ax.imshow(temperature[index, 0].numpy(), cmap="inferno", vmin=-threshold, vmax=1.5 * threshold)
-            exceeds = "too hot" if labels[index] else "safe"
+            plate = temperature[index, 0].numpy()
+            image = ax.imshow(plate, cmap="RdBu_r", vmin=-2 * threshold, vmax=2 * threshold)
+            if labels[index]:
+                ax.contour(plate, levels=[threshold], colors=INK, linewidths=1.2)
             text = (
-                f"{exceeds}, predicted {float(prediction['pred'][index, 1]):.2f}\n"
+                f"{'too hot' if labels[index] else 'safe'}, p(too hot) = {float(prediction['pred'][index, 1]):.2f}\n"
                 f"epistemic {float(prediction['epistemic_uct'][index]):.3f} nats"
             )
             ax.set_title(text, loc="left", fontsize=9, color=INK)

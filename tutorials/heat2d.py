@@ -34,9 +34,9 @@ from lightning_vi.evaluation import ood_detection
 from lightning_vi.likelihoods import Categorical
 from lightning_vi.optim import PerStep
 from lightning_vi.plots import plot_ood_scores, plot_reliability_diagram
-from lightning_vi.priors import EmpiricalBayesPrior
+from lightning_vi.priors import GaussianPrior
 
-MAX_EPOCHS = int(os.environ.get("MAX_EPOCHS", "100"))
+MAX_EPOCHS = int(os.environ.get("MAX_EPOCHS", "60"))
 OUTPUT_DIR = Path(os.environ.get("OUTPUT_DIR", "outputs/heat2d"))
 OUTPUT_DIR.mkdir(parents=True, exist_ok=True)
 seed_everything(0)
@@ -60,8 +60,8 @@ network = nn.Sequential(
 method = LastLayerVI(
     network,
     Categorical(num_classes=2),
-    prior=EmpiricalBayesPrior(),
-    init_std=0.0067,
+    prior=GaussianPrior(std=1.0),
+    init_std=0.1,
     num_mc_samples_train=2,
     num_mc_samples_test=50,
     kl_warmup_epochs=MAX_EPOCHS // 2,
