@@ -98,10 +98,11 @@ for row, name in enumerate(("test", "ood")):
     inputs, labels = getattr(dm, f"X_{name}")[:5], getattr(dm, f"Y_{name}")[:5]
     preds = method.predict_step(inputs)
     for index, (ax, temperature) in enumerate(zip(axes[row], dm.temperature(inputs)[:, 0], strict=True)):
-        figure.colorbar(ax.imshow(temperature.numpy(), cmap="inferno"), ax=ax, shrink=0.8)
+        figure.colorbar(ax.imshow(temperature.numpy(), cmap="inferno"), ax=ax, fraction=0.046)
+        ax.set_axis_off()
         label = "hot" if labels[index] else "safe"
         probability, epistemic = preds["pred"][index, 1], preds["epistemic_uct"][index]
-        ax.set_title(f"{name}: {label}, p(hot) {probability:.2f}, epistemic {epistemic:.3f}", fontsize=8)
+        ax.set_title(f"{name}: {label}, p(hot) {probability:.2f}\nepistemic {epistemic:.3f} nats", fontsize=9)
 figure.savefig(OUTPUT_DIR / "plates.png")
 
 # %%
