@@ -94,7 +94,10 @@ def _describe_object(value: Any, depth: int) -> Any:
     if isinstance(value, nn.Module):
         attributes = {name: _public(module) for name, module in value.named_modules()}
         plain = {
-            f"{name}.{key}": each for name, own in attributes.items() for key, each in own.items() if _is_plain(each)
+            f"{name}.{key}".lstrip("."): each
+            for name, own in attributes.items()
+            for key, each in own.items()
+            if _is_plain(each)
         }
         return {"module": repr(value), **describe({"state": value.state_dict(), "attributes": plain}, depth)}
     if (state := getattr(value, "data_state", None)) is not None:

@@ -125,7 +125,7 @@ def test_a_resumed_comparison_equals_an_unbroken_one(table: Comparison, tmp_path
         ({"options": {"Deterministic": {"lr_scheduler": partial(torch.optim.lr_scheduler.StepLR, step_size=1)}}},
          "options.lr_scheduler"),
         ({"backbone": lambda datamodule: MLP(datamodule.n_inputs, [9], 2)}, "backbone.function"),
-        ({"likelihood": HeteroscedasticGaussian(min_std=0.1)}, "likelihood.module"),
+        ({"likelihood": HeteroscedasticGaussian(min_std=0.1)}, "likelihood.attributes.min_std: 0.001, now 0.1"),
         ({"data": ToyHeteroscedasticDataModule(n_points=70)}, "data.data"),
     ],
 )  # fmt: skip
