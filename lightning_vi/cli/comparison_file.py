@@ -16,7 +16,7 @@ import lightning_vi.backbones
 import lightning_vi.datamodules
 import lightning_vi.priors  # noqa: F401
 from lightning_vi import methods as method_room
-from lightning_vi.compare.entries import suggestion
+from lightning_vi.arguments import suggestion
 from lightning_vi.errors import InputValueError
 from lightning_vi.likelihoods import Likelihood
 
