@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from lightning_vi.cli import compare
+from lightning_vi.cli import compare, plot
 from lightning_vi.errors import InputError
 
 # Exceptions whose message is enough for the user. The last four are a file that is missing or in the way.
@@ -76,6 +76,7 @@ def _build_parser() -> argparse.ArgumentParser:
     for name, summary in TRAINER_COMMANDS.items():
         commands.add_parser(name, help=summary, add_help=False)
     compare.add_command(commands)
+    plot.add_command(commands)
     demo_summary = "compare methods on three data sets in tables and figures (about five minutes)"
     demo = commands.add_parser("demo", help=demo_summary, description=demo_summary)
     demo.add_argument(
