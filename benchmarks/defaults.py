@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,6 +25,7 @@ from toy import silence
 
 from lightning_vi.backbones import MLP, LeNet
 from lightning_vi.compare import compare
+from lightning_vi.compare.markdown import markdown_table
 from lightning_vi.datamodules import (
     DiabetesDataModule,
     DigitsDataModule,
@@ -178,7 +178,9 @@ def main() -> None:
             mark = "*" if row["worse"] else ""
             cell = f"{row['mean']:.3f} ({row['standard_error']:.3f}){mark}"
             cells.setdefault(str(row["method"]), {})[column] = cell
-    print(pd.DataFrame(cells).T.fillna("").to_markdown())
+    columns = list(dict.fromkeys(column for row in cells.values() for column in row))
+    rows = [[f"`{method}`", *(row.get(column, "") for column in columns)] for method, row in cells.items()]
+    print(markdown_table(["method", *columns], rows))
 
 
 if __name__ == "__main__":
