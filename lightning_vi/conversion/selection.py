@@ -139,10 +139,10 @@ def _check_selector(selector: ModuleSelector, argument: str) -> None:
 def _matching_layers(network: nn.Module, layers: Mapping[str, nn.Module], selector: ModuleSelector) -> list[str]:
     argument = "stochastic_module_names"
     _check_selector(selector, argument)
+    if selector == -1 and layers:
+        return [last_layer(network, dict(layers))]
     if isinstance(selector, int):
-        return [
-            last_layer(network, dict(layers)) if selector == -1 and layers else _by_index(layers, selector, argument)
-        ]
+        return [_by_index(layers, selector, argument)]
     modules = dict(network.named_modules(remove_duplicate=False))
     matched = {
         id(part) for name, module in modules.items() if _matches(selector, name, module) for part in module.modules()

@@ -87,8 +87,8 @@ class Laplace(FittedMethod, PointMethod):
     Args:
         backbone: Any network; it is copied.
         likelihood: The observation model; it is copied.
-        stochastic_module_names: Modules with a posterior, by name, glob, index, class or predicate; by default the layer
-            that is called last, None for all. Frozen weights have no posterior.
+        stochastic_module_names: Modules with a posterior, by name, glob, index, class or predicate; by default the
+            layer that is called last, None for all. Frozen weights have no posterior.
         structure: Structure of the GGN: ``"full"``; ``"per_output"``, one block for each output of a layer, which is
             exact for the last layer with `Gaussian` and `HeteroscedasticGaussian`; ``"kronecker"``, for linear
             layers and convolutions; or ``"diagonal"``.

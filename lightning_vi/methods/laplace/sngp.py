@@ -51,7 +51,8 @@ class SNGP(Laplace):
     bounded. The head has no bias.
 
     Args:
-        backbone: Any network that calls a linear layer or a convolution of width 1 last; it is copied, and that layer is replaced by the Gaussian process.
+        backbone: Any network that calls a linear layer or a convolution of width 1 last; it is copied, and that
+            layer is replaced by the Gaussian process.
         likelihood: The observation model; it is copied.
         num_random_features: Number of random features M.
         length_scale: Length scale l of the kernel, in units of the last hidden features.
