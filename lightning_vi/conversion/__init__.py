@@ -2,7 +2,7 @@
 
 from lightning_vi.conversion.convert import convert
 from lightning_vi.conversion.dropout import put_dropout_behind
-from lightning_vi.conversion.last_layer import LastLayerCheck, find_last_layer, replace_layer
+from lightning_vi.conversion.last_layer import LastLayerCheck, find_last_layer, last_selected, replace_layer
 from lightning_vi.conversion.layers import named_layers, reading_parent
 from lightning_vi.conversion.rank_one import convert_to_rank_one
 from lightning_vi.conversion.report import ConversionReport, ModuleReport
@@ -18,6 +18,7 @@ __all__ = [
     "convert",
     "convert_to_rank_one",
     "find_last_layer",
+    "last_selected",
     "named_layers",
     "put_dropout_behind",
     "reading_parent",

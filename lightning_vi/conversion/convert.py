@@ -52,7 +52,8 @@ def convert(
         network: Any network.
         stochastic_module_names: Dotted names, globs, indices, classes, or predicates of the name and the module. A
             name, glob, class or predicate selects the matching modules with all their submodules. An index selects
-            from the layers that own parameters, in order of definition. None selects all layers.
+            from the layers that own parameters, in order of definition, and -1 the layer that is called last. None
+            selects all layers.
         prior: Prior of all parameters, or a mapping from dotted names or globs of parameters and modules to priors, of
             which the first match is used. Default: `EmpiricalBayesPrior`.
         estimator: ``"auto"``, ``"reparameterization"``, ``"local_reparameterization"`` or ``"flipout"``. The last two

@@ -350,7 +350,7 @@ class CustomLinear(nn.Linear):
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4)), "layer or a convolution of width 1, but '1' is LayerNorm"),
+        (nn.Sequential(nn.LayerNorm(4)), "layer or a convolution of width 1, but '0' is LayerNorm"),
         (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()), "or a convolution of width 1, but '0' is Conv2d"),
         (nn.Sequential(nn.Linear(3, 4), CustomLinear(4, 1)), "but '1' is CustomLinear"),
         (nn.Embedding(3, 4), "but the root is Embedding"),

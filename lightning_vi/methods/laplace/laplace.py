@@ -31,7 +31,7 @@ import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
-from lightning_vi.conversion import LastLayerCheck, ModuleSelector
+from lightning_vi.conversion import LastLayerCheck, ModuleSelector, last_selected, named_layers
 from lightning_vi.core import FittedMethod, LRSchedulerFactory, OptimizerFactory, Predictive, default_optimizer
 from lightning_vi.core.batch import check_values, joined_batches
 from lightning_vi.core.diagnosis import explained
@@ -87,8 +87,8 @@ class Laplace(FittedMethod, PointMethod):
     Args:
         backbone: Any network; it is copied.
         likelihood: The observation model; it is copied.
-        stochastic_module_names: Modules with a posterior, by name, glob, index, class or predicate; by default the last
-            layer, None for all. Frozen weights have no posterior.
+        stochastic_module_names: Modules with a posterior, by name, glob, index, class or predicate; by default the
+            layer that is called last, None for all. Frozen weights have no posterior.
         structure: Structure of the GGN: ``"full"``; ``"per_output"``, one block for each output of a layer, which is
             exact for the last layer with `Gaussian` and `HeteroscedasticGaussian`; ``"kronecker"``, for linear
             layers and convolutions; or ``"diagonal"``.
@@ -156,10 +156,12 @@ class Laplace(FittedMethod, PointMethod):
             lr_scheduler=lr_scheduler,
         )
         self._blocks = choose_blocks(self.backbone, stochastic_module_names, matrices_only=structure == "kronecker")
-        if stochastic_module_names is not None and not is_plain(stochastic_module_names):
-            self.hparams["stochastic_module_names"] = [block.module_name for block in self._blocks]
+        last, names = last_selected(self.backbone, stochastic_module_names), list(named_layers(self.backbone))
+        if not is_plain(stochastic_module_names) or last not in (None, names[-1]):
+            positions = [names.index(block.module_name) for block in self._blocks]
+            self.hparams["stochastic_module_names"] = positions
         self.curvature = makers[structure](self._blocks)
-        self._check_last_layer = LastLayerCheck(self.backbone, self._blocks[-1].module_name, stochastic_module_names)
+        self._check_last_layer = LastLayerCheck(self.backbone, last)
         self.predictive = predictive
         self._cache = DrawCache[Tensor]()
         self._optimizes_prior = prior_precision is None

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_vi.arguments import check_at_least
-from lightning_vi.conversion import ConversionReport, LastLayerCheck, ModuleSelector, convert
+from lightning_vi.conversion import ConversionReport, LastLayerCheck, ModuleSelector, convert, last_selected
 from lightning_vi.core import (
     DEFAULT_LEARNING_RATE,
     LRSchedulerFactory,
@@ -175,10 +175,11 @@ class VariationalMethod(UQMethod):
             optimizer=optimizer,
             lr_scheduler=lr_scheduler,
         )
-        if stochastic_module_names is not None and not is_plain(stochastic_module_names):
+        last = last_selected(backbone, stochastic_module_names)
+        if not is_plain(stochastic_module_names) or last not in (None, conversion.modules[-1].name):
             positions = [position for position, row in enumerate(conversion.modules) if row.stochastic]
             self.hparams["stochastic_module_names"] = positions
-        engine.check_input = LastLayerCheck(network, conversion.modules[-1].name, stochastic_module_names)
+        engine.check_input = LastLayerCheck(network, last)
         self.engine = engine
         self.coupling = engine.coupling
         self._conversion = conversion

@@ -30,7 +30,8 @@ class LastLayerVI(VariationalMethod):
     Args:
         backbone: Any network; it is copied, and the weights of its last layer become posterior means.
         likelihood: The observation model; it is copied.
-        stochastic_module_names: The last layer by name, glob, index, class or predicate.
+        stochastic_module_names: The last layer by name, glob, index, class or predicate; by default the one that is
+            called last, not counting normalizations.
         **arguments: The other arguments of `VariationalMethod`. `num_mc_samples_test` has no effect if the predictive
             distribution has a closed form.
 

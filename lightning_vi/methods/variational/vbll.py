@@ -51,7 +51,8 @@ class VBLL(UQMethod):
     Args:
         backbone: Any network that ends in a linear layer; it is copied, and the layer's weights become posterior means.
         likelihood: The observation model; it is copied.
-        stochastic_module_names: The last layer by name, glob, index, class or predicate.
+        stochastic_module_names: The last layer by name, glob, index, class or predicate; by default the one that is
+            called last.
         parameterization: Covariance of the weights of each output: ``"dense"``; ``"low_rank"``, of rank `rank` plus a
             diagonal; or ``"diagonal"``.
         rank: Rank with ``"low_rank"``.
@@ -130,7 +131,7 @@ class VBLL(UQMethod):
             lr_scheduler=lr_scheduler,
         )
         self._head_name = name
-        if not is_plain(stochastic_module_names):
+        if not is_plain(stochastic_module_names) or name != next(reversed(layers)):
             self.hparams["stochastic_module_names"] = [list(layers).index(name)]
 
     @property
