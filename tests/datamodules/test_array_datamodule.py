@@ -182,6 +182,29 @@ def test_batches_are_gathered_without_a_call_per_row(monkeypatch: pytest.MonkeyP
     assert len(order(datamodule().train_dataloader())) == 20
 
 
+def test_out_of_distribution_set_is_optional_and_checked() -> None:
+    dm = datamodule()
+    assert dm.X_ood is None
+    assert list(dm.test_sets()) == ["test"]
+    with pytest.raises(ValueError, match="no out-of-distribution set"):
+        dm.ood_dataloader()
+    with pytest.raises(ValueError, match=r"X_ood must have rows of the same shape as X_train, \[1\], got \[2\]"):
+        datamodule(ood=(torch.zeros(3, 2), torch.zeros(3, 1)))
+    with_ood = datamodule(ood=numbered(3, 400))
+    assert order(with_ood.ood_dataloader()) == [400, 401, 402]
+    assert {name: len(order(loader)) for name, loader in with_ood.test_sets().items()} == {"test": 9, "ood": 3}
+
+
+def test_each_test_set_has_a_result_of_its_own() -> None:
+    class Scorer(Recorder):
+        def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+            self.log("test_mean", batch[0].mean(), batch_size=len(batch[0]))
+
+    dm = datamodule(ood=numbered(3, 400))
+    results = quiet_trainer().test(Scorer(), list(dm.test_sets().values()), verbose=False)
+    assert results == [{"test_mean/dataloader_idx_0": 304.0}, {"test_mean/dataloader_idx_1": 401.0}]
+
+
 def test_calibration_dataloader_needs_a_calibration_split() -> None:
     dm = datamodule(calib=None)
     assert dm.X_calib is None
