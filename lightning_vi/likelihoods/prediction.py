@@ -30,7 +30,8 @@ class Prediction:
         lower: Lower ends of prediction intervals, the shape of `mean`, from methods with intervals.
         upper: Upper ends of prediction intervals, the shape of `mean`.
         pred_set: True for the classes of the prediction set [B, C, ...], from methods with prediction sets.
-        metadata: The method's name, the number of samples and the seed.
+        metadata: The method's name, the number of samples and the seed; `interval_level`, the nominal coverage of the
+            intervals, and `center`, which is "median" if `mean` holds medians, from methods that have them.
     """
 
     mean: Tensor
