@@ -1,4 +1,4 @@
-"""Pure tensor functions: divergences, decompositions, quadrature, scores, intervals and rankings of data by uncertainty."""
+"""Pure tensor functions: divergences, decompositions, quadrature, scores, intervals of counts and rankings."""
 
 from lightning_vi.functional.decomposition import (
     EntropyDecomposition,

@@ -158,3 +158,14 @@ def names_of_targets(names: Sequence[str] | None, count: int, default: str) -> l
     if len(names) != count:
         raise InputValueError(f"target_names must have one name for each of the {count} targets, got {list(names)}")
     return list(names)
+
+
+def class_names_of(names: Sequence[str] | None, num_classes: int) -> list[str]:
+    """Returns one name for each class: `names`, or the numbers."""
+    if names is None:
+        return [str(number) for number in range(num_classes)]
+    if len(names) != num_classes:
+        raise InputValueError(
+            f"class_names must have one name for each of the {num_classes} classes, got {list(names)}"
+        )
+    return [str(name) for name in names]

@@ -157,10 +157,7 @@ def _draw_intervals(ax: Axes, mean: Floats, std: Floats, target: Floats, max_int
 
 
 def _draw_average_calibration(ax: Axes, mean: Floats, std: Floats, target: Floats) -> None:
-    toolbox = _import_toolbox()
-    predicted, shares = toolbox.get_proportion_lists(mean, std, target)
-    observed = np.asarray(shares)
-    area = toolbox.miscalibration_area_from_proportions(predicted, observed)
+    predicted, observed, area = calibration_curve(mean, std, target)
     ax.plot([0, 1], [0, 1], color=IDEAL, linewidth=1.2, linestyle=DASHED, label="Ideal")
     ax.fill_between(predicted, predicted, observed, color=SKY, alpha=0.3, linewidth=0)
     ax.plot(predicted, observed, color=BLUE, linewidth=2, label="Model")
@@ -182,6 +179,14 @@ def _draw_sharpness(ax: Axes, mean: Floats, std: Floats, target: Floats) -> None
     ax.axvline(root_mean_square, ymax=top, color=BLUE, linewidth=2, label=label)
     ax.axvline(error, ymax=top, color=INK, linewidth=1.4, linestyle=DASHED, label=f"RMSE = {error:.3g}")
     legend_inside(ax, loc="upper left")
+
+
+def calibration_curve(mean: Floats, std: Floats, target: Floats) -> tuple[Floats, Floats, float]:
+    """Returns predicted and observed fractions inside the central intervals, and the area between them."""
+    toolbox = _import_toolbox()
+    predicted, shares = toolbox.get_proportion_lists(mean, std, target)
+    observed = np.asarray(shares)
+    return predicted, observed, float(toolbox.miscalibration_area_from_proportions(predicted, observed))
 
 
 def _import_toolbox() -> ModuleType:
