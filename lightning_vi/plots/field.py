@@ -85,8 +85,8 @@ def plot_field(
     columns = len(panels) if len(panels) < 5 else 3
     rows = -(-len(panels) // columns)
     figure = new_figure(3.4 * columns, 3.1 * rows, title)
-    for place, (name, each, colormap, (low, high)) in enumerate(panels, start=1):
-        ax = figure.add_subplot(rows, columns, place)
+    axes = [figure.add_subplot(rows, columns, place + 1) for place in range(len(panels))]
+    for ax, (name, each, colormap, (low, high)) in zip(axes, panels, strict=True):
         _draw_map(ax, grid, each, colormap, (low, high), f"std of {label}" if "std" in name else label)
         style_axes(ax, title=name, xlabel=xlabel, ylabel=ylabel)
         ax.grid(False)
