@@ -14,6 +14,7 @@ from torch import Tensor
 from lightning_vi.core import Predictor
 from lightning_vi.core.batch import split_batch
 from lightning_vi.errors import InputValueError
+from lightning_vi.likelihoods.prediction_columns import prediction_columns
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -94,13 +95,8 @@ class PredictionWriter(BasePredictionWriter):
         position = {"dataloader": dataloader_idx, "index": list(batch_indices) if batch_indices else pd.NA}
         is_classifier = isinstance(pl_module, Predictor) and pl_module.likelihood.task == "classification"
         classes = (getattr(pl_module, "data_state", None) or {}).get("classes") if is_classifier else None
-        columns = _columns("class", prediction["pred"].argmax(1), classes) if is_classifier else {}
-        for key, value in prediction.items():
-            if key != "samples":
-                columns |= _columns(key, value)
         target = split_batch(batch)[1] if self.include_targets else None
-        if target is not None:
-            columns |= _columns("target", target, classes)
+        columns = prediction_columns(prediction, is_classifier=is_classifier, target=target, classes=classes)
         self._tables.append(pd.DataFrame(position | columns))
 
     def write_on_epoch_end(
@@ -151,14 +147,3 @@ def _with_row_ids(table: pd.DataFrame, datamodule: Any) -> pd.DataFrame:
     numbers = table.pop("index").to_numpy(dtype=int)
     table.insert(position, name if name not in table else f"{name}_id", values[numbers])
     return table
-
-
-def _columns(name: str, values: Tensor, labels: Sequence[Any] | None = None) -> dict[str, Any]:
-    """Returns one column per element of a datum, from `values` of shape [B, ...], which may number `labels`."""
-    rows = values.detach().cpu().flatten(1) if values.dim() > 1 else values.detach().cpu().unsqueeze(1)
-    arrays = (rows.float() if rows.dtype in (torch.bfloat16, torch.float16) else rows).numpy()
-    if labels is not None:
-        arrays = pd.array(labels, dtype=object).to_numpy()[arrays]
-    if arrays.shape[1] == 1:
-        return {name: arrays[:, 0]}
-    return {f"{name}_{element}": arrays[:, element] for element in range(arrays.shape[1])}

@@ -1,4 +1,4 @@
-"""Pure tensor functions: divergences, decompositions, quadrature, scores and rankings of data by uncertainty."""
+"""Pure tensor functions: divergences, decompositions, quadrature, scores, intervals of counts and rankings."""
 
 from lightning_vi.functional.decomposition import (
     EntropyDecomposition,
@@ -8,6 +8,7 @@ from lightning_vi.functional.decomposition import (
 )
 from lightning_vi.functional.divergence import gaussian_kl
 from lightning_vi.functional.ensembles import disagreement
+from lightning_vi.functional.intervals import uniform_histogram_band, wilson_interval
 from lightning_vi.functional.quadrature import gauss_hermite
 from lightning_vi.functional.selective import (
     area_under_risk_coverage,
@@ -32,4 +33,6 @@ __all__ = [
     "gaussian_kl",
     "inverse_softplus",
     "risk_coverage_curve",
+    "uniform_histogram_band",
+    "wilson_interval",
 ]

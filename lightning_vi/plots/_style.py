@@ -61,6 +61,14 @@ def new_figure(width: float, height: float, title: str | None = None) -> Figure:
     return figure
 
 
+def panel_grid(count: int, width: float, height: float, title: str | None = None) -> tuple[Figure, list[Axes]]:
+    """Returns a figure with `count` panels of `width` x `height` inches, at most three in a row."""
+    columns = 2 if count == 4 else min(count, 3)
+    rows = -(-count // columns)
+    figure = new_figure(width * columns, height * rows + 0.5, title)
+    return figure, [figure.add_subplot(rows, columns, place + 1) for place in range(count)]
+
+
 def style_axes(ax: Axes, *, title: str | None = None, xlabel: str = "", ylabel: str = "") -> None:
     """Sets the labels of `ax`, a light grid behind the data, and the shared colors and sizes."""
     ax.set_facecolor("white")

@@ -148,7 +148,7 @@ def test_ordered_intervals_are_two_std_wide_and_sorted_by_target() -> None:
     np.testing.assert_allclose(segments[:, 1, 1], (mean + 2 * std)[order])
     np.testing.assert_array_equal(line(intervals, "Target").get_ydata(), target[order])
     inside = np.mean([abs(t - m) <= 2 * s for t, m, s in zip(target, mean, std, strict=True)])
-    assert intervals.texts[0].get_text() == f"{100 * inside:.1f}% of the targets inside"
+    assert intervals.texts[0].get_text() == f"{100 * inside:.1f}% of the targets inside (95.4% if calibrated)"
 
 
 def test_many_intervals_are_thinned_evenly() -> None:
@@ -205,7 +205,7 @@ def test_calibration_rejects_invalid_input() -> None:
         plot_calibration(mean, 0 * std, target)
     with pytest.raises(ValueError, match="pred_uct holds standard deviations and must not be negative"):
         plot_calibration(mean, -std, target)
-    with pytest.raises(ValueError, match=r"target must have shape \[60\].*as long as pred, got \(59,\)"):
+    with pytest.raises(ValueError, match=r"target must have 60 rows and 1 columns, the shape of pred, got \(59,\)"):
         plot_calibration(mean, std, target[1:])
     with pytest.raises(ValueError, match=r"x must have shape \[60\].*as long as pred, got \(10,\)"):
         plot_calibration(mean, std, target, x[:10])
