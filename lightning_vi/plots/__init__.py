@@ -12,6 +12,7 @@ from lightning_vi.plots.calibration import plot_calibration
 from lightning_vi.plots.classification import plot_classification_2d
 from lightning_vi.plots.detection import plot_ood_scores
 from lightning_vi.plots.objective import plot_objective
+from lightning_vi.plots.posterior import plot_posterior
 from lightning_vi.plots.predictions import plot_predictions_regression
 from lightning_vi.plots.reliability import plot_reliability_diagram
 from lightning_vi.plots.selective import plot_risk_coverage
@@ -23,6 +24,7 @@ __all__ = [
     "plot_classification_2d",
     "plot_objective",
     "plot_ood_scores",
+    "plot_posterior",
     "plot_predictions_regression",
     "plot_reliability_diagram",
     "plot_risk_coverage",
