@@ -37,7 +37,7 @@ class FitDiagnostics:
         if self.reference is not None:
             reference = self.reference
             lines.append(
-                f"negative log-likelihood on {reference.num_rows} training rows, in nats per datum: {reference.nll:.4g}, "
+                f"negative log-likelihood on {reference.num_rows} training rows, nats per datum: {reference.nll:.4g}, "
                 f"{reference.nll_at_means:.4g} at the means, {reference.constant_nll:.4g} of the best constant"
             )
         return "\n".join([*lines, *(f"- {finding.text} {finding.advice}" for finding in self.findings)])

@@ -94,9 +94,8 @@ def _table(posterior: DiagnosedPosterior | PosteriorTable) -> pd.DataFrame:
     diagnose = getattr(posterior, "posterior_diagnostics", None)
     found = diagnose() if callable(diagnose) else posterior
     if not hasattr(found, "to_frame"):
-        raise InputTypeError(
-            f"posterior must be a method with a variational posterior, or its diagnostics, got {type(posterior)}"
-        )
+        name = type(posterior).__name__
+        raise InputTypeError(f"posterior must be a method with a variational posterior or its diagnostics, got {name}")
     frame: pd.DataFrame = found.to_frame()
     return frame
 
@@ -136,7 +135,7 @@ def _draw_std(ax: Axes, table: pd.DataFrame) -> None:
 
 def _draw_pruned(ax: Axes, table: pd.DataFrame) -> None:
     rows = np.arange(len(table))
-    bars = (("pruned_units", "outputs: incoming weights", VERMILION, -0.17), ("ignored_inputs", "inputs", ORANGE, 0.17))
+    bars = (("pruned_units", "Outputs", VERMILION, -0.17), ("ignored_inputs", "Inputs", ORANGE, 0.17))
     for column, label, color, shift in bars:
         values = table[column].to_numpy(dtype=float)
         ax.barh(rows + shift, np.nan_to_num(values), height=0.32, color=color, label=label)
@@ -145,3 +144,4 @@ def _draw_pruned(ax: Axes, table: pd.DataFrame) -> None:
             ax.text(np.nan_to_num(value), row + shift, text, va="center", fontsize=TICK_SIZE - 2, color=INK)
     ax.set_xlim(0, 1.18)
     ax.set_xticks([0, 0.5, 1])
+    ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, fontsize=TICK_SIZE - 1, frameon=False)
