@@ -20,8 +20,7 @@ from lightning.pytorch.loggers import CSVLogger
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lightning_vi import Deterministic, LastLayerVI, QuantileRegression, TemperatureScaling
-from lightning_vi import plots
+from lightning_vi import LastLayerVI, QuantileRegression, TemperatureScaling, plots
 from lightning_vi.backbones import MLP
 from lightning_vi.datamodules import ArrayDataModule, DiabetesDataModule, DigitsDataModule, ToyHeteroscedasticDataModule
 from lightning_vi.evaluation import ood_detection, selective_prediction

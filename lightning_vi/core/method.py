@@ -266,6 +266,10 @@ class UQMethod(OptimizedPredictor):
             self._was_trained_elsewhere = True
         return terms
 
+    def epoch_means(self) -> dict[str, Tensor]:
+        """Returns the means of the logged terms over the rows of the current epoch so far, of this process."""
+        return self._record.means()
+
     def require_num_data(self, num_data: int | None) -> int:
         """Returns N, and raises an error if it is unknown.
 

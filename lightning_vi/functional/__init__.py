@@ -17,6 +17,7 @@ from lightning_vi.functional.selective import (
     false_positive_rate,
     risk_coverage_curve,
 )
+from lightning_vi.functional.signal import signal_to_noise, unit_signal_to_noise
 from lightning_vi.functional.special import inverse_softplus
 
 __all__ = [
@@ -33,6 +34,8 @@ __all__ = [
     "gaussian_kl",
     "inverse_softplus",
     "risk_coverage_curve",
+    "signal_to_noise",
     "uniform_histogram_band",
+    "unit_signal_to_noise",
     "wilson_interval",
 ]

@@ -21,6 +21,7 @@ from lightning_vi.plots.image_grid import plot_image_grid
 from lightning_vi.plots.objective import plot_objective
 from lightning_vi.plots.observed import plot_predicted_observed
 from lightning_vi.plots.pit import plot_pit
+from lightning_vi.plots.posterior import plot_posterior
 from lightning_vi.plots.predictions import plot_predictions_regression
 from lightning_vi.plots.reliability import plot_reliability_diagram
 from lightning_vi.plots.segmentation import plot_segmentation
@@ -39,6 +40,7 @@ __all__ = [
     "plot_objective",
     "plot_ood_scores",
     "plot_pit",
+    "plot_posterior",
     "plot_predicted_observed",
     "plot_predictions_regression",
     "plot_reliability_diagram",

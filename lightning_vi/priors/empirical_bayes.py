@@ -67,6 +67,9 @@ class EmpiricalBayesPrior(Prior):
         """
         return self._variance(mean * mean + std * std)
 
+    def std_for(self, mean: Tensor, std: Tensor) -> Tensor:  # noqa: D102
+        return self._variance(mean * mean + std * std, keepdim=True).sqrt()
+
     def kl_from_gaussian(self, mean: Tensor, std: Tensor) -> Tensor:
         """KL divergence minus log hyperprior at the optimal variances.
 

@@ -131,6 +131,11 @@ class SamplingEngine:
         """Joint posterior of all weights; None if they are independent."""
         return self._weights.coupling
 
+    @property
+    def slots(self) -> list[Slot]:
+        """Places of the stochastic weights, tied ones once."""
+        return self._weights.distinct_slots
+
     def parameters(self) -> list[nn.Parameter]:
         """The variational parameters: means and unconstrained scales, tied ones once."""
         return cast(list[nn.Parameter], self._weights.parameters())

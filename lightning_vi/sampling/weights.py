@@ -205,6 +205,7 @@ class WeightSampler:
 
     Attributes:
         slots: Every place of a drawn weight.
+        distinct_slots: These places, tied ones once.
         num_weights: Number of stochastic weights, tied ones once.
         coupling: The joint posterior of all weights, or None.
     """
@@ -214,9 +215,9 @@ class WeightSampler:
     ) -> None:
         self.antithetic = antithetic
         self.slots = _make_slots(owners)
-        self._distinct_slots = list({slot.start: slot for slot in self.slots}.values())
-        self.num_weights = self._distinct_slots[-1].stop
-        self.coupling = None if coupling is None else coupling([slot.mu.shape for slot in self._distinct_slots])
+        self.distinct_slots = list({slot.start: slot for slot in self.slots}.values())
+        self.num_weights = self.distinct_slots[-1].stop
+        self.coupling = None if coupling is None else coupling([slot.mu.shape for slot in self.distinct_slots])
         if self.coupling is not None and not self.coupling.has_gaussian_marginals:
             _check_priors_depend_on_moments(self.slots)
         self._owners = owners
@@ -231,7 +232,7 @@ class WeightSampler:
         self._revisions = revisions
         self._training_slots = [slot for slot in self.slots if slot.is_drawn_in_training]
         groups: dict[Hashable, list[Slot]] = {}
-        for slot in self._distinct_slots:
+        for slot in self.distinct_slots:
             mu, shared_key = slot.mu, slot.prior.elementwise_key
             is_small = shared_key is not None and mu.numel() <= memory.MAX_JOINED_WEIGHTS
             kind = (shared_key, slot.is_drawn_in_training, mu.dtype, mu.device)
@@ -247,7 +248,7 @@ class WeightSampler:
 
     def parameters(self) -> list[Tensor]:
         """The variational parameters: means and unconstrained scales, tied ones once."""
-        posteriors = [slot.posterior for slot in self._distinct_slots]
+        posteriors = [slot.posterior for slot in self.distinct_slots]
         variational = [parameter for posterior in posteriors for parameter in (posterior.mu, posterior.rho)]
         return variational if self.coupling is None else [*variational, *self.coupling.parameters()]
 

@@ -15,10 +15,10 @@ from lightning_vi.core import (
     LRSchedulerFactory,
     OptimizerFactory,
     Predictor,
-    UQMethod,
     default_optimizer,
 )
 from lightning_vi.core.hyperparameters import is_plain
+from lightning_vi.diagnostics import DiagnosedMethod, WeightPosterior, weight_posteriors
 from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.objectives import ObjectiveTerms, negative_elbo
@@ -80,7 +80,7 @@ class VariationalArguments(VariationalOptions, total=False):
     stochastic_module_names: Sequence[ModuleSelector] | None
 
 
-class VariationalMethod(UQMethod):
+class VariationalMethod(DiagnosedMethod):
     """Base class of methods that train a network with stochastic modules on the evidence lower bound.
 
     Subclasses may override `convert_backbone`, which makes the network stochastic, and `make_coupling`, which makes the
@@ -288,6 +288,12 @@ class VariationalMethod(UQMethod):
     def conversion(self) -> ConversionReport:
         """Table of the network's modules and their posteriors."""
         return self._conversion.updated(self.backbone)
+
+    def weight_posteriors(self) -> Sequence[WeightPosterior]:  # noqa: D102
+        return weight_posteriors(self.backbone, self.engine)
+
+    def posterior_dependence(self) -> float:  # noqa: D102
+        return 0.0 if self.coupling is None else self.coupling.marginals()[1].item()
 
     def undecayed_parameters(self) -> Iterable[nn.Parameter]:
         """Returns the likelihood's parameters and the variational parameters, which the prior regularizes."""

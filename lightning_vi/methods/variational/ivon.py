@@ -32,6 +32,7 @@ from torch.optim import Optimizer
 from lightning_vi.arguments import check_positive
 from lightning_vi.conversion import ModuleSelector
 from lightning_vi.core import LRSchedulerFactory
+from lightning_vi.diagnostics import WeightPosterior, weight_posteriors
 from lightning_vi.errors import InputTypeError
 from lightning_vi.functional import gaussian_kl
 from lightning_vi.likelihoods import Likelihood
@@ -39,6 +40,7 @@ from lightning_vi.methods.variational.base import VariationalMethod
 from lightning_vi.objectives import ObjectiveTerms, negative_elbo
 from lightning_vi.optim import PosteriorIVON
 from lightning_vi.posteriors import inverse_softplus
+from lightning_vi.priors import GaussianPrior
 from lightning_vi.sampling import NetworkInput, Vectorization
 
 
@@ -226,7 +228,14 @@ class IVON(VariationalMethod):
         log_prob = self.likelihood.log_prob(outputs, target, weight)
         return outputs, negative_elbo(log_prob, self._kl(num_data), num_data, kl_weight)
 
+    def weight_posteriors(self) -> Sequence[WeightPosterior]:
+        """Returns the marginal posterior of each parameter tensor beside the prior that `weight_decay` and N make."""
+        return weight_posteriors(self.backbone, self.engine, GaussianPrior(std=self._prior_std(self.num_data or 1)))
+
+    def _prior_std(self, num_data: int) -> float:
+        return float((num_data / self.kl_weight * self.weight_decay) ** -0.5)
+
     @torch.no_grad()
     def _kl(self, num_data: int) -> Tensor:
-        prior_std = (num_data / self.kl_weight * self.weight_decay) ** -0.5
+        prior_std = self._prior_std(num_data)
         return torch.stack([gaussian_kl(mu, F.softplus(rho), 0.0, prior_std) for mu, rho in self._pairs()]).sum()

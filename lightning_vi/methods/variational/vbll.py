@@ -28,8 +28,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_vi.conversion import ModuleSelector, find_last_layer, named_layers, replace_layer
-from lightning_vi.core import LRSchedulerFactory, OptimizerFactory, UQMethod, default_optimizer
+from lightning_vi.core import LRSchedulerFactory, OptimizerFactory, default_optimizer
 from lightning_vi.core.hyperparameters import is_plain
+from lightning_vi.diagnostics import DiagnosedMethod, WeightPosterior
 from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.functional.special import flat_at_zero
 from lightning_vi.layers import BayesianLastLayer, DenseLastLayer, DiagonalLastLayer, LowRankLastLayer
@@ -40,7 +41,7 @@ from lightning_vi.sampling import NetworkInput, call, chunk_ranges, memory, num_
 Parameterization = Literal["dense", "low_rank", "diagonal"]
 
 
-class VBLL(UQMethod):
+class VBLL(DiagnosedMethod):
     r"""Gaussian posterior over the last layer, trained without sampling (Harrison et al., 2024).
 
     The expected log-likelihood is exact for `Gaussian` and for `Poisson` with log link. For `HeteroscedasticGaussian`
@@ -141,6 +142,12 @@ class VBLL(UQMethod):
         if not isinstance(head, BayesianLastLayer):
             raise InputTypeError(f"the backbone's layer {self._head_name!r} was replaced by a {type(head).__name__}")
         return head
+
+    def weight_posteriors(self) -> Sequence[WeightPosterior]:
+        """Returns the marginal posterior of the last layer's weights, with the divergence of their joint posterior."""
+        head = self.head
+        std = head.marginal_std()
+        return [WeightPosterior(self._head_name, head.weight_mu.detach(), std, head.kl().detach(), head.prior_std, 0)]
 
     def undecayed_parameters(self) -> Iterable[nn.Parameter]:
         """Returns the likelihood's parameters and the last layer's, which the prior regularizes."""
