@@ -107,9 +107,20 @@ def moved_test_set(degrees: float, pixels: int, datamodule: Any) -> DataLoader[A
     return DataLoader(TensorDataset(x, y), batch_size=500)
 
 
+def digits_problem(epochs: int) -> Problem:
+    """Handwritten digits of 8 x 8 pixels."""
+    return Problem(
+        lambda seed: DigitsDataModule(batch_size=64, split_seed=seed),
+        lambda _: MLP(64, [64], 10),
+        Categorical(10),
+        epochs,
+        20,
+    )
+
+
 def problems(arguments: argparse.Namespace) -> dict[str, Problem]:
     """The problems whose data are at hand."""
-    regression, digits = HeteroscedasticGaussian(), Categorical(10)
+    regression = HeteroscedasticGaussian()
     found = {
         "toy": Problem(
             lambda _: ToyHeteroscedasticDataModule(batch_size=32, n_points=500),
@@ -125,9 +136,8 @@ def problems(arguments: argparse.Namespace) -> dict[str, Problem]:
             100,
             20,
         ),
-        "digits": Problem(
-            lambda seed: DigitsDataModule(batch_size=64, split_seed=seed), lambda _: MLP(64, [64], 10), digits, 30, 20
-        ),
+        "digits": digits_problem(100),
+        "digits, 30 epochs": digits_problem(30),
     }
     if arguments.uci is not None:
         found |= uci_problems(arguments.uci, "", UCI)
@@ -137,7 +147,7 @@ def problems(arguments: argparse.Namespace) -> dict[str, Problem]:
         found["MNIST"] = Problem(
             lambda _: MNISTDataModule(arguments.mnist, batch_size=128),
             lambda _: LeNet(),
-            digits,
+            Categorical(10),
             5,
             20,
             {"num_mc_samples_train": 1},
