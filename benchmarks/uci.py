@@ -7,8 +7,8 @@ network has one hidden layer of 50 ReLU units; inputs and targets are standardis
 are in original units. Each method has one recipe for all sets: 8000 steps of Adam at 0.01 with a cosine schedule, a
 KL weight that grows over the first fifth of the steps to 1, and 200 samples for the test rows; batches of 100 rows
 with 10 samples, or of 250 with 4. Gradients of AlphaDivergenceVI are clipped as in a Trainer. Recipes were chosen on
-rows held out of the training rows of the first splits (`--val-fraction 0.1`). Finished fits are kept in the file of results: a second run continues where the first one
-stopped.
+rows held out of the training rows of the first splits (`--val-fraction 0.1`). Finished fits are kept
+in the file of results: a second run continues where the first one stopped.
 """
 
 import argparse
