@@ -18,7 +18,7 @@ from lightning_vi.core.diagnosis import explained
 from lightning_vi.core.divergence import MAX_GROWTH, LossWatch, check_weights, largest_weight, watched_step
 from lightning_vi.core.fit_progress import share_done
 from lightning_vi.core.input_range import InputRange
-from lightning_vi.core.intake import network_input, network_target
+from lightning_vi.core.intake import network_batch
 from lightning_vi.core.layout import check_targets_last
 from lightning_vi.core.optimization import OptimizedPredictor
 from lightning_vi.core.optimizers import LRSchedulerFactory, OptimizerFactory
@@ -250,7 +250,7 @@ class UQMethod(OptimizedPredictor):
             ValueError: If N is needed and unknown, or not positive, shapes do not fit, or a value is not finite or
                 outside of the likelihood's support.
         """
-        x, y = network_input(x, self), network_target(y, self)
+        x, y = network_batch(x, y, self)
         if not torch.compiler.is_compiling():
             self._check_values(x, y, weight)
         with explained(self, x), self.noise.fresh(self.global_rank, self.device):

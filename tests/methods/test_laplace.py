@@ -405,3 +405,33 @@ def test_samples_are_cached_within_the_memory_budget(structure: Structure, monke
     assert len(drawn) == len(again)
     for first, second in zip(expected, again, strict=True):
         assert_close(first.mean, second.mean, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_rows", [3, 40])
+@pytest.mark.parametrize("kind", ["dense", "convolution"])
+def test_samples_of_few_rows_are_those_of_drawn_weights(
+    kind: str, num_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights that are too many to be kept are not drawn for few rows; the samples are the same functions."""
+    head = nn.Linear(12, 5) if kind == "dense" else nn.Conv1d(12, 5, 1)
+    network = nn.Sequential(nn.Linear(3, 12) if kind == "dense" else nn.Conv1d(3, 12, 1), nn.Tanh(), head)
+    places = () if kind == "dense" else (2,)
+    x, y = torch.randn(num_rows, 3, *places), torch.randint(0, 5, (num_rows, *places))
+    for likelihood, target in ((Categorical(5), y), (Gaussian(0.5, 5), torch.randn(num_rows, 5))):
+        if kind == "convolution" and isinstance(likelihood, Gaussian):
+            continue
+        method = Laplace(network, likelihood)
+        method.fit_posterior([(x, target)])
+        results = []
+        for budget in (2**25, 0):
+            monkeypatch.setattr(memory, "MAX_KEPT_NUMBERS", budget)
+            results.append(method.predict(x, seed=1, num_samples=6, return_samples=True).as_dict())
+        torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_prediction_of_few_rows_of_many_classes_draws_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = Laplace(nn.Sequential(nn.Linear(3, 12), nn.Tanh(), nn.Linear(12, 5)), Categorical(5))
+    method.fit_posterior([(torch.randn(4, 3), torch.tensor([0, 1, 2, 3]))])
+    monkeypatch.setattr(memory, "MAX_KEPT_NUMBERS", 0)
+    monkeypatch.setattr(method.curvature, "draw", None)
+    assert method.predict(torch.randn(4, 3)).as_dict()["pred"].sum(1).allclose(torch.ones(4))

@@ -296,13 +296,15 @@ class Laplace(FittedMethod, PointMethod):
         max_chunk = num_fitting(memory.MAX_LINEARIZED_NUMBERS, max(outputs.numel(), num_weights))
         known = self._known_draws(num_samples, seed)
         for first, stop in chunk_ranges(num_samples, max_chunk):
-            deltas = self._draw(first, stop, seed) if known is None else known[first:stop]
-            yield outputs + linearization.jvp(deltas.to(outputs))
+            if known is None:
+                noise = self._noise(first, stop, seed)
+                yield outputs + self.curvature.draw_changes(linearization, noise, self.prior_precision)
+            else:
+                yield outputs + linearization.jvp(known[first:stop].to(outputs))
 
-    def _draw(self, first: int, stop: int, seed: int) -> Tensor:
-        """Draws the weight changes of samples `first` to `stop`, shape [stop - first, P]."""
-        noise = sample_noise(seed, first, stop, self.curvature.num_weights).to(self.prior_precision)
-        return self.curvature.draw(noise, self.prior_precision)
+    def _noise(self, first: int, stop: int, seed: int) -> Tensor:
+        """Noise of the weights of samples `first` to `stop`, shape [stop - first, P]."""
+        return sample_noise(seed, first, stop, self.curvature.num_weights).to(self.prior_precision)
 
     def _known_draws(self, num_samples: int, seed: int) -> Tensor | None:
         """Returns the weight changes of all samples if they fit the memory budget, else None."""
@@ -310,7 +312,11 @@ class Laplace(FittedMethod, PointMethod):
         size = num_samples * self.curvature.num_weights + sum(tensor.numel() for tensor in made_of)
         if size > memory.MAX_KEPT_NUMBERS:
             return None
-        return self._cache.get((seed, num_samples), made_of, lambda: self._draw(0, num_samples, seed))
+
+        def draw() -> Tensor:
+            return self.curvature.draw(self._noise(0, num_samples, seed), self.prior_precision)
+
+        return self._cache.get((seed, num_samples), made_of, draw)
 
     def make_predictive(self, x: NetworkInput, num_samples: int, seed: int) -> Predictive:  # noqa: D102
         if self.likelihood.task != "classification" or self.predictive != "probit":
