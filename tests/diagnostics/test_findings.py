@@ -102,9 +102,15 @@ def test_a_burnin_that_was_lost_is_found() -> None:
 
 
 def test_pruned_units_are_found_but_not_irrelevant_inputs_of_the_network() -> None:
-    assert kinds(history(settled()), modules=(module("0", 0.8, 0.0), module("2", 0.0, 0.0))) == ["pruned"]
-    assert kinds(history(settled()), modules=(module("0", 0.0, 0.0), module("2", 0.0, 0.8))) == ["pruned"]
-    assert kinds(history(settled()), modules=(module("0", 0.0, 0.8), module("2", 0.0, 0.0))) == []
+    assert kinds(history(settled()), modules=(module("0", 0.97, 0.0), module("2", 0.0, 0.0))) == ["pruned"]
+    assert kinds(history(settled()), modules=(module("0", 0.0, 0.0), module("2", 0.0, 0.97))) == ["pruned"]
+    assert kinds(history(settled()), modules=(module("0", 0.0, 0.97), module("2", 0.0, 0.0))) == []
+
+
+def test_fewer_pruned_units_are_found_beside_another_finding() -> None:
+    modules = (module("0", 0.8, 0.0), module("2", 0.0, 0.0))
+    assert kinds(history(settled()), modules=modules) == []
+    assert kinds(history(np.linspace(1.4, 0.3, 60)), modules=modules) == ["still_falling", "pruned"]
 
 
 def test_standard_deviations_that_have_not_moved_are_found() -> None:
