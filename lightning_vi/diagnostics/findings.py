@@ -19,8 +19,10 @@ MIN_FALL = 0.05
 MIN_SHARE = 0.5
 """Share of what was learned early that must be left at the end."""
 MAX_PRUNED, MAX_PRUNED_ALONE = 0.5, 0.95
-"""Share of pruned units that is worth a word beside other findings, and alone: mean-field posteriors of networks that
-are wider than the problem needs prune many units in good fits too."""
+"""Share of pruned units that is worth a word beside other findings or if noise costs much, and alone: mean-field
+posteriors of networks that are wider than the problem needs prune many units in good fits too."""
+MAX_NOISE_COST = 0.15
+"""Share of what was learned that the noise of the weights may cost."""
 MIN_STD_CHANGE = 0.05
 """Least change of the mean logarithm of a module's posterior standard deviations."""
 
@@ -113,7 +115,8 @@ def find_problems(facts: FitFacts) -> tuple[Finding, ...]:
         _stds(facts),
     ]
     others = tuple(finding for finding in found if finding is not None)
-    pruned = _pruned(facts, MAX_PRUNED if others else MAX_PRUNED_ALONE)
+    is_noisy = facts.reference is not None and facts.reference.noise_cost > MAX_NOISE_COST
+    pruned = _pruned(facts, MAX_PRUNED if others or is_noisy else MAX_PRUNED_ALONE)
     return others if pruned is None else (*others, pruned)
 
 

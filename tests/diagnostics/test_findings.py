@@ -111,6 +111,8 @@ def test_fewer_pruned_units_are_found_beside_another_finding() -> None:
     modules = (module("0", 0.8, 0.0), module("2", 0.0, 0.0))
     assert kinds(history(settled()), modules=modules) == []
     assert kinds(history(np.linspace(1.4, 0.3, 60)), modules=modules) == ["still_falling", "pruned"]
+    noisy = FitReference(500, 0.9, 0.7, 1.4, 0.02, 0.1, 0.5)
+    assert kinds(history(settled() + 0.6), modules=modules, reference=noisy) == ["pruned"]
 
 
 def test_standard_deviations_that_have_not_moved_are_found() -> None:
