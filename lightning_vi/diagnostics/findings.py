@@ -18,7 +18,11 @@ MIN_FALL = 0.05
 """Least fall of the loss over the last epochs, as a share of what was learned so far."""
 MIN_SHARE = 0.5
 """Share of what was learned early that must be left at the end."""
-MAX_PRUNED = 0.5
+MAX_PRUNED, MAX_PRUNED_ALONE = 0.5, 0.95
+"""Share of pruned units that is worth a word beside other findings or if noise costs much, and alone: mean-field
+posteriors of networks that are wider than the problem needs prune many units in good fits too."""
+MAX_NOISE_COST = 0.15
+"""Share of what was learned that the noise of the weights may cost."""
 MIN_STD_CHANGE = 0.05
 """Least change of the mean logarithm of a module's posterior standard deviations."""
 
@@ -109,9 +113,11 @@ def find_problems(facts: FitFacts) -> tuple[Finding, ...]:
         _kl_warmup(facts, trained),
         _still_falling(facts, trained),
         _stds(facts),
-        _pruned(facts),
     ]
-    return tuple(finding for finding in found if finding is not None)
+    others = tuple(finding for finding in found if finding is not None)
+    is_noisy = facts.reference is not None and facts.reference.noise_cost > MAX_NOISE_COST
+    pruned = _pruned(facts, MAX_PRUNED if others or is_noisy else MAX_PRUNED_ALONE)
+    return others if pruned is None else (*others, pruned)
 
 
 def fall_of(losses: Sequence[float]) -> tuple[float, float]:
@@ -216,12 +222,12 @@ def _kl_warmup(facts: FitFacts, trained: Sequence[EpochRecord]) -> Finding | Non
     )
 
 
-def _pruned(facts: FitFacts) -> Finding | None:
+def _pruned(facts: FitFacts, limit: float) -> Finding | None:
     shares = {}
     for place, module in enumerate(facts.posterior.modules):
         candidates = [module.pruned_units, module.ignored_inputs if place > 0 else None]
         share = max((share for share in candidates if share is not None), default=0.0)
-        if share > MAX_PRUNED:
+        if share > limit:
             shares[module.module or "(root)"] = share
     if not shares:
         return None

@@ -46,6 +46,12 @@ class FitReference:
         """Nats per datum by which the fit is better than constant outputs."""
         return self.constant_nll - self.nll
 
+    @property
+    def noise_cost(self) -> float:
+        """Nats that the noise of the weights costs, as a share of what the network at its means gains."""
+        gain = self.constant_nll - self.nll_at_means
+        return (self.nll - self.nll_at_means) / gain if gain > 0 else 0.0
+
 
 def compare_with_constant(method: UQMethod, dataloader: Any) -> FitReference | None:
     """Compares a fit with the best constant outputs on at most 1024 rows of the training data.

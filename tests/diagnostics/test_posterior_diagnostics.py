@@ -186,5 +186,5 @@ def test_plot_shows_the_values_of_the_table() -> None:
 
 
 def test_plot_refuses_what_has_no_diagnostics() -> None:
-    with pytest.raises(TypeError, match="posterior must be .* got Deterministic"):
+    with pytest.raises(TypeError, match=r"posterior must be .* got Deterministic"):
         plot_posterior(Deterministic(MLP(2, [4], 1), Gaussian()))  # type: ignore[arg-type]

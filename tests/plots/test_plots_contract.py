@@ -93,9 +93,22 @@ ARRAY_PLOTS: dict[str, Callable[[dict[str, Any]], Figure]] = {
 TABLE_PLOTS: dict[str, Callable[[], Figure]] = {
     "comparison": lambda: plots.plot_method_comparison(comparison_table(), baseline="A"),
 }
+
+
+class PosteriorTable:
+    """Diagnostics of a posterior of three modules, one of them without units and with an unknown prior."""
+
+    def to_frame(self) -> pd.DataFrame:
+        quantiles = {f"snr_{q:02d}": [0.1 * q, 0.01 * q, 0.02 * q] for q in (5, 25, 50, 75, 95)}
+        shares = {"pruned_units": [0.5, np.nan, 1.0], "ignored_inputs": [0.0, np.nan, 0.3]}
+        columns = {"kl": [5.0, 2.0, 0.1], "kl_per_weight": [0.5, 0.2, 0.01], "std_over_prior": [0.1, np.nan, 0.9]}
+        return pd.DataFrame({**quantiles, **shares, **columns}, index=["0", "encoder.norm", "2"])
+
+
 LOG_PLOTS: dict[str, Callable[[Path], Figure]] = {
     "training": lambda path: plots.plot_training_metrics(path, ["train_nll", "val_nll"]),
     "objective": plots.plot_objective,
+    "posterior": lambda _: plots.plot_posterior(PosteriorTable(), title="Posterior"),
 }
 
 
