@@ -6,7 +6,7 @@ from lightning_vi.functional.decomposition import (
     decompose_entropy,
     entropy,
 )
-from lightning_vi.functional.divergence import gaussian_kl
+from lightning_vi.functional.divergence import gaussian_kl, moment_sums
 from lightning_vi.functional.ensembles import disagreement
 from lightning_vi.functional.quadrature import gauss_hermite
 from lightning_vi.functional.selective import (
@@ -31,5 +31,6 @@ __all__ = [
     "gauss_hermite",
     "gaussian_kl",
     "inverse_softplus",
+    "moment_sums",
     "risk_coverage_curve",
 ]
