@@ -26,7 +26,6 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from lightning_vi.arguments import check_positive
@@ -37,7 +36,7 @@ from lightning_vi.functional import gaussian_kl
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.methods.variational.base import VariationalMethod
 from lightning_vi.objectives import ObjectiveTerms, negative_elbo
-from lightning_vi.optim import PosteriorIVON
+from lightning_vi.optim import KnownStds, PosteriorIVON
 from lightning_vi.posteriors import inverse_softplus
 from lightning_vi.sampling import NetworkInput, Vectorization
 
@@ -134,6 +133,7 @@ class IVON(VariationalMethod):
             num_data=num_data,
             lr_scheduler=lr_scheduler,
         )
+        self._known_stds = KnownStds()
         self.lr = lr
         self.hess_init = hess_init
         self.betas = (betas[0], betas[1])
@@ -182,6 +182,7 @@ class IVON(VariationalMethod):
             weight_decay=self.weight_decay,
             clip_radius=self.clip_radius,
             point_lr=self.point_lr,
+            known_stds=self._known_stds,
         )
 
     def on_new_num_data(self, known: int | None, num_data: int) -> None:  # noqa: D102
@@ -221,12 +222,11 @@ class IVON(VariationalMethod):
         self, x: NetworkInput, target: Tensor, weight: Tensor | None = None, *, num_data: int | None, kl_weight: float
     ) -> tuple[Tensor, ObjectiveTerms]:
         num_data = self.require_num_data(num_data)
-        outputs = self.engine.training_samples(x, self.num_mc_samples_train)
+        pairs = [(mu, self._known_stds.std(rho)) for mu, rho in self._pairs()]
+        with self.engine.given_stds([std for _, std in pairs]):
+            outputs = self.engine.training_samples(x, self.num_mc_samples_train)
         self.likelihood.check(outputs, target)
         log_prob = self.likelihood.log_prob(outputs, target, weight)
-        return outputs, negative_elbo(log_prob, self._kl(num_data), num_data, kl_weight)
-
-    @torch.no_grad()
-    def _kl(self, num_data: int) -> Tensor:
         prior_std = (num_data / self.kl_weight * self.weight_decay) ** -0.5
-        return torch.stack([gaussian_kl(mu, F.softplus(rho), 0.0, prior_std) for mu, rho in self._pairs()]).sum()
+        kl = torch.stack([gaussian_kl(mu.detach(), std.detach(), 0.0, prior_std) for mu, std in pairs]).sum()
+        return outputs, negative_elbo(log_prob, kl, num_data, kl_weight)
