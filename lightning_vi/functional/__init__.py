@@ -16,6 +16,7 @@ from lightning_vi.functional.selective import (
     false_positive_rate,
     risk_coverage_curve,
 )
+from lightning_vi.functional.softplus import put_inverse_softplus, sum_log_softplus
 from lightning_vi.functional.special import inverse_softplus
 
 __all__ = [
@@ -32,5 +33,7 @@ __all__ = [
     "gaussian_kl",
     "inverse_softplus",
     "moment_sums",
+    "put_inverse_softplus",
     "risk_coverage_curve",
+    "sum_log_softplus",
 ]

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from lightning_vi.errors import InputValueError
+from lightning_vi.functional import put_inverse_softplus
 from lightning_vi.optim.known_stds import KnownStds
 from lightning_vi.optim.update import adam_update, blocks, check_options, ivon_update
 
@@ -131,9 +132,11 @@ class PosteriorIVON(Optimizer):
             products = _stds(list(torch._foreach_add(hessian, decay)), ess)
             torch._foreach_mul_(products, slope)
             torch._foreach_div_(products, torch._foreach_sigmoid(scale))
-            stds = _stds(ivon_update(mean, hessian, momentum, gradient, products, group), ess)
-            torch._foreach_copy_(std, stds)  # `std` is `scale` where it is not kept
-            _put_inverse_softplus(scale, stds)
+            precisions = ivon_update(mean, hessian, momentum, gradient, products, group)
+            for rho, out, precision in zip(scale, std, precisions, strict=True):
+                is_kept = out.data_ptr() != rho.data_ptr()
+                new = torch.rsqrt(precision, out=out) if is_kept else precision.rsqrt_()
+                put_inverse_softplus(rho, new.mul_(ess**-0.5))
         if self._known_stds is not None:
             for *_, rho, _, std in pairs:
                 if std is not rho:
@@ -163,13 +166,3 @@ def _stds(precisions: list[Tensor], ess: float) -> list[Tensor]:
     torch._foreach_rsqrt_(precisions)
     torch._foreach_mul_(precisions, ess**-0.5)
     return precisions
-
-
-def _put_inverse_softplus(scales: list[Tensor], stds: list[Tensor]) -> None:
-    """Writes ln(1 - exp(-std)) + std."""
-    torch._foreach_copy_(scales, stds)
-    torch._foreach_neg_(scales)
-    torch._foreach_expm1_(scales)
-    torch._foreach_neg_(scales)
-    torch._foreach_log_(scales)
-    torch._foreach_add_(scales, stds)

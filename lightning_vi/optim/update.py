@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_vi.errors import InputValueError
 
-CPU_BLOCK = 2**15
+CPU_BLOCK = 2**16
 """Number of elements of a block for each thread, small enough to stay in the CPU caches during an update."""
 
 
@@ -57,8 +57,8 @@ def ivon_update(
     precisions = list(torch._foreach_add(hessians, decay))
     if math.isfinite(radius):
         torch._foreach_div_(steps, precisions)
-        torch._foreach_clamp_min_(steps, -radius * correction)
-        torch._foreach_clamp_max_(steps, radius * correction)
+        for step in steps:
+            step.clamp_(-radius * correction, radius * correction)
         torch._foreach_add_(means, steps, alpha=rate / correction)
     else:
         torch._foreach_addcdiv_(means, steps, precisions, value=rate / correction)

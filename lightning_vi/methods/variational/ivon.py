@@ -21,6 +21,7 @@ symbol              argument
 The update of m and h is that of `lightning_vi.optim.PosteriorIVON`.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -32,7 +33,7 @@ from lightning_vi.arguments import check_positive
 from lightning_vi.conversion import ModuleSelector
 from lightning_vi.core import LRSchedulerFactory
 from lightning_vi.errors import InputTypeError
-from lightning_vi.functional import gaussian_kl
+from lightning_vi.functional import sum_log_softplus
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.methods.variational.base import VariationalMethod
 from lightning_vi.objectives import ObjectiveTerms, negative_elbo
@@ -222,11 +223,22 @@ class IVON(VariationalMethod):
         self, x: NetworkInput, target: Tensor, weight: Tensor | None = None, *, num_data: int | None, kl_weight: float
     ) -> tuple[Tensor, ObjectiveTerms]:
         num_data = self.require_num_data(num_data)
-        pairs = [(mu, self._known_stds.std(rho)) for mu, rho in self._pairs()]
-        with self.engine.given_stds([std for _, std in pairs]):
+        stds = [self._known_stds.std(rho) for _, rho in self._pairs()]
+        with self.engine.given_stds(stds):
             outputs = self.engine.training_samples(x, self.num_mc_samples_train)
         self.likelihood.check(outputs, target)
         log_prob = self.likelihood.log_prob(outputs, target, weight)
-        prior_std = (num_data / self.kl_weight * self.weight_decay) ** -0.5
-        kl = torch.stack([gaussian_kl(mu.detach(), std.detach(), 0.0, prior_std) for mu, std in pairs]).sum()
-        return outputs, negative_elbo(log_prob, kl, num_data, kl_weight)
+        return outputs, negative_elbo(log_prob, self._kl(stds, num_data), num_data, kl_weight)
+
+    @torch.no_grad()
+    def _kl(self, stds: Sequence[Tensor], num_data: int) -> Tensor:
+        r"""Computes :math:`\sum_i \lambda \delta (\mu_i^2 + \sigma_i^2) / 2 - \ln \sigma_i - c`."""
+        precision = num_data / self.kl_weight * self.weight_decay
+        terms, size = list[Tensor](), 0
+        for (mu, rho), std in zip(self._pairs(), stds, strict=True):
+            dtype = torch.promote_types(std.dtype, torch.float32)
+            flat_mu, flat_std = mu.reshape(-1).to(dtype), std.reshape(-1).to(dtype)
+            squares = flat_mu.dot(flat_mu) + flat_std.dot(flat_std)
+            terms.append(0.5 * precision * squares - sum_log_softplus(rho, flat_std))
+            size += mu.numel()
+        return torch.stack(terms).sum() - 0.5 * size * (1 + math.log(precision))
