@@ -6,7 +6,7 @@ from lightning_vi.functional.decomposition import (
     decompose_entropy,
     entropy,
 )
-from lightning_vi.functional.divergence import gaussian_kl
+from lightning_vi.functional.divergence import gaussian_kl, moment_sums
 from lightning_vi.functional.ensembles import disagreement
 from lightning_vi.functional.intervals import uniform_histogram_band, wilson_interval
 from lightning_vi.functional.quadrature import gauss_hermite
@@ -18,6 +18,7 @@ from lightning_vi.functional.selective import (
     risk_coverage_curve,
 )
 from lightning_vi.functional.signal import signal_to_noise, unit_signal_to_noise
+from lightning_vi.functional.softplus import put_inverse_softplus, sum_log_softplus
 from lightning_vi.functional.special import inverse_softplus
 
 __all__ = [
@@ -33,8 +34,11 @@ __all__ = [
     "gauss_hermite",
     "gaussian_kl",
     "inverse_softplus",
+    "moment_sums",
+    "put_inverse_softplus",
     "risk_coverage_curve",
     "signal_to_noise",
+    "sum_log_softplus",
     "uniform_histogram_band",
     "unit_signal_to_noise",
     "wilson_interval",

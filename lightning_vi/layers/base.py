@@ -1,14 +1,14 @@
 """Base class of variational layers."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from lightning_vi.errors import InputTypeError
-from lightning_vi.layers.estimators import ESTIMATORS, check_estimator, mean_output
+from lightning_vi.layers.estimators import ESTIMATORS, activation_moments, check_estimator, mean_output
 from lightning_vi.layers.module import VariationalModule, make_variational
 from lightning_vi.layers.parameters import SharedParameters
 from lightning_vi.posteriors import DEFAULT_STD, InitialStd, MeanFieldGaussian, initial_rho
@@ -48,6 +48,17 @@ class VariationalLayer(VariationalModule):
     @abstractmethod
     def is_batched(self, x: Tensor) -> bool:
         """Returns True if the first dimension of `x` is the batch dimension."""
+
+    def noisy_map(self, x: Tensor, noise: Callable[[Sequence[int], Tensor], Tensor], *args: Any) -> Tensor:
+        """Samples of the output with noise on the output, of the shape of the noise.
+
+        Args:
+            x: Input, shape [B, ...].
+            noise: Draws standard normal noise for an output's shape, like a tensor.
+            *args: Further arguments of the layer.
+        """
+        mean, std = activation_moments(self, x, *args)
+        return torch.addcmul(mean, std, noise(mean.shape, mean))
 
     @classmethod
     def convert_in_place(

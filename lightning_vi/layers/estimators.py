@@ -51,10 +51,10 @@ def activation_moments(layer: "VariationalLayer", x: Tensor, *args: Any) -> tupl
     if "bias" in layer.stochastic_names:
         bias = layer.posterior("bias")
         mean = layer.linear_map(x, weight.mean, bias.mean, *args)
-        bias_variance = bias.std.square() + _least_variance(mean)
+        bias_variance = bias.std.square() + least_variance(mean.dtype)
     else:
         mean = layer.linear_map(x, weight.mean, layer.deterministic_bias, *args)
-        bias_variance = mean.new_full((mean.shape[layer.channel_dim],), _least_variance(mean))
+        bias_variance = mean.new_full((mean.shape[layer.channel_dim],), least_variance(mean.dtype))
     return mean, layer.linear_map(x.square(), weight.std.square(), bias_variance, *args).sqrt()
 
 
@@ -64,9 +64,9 @@ def mean_output(layer: "VariationalLayer", x: Tensor, *args: Any) -> Tensor:
     return layer.linear_map(x, layer.posterior("weight").mean, bias, *args)
 
 
-def _least_variance(mean: Tensor) -> float:
+def least_variance(dtype: torch.dtype) -> float:
     """Smallest variance whose square root has a finite gradient."""
-    return 1e-7 if mean.dtype == torch.float16 else torch.finfo(mean.dtype).tiny
+    return 1e-7 if dtype == torch.float16 else torch.finfo(dtype).tiny
 
 
 def local_reparameterization(layer: "VariationalLayer", x: Tensor, num_samples: int | None, *args: Any) -> Tensor:
@@ -76,13 +76,14 @@ def local_reparameterization(layer: "VariationalLayer", x: Tensor, num_samples: 
 
     For convolutions the noise is independent for each pixel.
     """
-    mean, std = activation_moments(layer, x, *args)
-    if num_samples is None and layer.num_copies is not None:
-        rows = mean.shape[0] // layer.num_copies
-        noise = _noise((rows, *mean.shape[1:]), mean, layer.num_copies, layer.is_antithetic).flatten(0, 1)
-    else:
-        noise = _noise(mean.shape, mean, num_samples, layer.is_antithetic)
-    return torch.addcmul(mean, std, noise)
+
+    def noise(shape: Sequence[int], like: Tensor) -> Tensor:
+        if num_samples is None and layer.num_copies is not None:
+            rows = shape[0] // layer.num_copies
+            return _noise((rows, *shape[1:]), like, layer.num_copies, layer.is_antithetic).flatten(0, 1)
+        return _noise(shape, like, num_samples, layer.is_antithetic)
+
+    return layer.noisy_map(x, noise, *args)
 
 
 def flipout(layer: "VariationalLayer", x: Tensor, num_samples: int | None, *args: Any) -> Tensor:

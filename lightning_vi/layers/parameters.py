@@ -1,6 +1,7 @@
 """Stochastic parameters of a module."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -64,6 +65,9 @@ class StochasticParameters:
             for label, value in prior.named_buffers(recurse=False):
                 module.register_buffer(f"{name}_prior_{label}", value)
             self.put(name, None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_stds": {}}  # they belong to a pass of this network
 
     def mu(self, name: str) -> Tensor:
         """Posterior means of a parameter."""

@@ -6,6 +6,7 @@ from typing import Literal
 from torch import Tensor
 
 from lightning_vi.errors import InputValueError
+from lightning_vi.functional import moment_sums
 from lightning_vi.priors.base import Prior, check_number
 
 
@@ -80,11 +81,14 @@ class EmpiricalBayesPrior(Prior):
         Returns:
             Scalar tensor in nats.
         """
-        second_moments = mean * mean + std * std
-        variance = self._variance(second_moments)
-        per_group = mean.numel() // variance.numel()
-        ratio = second_moments.sum(self._dims(mean)) / variance
-        divergence = 0.5 * (per_group * (variance.log() - 1) + ratio).sum() - std.log().sum()
+        if len(self._dims(mean)) == mean.dim():
+            second_moments, log_stds = moment_sums(mean, std)
+        else:
+            second_moments = (mean * mean + std * std).sum(self._dims(mean))
+            log_stds = std.log().sum()
+        per_group = mean.numel() // second_moments.numel()
+        variance = self._optimum(second_moments, per_group)
+        divergence = 0.5 * (per_group * (variance.log() - 1) + second_moments / variance).sum() - log_stds
         return divergence - self._log_hyperprior(variance).sum()
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -108,8 +112,10 @@ class EmpiricalBayesPrior(Prior):
 
     def _variance(self, squares: Tensor, keepdim: bool = False) -> Tensor:
         dims = self._dims(squares)
-        size = math.prod(squares.shape[dim] for dim in dims)
-        return (squares.sum(dims, keepdim=keepdim) + 2 * self.beta) / (size + 2 * self.alpha + 2)
+        return self._optimum(squares.sum(dims, keepdim=keepdim), math.prod(squares.shape[dim] for dim in dims))
+
+    def _optimum(self, sums: Tensor, size: int) -> Tensor:
+        return (sums + 2 * self.beta) / (size + 2 * self.alpha + 2)
 
     def _log_hyperprior(self, variance: Tensor) -> Tensor:
         constant = self.alpha * math.log(self.beta) - math.lgamma(self.alpha)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_vi.errors import InputValueError
 from lightning_vi.layers import ACTIVATION_SPACE, StochasticParameters
-from lightning_vi.noise import antithetic_pairs, sample_noise
+from lightning_vi.noise import antithetic_pairs, sample_noise, standard_normal
 from lightning_vi.posteriors import CouplingFactory, MeanFieldGaussian
 from lightning_vi.priors import Prior
 from lightning_vi.sampling import memory
@@ -115,6 +115,13 @@ class JointPosterior:
             return self.posterior.kl(prior)
         return prior.kl_from_gaussian(self.posterior.mu, self.posterior.std * scale.view_as(self.posterior.mu))
 
+    def stds(self) -> list[Tensor]:
+        """Standard deviations of each parameter, of its shape."""
+        if len(self.slots) == 1:
+            return [self.posterior.std]
+        parts = self.posterior.std.split_with_sizes([slot.stop - slot.start for slot in self.slots])
+        return [part.view(slot.mu.shape) for slot, part in zip(self.slots, parts, strict=True)]
+
     def select(self, values: Tensor) -> Tensor:
         """Entries of the joint posterior's elements.
 
@@ -142,7 +149,9 @@ class JointPosterior:
                 size = slot.mu[0].numel()
                 noise[:, start + row * size : start + (row + 1) * size] = 0.0
             start += slot.stop - slot.start
-        draws = self.posterior.rsample(noise.view(-1, *mu.shape).to(device=mu.device, dtype=mu.dtype))
+        noise = noise.view(-1, *mu.shape).to(device=mu.device, dtype=mu.dtype)
+        rsample = self.posterior.rsample  # of one sample, without a sum over samples in the backward pass
+        draws = rsample(noise) if len(noise) > 1 else rsample(noise[0]).unsqueeze(0)
         if len(self.slots) == 1:
             yield draws
             return
@@ -157,20 +166,12 @@ def known_stds(joints: Sequence[JointPosterior]) -> Iterator[None]:
     """Runs its body with standard deviations that modules which draw their outputs need not compute again.
 
     Args:
-        joints: Joint posteriors; those of several parameters are left out.
+        joints: Joint posteriors.
     """
-    stds: dict[StochasticParameters, dict[str, Tensor]] = {}
-    for joint in joints:
-        if len(joint.slots) == 1 and not joint.is_drawn_in_training:
-            slot = joint.slots[0]
-            stds.setdefault(slot.owner, {})[slot.name] = joint.posterior.std
-    try:
-        for owner, named in stds.items():
-            owner.cache_stds(named)
+    drawn = [joint for joint in joints if not joint.is_drawn_in_training]
+    slots = [slot for joint in drawn for slot in joint.slots]
+    with given_stds(slots, [std for joint in drawn for std in joint.stds()]):
         yield
-    finally:
-        for owner in stds:
-            owner.cache_stds({})
 
 
 @contextmanager
@@ -180,15 +181,27 @@ def without_noise(slots: Sequence[Slot]) -> Iterator[None]:
     Args:
         slots: Every place of a drawn weight.
     """
-    stds: dict[StochasticParameters, dict[str, Tensor]] = {}
-    for slot in slots:
-        stds.setdefault(slot.owner, {})[slot.name] = torch.zeros_like(slot.mu)
+    with given_stds(slots, [torch.zeros_like(slot.mu) for slot in slots]):
+        yield
+
+
+@contextmanager
+def given_stds(slots: Sequence[Slot], stds: Sequence[Tensor]) -> Iterator[None]:
+    """Runs its body with given standard deviations.
+
+    Args:
+        slots: Places of weights.
+        stds: One for each slot, of its shape.
+    """
+    by_owner: dict[StochasticParameters, dict[str, Tensor]] = {}
+    for slot, std in zip(slots, stds, strict=True):
+        by_owner.setdefault(slot.owner, {})[slot.name] = std
     try:
-        for owner, named in stds.items():
+        for owner, named in by_owner.items():
             owner.cache_stds(named)
         yield
     finally:
-        for owner in stds:
+        for owner in by_owner:
             owner.cache_stds({})
 
 
@@ -252,6 +265,13 @@ class WeightSampler:
         variational = [parameter for posterior in posteriors for parameter in (posterior.mu, posterior.rho)]
         return variational if self.coupling is None else [*variational, *self.coupling.parameters()]
 
+    @contextmanager
+    def given_stds(self, stds: Sequence[Tensor]) -> Iterator[None]:
+        """See `SamplingEngine.given_stds`."""
+        by_start = {slot.start: std for slot, std in zip(self._distinct_slots, stds, strict=True)}
+        with given_stds(self.slots, [by_start[slot.start] for slot in self.slots]):
+            yield
+
     def joints(self) -> list[JointPosterior]:
         """The joint posteriors that make up the posterior of all weights."""
         self._group()
@@ -290,16 +310,19 @@ class WeightSampler:
             self._group()
             joints = [JointPosterior(group) for group in self._training_groups]
         joints = [joint for joint in joints if joint.is_drawn_in_training]
+        if self.coupling is not None:
+            deviations = self.coupling(self._noise(num_samples, self.coupling.num_noise, device))
+            return _draw(self.training_slots, joints, [joint.select(deviations) for joint in joints])
         sizes = [joint.size for joint in joints]
-        num_draws = (num_samples + 1) // 2 if self.antithetic else num_samples
-        size = sum(sizes) if self.coupling is None else self.coupling.num_noise
-        noise = torch.randn(num_draws, size, device=device)
-        if self.antithetic:
-            noise = antithetic_pairs(noise, num_samples)
-        if self.coupling is None:
-            return _draw(self.training_slots, joints, noise.split_with_sizes(sizes, 1))
-        deviations = self.coupling(noise)
-        return _draw(self.training_slots, joints, [joint.select(deviations) for joint in joints])
+        if num_samples * sum(sizes) > memory.MAX_JOINED_NOISE:
+            return _draw(self.training_slots, joints, (self._noise(num_samples, size, device) for size in sizes))
+        noise = self._noise(num_samples, sum(sizes), device)
+        return _draw(self.training_slots, joints, noise.split_with_sizes(sizes, 1))
+
+    def _noise(self, num_samples: int, size: int, device: torch.device) -> Tensor:
+        if not self.antithetic:
+            return standard_normal((num_samples, size), device=device)
+        return antithetic_pairs(standard_normal(((num_samples + 1) // 2, size), device=device), num_samples)
 
     def log_ratio(self, weights: Sequence[Tensor]) -> Tensor:
         """Log density of drawn weights under the posterior minus that under the prior.

@@ -67,6 +67,26 @@ def test_initial_stds_follow_from_hess_init_and_the_number_of_data() -> None:
     assert_close(std, torch.full_like(std, (96 * 0.26) ** -0.5))
 
 
+def test_steps_with_large_layers_are_those_without_known_stds() -> None:
+    """The standard deviations that the optimizer keeps are those of the scales."""
+    states = []
+    for is_kept in (True, False):
+        torch.manual_seed(0)
+        method = IVON(MLP(3, [200, 200], 1), Gaussian(), num_data=24, **QUICK)
+        optimizer = method.make_optimizer()
+        if not is_kept:
+            method._known_stds.can_keep = lambda _: False  # type: ignore[method-assign]
+        for _ in range(5):
+            optimizer.zero_grad()
+            terms = method.elbo(X, Y)
+            terms.loss.backward()
+            optimizer.step()
+        assert bool(method._known_stds._kept) == is_kept
+        states.append([terms.kl, *(value.detach() for value in method.parameters())])
+    for first, second in zip(*states, strict=True):
+        assert_close(first, second, rtol=1e-4, atol=1e-5)
+
+
 @contextmanager
 def same_noise_within_a_step(method: IVON, parts: int) -> Any:
     """Makes all micro-batches of a step sample the same weights."""

@@ -21,12 +21,12 @@ symbol              argument
 The update of m and h is that of `lightning_vi.optim.PosteriorIVON`.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from lightning_vi.arguments import check_positive
@@ -34,11 +34,11 @@ from lightning_vi.conversion import ModuleSelector
 from lightning_vi.core import LRSchedulerFactory
 from lightning_vi.diagnostics import WeightPosterior, weight_posteriors
 from lightning_vi.errors import InputTypeError
-from lightning_vi.functional import gaussian_kl
+from lightning_vi.functional import sum_log_softplus
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.methods.variational.base import VariationalMethod
 from lightning_vi.objectives import ObjectiveTerms, negative_elbo
-from lightning_vi.optim import PosteriorIVON
+from lightning_vi.optim import KnownStds, PosteriorIVON
 from lightning_vi.posteriors import inverse_softplus
 from lightning_vi.priors import GaussianPrior
 from lightning_vi.sampling import NetworkInput, Vectorization
@@ -136,6 +136,7 @@ class IVON(VariationalMethod):
             num_data=num_data,
             lr_scheduler=lr_scheduler,
         )
+        self._known_stds = KnownStds()
         self.lr = lr
         self.hess_init = hess_init
         self.betas = (betas[0], betas[1])
@@ -184,6 +185,7 @@ class IVON(VariationalMethod):
             weight_decay=self.weight_decay,
             clip_radius=self.clip_radius,
             point_lr=self.point_lr,
+            known_stds=self._known_stds,
         )
 
     def on_new_num_data(self, known: int | None, num_data: int) -> None:  # noqa: D102
@@ -223,10 +225,12 @@ class IVON(VariationalMethod):
         self, x: NetworkInput, target: Tensor, weight: Tensor | None = None, *, num_data: int | None, kl_weight: float
     ) -> tuple[Tensor, ObjectiveTerms]:
         num_data = self.require_num_data(num_data)
-        outputs = self.engine.training_samples(x, self.num_mc_samples_train)
+        stds = [self._known_stds.std(rho) for _, rho in self._pairs()]
+        with self.engine.given_stds(stds):
+            outputs = self.engine.training_samples(x, self.num_mc_samples_train)
         self.likelihood.check(outputs, target)
         log_prob = self.likelihood.log_prob(outputs, target, weight)
-        return outputs, negative_elbo(log_prob, self._kl(num_data), num_data, kl_weight)
+        return outputs, negative_elbo(log_prob, self._kl(stds, num_data), num_data, kl_weight)
 
     def weight_posteriors(self) -> Sequence[WeightPosterior]:
         """Returns the marginal posterior of each parameter tensor beside the prior that `weight_decay` and N make."""
@@ -236,6 +240,14 @@ class IVON(VariationalMethod):
         return float((num_data / self.kl_weight * self.weight_decay) ** -0.5)
 
     @torch.no_grad()
-    def _kl(self, num_data: int) -> Tensor:
-        prior_std = self._prior_std(num_data)
-        return torch.stack([gaussian_kl(mu, F.softplus(rho), 0.0, prior_std) for mu, rho in self._pairs()]).sum()
+    def _kl(self, stds: Sequence[Tensor], num_data: int) -> Tensor:
+        r"""Computes :math:`\sum_i \lambda \delta (\mu_i^2 + \sigma_i^2) / 2 - \ln \sigma_i - c`."""
+        precision = num_data / self.kl_weight * self.weight_decay
+        terms, size = list[Tensor](), 0
+        for (mu, rho), std in zip(self._pairs(), stds, strict=True):
+            dtype = torch.promote_types(std.dtype, torch.float32)
+            flat_mu, flat_std = mu.reshape(-1).to(dtype), std.reshape(-1).to(dtype)
+            squares = flat_mu.dot(flat_mu) + flat_std.dot(flat_std)
+            terms.append(0.5 * precision * squares - sum_log_softplus(rho, flat_std))
+            size += mu.numel()
+        return torch.stack(terms).sum() - 0.5 * size * (1 + math.log(precision))
