@@ -14,6 +14,7 @@ from lightning_vi.posteriors import CouplingFactory, MeanFieldGaussian
 from lightning_vi.priors import Prior
 from lightning_vi.sampling import memory
 from lightning_vi.sampling.draw_cache import DrawCache
+from lightning_vi.sampling.shared_noise import check_estimators, deviations_around_means
 
 
 @dataclass(frozen=True)
@@ -217,8 +218,10 @@ class WeightSampler:
         self._distinct_slots = list({slot.start: slot for slot in self.slots}.values())
         self.num_weights = self._distinct_slots[-1].stop
         self.coupling = None if coupling is None else coupling([slot.mu.shape for slot in self._distinct_slots])
-        if self.coupling is not None and not self.coupling.has_gaussian_marginals:
-            _check_priors_depend_on_moments(self.slots)
+        if self.coupling is not None:
+            check_estimators([slot.owner.estimator for slot in self.slots], self.coupling)
+            if not self.coupling.has_gaussian_marginals:
+                _check_priors_depend_on_moments(self.slots)
         self._owners = owners
         self._revisions: list[int] = []
         self._cache = DrawCache[list[Tensor]]()
@@ -229,7 +232,9 @@ class WeightSampler:
         if revisions == self._revisions:
             return
         self._revisions = revisions
-        self._training_slots = [slot for slot in self.slots if slot.is_drawn_in_training]
+        drawn = [slot for slot in self.slots if slot.is_drawn_in_training]
+        self._shares_noise = self.coupling is not None and len(drawn) < len(self.slots)
+        self._training_slots = self.slots if self._shares_noise else drawn
         groups: dict[Hashable, list[Slot]] = {}
         for slot in self._distinct_slots:
             mu, shared_key = slot.mu, slot.prior.elementwise_key
@@ -237,13 +242,19 @@ class WeightSampler:
             kind = (shared_key, slot.is_drawn_in_training, mu.dtype, mu.device)
             groups.setdefault(kind if is_small else slot, []).append(slot)
         self._groups = list(groups.values())
-        self._training_groups = [group for group in self._groups if group[0].is_drawn_in_training]
+        self._training_groups = [group for group in self._groups if self._shares_noise or group[0].is_drawn_in_training]
 
     @property
     def training_slots(self) -> list[Slot]:
         """The slots that `for_training` draws for; other modules draw their outputs instead."""
         self._group()
         return self._training_slots
+
+    @property
+    def mean_slots(self) -> list[Slot]:
+        """The slots for which `for_training` returns conditional means, around which modules draw their outputs."""
+        self._group()
+        return [slot for slot in self.slots if not slot.is_drawn_in_training] if self._shares_noise else []
 
     def parameters(self) -> list[Tensor]:
         """The variational parameters: means and unconstrained scales, tied ones once."""
@@ -283,22 +294,26 @@ class WeightSampler:
             joints: The result of `joints` in this step, if there is one.
 
         Returns:
-            Shape [S, *shape of the parameter] for each of `training_slots`.
+            Shape [S, *shape of the parameter] for each of `training_slots`; means given the shared noise for those of
+            `mean_slots`.
         """
+        self._group()
         if joints is None:
-            self._group()
             joints = [JointPosterior(group) for group in self._training_groups]
-        joints = [joint for joint in joints if joint.is_drawn_in_training]
+        if not self._shares_noise:
+            joints = [joint for joint in joints if joint.is_drawn_in_training]
+
+        def fresh(size: int) -> Tensor:
+            noise = torch.randn((num_samples + 1) // 2 if self.antithetic else num_samples, size, device=device)
+            return antithetic_pairs(noise, num_samples) if self.antithetic else noise
+
+        if self._shares_noise and self.coupling is not None:
+            return _draw(self._training_slots, joints, deviations_around_means(self.coupling, joints, fresh))
+        if self.coupling is not None:
+            deviations = self.coupling(fresh(self.coupling.num_noise))
+            return _draw(self._training_slots, joints, [joint.select(deviations) for joint in joints])
         sizes = [joint.size for joint in joints]
-        num_draws = (num_samples + 1) // 2 if self.antithetic else num_samples
-        size = sum(sizes) if self.coupling is None else self.coupling.num_noise
-        noise = torch.randn(num_draws, size, device=device)
-        if self.antithetic:
-            noise = antithetic_pairs(noise, num_samples)
-        if self.coupling is None:
-            return _draw(self.training_slots, joints, noise.split_with_sizes(sizes, 1))
-        deviations = self.coupling(noise)
-        return _draw(self.training_slots, joints, [joint.select(deviations) for joint in joints])
+        return _draw(self._training_slots, joints, fresh(sum(sizes)).split_with_sizes(sizes, 1))
 
     def log_ratio(self, weights: Sequence[Tensor]) -> Tensor:
         """Log density of drawn weights under the posterior minus that under the prior.
