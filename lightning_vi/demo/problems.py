@@ -55,7 +55,6 @@ class Fit:
         method: The method's class.
         likelihood: Constructor of the likelihood.
         options: Further arguments of the method.
-        extra_inputs: Number of inputs of the network in addition to those of the data.
         own_optimizer: True for a method that takes no `optimizer`.
         calibrations: Classes of calibrations of the fitted method; each is a row of the table.
     """
@@ -63,7 +62,6 @@ class Fit:
     method: type[UQMethod]
     likelihood: Callable[[], Likelihood]
     options: Mapping[str, Any] = field(default_factory=dict)
-    extra_inputs: int = 0
     own_optimizer: bool = False
     calibrations: tuple[type[CalibratedMethod], ...] = ()
 
@@ -150,7 +148,7 @@ def variational(
         Fit(FullRankVI, likelihood, sampled | {"stochastic_module_names": [-1]}),
         Fit(RadialVI, likelihood, sampled),
         Fit(AlphaDivergenceVI, likelihood, sampled),
-        Fit(LatentVariableVI, likelihood, sampled, extra_inputs=1),
+        Fit(LatentVariableVI, likelihood, sampled),
         Fit(IVON, likelihood, base | dict(ivon), own_optimizer=True),
     )
 
