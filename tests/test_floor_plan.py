@@ -22,6 +22,7 @@ FLOORS = (
     {"calibration"},
     {"methods"},
     {"callbacks", "evaluation", "export", "testing"},
+    {"compare"},
     {"demo"},
     {"cli", "__init__"},
 )

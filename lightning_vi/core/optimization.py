@@ -8,7 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_vi.core.optimizers import LRSchedulerFactory, OptimizerFactory, build_optimizer, configure_scheduler
+from lightning_vi.core.optimizers import (
+    LRSchedulerFactory,
+    OptimizerFactory,
+    build_optimizer,
+    configure_scheduler,
+    default_optimizer,
+)
 from lightning_vi.core.predictor import Predictor
 from lightning_vi.errors import InputValueError
 from lightning_vi.likelihoods import Likelihood
@@ -49,6 +55,11 @@ class OptimizedPredictor(Predictor):
         default.
         """
         return dict.fromkeys(self.likelihood.parameters(), 10.0)
+
+    @property
+    def has_default_optimizer(self) -> bool:
+        """True if the optimizer is `default_optimizer`, whose learning rates a method may choose."""
+        return self._optimizer_factory is default_optimizer
 
     def make_optimizer(self) -> Optimizer:
         """Makes the optimizer of all trainable parameters; variational and likelihood parameters take no weight decay.

@@ -1,5 +1,6 @@
 """Optimizers with parameter groups for weight decay and learning rates."""
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -15,6 +16,7 @@ from lightning_vi.optim import PerStep
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 LRSchedulerFactory = Callable[[Optimizer], LRScheduler | ReduceLROnPlateau] | PerStep
 
+DEFAULT_LEARNING_RATE = 3e-3
 _FUSED_DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 
@@ -29,7 +31,7 @@ def default_optimizer(parameters: Iterable[Any]) -> Optimizer:
     Returns:
         The optimizer.
     """
-    return torch.optim.Adam(parameters, lr=3e-3)
+    return torch.optim.Adam(parameters, lr=DEFAULT_LEARNING_RATE)
 
 
 def build_optimizer(
@@ -79,10 +81,15 @@ def configure_scheduler(factory: LRSchedulerFactory, optimizer: Optimizer, train
         trainer: The trainer, which knows the number of steps of the fit.
 
     Returns:
-        The configuration: schedules of `PerStep`, `OneCycleLR` and `CyclicLR` are stepped after each step.
+        The configuration: schedules of `PerStep`, `OneCycleLR` and `CyclicLR`, and of functions that take
+        `total_steps`, are stepped after each step.
     """
     if isinstance(factory, PerStep):
         return {"scheduler": factory(optimizer, trainer.estimated_stepping_batches), "interval": "step"}
+    if inspect.isfunction(factory) and "total_steps" in inspect.signature(factory).parameters:
+        steps = trainer.estimated_stepping_batches
+        total = int(steps) if 0 <= steps < math.inf else None
+        return {"scheduler": factory(optimizer, total_steps=total), "interval": "step"}
     try:
         scheduler = factory(optimizer)
     except ValueError as error:

@@ -11,7 +11,7 @@ from lightning_vi.errors import InputTypeError
 from lightning_vi.layers.estimators import ACTIVATION_SPACE, ESTIMATORS, check_estimator, mean_output, noise_around
 from lightning_vi.layers.module import VariationalModule, make_variational
 from lightning_vi.layers.parameters import SharedParameters
-from lightning_vi.posteriors import InitialStd, MeanFieldGaussian, initial_rho
+from lightning_vi.posteriors import DEFAULT_STD, InitialStd, MeanFieldGaussian, initial_rho
 from lightning_vi.priors import Prior
 
 
@@ -56,7 +56,7 @@ class VariationalLayer(VariationalModule):
         *,
         prior: Prior | Mapping[str, Prior] | None = None,
         estimator: str = "auto",
-        init_std: InitialStd = 0.05,
+        init_std: InitialStd = DEFAULT_STD,
         stochastic_bias: bool = True,
         shared: SharedParameters | None = None,
     ) -> Self:

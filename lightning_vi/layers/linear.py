@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from lightning_vi.errors import InputValueError
 from lightning_vi.layers.base import VariationalLayer
-from lightning_vi.posteriors import InitialStd
+from lightning_vi.posteriors import DEFAULT_STD, InitialStd
 from lightning_vi.priors import Prior
 
 
@@ -52,7 +52,7 @@ class VariationalLinear(VariationalLayer, nn.Linear):
         *,
         prior: Prior | None = None,
         estimator: str = "auto",
-        init_std: InitialStd = 0.05,
+        init_std: InitialStd = DEFAULT_STD,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:

@@ -23,7 +23,7 @@ class EmpiricalBayesPrior(Prior):
 
     Args:
         alpha: Shape of the inverse-gamma hyperprior.
-        beta: Scale of the inverse-gamma hyperprior, in squared units of the weights.
+        beta: Scale of the inverse-gamma hyperprior, in squared units of the weights. Wu et al. use 10.
         per: ``"tensor"``: one variance per parameter tensor. ``"unit"``: one variance per input of a matrix or
             convolution (automatic relevance determination; MacKay, 1994, and Neal, 1996) and one per vector.
 
@@ -37,7 +37,7 @@ class EmpiricalBayesPrior(Prior):
         tensor(2.6000)
     """
 
-    def __init__(self, alpha: float = 1.0, beta: float = 10.0, per: Literal["tensor", "unit"] = "tensor") -> None:
+    def __init__(self, alpha: float = 1.0, beta: float = 30.0, per: Literal["tensor", "unit"] = "tensor") -> None:
         super().__init__()
         self.alpha = check_number("alpha", alpha, positive=True)
         self.beta = check_number("beta", beta, positive=True)

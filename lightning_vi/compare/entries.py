@@ -1,0 +1,175 @@
+"""The methods of a comparison, by name."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, get_type_hints
+
+from torch import nn
+
+from lightning_vi import methods as method_room
+from lightning_vi.compare.adjustments import adjusted
+from lightning_vi.compare.describe import describe
+from lightning_vi.core import Predictor, UQMethod
+from lightning_vi.errors import InputTypeError, InputValueError
+from lightning_vi.likelihoods import Likelihood
+from lightning_vi.methods import CalibratedMethod, VariationalMethod
+
+MethodLike = str | type[UQMethod] | Callable[..., Predictor]
+"""A name, a class, or a function of network and likelihood."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method of a comparison.
+
+    Attributes:
+        name: Name in the tables.
+        make: Class of the method, or a function from network and likelihood to the method.
+        options: Arguments in addition to network and likelihood.
+        calibrations: Calibrations that are fitted afterwards, in this order.
+    """
+
+    name: str
+    make: Callable[..., Predictor]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    calibrations: tuple[type[CalibratedMethod], ...] = ()
+
+    def build(self, network: nn.Module, likelihood: Likelihood) -> Predictor:
+        """Builds the method.
+
+        Args:
+            network: The network, which may be changed.
+            likelihood: The likelihood.
+
+        Returns:
+            The unfitted method.
+        """
+        options: Mapping[str, Any] = self.options
+        if isinstance(self.make, type) and issubclass(self.make, Predictor):
+            network, likelihood, options = adjusted(self.make, network, likelihood, options)
+        return self.make(network, likelihood, **options)
+
+    def description(self) -> dict[str, Any]:
+        """Describes the method, see `describe`."""
+        facts = {"method": self.make, "options": self.options, "calibrations": self.calibrations}
+        return {name: describe(value) for name, value in facts.items()}
+
+
+def method_names() -> list[str]:
+    """Returns the names of all methods that train a network."""
+    classes = {name: getattr(method_room, name) for name in method_room.__all__}
+    return [
+        name
+        for name, kind in classes.items()
+        if issubclass(kind, UQMethod) and not inspect.isabstract(kind) and kind is not VariationalMethod
+    ]
+
+
+def make_entries(
+    methods: Sequence[MethodLike] | Mapping[str, MethodLike],
+    options: Mapping[str, Mapping[str, Any]],
+    common_options: Mapping[str, Any],
+) -> list[Entry]:
+    """Makes the entries of a comparison.
+
+    Args:
+        methods: Names, classes or functions; a mapping names them. `A + B` is method A with calibration B.
+        options: Arguments of each method, by its name in the comparison.
+        common_options: Arguments of all methods that take them.
+
+    Returns:
+        One entry for each method.
+
+    Raises:
+        ValueError: If there is no method, a name is unknown or used twice, or a method does not take an option.
+        TypeError: If a method is no name, class or function.
+    """
+    if isinstance(methods, str):
+        raise InputTypeError(f"methods must be a list of methods, got the string {methods!r}")
+    named = list(methods.items()) if isinstance(methods, Mapping) else [(_name_of(each), each) for each in methods]
+    names = [name for name, _ in named]
+    if not names:
+        raise InputValueError("methods must name at least one method")
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise InputValueError(f"methods has {repeated[0]!r} twice: give a mapping from names to methods")
+    if unknown := [name for name in options if name not in names]:
+        raise InputValueError(f"options has {unknown[0]!r}, which is no method of the comparison {names}")
+    return [_make_entry(name, method, options.get(name, {}), common_options) for name, method in named]
+
+
+def accepted_arguments(method: type) -> set[str]:
+    """Returns the names of the arguments of a class, with those that it passes on to its base classes.
+
+    Args:
+        method: The class.
+
+    Returns:
+        The names, without `self`.
+
+    Example:
+        >>> "kl_weight" in accepted_arguments(method_room.RankOneVI)
+        True
+    """
+    names: set[str] = set()
+    parameters = inspect.signature(method).parameters.values()
+    for parameter in parameters:
+        if parameter.kind is not parameter.VAR_KEYWORD:
+            names.add(parameter.name)
+        elif (packed := getattr(parameter.annotation, "__args__", None)) is not None:
+            names |= get_type_hints(packed[0]).keys()
+        else:
+            names |= accepted_arguments(method.__mro__[1])
+    return names
+
+
+def suggestion(word: str, words: Iterable[str]) -> str:
+    """Returns the end of an error message that names the most similar word.
+
+    Args:
+        word: The unknown word.
+        words: The known words.
+
+    Returns:
+        A question, or all known words.
+
+    Example:
+        >>> suggestion("kl_wait", ["kl_weight", "prior"])
+        ': did you mean kl_weight?'
+    """
+    known = sorted(words)
+    close = difflib.get_close_matches(word, known, n=1)
+    return f": did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
+
+
+def _make_entry(name: str, method: MethodLike, options: Mapping[str, Any], common_options: Mapping[str, Any]) -> Entry:
+    calibrations: tuple[type[CalibratedMethod], ...] = ()
+    if isinstance(method, str):
+        base, *rest = (part.strip() for part in method.split("+"))
+        make: Callable[..., Predictor] = _find(base, UQMethod)
+        calibrations = tuple(_find(part, CalibratedMethod) for part in rest)
+    elif callable(method):
+        make = method
+    else:
+        raise InputTypeError(f"methods[{name!r}] must be a name, class or function, got {type(method).__name__}")
+    common: dict[str, Any] = {}
+    if isinstance(make, type):
+        accepted = accepted_arguments(make) - {"backbone", "likelihood"}
+        if unknown := [option for option in options if option not in accepted]:
+            raise InputValueError(f"{make.__name__} has no option {unknown[0]!r}{suggestion(unknown[0], accepted)}")
+        common = {option: value for option, value in common_options.items() if option in accepted}
+    return Entry(name, make, {**common, **options}, calibrations)
+
+
+def _find(name: str, kind: type[Any]) -> Any:
+    known = [each for each in method_room.__all__ if issubclass(getattr(method_room, each), kind)]
+    if name not in known:
+        what = "method" if kind is UQMethod else "calibration"
+        names = method_names() if kind is UQMethod else known
+        raise InputValueError(f"there is no {what} {name!r}{suggestion(name, names)}")
+    return getattr(method_room, name)
+
+
+def _name_of(method: MethodLike) -> str:
+    return method if isinstance(method, str) else getattr(method, "__name__", repr(method))
