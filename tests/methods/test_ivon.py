@@ -67,6 +67,34 @@ def test_initial_stds_follow_from_hess_init_and_the_number_of_data() -> None:
     assert_close(std, torch.full_like(std, (96 * 0.26) ** -0.5))
 
 
+def test_defaults_follow_from_the_size_of_the_data_and_the_length_of_the_fit() -> None:
+    method = IVON(MLP(3, [4], 1), Gaussian())
+    trainer = quiet_trainer(max_epochs=4)
+    trainer.fit(method, loader(X, Y, batch_size=8))  # 24 rows, 12 steps
+    (optimizer,) = trainer.optimizers
+    for group in optimizer.param_groups:
+        assert group["ess"] == 24
+        assert (group["ess"] * group["weight_decay"]) ** -0.5 == pytest.approx(1.0)
+        assert (group["ess"] * group["hess_init"]) ** -0.5 == pytest.approx(0.01)
+        assert group["betas"] == (0.9, pytest.approx(max(0.9, 1 - 2 / 12)))
+        step = method.lr * (group["hess_init"] + group["weight_decay"]) * group["clip_radius"]
+        assert step == pytest.approx(0.06)
+    assert optimizer.param_groups[0]["lr"] < 0.1 * method.lr
+
+
+def test_given_options_win_and_a_loop_without_a_length_has_constant_rates() -> None:
+    given = IVON(nn.Linear(3, 1), Gaussian(), num_data=24, weight_decay=0.03, clip_radius=2.0, **QUICK)
+    (group,) = given.make_optimizer().param_groups[:1]
+    assert {key: group[key] for key in (*QUICK, "weight_decay", "clip_radius")} == {
+        **QUICK,
+        "weight_decay": 0.03,
+        "clip_radius": 2.0,
+    }
+    (group,) = IVON(nn.Linear(3, 1), Gaussian(), num_data=400).make_optimizer().param_groups[:1]
+    assert group["betas"] == (0.9, 0.99999)
+    assert group["hess_init"] == pytest.approx(25.0)
+
+
 @contextmanager
 def same_noise_within_a_step(method: IVON, parts: int) -> Any:
     """Makes all micro-batches of a step sample the same weights."""

@@ -60,6 +60,15 @@ def test_latent_kl_is_summed_and_scaled_to_all_data() -> None:
     assert_close(method.elbo(x, y).kl - method.engine.kl(), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_latent_kl_is_not_warmed_up() -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(30, 1), torch.randn(30, 1)
+    method = LatentVariableVI(MLP(1, [4], 1), Gaussian(), num_data=90, kl_weight=0.8)
+    _, terms = method.objective(x, y, num_data=90, kl_weight=0.2)
+    weights_kl = method.engine.kl()
+    assert_close(terms.loss, terms.nll + (0.2 * weights_kl + 0.8 * (terms.kl - weights_kl)) / 90)
+
+
 def test_variance_decomposition_of_a_linear_model() -> None:
     method = linear_model(weight_std=0.2, num_latent_samples_test=512)
     x = torch.tensor([[0.0], [1.0], [-2.0]])

@@ -111,7 +111,7 @@ class IVON(VariationalMethod):
         likelihood: Likelihood,
         *,
         stochastic_module_names: Sequence[ModuleSelector] | None = None,
-        lr: float = 0.1,
+        lr: float = 0.3,
         hess_init: float | None = None,
         betas: tuple[float, float] | None = None,
         weight_decay: float | None = None,

@@ -46,8 +46,6 @@ from lightning_vi.objectives import ObjectiveTerms, negative_elbo
 from lightning_vi.sampling import NetworkInput
 from lightning_vi.tracing import constant
 
-LATENT_SPEED = 1.0
-
 
 class LatentVariableVI(VariationalMethod):
     r"""Bayesian neural network with latent input variables (Depeweg et al., 2018), for skewed or multimodal noise.
@@ -55,7 +53,8 @@ class LatentVariableVI(VariationalMethod):
     In training, the posterior :math:`q(z \mid x, y)` of the latent variables z is computed by an inference network from
     input *and target*. Validation, test and prediction do not use it: z is sampled from the prior, with the same values
     for all rows. Variance over the weights is epistemic, variance over z is aleatoric. ``kl`` is the sum of both KL
-    divergences, with that of the latent variables scaled to all N data.
+    divergences, with that of the latent variables scaled to all N data. The latter has its full weight from the first
+    step, because z would explain the noise while it costs nothing; `kl_warmup_epochs` is for the weights.
 
     Args:
         backbone: A network for the inputs of the data that begins with a linear layer or a convolution; it is copied,
@@ -186,9 +185,9 @@ class LatentVariableVI(VariationalMethod):
             of_rows = kl_divergence(Normal(mean, std), Normal(0.0, self.latent_std)).sum(-1)
             latent_kl = (of_rows * factor).sum()
         latent_kl = latent_kl * (num_data / len(x))
-        loss, nll, total = negative_elbo(log_prob, kl + latent_kl, num_data, kl_weight)
-        latent_weight = min(self.kl_weight, LATENT_SPEED * kl_weight)
-        return outputs, ObjectiveTerms(loss + (latent_weight - kl_weight) / num_data * latent_kl, nll, total)
+        loss, nll, total_kl = negative_elbo(log_prob, kl + latent_kl, num_data, kl_weight)
+        rest = (self.kl_weight - kl_weight) / num_data * latent_kl  # its weight is not warmed up
+        return outputs, ObjectiveTerms(loss + rest, nll, total_kl)
 
     def _latent_weights(self, target: Tensor, weight: Tensor | None) -> Tensor | None:
         """Returns factors [B] of the KL divergences of the latent variables; None if all are one."""
