@@ -89,7 +89,7 @@ class FirstLayer:
         if not self.num_spatial:
             return x if x.dim() == 2 else x.flatten(1, -2).mean(1)
         pool = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)[self.num_spatial - 1]
-        return cast(Tensor, pool(x, POOLED_SIZE)).flatten(1)  # type: ignore[operator]
+        return pool(x, POOLED_SIZE).flatten(1)
 
 
 def widened(network: nn.Module, num_new: int) -> tuple[nn.Module, FirstLayer]:
@@ -138,7 +138,7 @@ def widened(network: nn.Module, num_new: int) -> tuple[nn.Module, FirstLayer]:
     nn.init.uniform_(new, -bound, bound)
     layer._parameters["weight"] = nn.Parameter(torch.cat([weight.detach(), new], 1), weight.requires_grad)
     if is_linear:
-        layer.in_features += num_new
+        cast(nn.Linear, layer).in_features += num_new
     else:
-        layer.in_channels += num_new
+        cast(_ConvNd, layer).in_channels += num_new
     return network, first
