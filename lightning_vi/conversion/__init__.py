@@ -8,9 +8,11 @@ from lightning_vi.conversion.rank_one import convert_to_rank_one
 from lightning_vi.conversion.report import ConversionReport, ModuleReport
 from lightning_vi.conversion.selection import ModuleSelector, select_layers
 from lightning_vi.conversion.state import check_state_dict
+from lightning_vi.conversion.widened import FirstLayer, widened
 
 __all__ = [
     "ConversionReport",
+    "FirstLayer",
     "LastLayerCheck",
     "ModuleReport",
     "ModuleSelector",
@@ -24,4 +26,5 @@ __all__ = [
     "reading_parent",
     "replace_layer",
     "select_layers",
+    "widened",
 ]

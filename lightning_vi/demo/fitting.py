@@ -59,7 +59,7 @@ def build_method(problem: Problem, fit: Fit, data: ArrayDataModule) -> UQMethod:
             {} if fit.own_optimizer else {"optimizer": partial(torch.optim.Adam, lr=problem.learning_rate)}
         )
         return fit.method(
-            MLP(data.n_inputs + fit.extra_inputs, problem.n_hidden, likelihood.num_outputs),
+            MLP(data.n_inputs, problem.n_hidden, likelihood.num_outputs),
             likelihood,
             **adam,
             **fit.options,

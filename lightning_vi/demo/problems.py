@@ -55,7 +55,6 @@ class Fit:
         method: The method's class.
         likelihood: Constructor of the likelihood.
         options: Further arguments of the method.
-        extra_inputs: Number of inputs of the network in addition to those of the data.
         own_optimizer: True for a method that takes no `optimizer`.
         calibrations: Classes of calibrations of the fitted method; each is a row of the table.
     """
@@ -63,7 +62,6 @@ class Fit:
     method: type[UQMethod]
     likelihood: Callable[[], Likelihood]
     options: Mapping[str, Any] = field(default_factory=dict)
-    extra_inputs: int = 0
     own_optimizer: bool = False
     calibrations: tuple[type[CalibratedMethod], ...] = ()
 
@@ -116,8 +114,6 @@ REGRESSION_SCORES = {"rmse": "RMSE", "nll": "NLL", "crps": "CRPS", "coverage": "
 CLASSIFICATION_SCORES = {"accuracy": "Accuracy", "nll": "NLL", "brier": "Brier", "ece": "ECE"}
 
 DROPOUT = {"dropout_p": 0.05, "dropout_module_names": [torch.nn.ReLU]}
-FEW_STEPS_IVON = {"lr": 0.03, "hess_init": 50.0, "betas": (0.9, 0.999), "weight_decay": 1e-3}
-"""Options for few training steps; the defaults of `IVON` are for many more."""
 
 
 def variational(
@@ -125,7 +121,6 @@ def variational(
     samples_train: int,
     samples_test: int,
     burnin_epochs: int,
-    ivon: Mapping[str, Any],
 ) -> tuple[Fit, ...]:
     """Variants of variational inference.
 
@@ -134,7 +129,6 @@ def variational(
         samples_train: Number of samples per training step, for methods that draw several.
         samples_test: Number of samples for prediction.
         burnin_epochs: Number of burn-in epochs.
-        ivon: Options of `IVON`.
 
     Returns:
         One fit per method.
@@ -150,8 +144,8 @@ def variational(
         Fit(FullRankVI, likelihood, sampled | {"stochastic_module_names": [-1]}),
         Fit(RadialVI, likelihood, sampled),
         Fit(AlphaDivergenceVI, likelihood, sampled),
-        Fit(LatentVariableVI, likelihood, sampled, extra_inputs=1),
-        Fit(IVON, likelihood, base | dict(ivon), own_optimizer=True),
+        Fit(LatentVariableVI, likelihood, sampled),
+        Fit(IVON, likelihood, base, own_optimizer=True),
     )
 
 
@@ -198,9 +192,7 @@ PROBLEMS = (
         learning_rate=3e-3,
         epochs=150,
         fits=(
-            *variational(
-                HeteroscedasticGaussian, samples_train=10, samples_test=25, burnin_epochs=20, ivon=FEW_STEPS_IVON
-            ),
+            *variational(HeteroscedasticGaussian, samples_train=10, samples_test=25, burnin_epochs=20),
             Fit(Deterministic, Gaussian),
             mean_variance({"burnin_epochs": 20}),
             *baselines(HeteroscedasticGaussian, samples_test=25, burnin_epochs=20),
@@ -219,7 +211,7 @@ PROBLEMS = (
         learning_rate=2e-3,
         epochs=100,
         fits=(
-            *variational(Gaussian, samples_train=10, samples_test=50, burnin_epochs=10, ivon=FEW_STEPS_IVON),
+            *variational(Gaussian, samples_train=10, samples_test=50, burnin_epochs=10),
             Fit(Deterministic, Gaussian),
             mean_variance({"burnin_epochs": 10}),
             *baselines(Gaussian, samples_test=50, burnin_epochs=10, sngp={"length_scale": 4.0}),
@@ -238,7 +230,7 @@ PROBLEMS = (
         learning_rate=1e-2,
         epochs=100,
         fits=(
-            *variational(categorical, samples_train=4, samples_test=50, burnin_epochs=10, ivon={}),
+            *variational(categorical, samples_train=4, samples_test=50, burnin_epochs=10),
             Fit(Deterministic, categorical, calibrations=(TemperatureScaling,)),
             *baselines(
                 categorical,

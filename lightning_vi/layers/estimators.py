@@ -47,21 +47,24 @@ def activation_moments(layer: "VariationalLayer", x: Tensor, *args: Any) -> tupl
     Returns:
         Mean and standard deviation, each of the shape of the output.
     """
-    weight = layer.posterior("weight")
-    if "bias" in layer.stochastic_names:
-        bias = layer.posterior("bias")
-        mean = layer.linear_map(x, weight.mean, bias.mean, *args)
-        bias_variance = bias.std.square() + least_variance(mean.dtype)
-    else:
-        mean = layer.linear_map(x, weight.mean, layer.deterministic_bias, *args)
-        bias_variance = mean.new_full((mean.shape[layer.channel_dim],), least_variance(mean.dtype))
-    return mean, layer.linear_map(x.square(), weight.std.square(), bias_variance, *args).sqrt()
+    mean = mean_output(layer, x, *args)
+    return mean, _output_std(layer, x, mean, *args)
 
 
 def mean_output(layer: "VariationalLayer", x: Tensor, *args: Any) -> Tensor:
     """Output of a layer with its posterior means as weights."""
     bias = layer.posterior("bias").mean if "bias" in layer.stochastic_names else layer.deterministic_bias
     return layer.linear_map(x, layer.posterior("weight").mean, bias, *args)
+
+
+def _output_std(layer: "VariationalLayer", x: Tensor, mean: Tensor, *args: Any) -> Tensor:
+    """Standard deviation of the output of a layer with independent weights, of the shape and type of `mean`."""
+    least = least_variance(mean.dtype)
+    if "bias" in layer.stochastic_names:
+        bias_variance = layer.posterior("bias").std.square() + least
+    else:
+        bias_variance = mean.new_full((mean.shape[layer.channel_dim],), least)
+    return layer.linear_map(x.square(), layer.posterior("weight").std.square(), bias_variance, *args).sqrt()
 
 
 def least_variance(dtype: torch.dtype) -> float:
@@ -78,12 +81,38 @@ def local_reparameterization(layer: "VariationalLayer", x: Tensor, num_samples: 
     """
 
     def noise(shape: Sequence[int], like: Tensor) -> Tensor:
-        if num_samples is None and layer.num_copies is not None:
-            rows = shape[0] // layer.num_copies
-            return _noise((rows, *shape[1:]), like, layer.num_copies, layer.is_antithetic).flatten(0, 1)
-        return _noise(shape, like, num_samples, layer.is_antithetic)
+        return _noise_of_copies(layer, shape, like, num_samples)
 
     return layer.noisy_map(x, noise, *args)
+
+
+def noise_around(layer: "VariationalLayer", x: Tensor, means: Tensor, num_samples: int | None, *args: Any) -> Tensor:
+    r"""Local reparameterization around conditional means, for weights that share a part of their noise.
+
+    With weights :math:`w_s = m_s + \sigma \circ \epsilon`, where only the means :math:`m_s` are shared by the batch,
+
+    .. math:: a_s = x m_s^\top + \sqrt{x^2 (\sigma^2)^\top}\, \epsilon
+
+    Args:
+        layer: The layer.
+        x: Input, shape [B, ...].
+        means: Output of the layer with :math:`m_s` as weights.
+        num_samples: S; None for one sample, or copies of the batch.
+        *args: Further arguments of the layer.
+
+    Returns:
+        The shape of `means`.
+    """
+    std = _output_std(layer, x, means if num_samples is None else means[0], *args)
+    return torch.addcmul(means, std, _noise_of_copies(layer, std.shape, std, num_samples))
+
+
+def _noise_of_copies(layer: "VariationalLayer", shape: Sequence[int], like: Tensor, num_samples: int | None) -> Tensor:
+    """Noise for outputs of a shape, antithetic between copies of the batch where the layer says so."""
+    if num_samples is None and layer.num_copies is not None:
+        rows = shape[0] // layer.num_copies
+        return _noise((rows, *shape[1:]), like, layer.num_copies, layer.is_antithetic).flatten(0, 1)
+    return _noise(shape, like, num_samples, layer.is_antithetic)
 
 
 def flipout(layer: "VariationalLayer", x: Tensor, num_samples: int | None, *args: Any) -> Tensor:

@@ -45,6 +45,7 @@ from lightning_vi.sampling.network import (
     unroll,
 )
 from lightning_vi.sampling.probe import MAX_ROWS, copies_stay_apart, probe
+from lightning_vi.sampling.shared_noise import means_in_slots
 from lightning_vi.sampling.weights import JointPosterior, Slot, WeightSampler, in_place, known_stds, without_noise
 from lightning_vi.tracing import is_exporting
 
@@ -392,7 +393,8 @@ class SamplingEngine:
     ) -> tuple[Tensor, list[Tensor]]:
         weights = self._weights.for_training(num_samples, device_of(x), joints)
         features, tail = self._shared_prefix(x)
-        return self._run(features, tail, num_samples, self._weights.training_slots, weights), weights
+        with means_in_slots(self._weights.mean_slots):
+            return self._run(features, tail, num_samples, self._weights.training_slots, weights), weights
 
     def _run(
         self,

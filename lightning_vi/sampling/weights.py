@@ -3,6 +3,7 @@
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from lightning_vi.posteriors import CouplingFactory, MeanFieldGaussian
 from lightning_vi.priors import Prior
 from lightning_vi.sampling import memory
 from lightning_vi.sampling.draw_cache import DrawCache
+from lightning_vi.sampling.shared_noise import check_estimators, deviations_around_means
 
 
 @dataclass(frozen=True)
@@ -231,8 +233,10 @@ class WeightSampler:
         self.distinct_slots = list({slot.start: slot for slot in self.slots}.values())
         self.num_weights = self.distinct_slots[-1].stop
         self.coupling = None if coupling is None else coupling([slot.mu.shape for slot in self.distinct_slots])
-        if self.coupling is not None and not self.coupling.has_gaussian_marginals:
-            _check_priors_depend_on_moments(self.slots)
+        if self.coupling is not None:
+            check_estimators([slot.owner.estimator for slot in self.slots], self.coupling)
+            if not self.coupling.has_gaussian_marginals:
+                _check_priors_depend_on_moments(self.slots)
         self._owners = owners
         self._revisions: list[int] = []
         self._cache = DrawCache[list[Tensor]]()
@@ -243,7 +247,9 @@ class WeightSampler:
         if revisions == self._revisions:
             return
         self._revisions = revisions
-        self._training_slots = [slot for slot in self.slots if slot.is_drawn_in_training]
+        drawn = [slot for slot in self.slots if slot.is_drawn_in_training]
+        self._shares_noise = self.coupling is not None and len(drawn) < len(self.slots)
+        self._training_slots = self.slots if self._shares_noise else drawn
         groups: dict[Hashable, list[Slot]] = {}
         for slot in self.distinct_slots:
             mu, shared_key = slot.mu, slot.prior.elementwise_key
@@ -251,13 +257,19 @@ class WeightSampler:
             kind = (shared_key, slot.is_drawn_in_training, mu.dtype, mu.device)
             groups.setdefault(kind if is_small else slot, []).append(slot)
         self._groups = list(groups.values())
-        self._training_groups = [group for group in self._groups if group[0].is_drawn_in_training]
+        self._training_groups = [group for group in self._groups if self._shares_noise or group[0].is_drawn_in_training]
 
     @property
     def training_slots(self) -> list[Slot]:
         """The slots that `for_training` draws for; other modules draw their outputs instead."""
         self._group()
         return self._training_slots
+
+    @property
+    def mean_slots(self) -> list[Slot]:
+        """The slots for which `for_training` returns conditional means, around which modules draw their outputs."""
+        self._group()
+        return [slot for slot in self.slots if not slot.is_drawn_in_training] if self._shares_noise else []
 
     def parameters(self) -> list[Tensor]:
         """The variational parameters: means and unconstrained scales, tied ones once."""
@@ -268,7 +280,7 @@ class WeightSampler:
     @contextmanager
     def given_stds(self, stds: Sequence[Tensor]) -> Iterator[None]:
         """See `SamplingEngine.given_stds`."""
-        by_start = {slot.start: std for slot, std in zip(self._distinct_slots, stds, strict=True)}
+        by_start = {slot.start: std for slot, std in zip(self.distinct_slots, stds, strict=True)}
         with given_stds(self.slots, [by_start[slot.start] for slot in self.slots]):
             yield
 
@@ -304,20 +316,25 @@ class WeightSampler:
             joints: The result of `joints` in this step, if there is one.
 
         Returns:
-            Shape [S, *shape of the parameter] for each of `training_slots`.
+            Shape [S, *shape of the parameter] for each of `training_slots`; means given the shared noise for those of
+            `mean_slots`.
         """
+        self._group()
         if joints is None:
-            self._group()
             joints = [JointPosterior(group) for group in self._training_groups]
-        joints = [joint for joint in joints if joint.is_drawn_in_training]
+        if not self._shares_noise:
+            joints = [joint for joint in joints if joint.is_drawn_in_training]
+        if self.coupling is not None and self._shares_noise:
+            fresh = partial(self._noise, num_samples, device=device)
+            return _draw(self._training_slots, joints, deviations_around_means(self.coupling, joints, fresh))
         if self.coupling is not None:
             deviations = self.coupling(self._noise(num_samples, self.coupling.num_noise, device))
-            return _draw(self.training_slots, joints, [joint.select(deviations) for joint in joints])
+            return _draw(self._training_slots, joints, [joint.select(deviations) for joint in joints])
         sizes = [joint.size for joint in joints]
         if num_samples * sum(sizes) > memory.MAX_JOINED_NOISE:
-            return _draw(self.training_slots, joints, (self._noise(num_samples, size, device) for size in sizes))
+            return _draw(self._training_slots, joints, (self._noise(num_samples, size, device) for size in sizes))
         noise = self._noise(num_samples, sum(sizes), device)
-        return _draw(self.training_slots, joints, noise.split_with_sizes(sizes, 1))
+        return _draw(self._training_slots, joints, noise.split_with_sizes(sizes, 1))
 
     def _noise(self, num_samples: int, size: int, device: torch.device) -> Tensor:
         if not self.antithetic:

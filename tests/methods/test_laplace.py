@@ -360,6 +360,45 @@ def test_checkpoint_gives_the_same_predictions_in_a_new_process(tmp_path: Path) 
         assert_close(value, expected[key])
 
 
+def overtrained_classifier(**options: Any) -> tuple[Laplace, Tensor, Tensor]:
+    """Returns a classifier with large weights that makes no errors on its training data, whose labels are noisy."""
+    torch.manual_seed(0)
+    x = torch.randn(60, 12)
+    y = (x[:, 0] + torch.randn(60) > 0).long()
+    network = nn.Linear(12, 2)
+    for _ in range(300):
+        nn.functional.cross_entropy(network(x[:30]), y[:30]).backward()
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.sub_(5.0 * parameter.grad)  # type: ignore[operator]
+                parameter.grad = None
+    return Laplace(network, Categorical(2), **options), x, y
+
+
+def test_prior_of_an_overtrained_classifier_is_chosen_on_validation_data() -> None:
+    method, x, y = overtrained_classifier()
+    root_mean_square = torch.cat([p.flatten() for p in method.backbone.parameters()]).square().mean().sqrt()
+    method.fit_posterior([(x[:30], y[:30])])
+    assert_close(method.prior_std, root_mean_square)
+    method.fit_posterior([(x[:30], y[:30])], validation_data=[(x[30:45], y[30:45]), (x[45:], y[45:])])
+    chosen = method.prior_std.item() / root_mean_square.item()
+    scores = {}
+    for factor in (4.0, 2.0, 1.0, 0.5, 0.25):
+        method.prior_precision.copy_((factor * root_mean_square) ** -2)
+        probs = method.predict(x[30:]).mean
+        scores[factor] = -probs.gather(1, y[30:, None]).log().sum().item()
+    assert chosen == pytest.approx(min(scores, key=scores.__getitem__))
+    assert chosen > 1.0  # the labels are noisy, so the network is overconfident
+
+
+def test_a_fit_chooses_the_prior_of_a_classifier_on_its_validation_dataloader() -> None:
+    method, x, y = overtrained_classifier(optimizer=partial(torch.optim.SGD, lr=0.0))
+    quiet_trainer(max_epochs=1).fit(method, loader(x[:30], y[:30]), loader(x[30:], y[30:], batch_size=10))
+    found = method.prior_std.clone()
+    method.fit_posterior([(x[:30], y[:30])], validation_data=[(x[30:], y[30:])])
+    assert_close(found, method.prior_std)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -368,7 +407,7 @@ def test_checkpoint_gives_the_same_predictions_in_a_new_process(tmp_path: Path) 
             r"structure must be one of \['full', 'per_output', 'kronecker', 'diagonal'\], got 'block'",
         ),
         ({"predictive": "bridge"}, "predictive must be 'probit' or 'sampling', got 'bridge'"),
-        ({"prior_std": 0.0}, "prior_std must be a positive, finite number or 'marginal_likelihood', got 0.0"),
+        ({"prior_std": 0.0}, "prior_std must be a positive, finite number, 'auto' or 'marginal_likelihood', got 0.0"),
         ({"prior_std": "evidence"}, "prior_std must be .* got 'evidence'"),
         ({"stochastic_module_names": ["nothing"]}, "'nothing' matches no module"),
         ({"num_mc_samples_test": 0}, "num_mc_samples_test must be"),
