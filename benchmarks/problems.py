@@ -5,9 +5,9 @@
 Each method is fitted to the training functions and scored on test functions with parameters in the same ranges ("in")
 and outside of them ("out"). "ratio" is the mean epistemic std outside over that inside, the mean mutual information for
 classification; "AUROC" is that of the detection of rows outside by their epistemic uncertainty. Settings are those of
-the configurations in `configs/`: Adam with a cosine schedule over all steps, kl_weight 1 with a warm-up over half of the
-epochs, and for variational methods two samples a step, `EmpiricalBayesPrior()` and a small initial std, or a standard
-Gaussian prior for the few fields of `heat2d`.
+the configurations in `configs/`: Adam with a cosine schedule over all steps, kl_weight 1 with a warm-up over half of
+the epochs, and for variational methods two samples a step, `EmpiricalBayesPrior()` and a small initial std, or a
+standard Gaussian prior for the few fields of `heat2d`.
 """
 
 import argparse

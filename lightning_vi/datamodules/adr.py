@@ -1,12 +1,11 @@
 """Advection-diffusion-reaction in one dimension: regression with noise that depends on the position."""
 
 import math
-from typing import ClassVar, Unpack
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from lightning_vi.datamodules.base import LoaderOptions, TestSplit
 from lightning_vi.datamodules.functions import FunctionDataModule, Ranges
 
 
@@ -31,10 +30,10 @@ class ADR1DDataModule(FunctionDataModule):
     The noise-free targets, the noise and the grid are further attributes, those of `FunctionDataModule`.
 
     Args:
+        batch_size: Number of rows per batch.
         n_functions: Number of training functions, at least 4. The validation, test, calibration and out-of-distribution
             sets have a quarter as many each, rounded down.
         n_grid: Number of grid points.
-        batch_size: Number of rows per batch.
         data_seed: Seed of the functions and of the noise.
         test_split: The rows of `test_dataloader` and `predict_dataloader`: `"test"`, or `"ood"` for those of the
             out-of-distribution functions.
@@ -63,18 +62,6 @@ class ADR1DDataModule(FunctionDataModule):
         "v": (1.2, 2.0),
         "r": (0.8, 1.4),
     }
-
-    def __init__(
-        self,
-        batch_size: int = 128,
-        *,
-        n_functions: int = 96,
-        n_grid: int = 80,
-        data_seed: int = 0,
-        test_split: TestSplit = "test",
-        **loader_options: Unpack[LoaderOptions],
-    ) -> None:
-        super().__init__(n_functions, n_grid, batch_size, data_seed, test_split, **loader_options)
 
     def function(self, points: Tensor) -> Tensor:  # noqa: D102
         x, a, b, diffusion, velocity, reaction = points.unbind(dim=-1)

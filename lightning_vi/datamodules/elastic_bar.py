@@ -29,10 +29,10 @@ class ElasticBar1DDataModule(FunctionDataModule):
     The noise-free targets, the noise and the grid are further attributes, those of `FunctionDataModule`.
 
     Args:
+        batch_size: Number of rows per batch.
         n_functions: Number of training functions, at least 4. The validation, test, calibration and out-of-distribution
             sets have a quarter as many each, rounded down.
         n_grid: Number of grid points.
-        batch_size: Number of rows per batch.
         noise_std: Standard deviation of Gaussian noise on both targets; 0 for none.
         data_seed: Seed of the functions and of the noise.
         test_split: The rows of `test_dataloader` and `predict_dataloader`: `"test"`, or `"ood"` for those of the
@@ -70,7 +70,14 @@ class ElasticBar1DDataModule(FunctionDataModule):
         **loader_options: Unpack[LoaderOptions],
     ) -> None:
         self._noise_std = check_not_negative("noise_std", noise_std)
-        super().__init__(n_functions, n_grid, batch_size, data_seed, test_split, **loader_options)
+        super().__init__(
+            batch_size,
+            n_functions=n_functions,
+            n_grid=n_grid,
+            data_seed=data_seed,
+            test_split=test_split,
+            **loader_options,
+        )
 
     def function(self, points: Tensor) -> Tensor:  # noqa: D102
         x, modulus, load = points.unbind(dim=-1)

@@ -34,11 +34,11 @@ class FunctionDataModule(ArrayDataModule, ABC):
     methods standardize them by `target_mean` and `target_std`.
 
     Args:
+        batch_size: Number of rows per batch.
         n_functions: Number of training functions n, at least 4. The validation, test, calibration and
             out-of-distribution sets have a quarter as many each, rounded down.
         n_grid: Number of grid points per coordinate, at least 2. The grid is even, from 0 to 1 in each coordinate, and
             has G points in all.
-        batch_size: Number of rows per batch.
         data_seed: Seed of the functions and of the noise.
         test_split: The rows of `test_dataloader` and `predict_dataloader`: `"test"`, or `"ood"` for those of the
             out-of-distribution functions.
@@ -79,11 +79,12 @@ class FunctionDataModule(ArrayDataModule, ABC):
 
     def __init__(
         self,
-        n_functions: int,
-        n_grid: int,
-        batch_size: int,
-        data_seed: int,
-        test_split: TestSplit,
+        batch_size: int = 128,
+        *,
+        n_functions: int = 96,
+        n_grid: int = 80,
+        data_seed: int = 0,
+        test_split: TestSplit = "test",
         **loader_options: Unpack[LoaderOptions],
     ) -> None:
         n_functions = check_int("n_functions", n_functions, at_least=4)

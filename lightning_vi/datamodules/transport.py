@@ -32,10 +32,10 @@ class Transport2DDataModule(FunctionDataModule):
     The noise-free targets, the noise and the grid are further attributes, those of `FunctionDataModule`.
 
     Args:
+        batch_size: Number of rows per batch.
         n_functions: Number of training functions, at least 4. The validation, test, calibration and out-of-distribution
             sets have a quarter as many each, rounded down.
         n_grid: Number of grid points per coordinate.
-        batch_size: Number of rows per batch.
         data_seed: Seed of the functions and of the noise.
         test_split: The rows of `test_dataloader` and `predict_dataloader`: `"test"`, or `"ood"` for those of the
             out-of-distribution functions.
@@ -69,7 +69,14 @@ class Transport2DDataModule(FunctionDataModule):
         test_split: TestSplit = "test",
         **loader_options: Unpack[LoaderOptions],
     ) -> None:
-        super().__init__(n_functions, n_grid, batch_size, data_seed, test_split, **loader_options)
+        super().__init__(
+            batch_size,
+            n_functions=n_functions,
+            n_grid=n_grid,
+            data_seed=data_seed,
+            test_split=test_split,
+            **loader_options,
+        )
 
     def function(self, points: Tensor) -> Tensor:  # noqa: D102
         x, y, a, b, peclet = points.unbind(dim=-1)
