@@ -56,7 +56,9 @@ def main(args: Sequence[str] | None = None) -> None:
         elif options.command in TRAINER_COMMANDS:
             from lightning_vi.cli.trainer import run_trainer
 
-            run_trainer(configs.with_shipped_configs(sys.argv[1:] if args is None else args))
+            if args is None:
+                sys.argv[1:] = configs.with_shipped_configs(sys.argv[1:])  # LightningCLI wants them there
+            run_trainer(None if args is None else configs.with_shipped_configs(args))
         else:
             options.run(options)
     except Exception as error:

@@ -82,7 +82,7 @@ def make_starter(
                 {
                     "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
                     "init_args": {
-                        "dirpath": f"outputs/{name}",
+                        "dirpath": f"outputs/{name}/checkpoints",
                         "filename": "best",
                         "monitor": "val_nll",
                         "enable_version_counter": False,
@@ -103,7 +103,7 @@ def make_starter(
         f"rows: {parts}",
         f"training: at most {max_epochs} epochs in batches of {batch_size}, stopped when val_nll no longer falls",
     ]
-    checkpoint = f"--config {output} --ckpt_path outputs/{name}/best.ckpt"
+    checkpoint = f"--config {output} --ckpt_path outputs/{name}/checkpoints/best.ckpt"
     commands = [
         f"  lightning-vi fit --config {output}",
         f"  lightning-vi test {checkpoint}",

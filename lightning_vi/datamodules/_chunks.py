@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -43,14 +44,16 @@ def survey(data: TableSource, reading: Reading, treatment: Treatment, id_column:
     Raises:
         ValueError: If a column is missing or values do not fit; the message has all of them.
     """
-    faults, kept, ids, has_targets, unknown = Faults(), [], [], True, dict[Any, int]()
-    id_name = "index"
+    faults = Faults()
+    kept: list[IntArray] = []
+    ids: list[NDArray[Any]] = []
+    unknown: dict[Any, int] = dict.fromkeys([column.name for column in treatment.features.categories], 0)
+    id_name, has_targets = "index", True
     for frame in read_chunks(data, reading):
         values = treatment.inputs(frame, faults)
         treatment.features.report(values, faults, NEW_MISSING_INPUT)
         for column in treatment.features.categories:
-            number = int((column.codes(values[column.name]) == len(column.levels or [])).sum())
-            unknown[column.name] = unknown.get(column.name, 0) + number
+            unknown[column.name] += int((column.codes(values[column.name]) == len(column.levels or [])).sum())
         stays = np.ones(len(frame), dtype=bool)
         if treatment.features.missing == "drop":
             stays = ~np.any([is_missing(column) for column in values.values()], axis=0)

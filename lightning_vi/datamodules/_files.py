@@ -59,6 +59,12 @@ class Reading:
             raise InputValueError(f"read_options is for files, got {dict(options)} with {_described(data)}.")
         return cls(name, sep, dict(options or {}))
 
+    def separator(self, data: TableSource) -> str | None:
+        """Returns the separator of a text file, also where it is that of the suffix; None for other tables."""
+        if self.file_format != "csv" or self.sep is not None:
+            return self.sep
+        return "\t" if ".tsv" in [suffix.lower() for suffix in Path(str(data)).suffixes] else ","
+
     def state(self) -> dict[str, Any]:
         """Returns the attributes as strings, numbers, lists and dictionaries."""
         return asdict(self)
@@ -186,8 +192,7 @@ def _read(data: str | Path, reading: Reading, **chunks: int) -> Any:
     path = Path(data).expanduser()
     name, options = reading.file_format, dict(reading.options)
     if name == "csv":
-        suffixes = [suffix.lower() for suffix in path.suffixes]
-        options.setdefault("sep", reading.sep or ("\t" if ".tsv" in suffixes else ","))
+        options.setdefault("sep", reading.separator(path))
     if name == "json":
         options.setdefault("lines", True)
     with _explained(data):

@@ -25,7 +25,7 @@ def table_digest(num_rows: int, chunks: Iterable[tuple[list[Values], NDArray[Any
         chunks: Values of the input columns, and targets, [n, D] or [n], of consecutive rows.
     """
     total = hashlib.blake2b(digest_size=16)
-    targets = []
+    targets: list[NDArray[Any]] = []
     for values, chunk_targets in chunks:
         if not targets:
             total.update(f"float32{[num_rows, len(values)]}".encode())

@@ -115,7 +115,7 @@ def guess_task(targets: pd.DataFrame) -> tuple[str, str]:
 def unfit_columns(frame: pd.DataFrame) -> dict[Any, str]:
     """Returns the columns that are no inputs, and why."""
     found: dict[Any, str] = {}
-    unnamed = unnamed_columns(frame.columns)
+    unnamed = unnamed_columns(list(frame.columns))
     for name in frame.columns:
         column = frame[name]
         is_unique = len(frame) > MAX_CLASSES and bool(column.notna().all()) and column.is_unique

@@ -286,7 +286,7 @@ class TabularDataModule(ArrayDataModule):
             state,
             id_column=self._treatment.id_column,
             batch_size=self.batch_size,
-            sep=self._treatment.reading.sep,
+            sep=self._treatment.reading.separator(self._data),
             read_options=self._treatment.reading.options,
         )
 

@@ -86,6 +86,9 @@ def test_separators_and_options_travel_with_the_checkpoint(tmp_path: Path) -> No
     assert torch.equal(other.X, expected)
     new = open_table(dm.state_dict(), table(5, seed=1), **arguments)
     assert torch.equal(new.X, expected)
+    plain = data_of(tmp_path / "other.csv", val_fraction=0.2, calib_fraction=0.2)
+    plain.load_state_dict(dm.state_dict())
+    assert torch.equal(torch.cat([x for x, _ in plain.test_dataloader()]), expected)
 
 
 @pytest.mark.parametrize("order", ["in order", "backward", "at random", "workers"])

@@ -1,5 +1,6 @@
 """A method that is fitted on one table predicts and scores other tables as if they had been part of it."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import table_checkpoint
 import torch
 import yaml
 from command_line import run_command_line
@@ -26,6 +28,8 @@ from lightning_vi.datamodules import (
     NewTableDataModule,
     TabularDataModule,
 )
+from lightning_vi.datamodules._state import VERSION
+from lightning_vi.datamodules.open_table import open_table
 from lightning_vi.errors import InputError, NotFittedError
 from lightning_vi.likelihoods import Categorical, Gaussian
 
@@ -258,6 +262,16 @@ def test_labels_of_the_fit_are_the_classes() -> None:
         partly.test_dataloader()
 
 
+def test_names_of_classes_are_written(tmp_path: Path) -> None:
+    names = ["medium", "little", "large"]
+    data = data_of(TRAINING, "classification", class_names=names)
+    method = make_method("classification")
+    quiet_trainer(max_epochs=1).fit(method, data)
+    table = predicted(method, data.new_data(NEW), tmp_path)
+    assert table["target"].tolist() == NEW["kind"].map(dict(zip(data.classes or [], names, strict=True))).tolist()
+    assert set(table["class"]) <= set(names)
+
+
 def test_a_posterior_is_not_fitted_to_a_new_table(tmp_path: Path) -> None:
     """The checkpoint of an epoch before the last needs the training data, which a new table does not have."""
     method, data = Laplace(MLP(2, [4], 1), Gaussian()), data_of(TRAINING, "regression")
@@ -321,6 +335,23 @@ def test_a_checkpoint_that_does_not_know_its_data_is_reported() -> None:
     assert isinstance(data, TabularDataModule)
     with pytest.raises(ValueError, match="has version 99, and this version of lightning_vi reads versions up to 2"):
         NewTableDataModule(NEW, data.state_dict() | {"version": 99})
+
+
+@pytest.mark.parametrize("version", range(1, VERSION + 1))
+def test_stored_states_of_each_version_treat_new_tables_as_recorded(version: int) -> None:
+    """Run ``python tests/table_checkpoint.py`` once for a new version."""
+    path = table_checkpoint.STORED / f"table_{version}.pt"
+    state = torch.load(path, weights_only=True)["data_state"]
+    assert state["version"] == version
+    recorded = json.loads(path.with_suffix(".json").read_text())
+    found = table_checkpoint.predictions(path)
+    assert found.keys() == recorded.keys()
+    for name, values in recorded.items():
+        assert found[name] == pytest.approx(values, rel=1e-4), name
+    columns = ["width", "height"] if version == 1 else None
+    arguments: dict[str, Any] = {"input_columns": columns, "missing": "refuse" if version == 1 else "impute"}
+    seen = open_table(state, table_checkpoint.make_table(40, 0), target_columns="area", task="regression", **arguments)
+    assert isinstance(seen, TabularDataModule)
 
 
 def test_a_checkpoint_without_a_table_is_refused(tmp_path: Path) -> None:
