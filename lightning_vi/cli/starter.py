@@ -1,5 +1,6 @@
 """A first configuration for a table."""
 
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,10 +122,9 @@ def _batch_size(num_rows: int) -> int:
 
 def _model(name: str, data: TabularDataModule) -> tuple[dict[str, Any], str]:
     """Returns the configuration of the model, which is built once to be checked, and the likelihood in words."""
-    kind = getattr(methods, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, UQMethod)):
-        known = [known for known in methods.__all__ if _is_method(known)]
-        raise InputValueError(f"--method must be one of {known}, got {name!r}")
+    kinds = {known: kind for known, kind in vars(methods).items() if _is_method(kind)}
+    if name not in kinds:
+        raise InputValueError(f"--method must be one of {sorted(kinds)}, got {name!r}")
     if data.num_classes is not None:
         likelihood, arguments, width = "Categorical", {"num_classes": data.num_classes}, data.num_classes
     elif name == "QuantileRegression":
@@ -135,15 +135,15 @@ def _model(name: str, data: TabularDataModule) -> tuple[dict[str, Any], str]:
     backbone = TabularMLP if data.cardinalities else MLP
     if data.cardinalities:
         network = {"n_inputs": data.n_inputs, "cardinalities": data.cardinalities, **network}
-    kind(backbone(**network), getattr(lightning_vi.likelihoods, likelihood)(**arguments))
+    kinds[name](backbone(**network), getattr(lightning_vi.likelihoods, likelihood)(**arguments))
     init_args = {
         "backbone": {"class_path": f"lightning_vi.backbones.{backbone.__name__}", "init_args": network},
         "likelihood": {"class_path": f"lightning_vi.likelihoods.{likelihood}", "init_args": arguments},
-        "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.003}},
     }
     return {"class_path": f"lightning_vi.{name}", "init_args": init_args}, likelihood
 
 
-def _is_method(name: str) -> bool:
-    kind = getattr(methods, name)
-    return isinstance(kind, type) and issubclass(kind, UQMethod)
+def _is_method(kind: Any) -> bool:
+    """Tells whether a class is a method that a network and a likelihood make."""
+    is_method = isinstance(kind, type) and issubclass(kind, UQMethod) and not inspect.isabstract(kind)
+    return is_method and kind is not methods.VariationalMethod

@@ -37,8 +37,8 @@ def open_table(state: DataState, data: TableSource, **arguments: Any) -> Lightni
     if is_seen(data, treatment.reading_of(data, **how), state):
         return TabularDataModule(data, **arguments)
     _check_described(treatment, **arguments)
-    options = {name: value for name, value in arguments.items() if name in NEW_TABLE_OPTIONS}
-    return NewTableDataModule(data, state, **options, **how)
+    options: dict[str, Any] = {name: value for name, value in arguments.items() if name in NEW_TABLE_OPTIONS}
+    return NewTableDataModule(data, state, **options | how)
 
 
 def _check_described(
