@@ -19,7 +19,7 @@ from lightning_vi.core import Predictor
 from lightning_vi.core.checkpoints import check_file
 from lightning_vi.core.predictor import DATA_STATE
 from lightning_vi.datamodules import TabularDataModule
-from lightning_vi.datamodules.tabular import open_table
+from lightning_vi.datamodules.open_table import open_table
 from lightning_vi.errors import InputValueError
 
 
@@ -66,6 +66,8 @@ class TrainerCLI(LightningCLI):
             if self.subcommand != "fit":
                 self._treat_tables_as_in(checkpoint.get(DATA_STATE))
         self.config[self.subcommand].ckpt_path = self._checkpoint
+        if self.subcommand == "predict" and self.config.predict.return_predictions is None:
+            self.config.predict.return_predictions = False  # the writer has them, and the memory does not
 
     def _treat_tables_as_in(self, state: dict[str, Any] | None) -> None:
         """Makes a `TabularDataModule` of another table than that of the fit a `NewTableDataModule`."""
