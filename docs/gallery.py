@@ -20,8 +20,7 @@ from lightning.pytorch.loggers import CSVLogger
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lightning_vi import Deterministic, LastLayerVI, QuantileRegression, TemperatureScaling
-from lightning_vi import plots
+from lightning_vi import LastLayerVI, QuantileRegression, TemperatureScaling, plots
 from lightning_vi.backbones import MLP
 from lightning_vi.datamodules import ArrayDataModule, DiabetesDataModule, DigitsDataModule, ToyHeteroscedasticDataModule
 from lightning_vi.evaluation import ood_detection, selective_prediction
@@ -183,9 +182,8 @@ def _discs(size: int = 48) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(3)
     y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
     labels = torch.zeros(3, size, size, dtype=torch.int64)
-    for image, kind, row, column, radius in (
-        (0, 1, 14, 14, 9), (0, 2, 33, 30, 10), (1, 1, 30, 16, 11), (1, 2, 14, 34, 8), (2, 2, 24, 22, 13), (2, 1, 38, 40, 6),
-    ):  # fmt: skip
+    discs = [(0, 1, 14, 14, 9), (0, 2, 33, 30, 10), (1, 1, 30, 16, 11), (1, 2, 14, 34, 8), (2, 2, 24, 22, 13)]
+    for image, kind, row, column, radius in [*discs, (2, 1, 38, 40, 6)]:
         labels[image][(y - row) ** 2 + (x - column) ** 2 < radius**2] = kind
     return labels * 0.35 + 0.15 + 0.18 * torch.randn(labels.shape, generator=generator), labels
 

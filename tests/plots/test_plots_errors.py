@@ -170,7 +170,8 @@ def test_predictions_of_a_method_and_dictionaries_draw_the_same() -> None:
     prediction = Gaussian(noise_std=0.3).gaussian_prediction(torch.rand(30, 1), torch.rand(30, 1), metadata={})
     target = torch.rand(30, 1)
     ours, theirs = (
-        error_bars(plot_predicted_observed(p, target).axes[0], "Prediction") for p in (prediction, prediction.as_dict())
+        error_bars(plot_predicted_observed(p, target).axes[0], "Prediction (±2 std), target inside")
+        for p in (prediction, prediction.as_dict())
     )
     np.testing.assert_array_equal(ours[1], theirs[1])
 
