@@ -147,7 +147,7 @@ def risk() -> Figure:
 def scores() -> Figure:
     method, data = digits()
     noise = torch.randn(len(data.X_test), 64, generator=torch.Generator().manual_seed(0)) * data.X_test.std()
-    result = ood_detection(method, data.test_dataloader(), noise.split(64))
+    result = ood_detection(method, data.test_dataloader(), list(noise.split(64)))
     return plots.plot_ood_scores(result.scores_in, result.scores_out, xlabel="predictive entropy [nats]")
 
 

@@ -44,6 +44,10 @@ class ImageBoard(DummyLogger):
         super().__init__()
         self.tags: list[str] = []
 
+    @property
+    def experiment(self) -> Any:
+        return object()
+
     def log_image(self, key: str, images: list[Figure], step: int) -> None:
         self.tags += [key] * len(images)
 
@@ -98,7 +102,7 @@ def test_figures_are_those_of_the_predictions_of_the_first_rows() -> None:
 
 def test_a_fit_is_the_same_with_and_without_figures(tmp_path: Path) -> None:
     states = []
-    for callbacks in ([], [FigureLogger(every_n_epochs=1)]):
+    for callbacks in ([], [FigureLogger(max_targets=8, every_n_epochs=2)]):
         torch.manual_seed(1)
         method = regressor()
         shuffled = loader(X, X.sum(1, keepdim=True), shuffle=True)
@@ -107,11 +111,15 @@ def test_a_fit_is_the_same_with_and_without_figures(tmp_path: Path) -> None:
     assert same_state(*states)
 
 
-def test_methods_without_a_posterior_yet_are_drawn_after_the_fit_only(tmp_path: Path) -> None:
+def test_methods_are_drawn_once_they_have_their_posterior(tmp_path: Path) -> None:
     method = Laplace(MLP(2, [4], 1), Gaussian())
-    options = {"callbacks": [FigureLogger(every_n_epochs=1)], "logger": False, "default_root_dir": tmp_path}
+    options = {
+        "callbacks": [FigureLogger(max_targets=8, every_n_epochs=1)],
+        "logger": False,
+        "default_root_dir": tmp_path,
+    }
     quiet_trainer(max_epochs=2, **options).fit(method, batches(), batches())
-    assert files(tmp_path) == {f"val_{name}.png" for name in REGRESSION}
+    assert files(tmp_path) == {f"val_{name}{end}.png" for name in REGRESSION for end in ("", "_epoch_0001")}
 
 
 def test_own_figures_see_inputs_predictions_and_targets(tmp_path: Path) -> None:
@@ -154,7 +162,7 @@ def test_a_figure_that_fails_is_a_warning(tmp_path: Path) -> None:
         quiet_trainer(callbacks=[logger], logger=False, default_root_dir=tmp_path).test(
             regressor(), batches(), verbose=False
         )
-    with pytest.raises(ValueError, match="max_targets must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="max_targets must be an integer of at least 1, got 0"):
         FigureLogger(max_targets=0)
-    with pytest.raises(ValueError, match="every_n_epochs must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="every_n_epochs must be an integer of at least 1, got 0"):
         FigureLogger(every_n_epochs=0)
