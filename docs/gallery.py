@@ -147,7 +147,7 @@ def risk() -> Figure:
 def scores() -> Figure:
     method, data = digits()
     noise = torch.randn(len(data.X_test), 64, generator=torch.Generator().manual_seed(0)) * data.X_test.std()
-    result = ood_detection(method, data.test_dataloader(), noise.split(64))
+    result = ood_detection(method, data.test_dataloader(), list(noise.split(64)))
     return plots.plot_ood_scores(result.scores_in, result.scores_out, xlabel="predictive entropy [nats]")
 
 
@@ -182,9 +182,8 @@ def _discs(size: int = 48) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(3)
     y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
     labels = torch.zeros(3, size, size, dtype=torch.int64)
-    for image, kind, row, column, radius in (
-        (0, 1, 14, 14, 9), (0, 2, 33, 30, 10), (1, 1, 30, 16, 11), (1, 2, 14, 34, 8), (2, 2, 24, 22, 13), (2, 1, 38, 40, 6),
-    ):  # fmt: skip
+    discs = [(0, 1, 14, 14, 9), (0, 2, 33, 30, 10), (1, 1, 30, 16, 11), (1, 2, 14, 34, 8), (2, 2, 24, 22, 13)]
+    for image, kind, row, column, radius in [*discs, (2, 1, 38, 40, 6)]:
         labels[image][(y - row) ** 2 + (x - column) ** 2 < radius**2] = kind
     return labels * 0.35 + 0.15 + 0.18 * torch.randn(labels.shape, generator=generator), labels
 

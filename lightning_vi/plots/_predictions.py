@@ -129,12 +129,17 @@ def classification(
     """Returns probabilities [N, C] and labels [N], with one row for each position."""
     is_prediction = isinstance(prediction, Mapping | SupportsAsDict)
     probs = as_floats(as_dict(prediction, name)["pred"] if is_prediction else prediction, "pred")  # type: ignore[arg-type]
+    labels = as_floats(target, "target")
     if probs.ndim > 2:
-        probs = np.moveaxis(probs, 1, -1).reshape(-1, probs.shape[1])
+        positions = (probs.shape[0], *probs.shape[2:])
+        if labels.shape != positions:
+            raise InputValueError(
+                f"target must have shape {positions}, that of {name} without classes, got {labels.shape}"
+            )
+        probs, labels = np.moveaxis(probs, 1, -1).reshape(-1, probs.shape[1]), labels.ravel()
     probabilities = as_probs(probs, "pred" if is_prediction else name)
-    flat = as_floats(target, "target").reshape(-1, 1)
     return probabilities, as_labels(
-        flat, "target", num_classes=probabilities.shape[1], length=len(probabilities), like=name
+        labels, "target", num_classes=probabilities.shape[1], length=len(probabilities), like=name
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -38,6 +38,12 @@ def class_colors(num_classes: int) -> list[str]:
     if num_classes <= len(CLASS_COLORS):
         return list(CLASS_COLORS[:num_classes])
     return [to_hex(color) for color in colormaps["turbo"](np.linspace(0.05, 0.95, num_classes))]
+
+
+def tint(color: str, share: float) -> str:
+    """Returns `color` mixed with white; unlike a translucent fill, it hides what is below and shows no seams."""
+    red, green, blue = (1 - share * (1 - channel) for channel in to_rgb(color))
+    return to_hex((red, green, blue))
 
 
 class InlineFigure(Figure):

@@ -3,7 +3,7 @@
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -11,7 +11,16 @@ from matplotlib.ticker import MaxNLocator
 from lightning_vi.errors import InputValueError
 from lightning_vi.plots._arrays import Array, Floats, as_labels, as_points, as_probs, as_vector
 from lightning_vi.plots._grid import Grid, as_grid
-from lightning_vi.plots._style import INK, LABEL_SIZE, TICK_SIZE, class_colors, legend_below, new_figure, style_axes
+from lightning_vi.plots._style import (
+    INK,
+    LABEL_SIZE,
+    TICK_SIZE,
+    class_colors,
+    legend_below,
+    new_figure,
+    style_axes,
+    tint,
+)
 
 NUM_LEVELS = 10
 TINT = 0.75
@@ -103,7 +112,7 @@ def plot_classification_2d(
 
 
 def _draw_two_classes(ax: Axes, grid: Grid, prob: Floats, colors: list[str]) -> None:
-    colormap = LinearSegmentedColormap.from_list("two_classes", [_tint(colors[0]), "white", _tint(colors[1])])
+    colormap = LinearSegmentedColormap.from_list("two_classes", [tint(colors[0], TINT), "white", tint(colors[1], TINT)])
     levels = np.linspace(0, 1, NUM_LEVELS + 1)
     filled = ax.contourf(grid.x, grid.y, np.clip(prob, 0, 1), levels=levels, cmap=colormap)
     _color_bar(ax, filled, "probability of class 1")
@@ -113,7 +122,7 @@ def _draw_classes(ax: Axes, grid: Grid, probs: Floats, colors: list[str]) -> Non
     for label, color in enumerate(colors):
         margin = _margin(probs, label)
         if margin.max() > 0:
-            colormap = LinearSegmentedColormap.from_list("class", ["white", _tint(color)])
+            colormap = LinearSegmentedColormap.from_list("class", ["white", tint(color, TINT)])
             levels = np.linspace(0, 1, NUM_LEVELS + 1)
             ax.contourf(grid.x, grid.y, np.minimum(margin, 1), levels=levels, cmap=colormap)
 
@@ -137,12 +146,6 @@ def _margin(probs: Floats, label: int) -> Floats:
     """Returns the probability of class `label` minus the largest probability of the other classes."""
     others: Floats = np.delete(probs, label, axis=-1).max(axis=-1)
     return probs[..., label] - others
-
-
-def _tint(color: str) -> str:
-    """Returns `color` mixed with white, so that points of that color stand out; translucent fills would show seams."""
-    red, green, blue = (1 - TINT * (1 - channel) for channel in to_rgb(color))
-    return to_hex((red, green, blue))
 
 
 def _draw_points(ax: Axes, points: Floats, color: str, label: str) -> None:

@@ -113,7 +113,7 @@ def _draw(
         inside = (low <= observed) & (observed <= high)
         reference = "" if expected is None else f" ({percent(expected)} expected)"
         note(ax, f"{inside.mean():.1%} inside{reference}", 0.97, 0.03)
-        for color, chosen, where in ((BLUE, inside, "inside"), (VERMILION, ~inside, "outside")):
+        for color, chosen, where in ((BLUE, inside, "Inside"), (VERMILION, ~inside, "Outside")):
             rows = shown[chosen[shown]]
             if len(rows):
                 ax.errorbar(
@@ -126,10 +126,9 @@ def _draw(
                     elinewidth=0.9,
                     alpha=0.6,
                     markeredgewidth=0,
-                    label=f"Prediction ({label}), target {where}",
+                    label=f"{where} ({label})",
                 )
     ends = np.array([min(observed.min(), mean.min()), max(observed.max(), mean.max())])
     if ends[0] == ends[1]:
         ends = ends + np.array([-0.5, 0.5]) * (abs(ends[0]) or 1.0)
     ax.plot(ends, ends, color=INK, linewidth=1.2, linestyle=DASHED, label="Ideal", zorder=5)
-    ax.set_aspect("equal", adjustable="datalim")

@@ -117,6 +117,8 @@ def _draw(ax: Axes, counts: Floats, edges: Floats, band: tuple[int, int], level:
     """Draws a histogram over the band, and returns the number of bars outside."""
     outside = (counts < band[0]) | (counts > band[1])
     ax.axhspan(*band, color=SKY, alpha=0.25, linewidth=0, label=f"{percent(level)} band of all bars, if calibrated")
+    for edge in band:
+        ax.axhline(edge, color=BLUE, linewidth=0.8, zorder=3)
     for chosen, color, label in ((~outside, BLUE, "Targets"), (outside, VERMILION, "Targets, outside of the band")):
         if chosen.any():
             ax.bar(

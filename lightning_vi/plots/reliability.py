@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 from lightning_vi.errors import InputValueError
@@ -25,6 +24,7 @@ from lightning_vi.plots._style import (
     legend_inside,
     new_figure,
     style_axes,
+    tint,
 )
 
 
@@ -103,7 +103,7 @@ def _draw_bars(ax: Axes, bins: Floats, level: float) -> None:
                 width,
                 bottom=np.minimum(accuracy, accuracy + gap)[side],
                 align="edge",
-                facecolor=to_rgba(color, 0.3),
+                facecolor=tint(color, 0.3),
                 edgecolor=color,
                 hatch="///",
                 linewidth=0.8,

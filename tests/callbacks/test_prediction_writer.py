@@ -181,3 +181,23 @@ def test_two_ranks_write_one_file_with_every_row_once(tmp_path: Path) -> None:
 def test_filename_must_not_contain_a_folder(filename: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="filename must be a file name without a folder"):
         PredictionWriter(tmp_path, filename)
+
+
+@pytest.mark.parametrize("case", ["regression", "classes"])
+def test_a_data_frame_of_a_prediction_has_the_columns_of_the_file(case: str, tmp_path: Path) -> None:
+    method, y = (regressor(2), torch.randn(11, 2)) if case == "regression" else (classifier(), torch.arange(11) % 3)
+    table = written(method, loader(X, y, batch_size=11), tmp_path)
+    frame = method.predict(X, return_samples=True).to_frame(y)
+    pd.testing.assert_frame_equal(frame, table.drop(columns="index"), check_dtype=False, rtol=1e-5)
+
+
+def test_a_data_frame_has_the_names_of_the_classes() -> None:
+    prediction, y = classifier().predict(X), torch.arange(11) % 3
+    names = ["ape", "bee", "cat"]
+    frame = prediction.to_frame(y, classes=names)
+    assert list(frame["class"]) == [names[label] for label in prediction.mean.argmax(1)]
+    assert list(frame["target"]) == [names[label] for label in y]
+    with pytest.raises(ValueError, match="classes must have 3 labels, got 2"):
+        prediction.to_frame(classes=["ape", "bee"])
+    with pytest.raises(ValueError, match=r"target must have 11 rows, got shape \[3\]"):
+        prediction.to_frame(y[:3])

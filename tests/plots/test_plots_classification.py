@@ -26,6 +26,11 @@ def bars(ax: Axes, label: str) -> list[tuple[float, float, float]]:
     return [(bar.get_x(), bar.get_y(), bar.get_height()) for bar in container]
 
 
+def all_gaps(ax: Axes) -> list[tuple[float, float, float]]:
+    labels = {str(c.get_label()) for c in ax.containers}
+    return sorted(bar for label in labels if label.startswith("Gap to confidence: ") for bar in bars(ax, label))
+
+
 @pytest.mark.parametrize(("num_classes", "n_bins"), [(2, 1), (3, 4), (10, 15)])
 def test_ece_in_the_title_equals_torchmetrics(num_classes: int, n_bins: int) -> None:
     probs, target = overconfident_classifier(num_classes)
@@ -40,7 +45,7 @@ def test_bars_show_the_accuracy_and_the_gap_to_the_confidence_of_each_bin() -> N
     ax = plot_reliability_diagram(probs, target, n_bins=10).axes[0]
     confidence, predicted = probs.max(-1)
     accuracy = bars(ax, "Accuracy")
-    gaps = sorted(bars(ax, "Gap to confidence: overconfident") + bars(ax, "Gap to confidence: underconfident"))
+    gaps = all_gaps(ax)
     (errors,) = [c for c in ax.containers if c.get_label() == "95% interval of the accuracy"]
     intervals = errors.lines[2][0].get_segments()
     filled = 0
@@ -67,6 +72,7 @@ def test_bins_of_two_classes_are_those_of_scikit_learn() -> None:
     assert [height for _, _, height in drawn] == pytest.approx(accuracy.tolist())
     over, under = bars(ax, "Gap to confidence: overconfident"), bars(ax, "Gap to confidence: underconfident")
     ends = {left: bottom + height for left, bottom, height in over} | {left: bottom for left, bottom, _ in under}
+    assert sorted(over + under) == all_gaps(ax)
     assert [ends[left] for left, _, _ in drawn] == pytest.approx(confidence.tolist())
 
 
@@ -115,7 +121,12 @@ def test_probabilities_of_class_1_stand_for_two_classes() -> None:
         (np.ones((3, 2)) / 2, np.zeros(3), 0, "n_bins must be at least 1, got 0"),
         (np.ones((3, 2)), np.zeros(3), 15, r"probs must be probabilities that sum to 1.*sums in \[2, 2\]"),
         (np.array([-0.5, 0.2]), np.zeros(2), 15, r"probs must be probabilities .*got values in \[-0.5, 1.5\]"),
-        (np.ones((3, 2, 2)) / 2, np.zeros(3), 15, r"probs must have shape \[N, C\].*got \(3, 2, 2\)"),
+        (
+            np.ones((3, 2, 2)) / 2,
+            np.zeros(3),
+            15,
+            r"target must have shape \(3, 2\), that of probs without classes, got \(3,\)",
+        ),
         (np.ones((3, 2)) / 2, np.zeros(4), 15, r"target must have shape \[3\].*as long as probs, got \(4,\)"),
         (np.ones((3, 2)) / 2, np.array([0, 1, 2]), 15, r"target must hold class labels 0 to 1, got values in \[0, 2\]"),
         (np.ones((3, 2)) / 2, np.array([0, 0.5, 1]), 15, "target must hold class labels 0 to 1"),

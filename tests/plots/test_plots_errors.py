@@ -42,8 +42,8 @@ def test_predictions_are_drawn_over_targets_with_two_std_and_by_coverage() -> No
         inside = np.abs(TARGET - MEAN)[:, column] <= 2 * STD[:, column]
         assert ax.texts[0].get_text() == f"{inside.mean():.1%} inside (95.4% expected)"
         assert ax.get_title(loc="right") == f"RMSE = {np.sqrt(np.mean((TARGET - MEAN)[:, column] ** 2)):.3g}"
-        for where, rows in (("inside", inside), ("outside", ~inside)):
-            points, ends = error_bars(ax, f"Prediction (±2 std), target {where}")
+        for where, rows in (("Inside", inside), ("Outside", ~inside)):
+            points, ends = error_bars(ax, f"{where} (±2 std)")
             order = np.argsort(points[:, 0])
             expected = np.stack([TARGET[rows, column], MEAN[rows, column]], axis=1)
             by_target = np.argsort(expected[:, 0])
@@ -59,7 +59,7 @@ def test_intervals_of_a_prediction_replace_the_std_and_have_their_level() -> Non
     )
     ax = plot_predicted_observed(prediction, torch.tensor([[0.9], [0.4]])).axes[0]
     assert ax.texts[0].get_text() == "50.0% inside (90% expected)"
-    _, ends = error_bars(ax, "Prediction (90% prediction interval), target inside")
+    _, ends = error_bars(ax, "Inside (90% prediction interval)")
     np.testing.assert_allclose(ends, [[-0.5, 1.0]])
 
 
@@ -169,9 +169,8 @@ def test_calibration_curves_of_regressions_are_shares_of_pooled_targets() -> Non
 def test_predictions_of_a_method_and_dictionaries_draw_the_same() -> None:
     prediction = Gaussian(noise_std=0.3).gaussian_prediction(torch.rand(30, 1), torch.rand(30, 1), metadata={})
     target = torch.rand(30, 1)
-    ours, theirs = (
-        error_bars(plot_predicted_observed(p, target).axes[0], "Prediction") for p in (prediction, prediction.as_dict())
-    )
+    axes = [plot_predicted_observed(each, target).axes[0] for each in (prediction, prediction.as_dict())]
+    ours, theirs = (error_bars(ax, "Inside (±2 std)") for ax in axes)
     np.testing.assert_array_equal(ours[1], theirs[1])
 
 
