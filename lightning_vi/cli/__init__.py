@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from lightning_vi.cli import configs, init
+from lightning_vi.cli import compare, configs, init
 from lightning_vi.errors import InputError
 
 # Exceptions whose message is enough for the user. The last four are a file that is missing or in the way.
@@ -28,6 +28,7 @@ examples:
   lightning-vi fit --config configs/regression/mean_field_vi.yaml
   lightning-vi test --config configs/regression/mean_field_vi.yaml --ckpt_path CHECKPOINT
   lightning-vi fit --help
+  lightning-vi compare --config configs/regression/mean_field_vi.yaml --methods MeanFieldVI Deterministic
 """
 
 
@@ -81,6 +82,7 @@ def _build_parser() -> argparse.ArgumentParser:
         commands.add_parser(name, help=summary, add_help=False)
     init.add_command(commands)
     configs.add_command(commands)
+    compare.add_command(commands)
     demo_summary = "compare methods on three data sets in tables and figures (about five minutes)"
     demo = commands.add_parser("demo", help=demo_summary, description=demo_summary)
     demo.add_argument(

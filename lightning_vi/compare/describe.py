@@ -91,18 +91,31 @@ def _describe_object(value: Any, depth: int) -> Any:
     if isinstance(value, Tensor | np.ndarray):
         array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
         return f"{array.dtype}{list(array.shape)}#{_hash(array.tobytes())}"
-    if isinstance(value, nn.Module) and not hasattr(value, "trainer"):
-        return {"module": repr(value), "state": describe(value.state_dict(), depth)}
+    if isinstance(value, nn.Module):
+        attributes = {name: _public(module) for name, module in value.named_modules()}
+        plain = {
+            f"{name}.{key}".lstrip("."): each
+            for name, own in attributes.items()
+            for key, each in own.items()
+            if _is_plain(each)
+        }
+        return {"module": repr(value), **describe({"state": value.state_dict(), "attributes": plain}, depth)}
     if (state := getattr(value, "data_state", None)) is not None:
         return {"class": _class_name(value), "data": describe(state, depth)}
-    attributes = getattr(value, "__dict__", {})
-    public = {name: each for name, each in attributes.items() if not name.startswith("_")}
-    return {"class": _class_name(value), **describe(public, depth)}
+    return {"class": _class_name(value), **describe(_public(value), depth)}
+
+
+def _public(value: Any) -> dict[str, Any]:
+    return {name: each for name, each in getattr(value, "__dict__", {}).items() if not name.startswith("_")}
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, (*_PLAIN, list, tuple))
 
 
 def _describe_function(function: FunctionType, depth: int) -> dict[str, Any]:
     read = inspect.getclosurevars(function)
-    constants = {name: each for name, each in read.globals.items() if isinstance(each, (*_PLAIN, list, tuple))}
+    constants = {name: each for name, each in read.globals.items() if _is_plain(each)}
     enclosed = {name: each for name, each in read.nonlocals.items() if each is not function}
     facts = {"reads": {**constants, **enclosed}, "defaults": [function.__defaults__, function.__kwdefaults__]}
     return {

@@ -1,14 +1,14 @@
 """The methods of a comparison, by name."""
 
-import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_type_hints
+from typing import Any
 
 from torch import nn
 
 from lightning_vi import methods as method_room
+from lightning_vi.arguments import accepted_arguments, suggestion
 from lightning_vi.compare.adjustments import adjusted
 from lightning_vi.compare.describe import describe
 from lightning_vi.core import Predictor, UQMethod
@@ -99,50 +99,6 @@ def make_entries(
     return [_make_entry(name, method, options.get(name, {}), common_options) for name, method in named]
 
 
-def accepted_arguments(method: type) -> set[str]:
-    """Returns the names of the arguments of a class, with those that it passes on to its base classes.
-
-    Args:
-        method: The class.
-
-    Returns:
-        The names, without `self`.
-
-    Example:
-        >>> "kl_weight" in accepted_arguments(method_room.RankOneVI)
-        True
-    """
-    names: set[str] = set()
-    parameters = inspect.signature(method).parameters.values()
-    for parameter in parameters:
-        if parameter.kind is not parameter.VAR_KEYWORD:
-            names.add(parameter.name)
-        elif (packed := getattr(parameter.annotation, "__args__", None)) is not None:
-            names |= get_type_hints(packed[0]).keys()
-        else:
-            names |= accepted_arguments(method.__mro__[1])
-    return names
-
-
-def suggestion(word: str, words: Iterable[str]) -> str:
-    """Returns the end of an error message that names the most similar word.
-
-    Args:
-        word: The unknown word.
-        words: The known words.
-
-    Returns:
-        A question, or all known words.
-
-    Example:
-        >>> suggestion("kl_wait", ["kl_weight", "prior"])
-        ': did you mean kl_weight?'
-    """
-    known = sorted(words)
-    close = difflib.get_close_matches(word, known, n=1)
-    return f": did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
-
-
 def _make_entry(name: str, method: MethodLike, options: Mapping[str, Any], common_options: Mapping[str, Any]) -> Entry:
     calibrations: tuple[type[CalibratedMethod], ...] = ()
     if isinstance(method, str):
@@ -155,7 +111,7 @@ def _make_entry(name: str, method: MethodLike, options: Mapping[str, Any], commo
         raise InputTypeError(f"methods[{name!r}] must be a name, class or function, got {type(method).__name__}")
     common: dict[str, Any] = {}
     if isinstance(make, type):
-        accepted = accepted_arguments(make) - {"backbone", "likelihood"}
+        accepted = accepted_arguments(make).keys() - {"backbone", "likelihood"}
         if unknown := [option for option in options if option not in accepted]:
             raise InputValueError(f"{make.__name__} has no option {unknown[0]!r}{suggestion(unknown[0], accepted)}")
         common = {option: value for option, value in common_options.items() if option in accepted}

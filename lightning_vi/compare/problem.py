@@ -61,9 +61,8 @@ class Problem:
         data = self.data[name]
         datamodule = data if isinstance(data, LightningDataModule) else data(seed)
         if not isinstance(datamodule, LightningDataModule):
-            raise InputTypeError(
-                f"data must be a LightningDataModule or a function from the seed to one, got {type(datamodule).__name__}"
-            )
+            found = type(datamodule).__name__
+            raise InputTypeError(f"data must be a LightningDataModule or a function from the seed to one, got {found}")
         return datamodule
 
     def make_backbone(self, datamodule: LightningDataModule) -> nn.Module:

@@ -103,7 +103,7 @@ class Comparison:
             {"data": data, "test_set": test_set, "metric": metric} | row
             for (data, test_set), group in frame.groupby(["data", "test_set"], sort=False)
             for metric in (scores if metrics is None else metrics)
-            for row in self._compared(group.pivot(index="seed", columns="method", values=metric), metric)
+            for row in self._compared(_by_seed_and_method(group, metric), metric)
         ]
         order = list(dict.fromkeys(run.method for run in self.runs))
         table = pd.DataFrame(rows)
@@ -219,3 +219,10 @@ class Comparison:
             for run in self.failures
         )
         return "\n".join(lines) + (f"\n\nFailed:\n\n{failed}" if failed else "")
+
+
+def _by_seed_and_method(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Scores with one row for each seed and one column for each method."""
+    return pd.DataFrame(
+        {method: group.set_index("seed")[metric] for method, group in frame.groupby("method", sort=False)}
+    )
