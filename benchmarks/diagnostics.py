@@ -49,9 +49,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=150)
     epochs = parser.parse_args().epochs
+    torch.set_num_threads(1)
     for name, (title, arguments) in options(epochs).items():
         seed_everything(0, verbose=False)
-        method = MeanFieldVI(MLP(1, [50, 50], 2), HeteroscedasticGaussian(), **arguments)
+        method = MeanFieldVI(MLP(1, [50, 50], 2), HeteroscedasticGaussian(), num_mc_samples_train=3, **arguments)
         diagnostics = VariationalDiagnostics(warn=False)
         trainer = Trainer(
             max_epochs=epochs,

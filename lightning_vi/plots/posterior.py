@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.plots._style import (
@@ -18,6 +19,7 @@ from lightning_vi.plots._style import (
     SKY,
     TICK_SIZE,
     VERMILION,
+    legend_below,
     new_figure,
     style_axes,
 )
@@ -78,7 +80,7 @@ def plot_posterior(posterior: DiagnosedPosterior | PosteriorTable, *, title: str
         ("Std over prior std", "ratio", _draw_std),
         ("Units without signal", "share", _draw_pruned),
     )
-    figure = new_figure(12.5, 1.9 + 0.34 * len(table), title)
+    figure = new_figure(12.5, 2.2 + 0.34 * len(table), title)
     for place, (name, unit, draw) in enumerate(panels):
         ax = figure.add_subplot(1, len(panels), place + 1)
         draw(ax, table)
@@ -87,6 +89,7 @@ def plot_posterior(posterior: DiagnosedPosterior | PosteriorTable, *, title: str
         ax.set_ylim(len(names) - 0.4, -0.6)
         ax.grid(False, axis="y")
     figure.axes[0].set_ylabel("module", fontsize=TICK_SIZE, color=INK)
+    legend_below(figure, figure.axes[-1])
     return figure
 
 
@@ -130,12 +133,16 @@ def _draw_std(ax: Axes, table: pd.DataFrame) -> None:
     ax.set_xscale("log")
     ax.axvline(1.0, color=INK, linewidth=1.1, linestyle=DASHED)
     lowest = float(values[known].min()) if known.any() else 1.0
-    ax.set_xlim(min(0.3, 0.5 * lowest), max(2.0, 2.0 * float(np.max(values[known], initial=1.0))))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_xlim(min(0.05, 0.5 * lowest), max(2.0, 2.0 * float(np.max(values[known], initial=1.0))))
 
 
 def _draw_pruned(ax: Axes, table: pd.DataFrame) -> None:
     rows = np.arange(len(table))
-    bars = (("pruned_units", "Outputs", VERMILION, -0.17), ("ignored_inputs", "Inputs", ORANGE, 0.17))
+    bars = (
+        ("pruned_units", "Outputs, by incoming weights", VERMILION, -0.17),
+        ("ignored_inputs", "Inputs, by outgoing weights", ORANGE, 0.17),
+    )
     for column, label, color, shift in bars:
         values = table[column].to_numpy(dtype=float)
         ax.barh(rows + shift, np.nan_to_num(values), height=0.32, color=color, label=label)
@@ -144,4 +151,3 @@ def _draw_pruned(ax: Axes, table: pd.DataFrame) -> None:
             ax.text(np.nan_to_num(value), row + shift, text, va="center", fontsize=TICK_SIZE - 2, color=INK)
     ax.set_xlim(0, 1.18)
     ax.set_xticks([0, 0.5, 1])
-    ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, fontsize=TICK_SIZE - 1, frameon=False)
