@@ -18,7 +18,7 @@ from lightning_vi import plots
 from lightning_vi.arguments import check_at_least
 from lightning_vi.core import Predictor
 from lightning_vi.core.batch import split_batch, to_device
-from lightning_vi.core.intake import network_target
+from lightning_vi.core.intake import network_batch
 from lightning_vi.noise import private_random_state
 from lightning_vi.sampling import map_tensors, tensors
 
@@ -128,7 +128,7 @@ class FigureLogger(Callback):
             x, target = split_batch(to_device(method, batch))
             if target is None:
                 return None
-            target = network_target(target, method)
+            x, target = network_batch(x, target, method)
             rows = self._num_rows(target, sum(each.numel() for each in targets))
             if rows < len(target) and all(len(tensor) == len(target) for tensor in tensors(x)):
                 x, target = map_tensors(lambda tensor, rows=rows: tensor[:rows], x), target[:rows]

@@ -61,6 +61,12 @@ class OptimizedPredictor(Predictor):
         """True if the optimizer is `default_optimizer`, whose learning rates a method may choose."""
         return self._optimizer_factory is default_optimizer
 
+    @property
+    def num_steps(self) -> float:
+        """Number of optimizer steps of the Trainer's fit; infinite if it is unknown or there is no Trainer."""
+        steps = math.inf if self._trainer is None else float(self.trainer.estimated_stepping_batches)
+        return steps if steps >= 0 else math.inf
+
     def make_optimizer(self) -> Optimizer:
         """Makes the optimizer of all trainable parameters; variational and likelihood parameters take no weight decay.
 
@@ -119,5 +125,5 @@ class OptimizedPredictor(Predictor):
             self._set_rates(optimizer, self._learning_rate)
         if self._lr_scheduler_factory is None:
             return optimizer
-        scheduler = configure_scheduler(self._lr_scheduler_factory, optimizer, self.trainer)
+        scheduler = configure_scheduler(self._lr_scheduler_factory, optimizer, self.num_steps)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}

@@ -118,9 +118,9 @@ def test_posterior_has_a_higher_rate_than_deterministic_weights_by_default() -> 
 
 def test_posterior_rate_depends_on_the_length_of_the_fit() -> None:
     method = MeanFieldVI(MLP(1, [50, 50], 1), Gaussian())
-    fit(method, DATA(), max_epochs=-1, max_steps=300, limit_train_batches=1)
+    fit(method, DATA(), max_epochs=-1, max_steps=30, limit_train_batches=1)
     (group,) = [group for group in method.optimizers(use_pl_optimizer=False).param_groups if len(group["params"]) > 1]  # type: ignore[union-attr]
-    assert group["initial_lr"] == pytest.approx(12 / math.sqrt(50 * 300))
+    assert group["initial_lr"] == pytest.approx(12 / math.sqrt(50 * 30))
 
 
 def test_default_prior_finds_the_scale_of_each_tensor() -> None:

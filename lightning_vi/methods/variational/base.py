@@ -307,8 +307,7 @@ class VariationalMethod(DiagnosedMethod):
         factor = 1.0
         if self.has_default_optimizer:
             fan_in = max(mu[0].numel() if mu.dim() > 1 else 1 for mu in posterior[::2])
-            num_steps = math.inf if self._trainer is None else self.trainer.estimated_stepping_batches
-            factor = posterior_learning_rate(fan_in, num_steps) / DEFAULT_LEARNING_RATE
+            factor = posterior_learning_rate(fan_in, self.num_steps) / DEFAULT_LEARNING_RATE
         return {
             **super().learning_rate_factors(),
             **dict.fromkeys(posterior, factor),

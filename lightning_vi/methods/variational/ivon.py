@@ -195,10 +195,9 @@ class IVON(VariationalMethod):
     def _betas(self) -> tuple[float, float]:
         if self.betas is not None:
             return self.betas
-        num_steps = math.inf if self._trainer is None else float(self.trainer.estimated_stepping_batches)
-        if not 0 < num_steps < math.inf:
+        if not 0 < self.num_steps < math.inf:
             return 0.9, USUAL_DECAY
-        return 0.9, max(0.9, 1 - FORGETTING / num_steps)
+        return 0.9, max(0.9, 1 - FORGETTING / self.num_steps)
 
     def make_optimizer(self) -> Optimizer:
         """Makes the optimizer of all trainable parameters.
