@@ -283,7 +283,7 @@ def test_hooks_and_frozen_parameters_are_kept() -> None:
 
 
 def test_shared_modules_and_tied_weights_share_one_posterior() -> None:
-    converted, report = convert(SharedAndTied(), estimator="reparameterization")
+    converted, report = convert(SharedAndTied(), prior=GaussianPrior(), estimator="reparameterization")
     randomize_posteriors(converted)
     assert converted.again is converted.encode
     assert converted.decode.weight_mu is converted.encode.weight_mu

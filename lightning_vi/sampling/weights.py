@@ -334,7 +334,8 @@ class WeightSampler:
         if num_samples * sum(sizes) > memory.MAX_JOINED_NOISE:
             return _draw(self._training_slots, joints, (self._noise(num_samples, size, device) for size in sizes))
         noise = self._noise(num_samples, sum(sizes), device)
-        return _draw(self._training_slots, joints, noise.split_with_sizes(sizes, 1))
+        parts = torch.unsafe_split_with_sizes(noise, sizes, 1)  # one may be changed in-place when others are saved
+        return _draw(self._training_slots, joints, parts)
 
     def _noise(self, num_samples: int, size: int, device: torch.device) -> Tensor:
         if not self.antithetic:

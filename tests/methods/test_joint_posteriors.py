@@ -239,7 +239,7 @@ def test_tied_weights_are_sampled_once() -> None:
 
 def test_couplings_have_a_smaller_learning_rate_and_no_weight_decay() -> None:
     method = LowRankVI(MLP(1, [3], 1), Gaussian(), optimizer=partial(torch.optim.AdamW, lr=0.01, weight_decay=0.1))
-    groups = method.configure_optimizers().param_groups
+    groups = method.make_optimizer().param_groups
     (factor,) = [g for g in groups if any(p is method.coupling.factor for p in g["params"])]  # type: ignore[union-attr]
     assert (factor["lr"], factor["weight_decay"]) == (pytest.approx(0.001), 0.0)
     assert sum(len(g["params"]) for g in groups) == sum(1 for _ in method.parameters())
