@@ -13,7 +13,7 @@ from lightning_vi.datamodules._values import is_number_like
 
 MAX_CLASSES = 10
 ID_NAME = re.compile(r"(.*[\W_])?(id|index)", re.IGNORECASE)
-IDENTIFIES = "is different in each row"
+IDENTIFIES, NO_NAME = "is different in each row", "has no name"
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ def suggest_arguments(
             facts.append(f"identifier: {name!r} {reason} (else: --id_column)")
         else:
             dropped.append(name)
-            facts.append(f"no input: {name!r} {reason} (else: --categorical_columns)")
+            other = "--id_column" if reason == NO_NAME else "--categorical_columns"
+            facts.append(f"no input: {name!r} {reason} (else: {other})")
     no_inputs = (taken - set(categorical_columns or [])) | {*dropped, id_column}
     inputs = [name for name in frame.columns if name not in no_inputs]
     categories = [name for name in inputs if name in (categorical_columns or []) or not is_number_like(frame[name])]
@@ -121,7 +122,7 @@ def unfit_columns(frame: pd.DataFrame) -> dict[Any, str]:
         is_unique = len(frame) > MAX_CLASSES and bool(column.notna().all()) and column.is_unique
         is_text, is_id = not is_number_like(column), bool(ID_NAME.fullmatch(str(name)))
         if name in unnamed:
-            found[name] = "has no name"
+            found[name] = NO_NAME
         elif pd.api.types.is_datetime64_any_dtype(column.dtype):
             found[name] = "has dates"
         elif is_unique and (is_text or is_id):
