@@ -45,10 +45,10 @@ def plot_error_uncertainty(
 ) -> Figure:
     r"""Plots the observed error over the predicted uncertainty, in bins of as many data each.
 
-    Data are sorted by their uncertainty and divided into `n_bins` bins of equal size, up to ties. In regression, points are the
-    root mean squared error of a bin over the root mean variance, which agree if the method is calibrated, and faint
-    points the absolute errors of the data. The title shows the expected normalized calibration error (ENCE, Levi et
-    al., 2022, arXiv:1905.11659),
+    Data are sorted by their uncertainty and divided into `n_bins` bins of equal size, up to ties. In regression, points
+    are the root mean squared error of a bin over the root mean variance, which agree if the method is calibrated, and
+    faint points the absolute errors of the data. The title shows the expected normalized calibration error (ENCE, Levi
+    et al., 2022, arXiv:1905.11659),
 
     .. math:: \text{ENCE} = \frac1M \sum_b \frac{\lvert \text{RMV}_b - \text{RMSE}_b \rvert}{\text{RMV}_b}.
 
