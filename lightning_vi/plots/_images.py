@@ -48,10 +48,9 @@ def caption(ax: Axes, text: str, color: str = INK) -> None:
     ax.set_title(text, fontsize=TICK_SIZE - 1, color=color, pad=3)
 
 
-def color_bar(ax: Axes | list[Axes], drawn: AxesImage, label: str) -> None:
-    """Draws a labeled color bar beside one panel, or below several."""
-    first = ax[0] if isinstance(ax, list) else ax
-    bar = first.figure.colorbar(drawn, ax=ax, location="bottom" if isinstance(ax, list) else "right", pad=0.02)
+def color_bar(ax: Axes, drawn: AxesImage, label: str) -> None:
+    """Draws a labeled color bar below an image, which keeps its size."""
+    bar = ax.figure.colorbar(drawn, cax=ax.inset_axes((0.0, -0.09, 1.0, 0.05)), orientation="horizontal")
     bar.set_label(label, fontsize=TICK_SIZE, color=INK)
     bar.ax.tick_params(labelsize=TICK_SIZE - 1, labelcolor=INK)
     bar.outline.set_visible(False)

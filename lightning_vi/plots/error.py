@@ -45,10 +45,10 @@ def plot_error_uncertainty(
 ) -> Figure:
     r"""Plots the observed error over the predicted uncertainty, in bins of as many data each.
 
-    Data are sorted by their uncertainty and divided into `n_bins` bins of equal size. In regression, points are the
-    root mean squared error of a bin over the root mean variance, which agree if the method is calibrated, and faint
-    points the absolute errors of the data. The title shows the expected normalized calibration error (ENCE, Levi et
-    al., 2022, arXiv:1905.11659),
+    Data are sorted by their uncertainty and divided into `n_bins` bins of equal size, up to ties. In regression, points
+    are the root mean squared error of a bin over the root mean variance, which agree if the method is calibrated, and
+    faint points the absolute errors of the data. The title shows the expected normalized calibration error (ENCE, Levi
+    et al., 2022, arXiv:1905.11659),
 
     .. math:: \text{ENCE} = \frac1M \sum_b \frac{\lvert \text{RMV}_b - \text{RMSE}_b \rvert}{\text{RMV}_b}.
 
@@ -60,7 +60,7 @@ def plot_error_uncertainty(
         prediction: a `Prediction`, a dictionary of `predict_step`, or a dictionary of arrays: `pred` and `pred_uct` of
             a regression, [N], [N, D] or [B, ..., D], or probabilities `pred`, [N, C] or [N, C, ...].
         target: observed targets, the shape of `pred`; or labels 0 to C - 1, [N] or [N, ...].
-        n_bins: number of bins; fewer if there are fewer data.
+        n_bins: number of bins; fewer if there are fewer data or few different uncertainties.
         title: title of the figure.
         ylabel: label of the targets of a regression, with their unit.
         target_names: one label for each target, with its unit, in place of `ylabel`.
@@ -104,9 +104,15 @@ def plot_error_uncertainty(
 
 
 def bins_of_equal_size(uncertainty: Floats, n_bins: int) -> list[np.ndarray]:
-    """Returns the indices of the data in each bin, in ascending order of the uncertainty."""
+    """Returns the indices of the data in each bin, in ascending order of the uncertainty.
+
+    Equal uncertainties are in one bin, so that sizes may differ, and constant ones have one bin.
+    """
     order = np.argsort(uncertainty, kind="stable")
-    return np.array_split(order, min(n_bins, len(order)))
+    ends = np.cumsum([len(rows) for rows in np.array_split(order, min(n_bins, len(order)))])
+    values = uncertainty[order]
+    ends = np.unique(np.searchsorted(values, values[ends - 1], side="right"))
+    return np.split(order, ends[:-1])
 
 
 def _draw_errors(ax: Axes, std: Floats, error: Floats, n_bins: int) -> None:

@@ -77,9 +77,9 @@ def plot_field(
         for name, each in zip(("Truth", "Predictive mean")[-len(both) :], both, strict=True)
     ]
     if exact is not None:
-        largest = float(np.abs(mean - exact).max())
+        largest = float(np.abs(mean - exact).max()) or 1.0
         panels.append(("Error", mean - exact, "RdBu_r", (-largest, largest)))
-    top = max((float(std.max()) for std in stds.values()), default=0.0)
+    top = max((float(std.max()) for std in stds.values()), default=0.0) or 1.0
     panels += [(name, std, "magma", (0.0, top)) for name, std in stds.items()]
 
     columns = len(panels) if len(panels) < 5 else 3

@@ -11,6 +11,12 @@ from lightning_vi.plots._images import as_images, caption, show_image
 from lightning_vi.plots._predictions import PredictionLike, as_dict, class_names_of
 from lightning_vi.plots._style import INK, TITLE_SIZE, VERMILION, new_figure
 
+NAMES = {
+    "pred_uct": "predictive entropy in nats",
+    "epistemic_uct": "mutual information in nats",
+    "aleatoric_uct": "expected entropy in nats",
+}
+
 
 def plot_image_grid(
     image: Array,
@@ -71,16 +77,17 @@ def plot_image_grid(
     if isinstance(uncertainty, str):
         if values.get(uncertainty) is None:
             raise InputValueError(f"uncertainty must be a key of the prediction, {sorted(values)}, got {uncertainty!r}")
-        scores, score_name = as_vector(values[uncertainty], uncertainty, length=len(images), like="image"), uncertainty
+        scores = as_vector(values[uncertainty], uncertainty, length=len(images), like="image")
+        score_name = NAMES.get(uncertainty, uncertainty)
     else:
         scores, score_name = as_vector(uncertainty, "uncertainty", length=len(images), like="image"), "uncertainty"
 
     order = np.argsort(scores, kind="stable")
     groups = {"Most certain": order[:num_images], "Least certain": order[::-1][:num_images]}
     if len(images) < 2 * num_images:
-        groups = {"All images, the most certain first": order}
+        groups = {"All images": order}
     columns = max(len(rows) for rows in groups.values())
-    figure = new_figure(max(1.25 * columns, 3.6), 1.9 * len(groups) + 0.4, title)
+    figure = new_figure(max(1.25 * columns, 5.6), 1.9 * len(groups) + 0.4, title)
     for band, (name, rows) in zip(np.atleast_1d(figure.subfigures(len(groups), 1)), groups.items(), strict=True):
         band.suptitle(
             f"{name} ({score_name} {scores[rows].min():.2g} to {scores[rows].max():.2g})",

@@ -74,8 +74,8 @@ def plot_reliability_diagram(
     confidence, correct = top_label(torch.from_numpy(probabilities), torch.from_numpy(labels))
     bins = top_label_bins(confidence, correct, n_bins)
 
-    figure = new_figure(5.2, 6.0, title)
-    bars, counts = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    figure = new_figure(5.2, 6.4, title)
+    bars, counts = figure.subplots(2, 1, sharex=True, height_ratios=[5, 2])
     _draw_bars(bars, bins.numpy(), level)
     style_axes(bars, title="Reliability", ylabel="accuracy")
     ece = expected_calibration_error(bins).item()
@@ -151,7 +151,7 @@ def _draw_counts(ax: Axes, bins: Floats) -> None:
             color=INK,
         )
     accuracy, mean_confidence = correct.sum() / count.sum(), confidence.sum() / count.sum()
-    top = add_headroom(ax, 0.45)
+    top = add_headroom(ax, 0.55)
     ax.axvline(accuracy, ymax=top, color=BLUE, linewidth=2, label=f"Accuracy = {accuracy:.3f}")
     ax.axvline(
         mean_confidence,

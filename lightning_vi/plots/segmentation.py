@@ -101,7 +101,7 @@ def plot_segmentation(
             drawn = [
                 show_image(ax, each, cmap="magma", vmin=0.0, vmax=top) for ax, each in zip(axes, maps, strict=False)
             ]
-            color_bar(axes, drawn[0], "nats")
+            color_bar(axes[count - 1], drawn[0], "nats")
     _legend(figure, names, sorted(shown), has_ignored=-1 in shown)
     return figure
 

@@ -124,6 +124,14 @@ def test_errors_of_calibrated_predictions_lie_on_the_ideal_line() -> None:
         assert ence < 0.1
 
 
+def test_equal_uncertainties_are_in_one_bin() -> None:
+    std = np.repeat([1.0, 2.0, 3.0], [70, 10, 20])
+    ax = plot_error_uncertainty({"pred": np.zeros(100), "pred_uct": std}, RNG.normal(size=100), n_bins=10).axes[0]
+    points, _ = error_bars(ax, "RMSE of a bin")
+    np.testing.assert_allclose(points[:, 0], [1, 2, 3])
+    assert [text.get_text() for text in ax.texts] == ["70", "10", "20"]
+
+
 def classifier(count: int = 1500) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(2)
     probs = (2 * torch.randn(count, 3, generator=generator, dtype=torch.float64)).softmax(-1)
