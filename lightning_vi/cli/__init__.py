@@ -6,7 +6,11 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+<<<<<<< HEAD
 from lightning_vi.cli import compare, configs, init
+=======
+from lightning_vi.cli import compare, plot
+>>>>>>> wt-compare
 from lightning_vi.errors import InputError
 
 # Exceptions whose message is enough for the user. The last four are a file that is missing or in the way.
@@ -83,6 +87,7 @@ def _build_parser() -> argparse.ArgumentParser:
     init.add_command(commands)
     configs.add_command(commands)
     compare.add_command(commands)
+    plot.add_command(commands)
     demo_summary = "compare methods on three data sets in tables and figures (about five minutes)"
     demo = commands.add_parser("demo", help=demo_summary, description=demo_summary)
     demo.add_argument(
