@@ -6,11 +6,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-<<<<<<< HEAD
-from lightning_vi.cli import compare, configs, init
-=======
-from lightning_vi.cli import compare, plot
->>>>>>> wt-compare
+from lightning_vi.cli import compare, configs, init, plot
 from lightning_vi.errors import InputError
 
 # Exceptions whose message is enough for the user. The last four are a file that is missing or in the way.
