@@ -1,7 +1,5 @@
 """Figures of `problems.py`: functions with bands, and fields as images."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -30,27 +28,28 @@ from lightning_vi.plots._style import (
 SETS = {"test": "Test function", "ood": "Out of distribution"}
 
 
-def draw_curves(method: UQMethod, dm: FunctionDataModule, targets: Sequence[str] = ("u",)) -> Figure:
-    """The first test function and the first one out of distribution, with bands of uncertainty."""
-    figure = new_figure(11.0, 3.6 * len(targets) + 0.4)
-    axes = figure.subplots(len(targets), 2, squeeze=False, sharex=True)
-    size = dm.grid_shape[0]
+def draw_curves(method: UQMethod, dm: FunctionDataModule, as_errors: bool = False) -> Figure:
+    """The first test function and the first one out of distribution, or their errors, with bands of uncertainty."""
+    figure = new_figure(11.0, 3.6 * dm.n_targets + 0.4)
+    axes = figure.subplots(dm.n_targets, 2, squeeze=False, sharex=True)
     for column, (name, title) in enumerate(SETS.items()):
-        inputs = getattr(dm, f"X_{name}")[:size]
+        inputs, targets, truth = (dm.as_functions(getattr(dm, f"{part}_{name}"))[0] for part in ("X", "Y", "truth"))
         x = dm.points(inputs)[:, 0].numpy()
         prediction = {key: value.double().numpy() for key, value in method.predict_step(inputs).items()}
-        for row, label in enumerate(targets):
+        for row, label in enumerate(dm.target_names):
             ax = axes[row, column]
             mean, epistemic, total = (prediction[key][:, row] for key in ("pred", "epistemic_uct", "pred_uct"))
-            scatter(ax, x, getattr(dm, f"Y_{name}")[:size, row].double().numpy(), color=DATA, label="Observed")
-            truth = getattr(dm, f"truth_{name}")[:size, row].numpy()
-            ax.plot(x, truth, color=TRUTH, linewidth=1.4, linestyle=DASHED, label="True function")
+            true, observed = truth[:, row].double().numpy(), targets[:, row].double().numpy()
+            if as_errors:
+                mean, true = mean - true, 0.0 * true
+            else:
+                scatter(ax, x, observed, color=DATA, label="Observed")
+            ax.plot(x, true, color=TRUTH, linewidth=1.4, linestyle=DASHED, label="True function")
             ax.plot(x, mean, color=MEAN, linewidth=2, label="Predictive mean")
             band(ax, x, mean, epistemic, color=EPISTEMIC, alpha=0.4, label="Epistemic uncertainty")
             band(ax, x, mean, total, color=TOTAL, alpha=0.3, label="Total uncertainty")
-            style_axes(
-                ax, title=title if row == 0 else None, xlabel="x" if row == len(targets) - 1 else "", ylabel=label
-            )
+            ylabel = f"{label} - truth" if as_errors else label
+            style_axes(ax, title=title if row == 0 else None, ylabel=ylabel)
     for ax in axes[-1]:
         ax.set_xlabel("x", fontsize=10, color=INK)
     legend_below(figure, axes[0, 0])
@@ -58,8 +57,8 @@ def draw_curves(method: UQMethod, dm: FunctionDataModule, targets: Sequence[str]
 
 
 def draw_bar(method: UQMethod, dm: FunctionDataModule) -> Figure:
-    """Displacement and stress, inside and outside."""
-    return draw_curves(method, dm, dm.target_names)
+    """Errors of displacement and stress, which are too small to see in the functions themselves."""
+    return draw_curves(method, dm, as_errors=True)
 
 
 def draw_waves(method: UQMethod, dm: WavesDataModule) -> Figure:

@@ -80,7 +80,7 @@ trainer.fit(method, dm)
 # ## Inside and outside
 #
 # Each test set has its own scores: `dataloader_idx_0` is the test set, `dataloader_idx_1` the out-of-distribution set.
-# The features of rough sources are far from those of the training sources.
+# The features of rough sources are far from those of the training sources, where probabilities are 0 or 1.
 
 # %%
 trainer.test(method, list(dm.test_sets().values()))

@@ -184,7 +184,7 @@ def test_labels_of_the_plate_are_those_of_the_diffused_source() -> None:
 
 
 def test_sources_of_the_plate_have_the_stated_variance() -> None:
-    dm = Heat2DDataModule(n_fields=1000)
+    dm = Heat2DDataModule(n_fields=4000)
     assert dm.input_std is not None
     # The variance of a cell far from the edges is the sum of the squared weights of all neighbors.
     kernel = np.zeros((17, 17))
@@ -196,6 +196,10 @@ def test_sources_of_the_plate_have_the_stated_variance() -> None:
     for fields, variance in ((dm.X_train, 0.64 * smooth), (dm.X_ood, 1.6**2 * smooth + 0.64)):
         cells = fields[center] * dm.input_std
         assert abs(float(cells.var()) / variance - 1) < 4 * np.sqrt(2 / len(cells))
+    # Neighbors share the smooth part only.
+    inner = (dm.X_ood[:, 0, 4:12, 4:12] * dm.input_std + dm.input_mean).double()
+    covariance = float((inner[:, 1:] * inner[:, :-1]).mean())
+    assert abs(covariance / (1.6**2 * (kernel[1:] * kernel[:-1]).sum()) - 1) < 0.2
 
 
 def test_waves_have_the_stated_noise_and_ranges() -> None:
@@ -214,6 +218,8 @@ def test_waves_have_the_stated_noise_and_ranges() -> None:
 def test_waves_on_the_grid_are_the_function() -> None:
     dm = WavesDataModule(noise_std=0.0)
     x = dm.X_train.numpy()[:, 0]
+    truth = 0.45 * x + np.sin(1.7 * x) + 0.2 * np.cos(3.2 * x)
+    assert np.allclose(dm.Y_train[:, 0].numpy(), truth, atol=1e-6)
     near = np.interp(x, dm.X_gtext[:, 0].numpy(), dm.Y_gtext[:, 0].numpy())
     assert np.abs(near - dm.Y_train[:, 0].numpy()).max() < 1e-3
 
