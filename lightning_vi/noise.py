@@ -99,7 +99,7 @@ def fill_normal(flat: Tensor, seed: int, std: float = 1.0) -> None:
         seed: An integer.
         std: Standard deviation.
     """
-    blocks = list(enumerate(flat.split(_BLOCK)))
+    blocks = list(enumerate(torch.split(flat, _BLOCK)))
     num_threads = min(torch.get_num_threads(), len(blocks))
 
     def fill(thread: int) -> None:

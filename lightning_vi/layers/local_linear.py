@@ -86,7 +86,7 @@ class _LocalLinear(torch.autograd.Function):
         (grad,) = grad_outputs
         if torch.is_grad_enabled():  # second derivatives are asked for
             inputs = [x, mean, std, bias, bias_std]
-            center, spread = _moments(*inputs, ctx.least_variance)
+            center, spread = _moments(x, mean, std, bias, bias_std, ctx.least_variance)
             wanted = [each for each, is_needed in zip(inputs, ctx.needs_input_grad, strict=False) if is_needed]
             found = iter(torch.autograd.grad(torch.addcmul(center, spread, noise), wanted, grad, create_graph=True))
             return *(next(found) if is_needed else None for is_needed in ctx.needs_input_grad[:5]), None, None

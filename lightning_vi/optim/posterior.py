@@ -138,9 +138,9 @@ class PosteriorIVON(Optimizer):
                 new = torch.rsqrt(precision, out=out) if is_kept else precision.rsqrt_()
                 put_inverse_softplus(rho, new.mul_(ess**-0.5))
         if self._known_stds is not None:
-            for *_, rho, _, std in pairs:
-                if std is not rho:
-                    self._known_stds.keep(rho, std)
+            for *_, rho, _, kept in pairs:
+                if kept is not rho:
+                    self._known_stds.keep(rho, kept)
 
     def _update_points(self, group: dict[str, Any]) -> None:
         parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
