@@ -90,8 +90,7 @@ def fit(name: str, seed: int, epochs: int, **options: Any) -> tuple[UQMethod, To
     arguments = {"likelihood": HeteroscedasticGaussian()} | options
     if not name.startswith("IVON"):
         arguments.setdefault("optimizer", partial(torch.optim.Adam, lr=3e-3))
-    num_latent = 1 if name == "LatentVariableVI" else 0
-    method = METHODS[name](MLP(n_inputs=1 + num_latent, n_hidden=[50, 50], n_outputs=2), **arguments)
+    method = METHODS[name](MLP(n_inputs=1, n_hidden=[50, 50], n_outputs=2), **arguments)
     trainer = Trainer(
         max_epochs=epochs,
         logger=False,

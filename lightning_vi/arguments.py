@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable
 from typing import Any, get_type_hints
 
+from torch import Tensor
+
 from lightning_vi.errors import InputValueError
 
 
@@ -37,6 +39,23 @@ def check_positive(name: str, value: float, why: str = "") -> None:
     """
     if not (value > 0 and math.isfinite(value)):
         raise InputValueError(f"{name} must be positive and finite{why}, got {value}")
+
+
+def all_finite(values: Tensor) -> bool:
+    """Returns True if no element is NaN or infinite; this synchronizes with a GPU.
+
+    Args:
+        values: Any shape.
+
+    Example:
+        >>> import torch
+        >>> all_finite(torch.full((9,), 3e38)), all_finite(torch.tensor([1.0, -torch.inf, torch.inf]))
+        (True, False)
+    """
+    # A sum is not finite if an element is not; the elements are looked at only then, as a sum can overflow.
+    if not values.is_complex() and math.isfinite(values.sum().item()):
+        return True
+    return bool(values.isfinite().all())
 
 
 def accepted_arguments(kind: type) -> dict[str, Any]:

@@ -90,4 +90,4 @@ def test_plot_draws_the_last_fit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     run_command_line(monkeypatch, "fit", "--config", config)
     run_command_line(monkeypatch, "plot", "--config", config)
     names = {path.stem for path in (tmp_path / "run" / "version_0" / "plots").glob("*.png")}
-    assert names == {"predictions", "calibration", "selective", "objective"}
+    assert names == {"predictions", "observed", "calibration", "pit", "error", "selective", "objective"}

@@ -26,7 +26,10 @@ class ShortProblem(Problem):
 
 
 SHORT_PROBLEMS = [ShortProblem(**vars(problem)) for problem in (PROBLEMS[0], PROBLEMS[2])]
-FIGURES = {"toy": {"predictions", "calibration", "selective"}, "digits": {"reliability", "selective"}}
+FIGURES = {
+    "toy": {"predictions", "observed", "calibration", "pit", "error", "selective"},
+    "digits": {"reliability", "error", "selective"},
+}
 
 
 @dataclass(frozen=True)

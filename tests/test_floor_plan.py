@@ -19,7 +19,7 @@ FLOORS = (
     {"conversion"},
     {"curvature", "objectives", "optim"},
     {"core"},
-    {"calibration"},
+    {"calibration", "diagnostics"},
     {"methods"},
     {"callbacks", "evaluation", "export", "testing"},
     {"compare"},

@@ -27,7 +27,7 @@ from lightning_vi.core.checkpoints import check_file
 from lightning_vi.core.diagnosis import explained
 from lightning_vi.core.predictor import DATA_STATE
 from lightning_vi.datamodules import ArrayDataModule, TabularDataModule
-from lightning_vi.datamodules.tabular import open_table
+from lightning_vi.datamodules.open_table import open_table
 from lightning_vi.errors import InputValueError
 from lightning_vi.sampling import evaluating
 
@@ -80,6 +80,8 @@ class TrainerCLI(LightningCLI):
                 self._treat_tables_as_in(checkpoint.get(DATA_STATE))
                 self._write_beside(folder_of_fit(Path(self._checkpoint)))
         self.config[self.subcommand].ckpt_path = self._checkpoint
+        if self.subcommand == "predict" and self.config.predict.return_predictions is None:
+            self.config.predict.return_predictions = False  # the writer has them, and the memory does not
 
     def _last_checkpoint(self) -> str:
         """The checkpoint of the last fit of this configuration."""

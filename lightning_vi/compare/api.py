@@ -44,8 +44,7 @@ def compare(
 
     Every method runs with its own defaults, except for what it needs to run at all: `MCDropout` gets dropout behind the
     activations of a network without any, `QuantileRegression` and `MeanVarianceEstimation` their likelihoods and a last
-    layer of that width, `LatentVariableVI` a wider first layer. An error in one run is recorded with its message, and
-    the others go on.
+    layer of that width. An error in one run is recorded with its message, and the others go on.
 
     With `output_dir`, each finished run is a file in `output_dir/runs`, and a second call with the same arguments runs
     only what is missing or failed. More methods or seeds can be added. The tables and figures are written anew, see

@@ -8,7 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_vi.core.optimizers import LRSchedulerFactory, OptimizerFactory, build_optimizer, configure_scheduler
+from lightning_vi.core.optimizers import (
+    LRSchedulerFactory,
+    OptimizerFactory,
+    build_optimizer,
+    configure_scheduler,
+    default_optimizer,
+)
 from lightning_vi.core.predictor import Predictor
 from lightning_vi.errors import InputValueError
 from lightning_vi.likelihoods import Likelihood
@@ -49,6 +55,17 @@ class OptimizedPredictor(Predictor):
         default.
         """
         return dict.fromkeys(self.likelihood.parameters(), 10.0)
+
+    @property
+    def has_default_optimizer(self) -> bool:
+        """True if the optimizer is `default_optimizer`, whose learning rates a method may choose."""
+        return self._optimizer_factory is default_optimizer
+
+    @property
+    def num_steps(self) -> float:
+        """Number of optimizer steps of the Trainer's fit; infinite if it is unknown or there is no Trainer."""
+        steps = math.inf if self._trainer is None else float(self.trainer.estimated_stepping_batches)
+        return steps if steps >= 0 else math.inf
 
     def make_optimizer(self) -> Optimizer:
         """Makes the optimizer of all trainable parameters; variational and likelihood parameters take no weight decay.
@@ -108,5 +125,5 @@ class OptimizedPredictor(Predictor):
             self._set_rates(optimizer, self._learning_rate)
         if self._lr_scheduler_factory is None:
             return optimizer
-        scheduler = configure_scheduler(self._lr_scheduler_factory, optimizer, self.trainer)
+        scheduler = configure_scheduler(self._lr_scheduler_factory, optimizer, self.num_steps)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}

@@ -25,6 +25,13 @@ def check_seed(name: str, value: object) -> int:
     return check_int(name, value, at_least=0, at_most=MAX_SEED)
 
 
+def check_not_negative(name: str, value: float) -> float:
+    """Returns `value`; raises a `ValueError` unless it is finite and at least 0."""
+    if not 0.0 <= value < float("inf"):
+        raise InputValueError(f"{name} must be finite and at least 0, got {value!r}.")
+    return value
+
+
 def check_split(name: str, rows: object, num_classes: int | None) -> tuple[Tensor, Tensor]:
     """Returns the rows of one split; raises a `ValueError` unless they are valid inputs and targets.
 

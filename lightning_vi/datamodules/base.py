@@ -1,7 +1,7 @@
 """Base class of the datamodules: splits of tensors and their dataloaders."""
 
 from collections.abc import Mapping
-from typing import Any, NotRequired, TypedDict, Unpack, cast
+from typing import Any, Literal, NotRequired, TypedDict, Unpack, cast
 
 from lightning import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
@@ -14,6 +14,7 @@ from lightning_vi.datamodules._loader import row_loader
 from lightning_vi.datamodules._rows import Sample
 from lightning_vi.datamodules._split import IntArray
 from lightning_vi.datamodules._state import VERSION, DataState, check_version, digest
+from lightning_vi.datamodules._summary import as_html, as_text
 from lightning_vi.errors import InputTypeError, InputValueError
 
 
@@ -61,6 +62,7 @@ class Splits(TypedDict):
     test: Sample
     val: NotRequired[Sample]
     calib: NotRequired[Sample]
+    ood: NotRequired[Sample]
 
 
 def take_splits(inputs: Tensor, targets: Tensor, rows: Mapping[str, IntArray]) -> Splits:
@@ -69,6 +71,7 @@ def take_splits(inputs: Tensor, targets: Tensor, rows: Mapping[str, IntArray]) -
 
 
 Rows = tuple[Tensor, Tensor | None]
+TestSplit = Literal["test", "ood"]
 SCALING = ("input_mean", "input_std", "target_mean", "target_std")
 
 
@@ -92,14 +95,15 @@ class ArrayDataModule(LightningDataModule):
         test: Test inputs and targets, as `train`.
         val: Validation inputs and targets; None for no validation split.
         calib: Calibration inputs and targets; None for no calibration split.
+        ood: Out-of-distribution inputs and targets, a second test set; None for none.
         num_classes: Number of classes C of the labels 0..C-1; None for regression.
         batch_size: Number of rows per batch.
         **loader_options: `num_workers`, `pin_memory`, `shuffle_seed`, see `LoaderOptions`.
 
     Attributes:
-        X_train, X_val, X_test, X_calib: Inputs, [N, ...features]; None for a missing split.
-        Y_train, Y_val, Y_test, Y_calib: Targets in original units, [N, D], or int64 class labels, [N]; None for a
-            missing split.
+        X_train, X_val, X_test, X_calib, X_ood: Inputs, [N, ...features]; None for a missing split.
+        Y_train, Y_val, Y_test, Y_calib, Y_ood: Targets in original units, [N, D], or int64 class labels, [N]; None for
+            a missing split.
         input_mean, input_std: Mean and standard deviation of the training inputs, [F]; None if inputs are not
             standardized.
         target_mean, target_std: Mean and standard deviation of the training targets, [D]; None if methods do not
@@ -126,11 +130,15 @@ class ArrayDataModule(LightningDataModule):
     Y_test: Tensor
     X_calib: Tensor | None
     Y_calib: Tensor | None
+    X_ood: Tensor | None
+    Y_ood: Tensor | None
     input_mean: Tensor | None = None
     input_std: Tensor | None = None
     target_mean: Tensor | None = None
     target_std: Tensor | None = None
     kind_of_data = "arrays"
+    test_split: TestSplit = "test"
+    """The rows of `test_dataloader` and `predict_dataloader`: those of the test set, or the out-of-distribution set."""
 
     def __init__(
         self,
@@ -139,6 +147,7 @@ class ArrayDataModule(LightningDataModule):
         val: Sample | None = None,
         calib: Sample | None = None,
         *,
+        ood: Sample | None = None,
         num_classes: int | None = None,
         batch_size: int = 32,
         **loader_options: Unpack[LoaderOptions],
@@ -153,14 +162,23 @@ class ArrayDataModule(LightningDataModule):
         self._digests: dict[str, str] | None = None
         self._loaded_state: DataState | None = None
 
-        for name, rows in {"train": train, "val": val, "test": test, "calib": calib}.items():
-            if rows is None and name in ("val", "calib"):
+        for name, rows in {"train": train, "val": val, "test": test, "calib": calib, "ood": ood}.items():
+            if rows is None and name in ("val", "calib", "ood"):
                 inputs, targets = None, None
             else:
                 inputs, targets = check_split(name, rows, num_classes)
                 _check_same_shape(name, inputs, targets, train)
             setattr(self, f"X_{name}", inputs)
             setattr(self, f"Y_{name}", targets)
+
+    def __repr__(self) -> str:
+        return as_text(self)
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        """The summary of a notebook."""
+        return as_html(self)
 
     @property
     def n_inputs(self) -> int:
@@ -185,12 +203,12 @@ class ArrayDataModule(LightningDataModule):
         return [] if rows is None else self._loader(rows)
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """Returns batches `(x, y)` of the test rows in order."""
-        return self._loader(self._rows("test"))
+        """Returns batches `(x, y)` of the test rows, or of those that `test_split` names, in order."""
+        return self._loader(self._rows(self.test_split))
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Returns the same rows as `test_dataloader`."""
-        return self._loader(self._rows("predict"))
+        return self._loader(self._rows("predict" if self.test_split == "test" else self.test_split))
 
     def calibration_dataloader(self) -> DataLoader[Any]:
         """Returns batches `(x, y)` of the calibration rows in order.
@@ -202,6 +220,24 @@ class ArrayDataModule(LightningDataModule):
         if rows is None:
             raise InputValueError(f"{type(self).__name__} has no calibration split: X_calib is None.")
         return self._loader(rows)
+
+    def ood_dataloader(self) -> DataLoader[Any]:
+        """Returns batches `(x, y)` of the out-of-distribution rows in order.
+
+        Raises:
+            ValueError: If there is no out-of-distribution set.
+        """
+        if self.X_ood is None:
+            raise InputValueError(f"{type(self).__name__} has no out-of-distribution set: X_ood is None.")
+        return self._loader(self._rows("ood"))
+
+    def test_sets(self) -> dict[str, DataLoader[Any]]:
+        """Returns the dataloaders of all test sets by name: `test`, and `ood` if there is an out-of-distribution set.
+
+        `Trainer.test(method, list(dm.test_sets().values()))` has one result for each, in this order.
+        """
+        names = ("test",) if self.X_ood is None else ("test", "ood")
+        return {name: self._loader(self._rows(name)) for name in names}
 
     @property
     def data_state(self) -> DataState:

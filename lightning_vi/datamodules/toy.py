@@ -5,11 +5,10 @@ from typing import Unpack
 import numpy as np
 import torch
 
-from lightning_vi.datamodules._checks import check_int, check_seed
+from lightning_vi.datamodules._checks import check_int, check_not_negative, check_seed
 from lightning_vi.datamodules._split import IntArray
 from lightning_vi.datamodules._standardize import FloatArray, Standardizer, as_float32
 from lightning_vi.datamodules.base import ArrayDataModule, LoaderOptions, take_splits
-from lightning_vi.errors import InputValueError
 
 MIN_POINTS = 20
 
@@ -124,8 +123,7 @@ class TwoMoonsDataModule(ArrayDataModule):
     ) -> None:
         from sklearn.datasets import make_moons
 
-        if not 0.0 <= noise_std < float("inf"):
-            raise InputValueError(f"noise_std must be finite and at least 0, got {noise_std!r}.")
+        noise_std = check_not_negative("noise_std", noise_std)
         n_grid = check_int("n_grid", n_grid, at_least=2)
         rows = _split_points(n_points, split_seed)
         points, labels = make_moons(

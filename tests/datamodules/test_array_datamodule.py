@@ -182,6 +182,29 @@ def test_batches_are_gathered_without_a_call_per_row(monkeypatch: pytest.MonkeyP
     assert len(order(datamodule().train_dataloader())) == 20
 
 
+def test_out_of_distribution_set_is_optional_and_checked() -> None:
+    dm = datamodule()
+    assert dm.X_ood is None
+    assert list(dm.test_sets()) == ["test"]
+    with pytest.raises(ValueError, match="no out-of-distribution set"):
+        dm.ood_dataloader()
+    with pytest.raises(ValueError, match=r"X_ood must have rows of the same shape as X_train, \[1\], got \[2\]"):
+        datamodule(ood=(torch.zeros(3, 2), torch.zeros(3, 1)))
+    with_ood = datamodule(ood=numbered(3, 400))
+    assert order(with_ood.ood_dataloader()) == [400, 401, 402]
+    assert {name: len(order(loader)) for name, loader in with_ood.test_sets().items()} == {"test": 9, "ood": 3}
+
+
+def test_each_test_set_has_a_result_of_its_own() -> None:
+    class Scorer(Recorder):
+        def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+            self.log("test_mean", batch[0].mean(), batch_size=len(batch[0]))
+
+    dm = datamodule(ood=numbered(3, 400))
+    results = quiet_trainer().test(Scorer(), list(dm.test_sets().values()), verbose=False)
+    assert results == [{"test_mean/dataloader_idx_0": 304.0}, {"test_mean/dataloader_idx_1": 401.0}]
+
+
 def test_calibration_dataloader_needs_a_calibration_split() -> None:
     dm = datamodule(calib=None)
     assert dm.X_calib is None
@@ -237,3 +260,21 @@ def test_invalid_tensors_are_rejected(train: Any, num_classes: int | None, messa
 def test_splits_must_have_rows_of_the_same_shape(test: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ArrayDataModule((FLOATS, FLOATS), test)
+
+
+def test_a_datamodule_prints_its_splits_also_in_notebooks() -> None:
+    x, y = torch.randn(20, 3, 4), torch.arange(20) % 2
+    data = ArrayDataModule(train=(x[:12], y[:12]), test=(x[12:], y[12:]), num_classes=2, batch_size=5)
+    assert str(data).splitlines() == [
+        "ArrayDataModule: 2 classes, nothing standardized, batches of 5",
+        "split        rows  inputs  targets",
+        "training     12    3 x 4   label",
+        "validation   0     -       -",
+        "calibration  0     -       -",
+        "test         8     3 x 4   label",
+    ]
+    assert repr(data) == str(data)
+    assert '<td style="text-align: left">calibration</td>' in data._repr_html_()
+    regression = ArrayDataModule(train=(x, x[..., 0]), test=(x, x[..., 0]))
+    regression.target_mean = torch.zeros(3)
+    assert str(regression).startswith("ArrayDataModule: regression of 3 targets, targets standardized, batches of 32")

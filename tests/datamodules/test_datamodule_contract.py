@@ -13,12 +13,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler
 
 from lightning_vi.datamodules import (
+    ADR1DDataModule,
     ArrayDataModule,
     DiabetesDataModule,
     DigitsDataModule,
+    ElasticBar1DDataModule,
+    Heat2DDataModule,
     TabularDataModule,
     ToyHeteroscedasticDataModule,
+    Transport2DDataModule,
     TwoMoonsDataModule,
+    WavesDataModule,
 )
 
 SPLITS = ("train", "val", "test", "calib")
@@ -44,6 +49,16 @@ def tabular_classification(**options: Any) -> ArrayDataModule:
     return TabularDataModule(table(), "kind", "classification", **options)
 
 
+def generated(datamodule: Callable[..., ArrayDataModule], **size: int) -> Callable[..., ArrayDataModule]:
+    """Datamodule whose points depend on `data_seed`, which has no seed of the split."""
+
+    def make(split_seed: object = 0, **options: Any) -> ArrayDataModule:
+        return datamodule(data_seed=split_seed, **size, **options)
+
+    make.__name__ = datamodule.__name__  # type: ignore[attr-defined]
+    return make
+
+
 MODULES: list[Callable[..., ArrayDataModule]] = [
     ToyHeteroscedasticDataModule,
     TwoMoonsDataModule,
@@ -51,6 +66,11 @@ MODULES: list[Callable[..., ArrayDataModule]] = [
     tabular_classification,
     DiabetesDataModule,
     DigitsDataModule,
+    generated(ADR1DDataModule, n_functions=8),
+    generated(ElasticBar1DDataModule, n_functions=8),
+    generated(Transport2DDataModule, n_functions=4, n_grid=6),
+    generated(Heat2DDataModule),
+    generated(WavesDataModule),
 ]
 
 
@@ -164,7 +184,8 @@ def test_dataloaders_return_the_rows_of_their_split(make: Callable[..., ArrayDat
 
 def test_invalid_arguments_are_rejected(make: Callable[..., ArrayDataModule]) -> None:
     for argument, value in (("batch_size", 0), ("num_workers", -1), ("shuffle_seed", -1), ("split_seed", None)):
-        with pytest.raises(ValueError, match=rf"{argument} must be an integer .*got {value}"):
+        names = "(split|data)_seed" if argument == "split_seed" else argument
+        with pytest.raises(ValueError, match=rf"{names} must be an integer .*got {value}"):
             make(**{argument: value})
     with pytest.raises(TypeError, match="drop_last"):
         make(drop_last=True)
