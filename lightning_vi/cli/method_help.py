@@ -6,8 +6,8 @@ from typing import Any
 
 from docstring_parser import parse
 
-from lightning_vi import methods as method_room
 from lightning_vi.arguments import accepted_arguments
+from lightning_vi.compare.entries import public_classes
 from lightning_vi.core import Predictor
 
 WIDTH = 100
@@ -38,11 +38,14 @@ def options_text(name: str | None) -> str:
     Returns:
         Text for the help.
     """
-    kind = None if name is None else getattr(method_room, name.rpartition(".")[2], None)
+    kind = None if name is None else public_classes().get(name.rpartition(".")[2])
     if kind is not None:
         return f"\noptions of {kind.__name__}, as --model.NAME VALUE or under model.init_args:\n{_described(kind)}"
-    kinds = [getattr(method_room, each) for each in method_room.__all__]
-    lines = [_listed(each) for each in kinds if issubclass(each, Predictor) and not inspect.isabstract(each)]
+    lines = [
+        _listed(each)
+        for each in public_classes().values()
+        if issubclass(each, Predictor) and not inspect.isabstract(each)
+    ]
     return "\n".join(
         [
             "\noptions of each method, as --model.NAME VALUE or under model.init_args (fit --model METHOD --help, or",

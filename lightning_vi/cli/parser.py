@@ -42,9 +42,18 @@ class MethodParser(LightningArgumentParser):
         super().__init__(*args, **kwargs)
         self._appendix = appendix
 
-    def format_help(self) -> str:
-        """Returns the help with the options of the methods."""
-        return super().format_help() + self._appendix
+    def format_help(self, *args: Any, **kwargs: Any) -> str:
+        """Returns the help with the options of the methods.
+
+        Args:
+            *args: As for `LightningArgumentParser`.
+            **kwargs: As for `LightningArgumentParser`.
+
+        Returns:
+            The text.
+        """
+        text: str = super().format_help(*args, **kwargs)
+        return text + self._appendix
 
     def dump(self, namespace: Namespace, *args: Any, **kwargs: Any) -> str:
         """Writes a configuration; one that the user wants to see has all options of the method.
@@ -121,8 +130,7 @@ def _completed(text: str) -> str:
     """A configuration with the defaults of the method that the parser left out."""
     content = yaml.safe_load(text)
     model = content.get("model") if isinstance(content, dict) else None
-    kind = _import(model["class_path"]) if isinstance(model, dict) and "class_path" in model else None
-    if kind is None:
+    if not isinstance(model, dict) or (kind := _import(model.get("class_path", ""))) is None:
         return text
     given = model.get("init_args") or {}
     missing = {name: value for name, value in plain_defaults(kind).items() if name not in given}

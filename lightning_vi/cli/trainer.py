@@ -212,6 +212,6 @@ def _named_method(args: Sequence[str]) -> str | None:
     return model.get("class_path") if isinstance(model, dict) else model
 
 
-@rank_zero_only  # type: ignore[untyped-decorator]
+@rank_zero_only
 def _say(text: str) -> None:
     sys.stderr.write(text)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from lightning_vi import methods as method_room
+import lightning_vi
 from lightning_vi.arguments import accepted_arguments, suggestion
 from lightning_vi.compare.adjustments import adjusted
 from lightning_vi.compare.describe import describe
@@ -57,12 +57,17 @@ class Entry:
         return {name: describe(value) for name, value in facts.items()}
 
 
+def public_classes() -> dict[str, type]:
+    """Returns the methods, calibrations and base classes of the package by name."""
+    names: list[str] = lightning_vi.__all__
+    return {name: getattr(lightning_vi, name) for name in names}
+
+
 def method_names() -> list[str]:
     """Returns the names of all methods that train a network."""
-    classes = {name: getattr(method_room, name) for name in method_room.__all__}
     return [
         name
-        for name, kind in classes.items()
+        for name, kind in public_classes().items()
         if issubclass(kind, UQMethod) and not inspect.isabstract(kind) and kind is not VariationalMethod
     ]
 
@@ -119,12 +124,12 @@ def _make_entry(name: str, method: MethodLike, options: Mapping[str, Any], commo
 
 
 def _find(name: str, kind: type[Any]) -> Any:
-    known = [each for each in method_room.__all__ if issubclass(getattr(method_room, each), kind)]
+    known = {each: found for each, found in public_classes().items() if issubclass(found, kind)}
     if name not in known:
         what = "method" if kind is UQMethod else "calibration"
         names = method_names() if kind is UQMethod else known
         raise InputValueError(f"there is no {what} {name!r}{suggestion(name, names)}")
-    return getattr(method_room, name)
+    return known[name]
 
 
 def _name_of(method: MethodLike) -> str:

@@ -1,7 +1,8 @@
 """Results of a comparison: all scores, their summary, and tables."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -207,10 +208,10 @@ class Comparison:
         return format_estimate(row["mean"], row["standard_error"]) + mark
 
     def _note(self) -> str:
-        counts: Mapping[str, int] = pd.Series([run.method for run in self.runs if not run.error]).value_counts()
+        counts = Counter(run.method for run in self.runs if not run.error)
         lines = []
-        if len(counts):
-            few, many = min(counts), max(counts)
+        if counts:
+            few, many = min(counts.values()), max(counts.values())
             runs = f"{few}" if few == many else f"{few} to {many}"
             lines.append(f"Mean (standard error) over {runs} runs of each method.")
         if self.reference is not None:

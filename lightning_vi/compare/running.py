@@ -34,6 +34,7 @@ QUIET: Mapping[str, Any] = {
     "enable_model_summary": False,
     "num_sanity_val_steps": 0,
 }
+DEVICE = ("accelerator", "strategy", "devices", "precision")
 COSTS = ("train_seconds", "seconds_per_1000", "num_parameters", "passes")
 COST_DIRECTIONS = dict.fromkeys(COSTS, False)
 OOD_DIRECTIONS = {
@@ -141,10 +142,11 @@ def _fit_and_score(
         raise KeyboardInterrupt
     _load_best(trainer, method)
     for calibration in entry.calibrations:
-        method, trainer = _calibrated(calibration(method), datamodule, folder)
+        method, trainer = _calibrated(calibration(method), datamodule, problem.trainer, folder)
     seconds = time.perf_counter() - start
 
-    rows, scores_in = [], {}
+    rows: list[dict[str, Any]] = []
+    scores_in: dict[str, Tensor] = {}
     datamodule.setup("test")
     for name, loader in problem.test_loaders(datamodule).items():
         (scores,) = trainer.test(method, loader, verbose=False)
@@ -183,11 +185,14 @@ def _load_best(trainer: Trainer, method: Predictor) -> None:
         method.load_state_dict(torch.load(path, weights_only=True)["state_dict"])
 
 
-def _calibrated(method: Predictor, datamodule: LightningDataModule, folder: str) -> tuple[Predictor, Trainer]:
+def _calibrated(
+    method: Predictor, datamodule: LightningDataModule, trainer_arguments: Mapping[str, Any], folder: str
+) -> tuple[Predictor, Trainer]:
     loader = getattr(datamodule, "calibration_dataloader", None)
     if loader is None:
         raise InputValueError(f"{type(datamodule).__name__} has no calibration_dataloader, which a calibration needs")
-    trainer = make_trainer({"max_epochs": 1}, folder)
+    device = {name: value for name, value in trainer_arguments.items() if name in DEVICE}
+    trainer = make_trainer({"max_epochs": 1} | device, folder)
     trainer.fit(method, loader())
     return method, trainer
 

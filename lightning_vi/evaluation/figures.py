@@ -111,8 +111,9 @@ def _predictions(method: Predictor, loader: Iterable[Any]) -> tuple[dict[str, Te
 
 def _curve(method: Predictor, datamodule: LightningDataModule, title: str | None) -> Figure | None:
     """Predictions over the input, for data with one input and one target."""
-    is_curve = isinstance(datamodule, ArrayDataModule) and datamodule.n_inputs == datamodule.n_targets == 1
-    if not is_curve or datamodule.X_train.dim() != 2:
+    if not isinstance(datamodule, ArrayDataModule) or datamodule.X_train.dim() != 2:
+        return None
+    if not datamodule.n_inputs == datamodule.n_targets == 1:
         return None
     x, y = datamodule.X_train, datamodule.Y_train
     if isinstance(datamodule, ToyHeteroscedasticDataModule):
