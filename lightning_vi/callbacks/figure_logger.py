@@ -174,7 +174,7 @@ def write_figure(figure: Figure, tag: str, logger: Logger | None, trainer: Train
         trainer: The Trainer.
     """
     experiment = getattr(logger, "experiment", None)
-    if hasattr(experiment, "add_figure"):
+    if experiment is not None and hasattr(experiment, "add_figure"):
         experiment.add_figure(tag, figure, global_step=trainer.global_step, close=False)
         return
     if logger is not None and hasattr(logger, "log_image"):
