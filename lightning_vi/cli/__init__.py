@@ -26,7 +26,8 @@ examples:
   lightning-vi init --data table.csv --target price --output config.yaml
   lightning-vi configs
   lightning-vi fit --config configs/regression/mean_field_vi.yaml
-  lightning-vi test --config configs/regression/mean_field_vi.yaml --ckpt_path CHECKPOINT
+  lightning-vi test --config configs/regression/mean_field_vi.yaml
+  lightning-vi plot --config configs/regression/mean_field_vi.yaml
   lightning-vi fit --help
   lightning-vi compare --config configs/regression/mean_field_vi.yaml --methods MeanFieldVI Deterministic
 """
@@ -46,20 +47,21 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     parser = _build_parser()
     # The arguments of a trainer command remain unparsed here; LightningCLI parses them.
-    options, rest = parser.parse_known_args(args)
+    given = configs.with_shipped_configs(sys.argv[1:] if args is None else args)
+    options, rest = parser.parse_known_args(given)
     if options.command not in TRAINER_COMMANDS and rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         if options.command == "demo":
             from lightning_vi.demo import run_demo
 
-            run_demo(options.output_dir, quick=options.quick)
+            run_demo(options.output_dir, quick=options.quick, every_method=options.all)
         elif options.command in TRAINER_COMMANDS:
             from lightning_vi.cli.trainer import run_trainer
 
             if args is None:
-                sys.argv[1:] = configs.with_shipped_configs(sys.argv[1:])  # LightningCLI wants them there
-            run_trainer(None if args is None else configs.with_shipped_configs(args))
+                sys.argv[1:] = given  # LightningCLI wants them there
+            run_trainer(None if args is None else given)
         else:
             options.run(options)
     except Exception as error:
@@ -84,14 +86,15 @@ def _build_parser() -> argparse.ArgumentParser:
     configs.add_command(commands)
     compare.add_command(commands)
     plot.add_command(commands)
-    demo_summary = "compare methods on three data sets in tables and figures (about five minutes)"
+    demo_summary = "compare methods on three data sets in tables and figures (about two minutes)"
     demo = commands.add_parser("demo", help=demo_summary, description=demo_summary)
     demo.add_argument(
         "--output-dir",
         type=Path,
         default=Path("outputs"),
-        help="folder for predictions and figures (default: %(default)s)",
+        help="folder for tables and figures (default: %(default)s)",
     )
+    demo.add_argument("--all", action="store_true", help="compare all methods, not only the headline methods")
     demo.add_argument("--quick", action="store_true", help="train for two epochs only, as a smoke test")
     return parser
 

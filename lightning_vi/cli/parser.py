@@ -26,6 +26,7 @@ ROOMS = (
     lightning_vi.datamodules,
     lightning_vi.priors,
 )
+KEYS = ("config", "print_config", "seed_everything", "trainer", "model", "data", "prediction_writer", "ckpt_path")
 
 
 class MethodParser(LightningArgumentParser):
@@ -71,28 +72,36 @@ class MethodParser(LightningArgumentParser):
             super().error(message, ex)
         parser = getattr(ex, "subcommand_parser", None) or self
         name = parser.prog.replace("[options] ", "").replace(" [options]", "")
-        sys.stderr.write(f"{name}: error: {' '.join(message.split())}{advice(message)}\n")
+        sys.stderr.write(f"{name}: error: {explain(message)}\n")
         sys.exit(2)
 
 
-def advice(message: str) -> str:
-    """Returns what the user may have meant.
+def explain(message: str) -> str:
+    r"""Writes the parser's message in one line, and what the user may have meant.
 
     Args:
-        message: The parser's message about a wrong key or class.
+        message: The message.
 
     Returns:
-        The end of the message; empty if nothing is known.
+        One line.
+
+    Example:
+        >>> explain("Problem with given class_path 'lightning_vi.IVON':\n Option 'hess_int' is not accepted")
+        "lightning_vi.IVON: Option 'hess_int' is not accepted: did you mean hess_init?"
     """
-    if found := re.search(r"Given value: '?(\w+)", message):
+    text = " ".join(message.split())
+    if option := re.search(r"Option '(\w+)' is not accepted", text):
+        paths = re.findall(r"class_path '([\w.]+)'", text[: option.start()])
+        kind = _import(paths[-1]) if paths else None
+        if kind is not None:
+            return f"{paths[-1]}: {option[0]}{_unless_long(suggestion(option[1], accepted_arguments(kind)))}"
+    if option := re.search(r"(?:does not accept option '|unrecognized arguments: --)(?:(trainer)\.)?(\w+)", text):
+        known = accepted_arguments(Trainer) if option[1] else KEYS
+        return text + _unless_long(suggestion(option[2], known))
+    if unknown := re.search(r"Expected a dot import path string: (\w+)", text):
         names = [name for room in ROOMS for name in room.__all__]
-        return _unless_long(suggestion(found[1], names))
-    found = re.search(r"Option '(\w+)' is not accepted|does not accept option '(\w+)'", message)
-    if found is None:
-        return ""
-    classes = re.findall(r"class_path '?([\w.]+)'?", message)
-    kind = Trainer if "Group 'trainer'" in message else _import(classes[-1]) if classes else None
-    return "" if kind is None else _unless_long(suggestion(found[1] or found[2], accepted_arguments(kind)))
+        return f"there is no class {unknown[1]}{_unless_long(suggestion(unknown[1], names))} ({text})"
+    return text
 
 
 def _unless_long(text: str) -> str:

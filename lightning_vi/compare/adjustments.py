@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import nn
 
-from lightning_vi.compare.reshaping import activation_classes, with_additional_inputs, with_outputs
+from lightning_vi.compare.reshaping import activation_classes, with_outputs
 from lightning_vi.core import Predictor
 from lightning_vi.likelihoods import HeteroscedasticGaussian, Likelihood, Quantiles
-from lightning_vi.methods import LatentVariableVI, MCDropout, MeanVarianceEstimation, QuantileRegression
+from lightning_vi.methods import MCDropout, MeanVarianceEstimation, QuantileRegression
 from lightning_vi.sampling import dropout_layers, dropout_rate
 
 DROPOUT_P = 0.1
@@ -34,12 +34,10 @@ class Adjustment:
         likelihood: Turns the likelihood of the comparison into one that the method takes. The last layer of the network
             gets the width that it needs.
         options: Options that the network makes necessary.
-        num_additional_inputs: Number of inputs of the network in addition to those of the data, given the options.
     """
 
     likelihood: Callable[[Likelihood], Likelihood] = _unchanged
     options: Callable[[nn.Module], dict[str, Any]] = _nothing
-    num_additional_inputs: Callable[[Mapping[str, Any]], int] = lambda options: 0  # noqa: ARG005
 
 
 def _quantiles(likelihood: Likelihood) -> Likelihood:
@@ -67,7 +65,6 @@ ADJUSTMENTS: Mapping[type[Predictor], Adjustment] = {
     MCDropout: Adjustment(options=_dropout),
     MeanVarianceEstimation: Adjustment(likelihood=_heteroscedastic),
     QuantileRegression: Adjustment(likelihood=_quantiles),
-    LatentVariableVI: Adjustment(num_additional_inputs=lambda options: int(options.get("latent_dim", 1))),
 }
 
 
@@ -96,6 +93,4 @@ def adjusted(
     needed = adjustment.likelihood(likelihood)
     if needed.num_outputs != likelihood.num_outputs:
         network = with_outputs(network, needed.num_outputs)
-    if num_inputs := adjustment.num_additional_inputs(options):
-        network = with_additional_inputs(network, num_inputs)
     return network, needed, {**adjustment.options(network), **options}

@@ -10,7 +10,7 @@ from torch import nn
 
 from lightning_vi.arguments import check_at_least
 from lightning_vi.compare.entries import Entry, MethodLike, make_entries
-from lightning_vi.compare.problem import Data, Measure, Problem, TestSet
+from lightning_vi.compare.problem import Data, Measure, Problem, TestSet, Visitor
 from lightning_vi.compare.progress import remaining_seconds, reporting
 from lightning_vi.compare.result import Comparison
 from lightning_vi.compare.running import run_entry
@@ -34,6 +34,7 @@ def compare(
     test_sets: Mapping[str, TestSet] | None = None,
     ood_sets: Mapping[str, TestSet] | None = None,
     measures: Mapping[str, Measure] | None = None,
+    visit: Visitor | None = None,
     output_dir: str | Path | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -43,8 +44,7 @@ def compare(
 
     Every method runs with its own defaults, except for what it needs to run at all: `MCDropout` gets dropout behind the
     activations of a network without any, `QuantileRegression` and `MeanVarianceEstimation` their likelihoods and a last
-    layer of that width, `LatentVariableVI` a wider first layer. An error in one run is recorded with its message, and
-    the others go on.
+    layer of that width. An error in one run is recorded with its message, and the others go on.
 
     With `output_dir`, each finished run is a file in `output_dir/runs`, and a second call with the same arguments runs
     only what is missing or failed. More methods or seeds can be added. The tables and figures are written anew, see
@@ -73,6 +73,8 @@ def compare(
         ood_sets: Out-of-distribution data, as `test_sets`. They are not scored by labels, but by how well the
             uncertainty tells them from the test data, see `lightning_vi.evaluation.ood_detection`.
         measures: Further numbers: functions from a fitted method and its datamodule.
+        visit: Called with the name of the method, the seed, the fitted method and its datamodule after each run, such
+            as to draw figures.
         output_dir: Folder for the runs, tables and figures; None for no files.
         overwrite: Whether to repeat the runs that are in `output_dir`.
         progress: Whether to show a progress bar.
@@ -120,6 +122,7 @@ def compare(
         dict(test_sets or {}),
         dict(ood_sets or {}),
         dict(measures or {}),
+        visit,
     )
     _check_names(problem)
     folder = None if output_dir is None else Path(output_dir)

@@ -21,6 +21,8 @@ TestSet: TypeAlias = LightningDataModule | Iterable[Any] | Callable[[Any], Itera
 """A dataloader, a list of batches, a datamodule, or a function from the datamodule of the fit to a dataloader."""
 Measure: TypeAlias = Callable[[Predictor, Any], float]
 """A function from a fitted method and its datamodule to a number."""
+Visitor: TypeAlias = Callable[[str, int, Predictor, Any], None]
+"""A function of the name of a method, the seed, the fitted method and its datamodule."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Problem:
         test_sets: Further labeled test sets by name.
         ood_sets: Out-of-distribution data by name, without labels.
         measures: Further numbers by name.
+        visit: Called with each fitted method.
     """
 
     data: Mapping[str, Data]
@@ -44,6 +47,7 @@ class Problem:
     test_sets: Mapping[str, TestSet]
     ood_sets: Mapping[str, TestSet]
     measures: Mapping[str, Measure]
+    visit: Visitor | None = None
 
     def make_data(self, name: str, seed: int) -> LightningDataModule:
         """Makes the datamodule of a run.

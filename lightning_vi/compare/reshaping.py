@@ -1,4 +1,4 @@
-"""Networks with a wider first or another last layer, for methods with other inputs or outputs."""
+"""Networks with a last layer of another width, and their activation functions."""
 
 from torch import nn
 
@@ -32,26 +32,6 @@ def with_outputs(network: nn.Module, num_outputs: int) -> nn.Module:
     if last.out_features == num_outputs:
         return network
     return replace_layer(network, last, nn.Linear(last.in_features, num_outputs, last.bias is not None))
-
-
-def with_additional_inputs(network: nn.Module, num_inputs: int) -> nn.Module:
-    """Gives a network a wider first layer, with new weights.
-
-    Args:
-        network: A network whose first layer is linear; it is changed.
-        num_inputs: How many inputs are added.
-
-    Returns:
-        The network.
-
-    Raises:
-        ValueError: If the first layer is not linear.
-    """
-    first = next(iter(named_layers(network).values()))
-    if type(first) is not nn.Linear:
-        raise InputValueError(f"the first layer must be nn.Linear to get {num_inputs} more inputs, got {first}")
-    wider = nn.Linear(first.in_features + num_inputs, first.out_features, first.bias is not None)
-    return replace_layer(network, first, wider)
 
 
 def activation_classes(network: nn.Module) -> list[type[nn.Module]]:

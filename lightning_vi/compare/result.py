@@ -1,18 +1,18 @@
 """Results of a comparison: all scores, their summary, and tables."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lightning_vi.compare.figures import plot_scores
 from lightning_vi.compare.markdown import format_estimate, markdown_table
 from lightning_vi.compare.statistics import estimate, p_value
 from lightning_vi.compare.store import Run
 from lightning_vi.errors import InputValueError
+from lightning_vi.plots import plot_method_comparison
 
 KEYS = ["data", "method", "seed", "test_set"]
 NO_SCORES = {"error"}
@@ -138,7 +138,7 @@ class Comparison:
                 [str(method), *(self._cell(group, name) for name in columns)]
                 for method, group in block.groupby("method", sort=False)
             ]
-            title = ", ".join(part for part in (str(data), str(test_set)) if part)
+            (title,) = _titles([data], [test_set])
             parts.append(f"**{title}**\n\n{markdown_table(['method', *columns], rows)}")
         parts.append(self._note())
         return "\n\n".join(part for part in parts if part) + "\n"
@@ -157,9 +157,13 @@ class Comparison:
         Returns:
             The figures by score.
         """
-        summary = self.summary()
-        names = [name for name in HEADLINES if name in set(summary["metric"])] if len(summary) else []
-        return {name: plot_scores(summary[summary["metric"] == name], name, self.reference) for name in names}
+        frame = self.frame
+        frame = frame[frame["error"] == ""].assign(panel=lambda rows: _titles(rows["data"], rows["test_set"]))
+        figures = {}
+        for name in HEADLINES:
+            if name in frame and len(scored := frame[frame[name].notna()]):
+                figures[name] = plot_method_comparison(scored, [name], dataset="panel")
+        return figures
 
     def save(self, folder: str | Path) -> None:
         """Writes `comparison.csv`, `summary.csv`, `comparison.md` and a PNG file for each figure.
@@ -226,3 +230,7 @@ def _by_seed_and_method(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     return pd.DataFrame(
         {method: group.set_index("seed")[metric] for method, group in frame.groupby("method", sort=False)}
     )
+
+
+def _titles(data: Iterable[Any], test_sets: Iterable[Any]) -> list[str]:
+    return [", ".join(part for part in pair if part) for pair in zip(data, test_sets, strict=True)]

@@ -67,7 +67,7 @@ def run_entry(
     try:
         with isolate_rng(), quiet(), tempfile.TemporaryDirectory() as folder:
             seed_all(seed)
-            rows, directions = _fit_and_score(entry, problem, datamodule, folder)
+            rows, directions = _fit_and_score(entry, problem, datamodule, seed, folder)
     except Exception as error:
         message = " ".join(f"{type(error).__name__}: {error}".split())
         return Run(data, entry.name, seed, seconds=time.perf_counter() - start, error=message)
@@ -128,6 +128,7 @@ def _fit_and_score(
     entry: Entry,
     problem: Problem,
     datamodule: LightningDataModule,
+    seed: int,
     folder: str,
 ) -> tuple[list[dict[str, Any]], dict[str, bool]]:
     network, likelihood = problem.make_backbone(datamodule), problem.make_likelihood(datamodule)
@@ -169,6 +170,8 @@ def _fit_and_score(
         "num_parameters": num_parameters(method),
         "passes": _passes(method, plain, datamodule.test_dataloader()),
     }
+    if problem.visit is not None:
+        problem.visit(entry.name, seed, method, datamodule)
     return [row | costs for row in rows], _directions(method) | COST_DIRECTIONS | OOD_DIRECTIONS
 
 

@@ -1,6 +1,7 @@
-"""The usual figures of a fitted method: predictions, calibration, selective prediction and training."""
+"""The usual figures of a fitted method: predictions, calibration, errors, selective prediction and training."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,20 @@ from torch import Tensor
 from lightning_vi.core import Predictor
 from lightning_vi.core.batch import split_batch
 from lightning_vi.datamodules import ArrayDataModule, ToyHeteroscedasticDataModule
-from lightning_vi.errors import InputValueError
+from lightning_vi.errors import InputError, InputValueError
 from lightning_vi.evaluation.collecting import collect
 from lightning_vi.evaluation.selective import selective_prediction
 from lightning_vi.plots import (
     plot_calibration,
+    plot_error_uncertainty,
     plot_objective,
+    plot_pit,
+    plot_predicted_observed,
     plot_predictions_regression,
     plot_reliability_diagram,
     plot_risk_coverage,
 )
 
-MAX_TARGETS = 6
 NUM_GRID = 200
 
 
@@ -36,9 +39,10 @@ def method_figures(
 ) -> dict[str, Figure]:
     """Draws the usual figures of a fitted method on the test data.
 
-    Regression has ``calibration``, for each of the first six targets if there are several, and ``predictions`` over the
-    input if there is one input and one target; classification has ``reliability``. Both have ``selective``, the risk of
-    the most certain data, and ``objective`` if the log of the fit is at hand.
+    Regression has ``predictions`` over the input, for one input and one target, ``observed``, ``calibration`` and
+    ``pit``; classification has ``reliability``. Both have ``error`` against uncertainty, ``selective``, the risk of the
+    most certain data, and ``objective`` if the log of the fit is at hand. Figures that the shape of the data does not
+    allow are left out.
 
     Args:
         method: A fitted method.
@@ -49,54 +53,60 @@ def method_figures(
     Returns:
         The figures by name.
 
+    Raises:
+        ValueError: If the test data have no targets.
+
     Example:
         >>> from lightning_vi import Deterministic
         >>> from lightning_vi.backbones import MLP
         >>> from lightning_vi.likelihoods import HeteroscedasticGaussian
         >>> method = Deterministic(MLP(1, [8], 2), HeteroscedasticGaussian())
         >>> sorted(method_figures(method, ToyHeteroscedasticDataModule(n_points=60)))
-        ['calibration', 'predictions', 'selective']
+        ['calibration', 'error', 'observed', 'pit', 'predictions', 'selective']
     """
     loader = datamodule.test_dataloader()
-    pred, uncertainty, target = _collected(method, loader)
-    figures: dict[str, Figure] = {}
+    found, target = _predictions(method, loader)
+    mean, std = found["pred"], found["pred_uct"]
+    figures: dict[str, Callable[[], Figure | None]]
     if method.likelihood.task == "classification":
-        if pred.dim() == 2:
-            figures["reliability"] = plot_reliability_diagram(pred, target, title=title)
+        figures = {"reliability": partial(plot_reliability_diagram, mean, target, title=title)}
     else:
-        if (curve := _curve(method, datamodule, title)) is not None:
-            figures["predictions"] = curve
-        figures |= _calibrations(pred, uncertainty, target, title)
+        figures = {
+            "predictions": partial(_curve, method, datamodule, title),
+            "observed": partial(plot_predicted_observed, found, target, title=title),
+            "calibration": partial(plot_calibration, mean, std, target, title=title),
+            "pit": partial(plot_pit, found, target, title=title),
+        }
+    figures["error"] = partial(plot_error_uncertainty, found, target, title=title)
     selective = selective_prediction(method, loader)
-    figures["selective"] = plot_risk_coverage(selective.uncertainty, selective.loss, title=title)
+    figures["selective"] = partial(plot_risk_coverage, selective.uncertainty, selective.loss, title=title)
+    if log_folder is not None:
+        figures["objective"] = partial(plot_objective, log_folder, title=title)
+    drawn = {name: _drawn(draw) for name, draw in figures.items()}
+    return {name: figure for name, figure in drawn.items() if figure is not None}
+
+
+def _drawn(draw: Callable[[], Figure | None]) -> Figure | None:
+    """A figure; None if the data or the log do not allow it."""
     try:
-        if log_folder is not None:
-            figures["objective"] = plot_objective(log_folder, title=title)
-    except (FileNotFoundError, InputValueError):
-        pass  # the fit has no log, or none of an objective
-    return figures
+        return draw()
+    except (InputError, FileNotFoundError):
+        return None
 
 
-def _collected(method: Predictor, loader: Iterable[Any]) -> tuple[Tensor, Tensor, Tensor]:
+def _predictions(method: Predictor, loader: Iterable[Any]) -> tuple[dict[str, Tensor], Tensor]:
+    """Returns the predictions of all data by their name, and the targets."""
+    names: list[str] = []
+
     def read(prediction: Mapping[str, Tensor], batch: Any) -> tuple[Tensor, ...]:
         target = split_batch(batch)[1]
         if target is None:
             raise InputValueError("the test data must have targets")
-        return prediction["pred"], prediction["pred_uct"], target
+        names[:] = prediction
+        return (*prediction.values(), target)
 
-    pred, uncertainty, target = collect(method, loader, read, name="test data", trainer=None)
-    return pred, uncertainty, target
-
-
-def _calibrations(pred: Tensor, uncertainty: Tensor, target: Tensor, title: str | None) -> dict[str, Figure]:
-    columns = [values.flatten(0, -2).unbind(-1) for values in (pred, uncertainty, target)]
-    figures = {}
-    for index, (mean, std, y) in enumerate(zip(*columns, strict=True)):
-        seen = y.isfinite()
-        name = "calibration" if len(columns[0]) == 1 else f"calibration_{index}"
-        if index < MAX_TARGETS and bool((std[seen] > 0).all()):
-            figures[name] = plot_calibration(mean[seen], std[seen], y[seen], title=title)
-    return figures
+    *columns, target = collect(method, loader, read, name="test data", trainer=None)
+    return dict(zip(names, columns, strict=True)), target
 
 
 def _curve(method: Predictor, datamodule: LightningDataModule, title: str | None) -> Figure | None:
@@ -110,17 +120,4 @@ def _curve(method: Predictor, datamodule: LightningDataModule, title: str | None
     else:
         margin = 0.2 * (x.max() - x.min())
         grid, truth = torch.linspace(float(x.min() - margin), float(x.max() + margin), NUM_GRID).unsqueeze(1), None
-    found = {name: values.cpu() for name, values in method.predict_step(grid.to(method.device)).items()}
-    return plot_predictions_regression(
-        x,
-        y,
-        grid,
-        truth,
-        found["pred"],
-        found["pred_uct"],
-        epistemic=found["epistemic_uct"],
-        aleatoric=found["aleatoric_uct"],
-        lower=found.get("lower"),
-        upper=found.get("upper"),
-        title=title,
-    )
+    return plot_predictions_regression(x, y, grid, truth, method.predict(grid.to(method.device)), title=title)
