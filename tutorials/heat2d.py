@@ -98,7 +98,7 @@ for row, name in enumerate(("test", "ood")):
     inputs, labels = getattr(dm, f"X_{name}")[:5], getattr(dm, f"Y_{name}")[:5]
     preds = method.predict_step(inputs)
     for index, (ax, temperature) in enumerate(zip(axes[row], dm.temperature(inputs)[:, 0], strict=True)):
-        figure.colorbar(ax.imshow(temperature, cmap="inferno"), ax=ax, shrink=0.8)
+        figure.colorbar(ax.imshow(temperature.numpy(), cmap="inferno"), ax=ax, shrink=0.8)
         label = "hot" if labels[index] else "safe"
         probability, epistemic = preds["pred"][index, 1], preds["epistemic_uct"][index]
         ax.set_title(f"{name}: {label}, p(hot) {probability:.2f}, epistemic {epistemic:.3f}", fontsize=8)

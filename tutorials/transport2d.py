@@ -102,7 +102,7 @@ for target, label in enumerate(dm.target_names):
         mean, std = (dm.as_functions(preds[key])[0, ..., target] for key in ("pred", "epistemic_uct"))
         panels = {"truth": truth[..., target], "mean": mean, "error": mean - truth[..., target], "epistemic std": std}
         for ax, (title, field) in zip(axes[row], panels.items(), strict=True):
-            figure.colorbar(ax.imshow(field.T, origin="lower", extent=(0, 1, 0, 1)), ax=ax, shrink=0.8)
+            figure.colorbar(ax.imshow(field.T.numpy(), origin="lower", extent=(0, 1, 0, 1)), ax=ax, shrink=0.8)
             ax.set_title(f"{title}, {name}")
     figure.suptitle(label)
     figure.savefig(OUTPUT_DIR / f"{label}.png")

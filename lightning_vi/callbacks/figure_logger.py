@@ -1,7 +1,8 @@
 """Callback that draws figures of validation and test data into the Trainer's loggers."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -36,7 +37,8 @@ class FigureLogger(Callback):
     `test/pit`, and so does one with `log_image`, such as `WandbLogger`. For `CSVLogger` and others they become files
     `figures/test_pit.png` in the folder of the run; without a logger, in the Trainer's `default_root_dir`.
 
-    The first rows of each dataloader are predicted once more, so that memory is bounded. In distributed runs, only the
+    The first rows of each dataloader are predicted once more, so that memory is bounded. Functions of your own get the
+    inputs as one tensor, or as a list of batches if they are not tensors. In distributed runs, only the
     first process draws, from its share of the data. A figure that cannot be drawn is a warning.
 
     Args:
@@ -94,9 +96,9 @@ class FigureLogger(Callback):
         """Draws the training and the validation data after a fit."""
         self._log(trainer, pl_module, "val", trainer.val_dataloaders)
         for logger in trainer.loggers:
-            if isinstance(logger, CSVLogger) and trainer.is_global_zero and not trainer.fast_dev_run:
+            if isinstance(logger, CSVLogger) and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
                 logger.save()
-                self._draw(trainer, "train", "objective", lambda folder=logger.log_dir: plots.plot_objective(folder))
+                self._draw(trainer, "train", "objective", partial(plots.plot_objective, logger.log_dir))
                 break
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -104,7 +106,7 @@ class FigureLogger(Callback):
         self._log(trainer, pl_module, "test", trainer.test_dataloaders)
 
     def _log(self, trainer: Trainer, method: LightningModule, stage: str, dataloaders: Any, suffix: str = "") -> None:
-        if not isinstance(method, Predictor) or not trainer.is_global_zero or trainer.fast_dev_run:
+        if not isinstance(method, Predictor) or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         if dataloaders is None or method.unmet_requirement:
             return
@@ -117,44 +119,35 @@ class FigureLogger(Callback):
             parts = [f"dataloader_{index}"] if len(loaders) > 1 else []
             for name, function in (self.figures or default_figures(method)).items():
                 tag = "_".join([name, *parts, *([suffix] if suffix else [])])
-                self._draw(trainer, stage, tag, lambda function=function, data=data: function(*data))
+                self._draw(trainer, stage, tag, partial(function, *data))
 
     def _collect(self, method: Predictor, loader: Any) -> tuple[Any, dict[str, Tensor], Tensor] | None:
         """Inputs, predictions and targets of the first rows, on the CPU; None if there are no labeled rows."""
         inputs: list[Any] = []
         predictions: list[dict[str, Tensor]] = []
         targets: list[Tensor] = []
-        for batch in self._first_batches(loader):
+        budget = self.max_targets
+        for batch in loader:
             x, target = split_batch(to_device(method, batch))
             if target is None:
                 return None
             x, target = network_batch(x, target, method)
-            rows = self._num_rows(target, sum(each.numel() for each in targets))
+            per_row = max(target[:1].numel(), 1)
+            rows = max(budget // per_row, 0 if targets else 1)
+            if rows == 0:
+                break
             if rows < len(target) and all(len(tensor) == len(target) for tensor in tensors(x)):
-                x, target = map_tensors(lambda tensor, rows=rows: tensor[:rows], x), target[:rows]
+                x, target = map_tensors(partial(_first, rows), x), target[:rows]
             predictions.append({key: value.cpu() for key, value in method.predict(x).as_dict().items()})
             targets.append(target.cpu())
             if self.figures is not None:
-                inputs.append(x)
+                inputs.append(map_tensors(Tensor.cpu, x))
+            budget -= target.numel()
         if not targets:
             return None
         joined = {key: torch.cat([each[key] for each in predictions]) for key in predictions[0]}
         is_tensor = bool(inputs) and all(isinstance(x, Tensor) for x in inputs)
-        return torch.cat([x.cpu() for x in inputs]) if is_tensor else inputs, joined, torch.cat(targets)
-
-    def _first_batches(self, loader: Any) -> Iterator[Any]:
-        """Batches until there are enough targets."""
-        count = 0
-        for batch in loader:
-            yield batch
-            target = split_batch(batch)[1]
-            count += 0 if target is None else torch.as_tensor(target).numel()
-            if count >= self.max_targets:
-                return
-
-    def _num_rows(self, target: Tensor, seen: int) -> int:
-        per_row = max(target[:1].numel(), 1)
-        return max((self.max_targets - seen) // per_row, 0 if seen else 1)
+        return torch.cat(inputs) if is_tensor else inputs, joined, torch.cat(targets)
 
     def _draw(self, trainer: Trainer, stage: str, name: str, draw: Callable[[], Figure]) -> None:
         try:
@@ -162,8 +155,13 @@ class FigureLogger(Callback):
         except (ValueError, TypeError, FileNotFoundError) as error:
             rank_zero_warn(f"FigureLogger could not draw {stage}/{name}: {error}")
             return
-        for logger in trainer.loggers or [None]:
+        loggers: list[Logger | None] = [*trainer.loggers]
+        for logger in loggers or [None]:
             write_figure(figure, f"{stage}/{name}", logger, trainer)
+
+
+def _first(rows: int, tensor: Tensor) -> Tensor:
+    return tensor[:rows]
 
 
 def write_figure(figure: Figure, tag: str, logger: Logger | None, trainer: Trainer) -> None:
@@ -175,8 +173,9 @@ def write_figure(figure: Figure, tag: str, logger: Logger | None, trainer: Train
         logger: Logger of the Trainer; None if it has none.
         trainer: The Trainer.
     """
-    if logger is not None and hasattr(logger.experiment, "add_figure"):
-        logger.experiment.add_figure(tag, figure, global_step=trainer.global_step, close=False)
+    experiment = getattr(logger, "experiment", None)
+    if experiment is not None and hasattr(experiment, "add_figure"):
+        experiment.add_figure(tag, figure, global_step=trainer.global_step, close=False)
         return
     if logger is not None and hasattr(logger, "log_image"):
         logger.log_image(key=tag, images=[figure], step=trainer.global_step)

@@ -79,14 +79,19 @@ class OptimizedPredictor(Predictor):
         )
 
     @property
+    def main_factor(self) -> float:
+        """Factor of the learning rate of most parameters, which `lr` names."""
+        return 1.0
+
+    @property
     def lr(self) -> float:
-        """Learning rate of the optimizer's first parameter group; others have a multiple of it.
+        """Learning rate of the optimizer for most parameters; others have a multiple of it.
 
         Setting it replaces the rate of the optimizer's factory, as the Trainer's search for a learning rate does.
         """
         if self._learning_rate is not None:
             return self._learning_rate
-        return float(self._optimizer_factory([nn.Parameter(torch.zeros(1))]).param_groups[0]["lr"])
+        return self.main_factor * float(self._optimizer_factory([nn.Parameter(torch.zeros(1))]).param_groups[0]["lr"])
 
     @lr.setter
     def lr(self, rate: float) -> None:
@@ -96,9 +101,19 @@ class OptimizedPredictor(Predictor):
 
     def _restore_rates(self) -> None:
         """Gives the parameter groups their multiples of a learning rate that a search has found for all."""
-        if self._learning_rate is not None and self.trainer.global_step == 0 and not self.trainer.lr_scheduler_configs:
-            for optimizer in self.trainer.optimizers:
-                self._set_rates(optimizer, self._learning_rate)
+        if self._learning_rate is None or self.trainer.global_step > 0:
+            return
+        for optimizer in self.trainer.optimizers:
+            self._set_rates(optimizer, self._learning_rate)
+            for config in self.trainer.lr_scheduler_configs:
+                for group in optimizer.param_groups:
+                    group.pop("initial_lr", None)
+                config.scheduler = self._make_scheduler(optimizer)["scheduler"]
+
+    def _make_scheduler(self, optimizer: Optimizer) -> dict[str, Any]:
+        if self._lr_scheduler_factory is None:
+            return {}
+        return configure_scheduler(self._lr_scheduler_factory, optimizer, self.num_steps)
 
     def _set_rates(self, optimizer: Optimizer, rate: float) -> None:
         for group, factor in zip(optimizer.param_groups, self._rate_factors, strict=True):
@@ -120,10 +135,9 @@ class OptimizedPredictor(Predictor):
             )
         optimizer = self.make_optimizer()
         rates = [float(group["lr"]) for group in optimizer.param_groups]
-        self._rate_factors = [rate / rates[0] if rates[0] else 1.0 for rate in rates]
+        main = rates[0] * self.main_factor
+        self._rate_factors = [rate / main if main else 1.0 for rate in rates]
         if self._learning_rate is not None:
             self._set_rates(optimizer, self._learning_rate)
-        if self._lr_scheduler_factory is None:
-            return optimizer
-        scheduler = configure_scheduler(self._lr_scheduler_factory, optimizer, self.num_steps)
-        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+        scheduler = self._make_scheduler(optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": scheduler} if scheduler else optimizer

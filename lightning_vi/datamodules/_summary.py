@@ -41,7 +41,7 @@ def _facts(data: "ArrayDataModule") -> str:
 
 def _splits(data: "ArrayDataModule") -> list[tuple[str, ...]]:
     """Name, number of rows, and shapes of a row's input and target of each split; without targets, labels."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for key, name in SPLITS.items():
         inputs, targets = getattr(data, f"X_{key}"), getattr(data, f"Y_{key}")
         if inputs is None:

@@ -154,7 +154,7 @@ class FunctionDataModule(ArrayDataModule, ABC):
             rows: Inputs, targets or predictions of whole functions, [n G, ...].
 
         Returns:
-            Shape [n, *grid_shape, ...].
+            Functions, [n, G, ...] in one dimension and [n, n_grid, n_grid, ...] in two.
 
         Raises:
             ValueError: If the rows are not those of whole functions.

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_vi.diagnostics.callback import VariationalDiagnostics
 from lightning_vi.diagnostics.method import PosteriorMethod
@@ -12,7 +13,9 @@ class DiagnosedMethod(PosteriorMethod):
     """Base class of methods that add `VariationalDiagnostics` to the Trainer."""
 
     def configure_callbacks(self) -> Sequence[Callback]:
-        """Returns the callback `VariationalDiagnostics`, unless the Trainer has one."""
+        """Returns the callback `VariationalDiagnostics` for a fit, unless the Trainer has one."""
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            return []
         callbacks: list[Callback] = getattr(self.trainer, "callbacks", [])
         if any(isinstance(callback, VariationalDiagnostics) for callback in callbacks):
             return []

@@ -105,7 +105,8 @@ def _probability_inside(num_values: int, num_bins: int, low: int, high: int) -> 
 
 def _convolve(first: Tensor, second: Tensor) -> Tensor:
     size = len(first) + len(second) - 1
-    return torch.fft.irfft(torch.fft.rfft(first, size) * torch.fft.rfft(second, size), size)
+    product: Tensor = torch.fft.irfft(torch.fft.rfft(first, size) * torch.fft.rfft(second, size), size)
+    return product
 
 
 def _binomial_log_pmf(trials: int, share: float) -> Tensor:

@@ -40,7 +40,7 @@ def sum_log_softplus(rho: Tensor, std: Tensor) -> Tensor:
     Example:
         >>> rho = torch.tensor([-3.0, -4.0])
         >>> sum_log_softplus(rho, torch.nn.functional.softplus(rho))
-        tensor(-7.0334)
+        tensor(-7.0335)
     """
     if _is_small(std):
         flat = std.reshape(-1)

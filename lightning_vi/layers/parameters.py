@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_vi.posteriors import InitialStd, MeanFieldGaussian, initial_rho
-from lightning_vi.priors import Prior
+from lightning_vi.priors import GaussianPrior, Prior
 
 SharedParameters = dict[int, tuple[nn.Parameter, nn.Parameter]]
 """Maps the ``id`` of a replaced parameter to its variational parameters (mu, rho)."""
@@ -161,6 +161,9 @@ class StochasticParameters:
                 state.setdefault(f"{key}_prior_{label}", self.module.get_buffer(f"{name}_prior_{label}"))
 
     def _load_prior(self, name: str, state: Mapping[str, Tensor], prefix: str) -> None:
+        tensors = [state.get(f"{prefix}mean"), state.get(f"{prefix}std")]
+        if not isinstance(self._priors[name], GaussianPrior) and tensors[0] is not None and tensors[1] is not None:
+            self._priors[name] = GaussianPrior()  # that of a checkpoint, such as pretrained weights
         for key in [key for key in state if key.startswith(prefix)]:
             label, value = key.removeprefix(prefix), state[key].to(self.mu(name).device)
             if self._priors[name].load_hyperparameter(label, value):

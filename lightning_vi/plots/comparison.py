@@ -97,7 +97,7 @@ def plot_method_comparison(
 
 
 def _metric_columns(table: "pd.DataFrame", metrics: Sequence[str] | None, others: Sequence[str]) -> list[str]:
-    numbers = [name for name in table.select_dtypes("number") if name not in others]
+    numbers = [str(name) for name in table.select_dtypes("number") if name not in others]
     chosen = numbers if metrics is None else [metrics] if isinstance(metrics, str) else list(metrics)
     if not chosen:
         raise InputValueError(f"table must have a column of numbers besides {list(others)}, got {list(table.columns)}")

@@ -71,7 +71,7 @@ def plot_field(
         if values.get(key) is not None
     }
     both = [mean] if exact is None else [exact, mean]
-    limits = min(map(np.min, both)), max(map(np.max, both))
+    limits = min(float(each.min()) for each in both), max(float(each.max()) for each in both)
     panels = [
         (name, each, "viridis", limits)
         for name, each in zip(("Truth", "Predictive mean")[-len(both) :], both, strict=True)

@@ -88,7 +88,7 @@ def plot_image_grid(
         groups = {"All images": order}
     columns = max(len(rows) for rows in groups.values())
     figure = new_figure(max(1.25 * columns, 5.6), 1.9 * len(groups) + 0.4, title)
-    for band, (name, rows) in zip(np.atleast_1d(figure.subfigures(len(groups), 1)), groups.items(), strict=True):
+    for band, (name, rows) in zip(figure.subfigures(len(groups), 1, squeeze=False)[:, 0], groups.items(), strict=True):
         band.suptitle(
             f"{name} ({score_name} {scores[rows].min():.2g} to {scores[rows].max():.2g})",
             fontsize=TITLE_SIZE,

@@ -99,7 +99,9 @@ def _transform(prediction: PredictionLike | Array, target: Array | None) -> Floa
             raise InputTypeError("target must be given with a prediction")
         arrays = regression(prediction)
         observed = as_rows(target, "target", shape=arrays.mean.shape, like="pred")
-        return torch.special.ndtr(torch.from_numpy((observed - arrays.mean) / arrays.require_std())).numpy()
+        standardized = torch.from_numpy((observed - arrays.mean) / arrays.require_std())
+        transform: Floats = torch.special.ndtr(standardized).numpy()
+        return transform
     if target is not None:
         raise InputTypeError(
             "prediction must be a result of predict or predict_step, or a dictionary such as {'pred': mean, "

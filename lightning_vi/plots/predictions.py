@@ -95,13 +95,16 @@ def plot_predictions_regression(
     """
     if isinstance(pred, Mapping | SupportsAsDict):
         values, facts = as_dict(pred, "pred"), metadata(pred)
-        pred, pred_uct = values["pred"], values.get("pred_uct") if pred_uct is None else pred_uct
+        points: Array = values["pred"]
+        pred_uct = values.get("pred_uct") if pred_uct is None else pred_uct
         epistemic = values.get("epistemic_uct") if epistemic is None else epistemic
         aleatoric = values.get("aleatoric_uct") if aleatoric is None else aleatoric
         if lower is None and upper is None:
             lower, upper = values.get("lower"), values.get("upper")
         interval_level = facts.get("interval_level") if interval_level is None else interval_level
         center = facts.get("center") if center is None else center
+    else:
+        points = pred
     center = "mean" if center is None else center
     if center not in ("mean", "median"):
         raise InputValueError(f"center must be 'mean' or 'median', got {center!r}")
@@ -115,7 +118,7 @@ def plot_predictions_regression(
     def sorted_std(value: Array | None, name: str) -> Floats | None:
         return None if value is None else as_std(value, name, length=len(x), like="X_gtext")[order]
 
-    mean = as_vector(pred, "pred", length=len(x), like="X_gtext")[order]
+    mean = as_vector(points, "pred", length=len(x), like="X_gtext")[order]
     total = sorted_std(pred_uct, "pred_uct")
     epistemic_std = sorted_std(epistemic, "epistemic")
     aleatoric_std = sorted_std(aleatoric, "aleatoric")
@@ -139,8 +142,8 @@ def plot_predictions_regression(
         band(ax, x[order], mean, total, color=TOTAL, alpha=0.3, label="Total uncertainty")
     for name, endpoints, label in (("lower", lower, interval_name(interval_level)), ("upper", upper, None)):
         if endpoints is not None:
-            values = as_vector(endpoints, name, length=len(x), like="X_gtext")[order]
-            ax.plot(x[order], values, color=VERMILION, linewidth=1.4, label=label)
+            ends = as_vector(endpoints, name, length=len(x), like="X_gtext")[order]
+            ax.plot(x[order], ends, color=VERMILION, linewidth=1.4, label=label)
     style_axes(ax, title="Prediction" if with_parts else None, xlabel=xlabel, ylabel=ylabel)
     legend_below(figure, ax)
     for panel in right:

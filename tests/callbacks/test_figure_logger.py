@@ -141,13 +141,16 @@ def test_own_figures_see_inputs_predictions_and_targets(tmp_path: Path) -> None:
         assert len(target) == count
 
 
-def test_segmentations_with_ignored_pixels_are_drawn_from_a_bounded_number_of_pixels(tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_segmentations_with_ignored_pixels_are_drawn_from_a_bounded_number_of_pixels(
+    batch_size: int, tmp_path: Path
+) -> None:
     method = MeanFieldVI(nn.Conv2d(1, 3, 1), Categorical(3, ignore_index=255), num_mc_samples_test=2)
     target = torch.randint(0, 3, (6, 4, 4))
     target[:, 0] = 255
     board = Board()
     quiet_trainer(callbacks=[FigureLogger(max_targets=40)], logger=board, default_root_dir=tmp_path).test(
-        method, loader(torch.randn(6, 1, 4, 4), target), verbose=False
+        method, loader(torch.randn(6, 1, 4, 4), target, batch_size=batch_size), verbose=False
     )
     counts = board.figures["test/reliability"][0][0].axes[1].patches
     assert sum(bar.get_height() for bar in counts) == 2 * 12

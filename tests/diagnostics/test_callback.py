@@ -22,6 +22,7 @@ from lightning_vi.likelihoods import Categorical, Gaussian, HeteroscedasticGauss
 from lightning_vi.priors import EmpiricalBayesPrior, GaussianPrior
 
 WARNING = "Diagnostics of the fit of"
+pytestmark = pytest.mark.filterwarnings("error:Diagnostics of the fit")
 
 
 def adam(lr: float) -> Any:

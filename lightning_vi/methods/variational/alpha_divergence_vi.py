@@ -37,8 +37,8 @@ class AlphaDivergenceVI(VariationalMethod):
 
     The energy of an example is a log-mean-exp over samples. Where all of them miss a narrow density, the nearest one
     determines the estimate, and its gradient exceeds that of the exact energy by orders of magnitude. A Trainer
-    therefore clips the norm of the gradient at 10 unless it has a `gradient_clip_val`; 0 disables it. In a loop of your
-    own, call `torch.nn.utils.clip_grad_norm_(method.parameters(), 10.0)` before each step; without it, heavy-tailed
+    therefore clips the norm of the gradient, as for every variational method. In a loop of your
+    own, call `torch.nn.utils.clip_grad_norm_(method.parameters(), 1.0)` before each step; without it, heavy-tailed
     inputs can make training diverge, silently or to losses beyond 1e6.
 
     Args:

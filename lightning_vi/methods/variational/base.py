@@ -300,17 +300,20 @@ class VariationalMethod(DiagnosedMethod):
         yield from super().undecayed_parameters()
         yield from self.engine.parameters()
 
-    def learning_rate_factors(self) -> Mapping[nn.Parameter, float]:
-        """Returns factors of the learning rate by parameter, see `posterior_learning_rate`."""
-        posterior = self.engine.parameters()
+    @property
+    def main_factor(self) -> float:
+        """Factor of the learning rate of the posterior, see `posterior_learning_rate`."""
+        if not self.has_default_optimizer:
+            return 1.0
+        fan_in = max(mu[0].numel() if mu.dim() > 1 else 1 for mu in self.engine.parameters()[::2])
+        return posterior_learning_rate(fan_in, self.num_steps) / DEFAULT_LEARNING_RATE
+
+    def learning_rate_factors(self) -> Mapping[nn.Parameter, float]:  # noqa: D102
+        factor = self.main_factor
         coupling = [] if self.coupling is None else self.coupling.parameters()
-        factor = 1.0
-        if self.has_default_optimizer:
-            fan_in = max(mu[0].numel() if mu.dim() > 1 else 1 for mu in posterior[::2])
-            factor = posterior_learning_rate(fan_in, self.num_steps) / DEFAULT_LEARNING_RATE
         return {
             **super().learning_rate_factors(),
-            **dict.fromkeys(posterior, factor),
+            **dict.fromkeys(self.engine.parameters(), factor),
             **dict.fromkeys(coupling, factor * self.coupling_learning_rate),
         }
 

@@ -221,6 +221,10 @@ class IVON(VariationalMethod):
             **self._options(num_data),
         )
 
+    @property
+    def main_factor(self) -> float:  # noqa: D102
+        return 1.0
+
     def on_new_num_data(self, known: int | None, num_data: int) -> None:  # noqa: D102
         if known is None:
             self._reset_posterior_stds(num_data)

@@ -151,8 +151,8 @@ class LatentVariableVI(VariationalMethod):
     def _with_latents(self, x: NetworkInput, latents: Tensor) -> Tensor:
         """Returns inputs [L B, ...] that latent variables [L, B or 1, latent_dim] are appended to."""
         x = self._checked(x)
-        copies = x.expand(len(latents), *x.shape)
-        return self._first_layer.append(copies, latents.to(x).expand(-1, len(x), -1)).flatten(0, 1)
+        copies = x.expand(latents.shape[0], *x.shape)
+        return self._first_layer.append(copies, latents.to(x).expand(-1, x.shape[0], -1)).flatten(0, 1)
 
     def point_outputs(self, x: NetworkInput) -> Tensor:
         """Computes outputs at the posterior means, with latent variables zero.
