@@ -16,16 +16,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 from toy import METHODS, fit, silence
 from tqdm import tqdm
 
 from lightning_vi.likelihoods import HeteroscedasticGaussian
+from lightning_vi.plots._style import IDEAL, MEAN, band, legend_below, panel_grid, style_axes
 from lightning_vi.priors import GaussianPrior
 
 Array = NDArray[np.float64]
@@ -64,25 +65,21 @@ def distances(ours: dict[str, Array], exact: dict[str, Array], inside: NDArray[n
     return row
 
 
-def draw(panels: dict[str, dict[str, Array]], exact: dict[str, Array], grid: Array, path: Path) -> None:
+def draw(panels: dict[str, dict[str, Array]], exact: dict[str, Array], grid: Array) -> Figure:
     """One panel for each method: its epistemic and total bands over the sampler's."""
-    figure, axes = plt.subplots(
-        -(-len(panels) // 3), 3, figsize=(12, 3 * -(-len(panels) // 3)), sharex=True, sharey=True, squeeze=False
-    )
-    for axis, (name, ours) in zip(axes.flat, panels.items(), strict=False):
-        for result, colour, label in ((exact, "0.55", "Hamiltonian Monte Carlo"), (ours, "C0", name)):
+    figure, axes = panel_grid(len(panels), 3.8, 2.8)
+    for axis, (name, ours) in zip(axes, panels.items(), strict=True):
+        for result, color, label in ((exact, IDEAL, "Hamiltonian Monte Carlo"), (ours, MEAN, "Method")):
             total = np.hypot(result["epistemic_std"], result["aleatoric_std"])
-            for width, alpha in ((total, 0.2), (result["epistemic_std"], 0.4)):
-                low, high = result["mean"] - 2 * width, result["mean"] + 2 * width
-                axis.fill_between(grid, low, high, color=colour, alpha=alpha, linewidth=0)
-            axis.plot(grid, result["mean"], color=colour, label=label)
-        axis.set_title(name)
+            band(axis, grid, result["mean"], total, color=color, alpha=0.2, label=f"{label}: total")
+            band(
+                axis, grid, result["mean"], result["epistemic_std"], color=color, alpha=0.4, label=f"{label}: epistemic"
+            )
+            axis.plot(grid, result["mean"], color=color, linewidth=1.8, label=f"{label}: mean")
+        style_axes(axis, title=name, xlabel="x", ylabel="y")
         axis.set_ylim(-4, 4)
-    for axis in axes.flat[len(panels) :]:
-        axis.set_axis_off()
-    axes.flat[0].legend(loc="lower left", fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=100)
+    legend_below(figure, axes[0], columns=2 if len(panels) < 3 else 3)
+    return figure
 
 
 def main() -> None:
@@ -105,7 +102,7 @@ def main() -> None:
         rows.append({"method": name} | distances(ours, exact, inside))
     print(pd.DataFrame(rows).groupby("method", sort=False).mean().round(3).to_string())
     if arguments.figure is not None:
-        draw(panels, exact, grid, arguments.figure)
+        draw(panels, exact, grid).savefig(arguments.figure, dpi=80)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,13 @@
     python benchmarks/speed.py
 
 The floor of a training step is the network on the rows of all samples at once: forward, mean negative log-likelihood,
-backward, and a step of Adam as a user writes it, or of Adam(fused=True). The floor of a prediction is one forward pass
-on the rows of all samples. "sequential" takes one sample after the other: in training with the method's own layers, in
-prediction with the deterministic network. Predictions are those of a steady state, where drawn weights are reused.
-All are timed in turn, and a ratio is the median over rounds of the ratio in each; "spread" is half of the interquartile
-range of a row's least certain ratio.
+backward, and a step of Adam as a user writes it, or of Adam(fused=True). For LastLayerVI it is the network on the rows
+of the batch. The floor of a prediction is one forward pass on the rows of all samples. "sequential" takes one sample
+after the other: in training with the method's own layers, in prediction with the deterministic network. Predictions are
+those of a steady state, where drawn weights are reused. All are timed in turn, and a ratio is the median over rounds of
+the ratio in each; "spread" is half of the interquartile range of a row's least certain ratio. `--cpu-time` counts the
+time of the process alone, for a machine that others use too; take one thread then, because a thread that waits for
+another one counts as busy.
 """
 
 import argparse
@@ -31,9 +33,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lightning_vi import MeanFieldVI
+from lightning_vi import LastLayerVI, MeanFieldVI
 from lightning_vi.backbones import MLP
 from lightning_vi.likelihoods import Categorical, HeteroscedasticGaussian, Likelihood
+from lightning_vi.methods import VariationalMethod
 from lightning_vi.objectives import negative_elbo
 
 NUM_DATA = 10_000
@@ -45,6 +48,7 @@ ESTIMATORS = ("auto", "local_reparameterization", "reparameterization", "flipout
 adam = partial(torch.optim.Adam, lr=1e-3)
 
 Step = Callable[[], object]
+Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Workload:
     input_shape: tuple[int, ...]
     rows: int
     samples: int
+    method: type[VariationalMethod] = MeanFieldVI
 
 
 @dataclass(frozen=True)
@@ -77,16 +82,20 @@ class Case:
         """The observation model."""
         return WORKLOADS[self.workload].likelihood().to(self.device)
 
-    def method(self) -> MeanFieldVI:
+    def method(self) -> VariationalMethod:
         """The network with stochastic weights."""
-        return MeanFieldVI(
-            self.network(),
-            self.likelihood(),
-            num_mc_samples_train=self.samples,
-            num_data=NUM_DATA,
-            optimizer=adam,
-            **self.options,
-        ).to(self.device)
+        return (
+            WORKLOADS[self.workload]
+            .method(
+                self.network(),
+                self.likelihood(),
+                num_mc_samples_train=self.samples,
+                num_data=NUM_DATA,
+                optimizer=adam,
+                **self.options,
+            )
+            .to(self.device)
+        )
 
     def batch(self) -> tuple[Tensor, Tensor]:
         """Random inputs and targets."""
@@ -99,7 +108,8 @@ class Case:
     def repeated_batch(self) -> tuple[Tensor, Tensor]:
         """The batch, once for each sample."""
         x, y = self.batch()
-        return torch.cat([x] * self.samples), torch.cat([y] * self.samples)
+        copies = 1 if WORKLOADS[self.workload].method is LastLayerVI else self.samples
+        return torch.cat([x] * copies), torch.cat([y] * copies)
 
 
 def scaled(width: int, size: float) -> int:
@@ -107,9 +117,9 @@ def scaled(width: int, size: float) -> int:
     return max(1, round(width * size))
 
 
-def mlp(inputs: int, hidden: Sequence[int], outputs: int, size: float) -> nn.Module:
+def mlp(inputs: int, hidden: Sequence[int], outputs: int, size: float, dropout_p: float = 0.0) -> nn.Module:
     """A multilayer perceptron with scaled hidden widths."""
-    return MLP(inputs, [scaled(width, size) for width in hidden], outputs)
+    return MLP(inputs, [scaled(width, size) for width in hidden], outputs, dropout_p=dropout_p)
 
 
 def lenet(size: float) -> nn.Module:
@@ -129,12 +139,53 @@ def lenet(size: float) -> nn.Module:
     )
 
 
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions and a connection around them."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            projection = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Applies the block."""
+        outputs: Tensor = (self.body(x) + self.shortcut(x)).relu()
+        return outputs
+
+
+def resnet18(size: float) -> nn.Module:
+    """ResNet18 for images of 32x32 pixels (He et al., 2016), 11.2 million weights."""
+    widths = [scaled(width, size) for width in (64, 64, 128, 256, 512)]
+    parts: list[nn.Module] = [nn.Conv2d(3, widths[0], 3, 1, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()]
+    for stage, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
+        parts += [ResidualBlock(inputs, outputs, 2 if stage else 1), ResidualBlock(outputs, outputs, 1)]
+    return nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], 10))
+
+
 WORKLOADS = {
     SMALL: Workload(partial(mlp, 8, [50, 50], 2), HeteroscedasticGaussian, (8,), rows=32, samples=10),
     "MLP 784-400-400-10": Workload(
         partial(mlp, 784, [400, 400], 10), partial(Categorical, 10), (784,), rows=128, samples=4
     ),
     "LeNet 5x5x32, 5x5x64, 128, 10": Workload(lenet, partial(Categorical, 10), (1, 28, 28), rows=64, samples=2),
+    "ResNet18": Workload(resnet18, partial(Categorical, 10), (3, 32, 32), rows=32, samples=1),
+    "LastLayerVI, MLP 784-400-400-10 with dropout": Workload(
+        partial(mlp, 784, [400, 400], 10, dropout_p=0.2),
+        partial(Categorical, 10),
+        (784,),
+        rows=128,
+        samples=8,
+        method=LastLayerVI,
+    ),
 }
 
 
@@ -191,16 +242,18 @@ def predict_sequentially(case: Case) -> Step:
     return torch.no_grad()(lambda: [network(x) for _ in range(case.samples)])
 
 
-def seconds_of(step: Step, device: str) -> float:
+def seconds_of(step: Step, device: str, clock: Clock) -> float:
     """The time of one step, once the device has finished it."""
-    start = time.perf_counter()
+    start = clock()
     step()
     if device != "cpu":
         torch.get_device_module(device).synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
-def time_in_rounds(steps: dict[str, Step], device: str, rounds: int, budget: float) -> pd.DataFrame:
+def time_in_rounds(
+    steps: dict[str, Step], device: str, rounds: int, budget: float, clock: Clock = time.perf_counter
+) -> pd.DataFrame:
     """Median seconds of each step in each round.
 
     Args:
@@ -208,25 +261,27 @@ def time_in_rounds(steps: dict[str, Step], device: str, rounds: int, budget: flo
         device: Where the steps run.
         rounds: The number of rounds, fewer where the budget ends before.
         budget: Seconds for all rounds together.
+        clock: Tells the time in seconds.
 
     Returns:
         One row for each round.
     """
     for step in steps.values():
-        seconds_of(step, device)
+        seconds_of(step, device, clock)
     share = budget / rounds / len(steps)
     runs = {
-        name: max(1, int(share / median(seconds_of(step, device) for _ in range(2)))) for name, step in steps.items()
+        name: max(1, int(share / median(seconds_of(step, device, clock) for _ in range(2))))
+        for name, step in steps.items()
     }
     rows: list[dict[str, float]] = []
-    start = time.perf_counter()
-    while len(rows) < rounds and (len(rows) < MIN_ROUNDS or time.perf_counter() - start < budget):
+    start = clock()
+    while len(rows) < rounds and (len(rows) < MIN_ROUNDS or clock() - start < budget):
         order = list(steps)[:: -1 if len(rows) % 2 else 1]
-        rows.append({name: median(seconds_of(steps[name], device) for _ in range(runs[name])) for name in order})
+        rows.append({name: median(seconds_of(steps[name], device, clock) for _ in range(runs[name])) for name in order})
     return pd.DataFrame(rows)
 
 
-def ratios_row(case: Case, rounds: int, budget: float) -> dict[str, Any]:
+def ratios_row(case: Case, rounds: int, budget: float, clock: Clock) -> dict[str, Any]:
     """All ratios of one workload and estimator."""
     training = {
         "ours": train(case),
@@ -239,7 +294,7 @@ def ratios_row(case: Case, rounds: int, budget: float) -> dict[str, Any]:
     row: dict[str, Any] = {"workload": case.workload, "estimator": case.options["estimator"]}
     spread = 0.0
     for name, steps in {"train": training, "predict": prediction}.items():
-        seconds = time_in_rounds(steps, case.device, rounds, budget / 2)
+        seconds = time_in_rounds(steps, case.device, rounds, budget / 2, clock)
         row[f"{name}, ms"] = f"{1e3 * seconds['ours'].median():.3g}"
         for reference in list(steps)[1:]:
             ratio = seconds["ours"] / seconds[reference]
@@ -361,6 +416,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=15, help="at most so many rounds")
     parser.add_argument("--seconds", type=float, default=20.0, help="for each row of the table, about")
+    parser.add_argument("--cpu-time", action="store_true", help="time of the process alone")
     parser.add_argument("--memory", action="store_true", help="peak memory instead of time; takes minutes")
     parser.add_argument("--scaling", action="store_true", help="predictions by samples and by rows instead")
     parser.add_argument("--markdown", action="store_true", help="tables for a document")
@@ -393,7 +449,8 @@ def main() -> None:
         for each, unit in ((by_samples, "sample"), (by_rows, "row")):
             show(scaling_table(each, unit, arguments.rounds, arguments.seconds), arguments.markdown)
     if not (arguments.memory or arguments.scaling):
-        rows = [ratios_row(case, arguments.rounds, arguments.seconds) for case in tqdm(cases, file=sys.stderr)]
+        clock = time.process_time if arguments.cpu_time else time.perf_counter
+        rows = [ratios_row(case, arguments.rounds, arguments.seconds, clock) for case in tqdm(cases, file=sys.stderr)]
         show(pd.DataFrame(rows), arguments.markdown)
     device = torch.cuda.get_device_name() if arguments.device == "cuda" else arguments.device
     print(f"torch {torch.__version__}, {arguments.threads} threads, {device}, hidden widths x {arguments.size:g}")

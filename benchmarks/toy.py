@@ -9,16 +9,14 @@ of the extended grid over its median on the training inputs.
 
 import argparse
 import logging
-import time
 import warnings
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from lightning import Trainer, seed_everything
-from tqdm import tqdm
 
 from lightning_vi import (
     IVON,
@@ -41,6 +39,7 @@ from lightning_vi import (
     RankOneVI,
 )
 from lightning_vi.backbones import MLP
+from lightning_vi.compare import compare
 from lightning_vi.datamodules import ToyHeteroscedasticDataModule
 from lightning_vi.likelihoods import HeteroscedasticGaussian
 from lightning_vi.methods import UQMethod
@@ -91,8 +90,7 @@ def fit(name: str, seed: int, epochs: int, **options: Any) -> tuple[UQMethod, To
     arguments = {"likelihood": HeteroscedasticGaussian()} | options
     if not name.startswith("IVON"):
         arguments.setdefault("optimizer", partial(torch.optim.Adam, lr=3e-3))
-    num_latent = 1 if name == "LatentVariableVI" else 0
-    method = METHODS[name](MLP(n_inputs=1 + num_latent, n_hidden=[50, 50], n_outputs=2), **arguments)
+    method = METHODS[name](MLP(n_inputs=1, n_hidden=[50, 50], n_outputs=2), **arguments)
     trainer = Trainer(
         max_epochs=epochs,
         logger=False,
@@ -110,23 +108,10 @@ def silence() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
 
-def fit_and_score(name: str, seed: int, epochs: int, **options: Any) -> dict[str, float]:
-    """Scores of one method with one seed."""
-    start = time.perf_counter()
-    method, datamodule, trainer = fit(name, seed, epochs, **options)
-    seconds = time.perf_counter() - start
-    (scores,) = trainer.test(method, datamodule, verbose=False)
-    ends = method.predict_step(datamodule.X_gtext)["epistemic_uct"][[0, -1], 0]
-    inside = method.predict_step(datamodule.X_train)["epistemic_uct"].median()
-    return {
-        "NLL": scores["test_nll"],
-        "RMSE": scores["test_rmse"],
-        "CRPS": scores["test_crps"],
-        "coverage": scores["test_coverage"],
-        "left": float(ends[0] / inside),
-        "right": float(ends[1] / inside),
-        "seconds": seconds,
-    }
+def end_of_grid(index: int, method: UQMethod, datamodule: ToyHeteroscedasticDataModule) -> float:
+    """Epistemic std at one end of the extended grid over its median on the training inputs."""
+    end = method.predict_step(datamodule.X_gtext)["epistemic_uct"][index, 0]
+    return float(end / method.predict_step(datamodule.X_train)["epistemic_uct"].median())
 
 
 def main() -> None:
@@ -138,6 +123,7 @@ def main() -> None:
     parser.add_argument("--prior-std", type=float, help="prior std of the variational methods")
     parser.add_argument("--estimator", help="gradient estimator of the variational methods")
     parser.add_argument("--antithetic", action="store_true", help="antithetic noise in the variational methods")
+    parser.add_argument("--output_dir", type=Path, help="folder in which finished runs are kept")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     arguments = parser.parse_args()
     silence()
@@ -148,11 +134,20 @@ def main() -> None:
         options["estimator"] = arguments.estimator
     if arguments.antithetic:
         options["antithetic"] = True
-    runs = [(name, seed) for name in arguments.methods for seed in range(arguments.seeds)]
-    rows = [{"method": name} | fit_and_score(name, seed, arguments.epochs, **options) for name, seed in tqdm(runs)]
-    groups = pd.DataFrame(rows).groupby("method", sort=False)
-    print(groups.mean().round(3).to_string())
-    print("\nstandard error of NLL:", groups["NLL"].sem().round(3).to_dict())
+    chosen = {name: METHODS[name] for name in arguments.methods}
+    comparison = compare(
+        {name: make.func if isinstance(make, partial) else make for name, make in chosen.items()},
+        ToyHeteroscedasticDataModule(batch_size=32, n_points=500),
+        backbone=lambda datamodule: MLP(datamodule.n_inputs, [50, 50], 2),
+        likelihood=HeteroscedasticGaussian(),
+        max_epochs=arguments.epochs,
+        seeds=arguments.seeds,
+        options={name: make.keywords for name, make in chosen.items() if isinstance(make, partial)},
+        common_options={"optimizer": partial(torch.optim.Adam, lr=3e-3), **options},
+        measures={"left": partial(end_of_grid, 0), "right": partial(end_of_grid, -1)},
+        output_dir=arguments.output_dir,
+    )
+    print(comparison.to_markdown(["nll", "rmse", "crps", "coverage", "left", "right"]))
 
 
 if __name__ == "__main__":

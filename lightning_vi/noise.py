@@ -1,5 +1,7 @@
 """Random numbers that are independent of the global random state."""
 
+import math
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -9,6 +11,8 @@ from torch import Tensor, nn
 from lightning_vi.locks import RANDOM_STATE
 from lightning_vi.tracing import constant
 
+_BLOCK = 2**16
+"""Numbers that one generator draws before it is seeded again."""
 _MASK = 2**64 - 1
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # as a signed number
 
@@ -52,6 +56,64 @@ def antithetic_pairs(noise: Tensor, num_samples: int) -> Tensor:
         tensor([ 1., -1.,  2.])
     """
     return torch.stack([noise, -noise], dim=1).flatten(0, 1)[:num_samples]
+
+
+def standard_normal(shape: Sequence[int], *, device: torch.device) -> Tensor:
+    """Standard normal numbers from the global random state.
+
+    `torch.randn` draws on one thread of a CPU. Large tensors are therefore filled in blocks with generators of their
+    own, on as many threads as PyTorch uses. The numbers are the same for any number of threads.
+
+    Args:
+        shape: Of the result.
+        device: Where they are drawn.
+
+    Returns:
+        Shape `shape`, float32.
+
+    Example:
+        >>> standard_normal((2, 3), device=torch.device("cpu")).shape
+        torch.Size([2, 3])
+    """
+    if device.type != "cpu" or math.prod(shape) < 2 * _BLOCK or torch.compiler.is_compiling():
+        return torch.randn(*shape, device=device)
+    noise = torch.empty(*shape)
+    fill_normal(noise.view(-1), int(torch.randint(2**62, ())))
+    return noise
+
+
+def draws_in_blocks(tensor: Tensor) -> bool:
+    """Returns True if `fill_normal` can fill a tensor, and takes less time than `Tensor.normal_`.
+
+    Args:
+        tensor: Any tensor.
+    """
+    return tensor.device.type == "cpu" and tensor.numel() >= 2 * _BLOCK and tensor.is_contiguous()
+
+
+def fill_normal(flat: Tensor, seed: int, std: float = 1.0) -> None:
+    """Fills a tensor on a CPU with normal numbers that depend on the seed alone.
+
+    Args:
+        flat: One-dimensional; modified in place.
+        seed: An integer.
+        std: Standard deviation.
+    """
+    blocks = list(enumerate(torch.split(flat, _BLOCK)))
+    num_threads = min(torch.get_num_threads(), len(blocks))
+
+    def fill(thread: int) -> None:
+        generator = torch.Generator()
+        with torch.inference_mode(flat.is_inference()):  # a setting of each thread
+            for index, block in blocks[thread::num_threads]:
+                block.normal_(std=std, generator=generator.manual_seed(mix_seed(seed, index)))
+
+    helpers = [threading.Thread(target=fill, args=(thread,)) for thread in range(1, num_threads)]
+    for helper in helpers:
+        helper.start()
+    fill(0)
+    for helper in helpers:
+        helper.join()
 
 
 def sample_noise(seed: int, first: int, stop: int, size: int, *, antithetic: bool = False) -> Tensor:

@@ -17,8 +17,8 @@ X = torch.linspace(-1.0, 1.0, 12).reshape(6, 2)
 Y = X[:, :1] - 2 * X[:, 1:]
 
 
-def make_method() -> MeanFieldVI:
-    return MeanFieldVI(nn.Linear(2, 2), HeteroscedasticGaussian(), num_mc_samples_test=5)
+def make_method(**options: Any) -> MeanFieldVI:
+    return MeanFieldVI(nn.Linear(2, 2), HeteroscedasticGaussian(), num_mc_samples_test=5, **options)
 
 
 def write_checkpoint(path: Path) -> MeanFieldVI:

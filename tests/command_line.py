@@ -53,11 +53,16 @@ def run_command_line(monkeypatch: pytest.MonkeyPatch, *args: str) -> trainer.Tra
     """Runs `lightning-vi` with these arguments, and returns what it built."""
     built: list[trainer.TrainerCLI] = []
     original = trainer.run_trainer
+
+    def run_and_keep(args: Any) -> trainer.TrainerCLI:
+        built.append(original(args))
+        return built[-1]
+
     # Lightning calls functions that jsonargparse has renamed, also when it loads a checkpoint later.
     monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     with monkeypatch.context() as patch:
         patch.setattr(sys, "argv", ["lightning-vi"])
-        patch.setattr(trainer, "run_trainer", lambda args: built.append(original(args)))
+        patch.setattr(trainer, "run_trainer", run_and_keep)
         patch.setenv("PL_GLOBAL_SEED", "0")
         patch.setenv("PL_SEED_WORKERS", "0")
         for message in (*LIGHTNING_WARNINGS, "The dirpath has changed"):

@@ -42,3 +42,18 @@ def tally(request: pytest.FixtureRequest) -> Callable[..., None]:
                 file.write(json.dumps(row) + "\n")
 
     return record
+
+
+@pytest.fixture
+def printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs the console script until it exits with a status, and returns what it prints."""
+    from command_line import run_command_line
+
+    def run(*args: str, status: int = 0) -> str:
+        with pytest.raises(SystemExit) as stop:
+            run_command_line(monkeypatch, *args)
+        assert stop.value.code == status
+        captured = capsys.readouterr()
+        return captured.out if status == 0 else captured.err
+
+    return run

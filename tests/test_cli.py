@@ -22,7 +22,7 @@ from lightning_vi.likelihoods import HeteroscedasticGaussian
 from lightning_vi.methods import UQMethod
 
 Run = Callable[..., trainer.TrainerCLI | None]
-COMMANDS = ("fit", "validate", "test", "predict", "demo")
+COMMANDS = ("fit", "validate", "test", "predict", "compare", "plot", "demo")
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_a_command_that_needs_a_checkpoint_requires_one(
     command: str, message_of: Callable[..., str], tmp_path: Path
 ) -> None:
     message = message_of(command, "--config", write_config(tmp_path))
-    assert message == f"lightning-vi {command}: error: --ckpt_path must name the checkpoint of a fit\n"
+    assert message.startswith(f"lightning-vi {command}: error: --ckpt_path must name the checkpoint of a fit: ")
 
 
 def test_an_unfitted_method_is_explained(message_of: Callable[..., str], tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_exit_status_of_the_process(tmp_path: Path) -> None:
     assert wrong_input.returncode == 2
     assert len(wrong_input.stderr.splitlines()) == 1
 
-    bug = run_process("lightning_vi.demo.run_demo = lambda *args, quick: int('x')\nmain(['demo'])")
+    bug = run_process("lightning_vi.demo.run_demo = lambda *args, **options: int('x')\nmain(['demo'])")
     assert bug.returncode == 1
     assert bug.stderr.startswith("Traceback")
     assert "ValueError: invalid literal" in bug.stderr
@@ -236,8 +236,11 @@ def test_options_of_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
     monkeypatch.setattr("lightning_vi.demo.run_demo", lambda *args, **options: calls.append((args, options)))
     main(["demo"])
-    main(["demo", "--output-dir", "elsewhere", "--quick"])
-    assert calls == [((Path("outputs"),), {"quick": False}), ((Path("elsewhere"),), {"quick": True})]
+    main(["demo", "--output-dir", "elsewhere", "--quick", "--all"])
+    assert calls == [
+        ((Path("outputs"),), {"quick": False, "every_method": False}),
+        ((Path("elsewhere"),), {"quick": True, "every_method": True}),
+    ]
 
 
 def test_the_demo_does_not_import_lightning_cli() -> None:

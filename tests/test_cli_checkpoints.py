@@ -114,7 +114,7 @@ def test_scores_and_predictions_are_those_of_the_fitted_method(run: Run, tmp_pat
     data = ToyHeteroscedasticDataModule(n_points=60)
 
     (expected,) = quiet_trainer().test(cli.model, data, verbose=False)
-    logged = pd.read_csv(tmp_path / "run" / "version_2" / "metrics.csv")
+    logged = pd.read_csv(tmp_path / "run" / "version_0" / "test.csv")
     assert expected.keys() <= set(logged.columns)
     assert all(logged[name].item() == pytest.approx(value, rel=1e-5) for name, value in expected.items())
 
@@ -122,6 +122,36 @@ def test_scores_and_predictions_are_those_of_the_fitted_method(run: Run, tmp_pat
     prediction = cli.model.predict_step(data.X_test)
     for column in PREDICTED:
         assert written[column].to_numpy() == pytest.approx(prediction[column][:, 0].numpy(), rel=1e-4, abs=1e-6)
+
+
+def test_commands_take_the_last_fit_and_write_beside_it(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = yaml.safe_load(Path(write_config(tmp_path)).read_text())
+    del content["prediction_writer"]
+    content["trainer"]["callbacks"] = [
+        {"class_path": "ModelCheckpoint", "init_args": {"monitor": "train_loss", "save_last": True, "mode": "max"}}
+    ]
+    config = tmp_path / "beside.yaml"
+    config.write_text(yaml.safe_dump(content))
+    cli = run("fit", "--config", str(config))
+    capsys.readouterr()
+    for command in ("test", "predict"):
+        evaluated = run(command, "--config", str(config))
+        assert f"{checkpoint_of(cli)}, the best checkpoint of the last fit" in capsys.readouterr().err
+        best = torch.load(checkpoint_of(cli), weights_only=True)["state_dict"]
+        assert torch.equal(evaluated.model.state_dict()["backbone.0.weight_mu"], best["backbone.0.weight_mu"])
+    folder = tmp_path / "run" / "version_0"
+    assert {"test.csv", "predictions.csv", "config.yaml"} <= {path.name for path in folder.iterdir()}
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["version_0"]
+    other = run_command_line_error(run, "test", "--config", str(config), "--model.num_mc_samples_test=7")
+    assert "there is no fit of this method" in other
+
+
+def run_command_line_error(run: Run, *args: str) -> str:
+    with pytest.raises(SystemExit) as stop:
+        run(*args)
+    return str(stop.value.__context__)
 
 
 def test_a_fit_resumes_from_a_checkpoint(run: Run, tmp_path: Path) -> None:

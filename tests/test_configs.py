@@ -39,7 +39,7 @@ def test_has_a_seed_and_separate_output_folders(path: Path) -> None:
     name = path.relative_to(CONFIGS).with_suffix("").as_posix()
     assert isinstance(config["seed_everything"], int)
     assert config["trainer"]["logger"]["init_args"] == {"save_dir": "outputs", "name": name}
-    assert config["prediction_writer"]["output_dir"] == f"outputs/{name}"
+    assert "prediction_writer" not in config  # predictions are written beside the fit
 
 
 def test_each_method_has_a_config() -> None:

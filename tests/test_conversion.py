@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -240,6 +241,9 @@ def test_report_totals(problem: tuple[nn.Module, Tensor]) -> None:
     assert len(table) == len(report.modules) + 2
     assert all((row.name or "(root)") in line for row, line in zip(report.modules, table[1:-1], strict=True))
     assert table[-1].split() == ["total", str(report.num_parameters), str(report.num_stochastic)]
+    html = report._repr_html_()
+    assert html.count("<tr>") == len(table)
+    assert re.findall(r"<tr><td[^>]*>([^<]*)", html) == [line.split()[0] for line in table[1:]]
 
 
 def test_weights_read_by_a_parent_use_reparameterization() -> None:
@@ -279,7 +283,7 @@ def test_hooks_and_frozen_parameters_are_kept() -> None:
 
 
 def test_shared_modules_and_tied_weights_share_one_posterior() -> None:
-    converted, report = convert(SharedAndTied(), estimator="reparameterization")
+    converted, report = convert(SharedAndTied(), prior=GaussianPrior(), estimator="reparameterization")
     randomize_posteriors(converted)
     assert converted.again is converted.encode
     assert converted.decode.weight_mu is converted.encode.weight_mu

@@ -14,7 +14,7 @@ from lightning_vi import MeanFieldVI
 from lightning_vi.conversion import convert
 from lightning_vi.layers import VariationalLinear, stochastic_parameters
 from lightning_vi.likelihoods import Categorical, Gaussian
-from lightning_vi.priors import GaussianPrior, LaplacePrior
+from lightning_vi.priors import EmpiricalBayesPrior, GaussianPrior, LaplacePrior
 from lightning_vi.sampling import SamplingEngine
 
 
@@ -223,7 +223,7 @@ def test_priors_by_name() -> None:
     assert {name: repr(prior) for name, prior in chosen.items()} == {
         "inner.0.weight": repr(narrow),
         "inner.2.weight": repr(peaked),
-        "head.weight": repr(GaussianPrior()),
+        "head.weight": repr(EmpiricalBayesPrior()),
         **{f"{name}.bias": repr(wide) for name in ("inner.0", "inner.2", "head")},
     }
     expected = sum(
@@ -246,4 +246,4 @@ def test_unused_prior_raises() -> None:
 def test_priors_by_name_for_a_root_module() -> None:
     converted, _ = convert(nn.Linear(2, 1), prior={"bias": LaplacePrior()})
     assert repr(converted.prior("bias")) == repr(LaplacePrior())
-    assert repr(converted.prior("weight")) == repr(GaussianPrior())
+    assert repr(converted.prior("weight")) == repr(EmpiricalBayesPrior())

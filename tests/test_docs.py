@@ -35,6 +35,7 @@ from lightning_vi import MeanFieldVI
 from lightning_vi.backbones import MLP
 from lightning_vi.likelihoods import Gaussian
 method, x = MeanFieldVI(MLP(2, [8], 1), Gaussian()), torch.randn(4, 2)
+batches, total_steps, num_data = [(x, torch.zeros(4, 1))] * 2, 2, 4
 """,
     "ivon.md": """
 import torch

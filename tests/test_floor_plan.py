@@ -19,9 +19,10 @@ FLOORS = (
     {"conversion"},
     {"curvature", "objectives", "optim"},
     {"core"},
-    {"calibration"},
+    {"calibration", "diagnostics"},
     {"methods"},
     {"callbacks", "evaluation", "export", "testing"},
+    {"compare"},
     {"demo"},
     {"cli", "__init__"},
 )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from lightning_vi.noise import NoiseStream, mix_seed, private_random_state, sample_noise
+from lightning_vi.noise import NoiseStream, mix_seed, private_random_state, sample_noise, standard_normal
 
 CPU = torch.device("cpu")
 
@@ -103,3 +103,30 @@ def test_a_stream_goes_on_where_its_state_was_saved() -> None:
     resumed = NoiseStream(777)
     resumed.load_state_dict(saved)
     assert [drawn(resumed) for _ in range(3)] == expected
+
+
+def test_large_tensors_are_standard_normal_and_the_same_on_any_number_of_threads() -> None:
+    shape, threads = (3, 100_003), torch.get_num_threads()
+    draws = []
+    try:
+        for number in (1, 2, 7):
+            torch.set_num_threads(number)
+            with private_random_state(5, CPU):
+                draws += [standard_normal(shape, device=CPU) for _ in range(2)]
+    finally:
+        torch.set_num_threads(threads)
+    first, second, *others = draws
+    assert not torch.equal(first, second)
+    assert all(torch.equal(other, (first, second)[index % 2]) for index, other in enumerate(others))
+    both = torch.cat([first.flatten(), second.flatten()])
+    assert abs(both.mean().item()) < 4 * len(both) ** -0.5
+    assert abs(both.square().mean().item() - 1) < 4 * (2 / len(both)) ** 0.5
+    parts = both[: 8 * 2**16].view(8, -1)  # blocks have generators of their own
+    assert (torch.corrcoef(parts) - torch.eye(8)).abs().max() < 5 * 2**-8
+
+
+def test_large_tensors_can_be_drawn_in_inference_mode() -> None:
+    with private_random_state(5, CPU):
+        expected = standard_normal((200_000,), device=CPU)
+    with torch.inference_mode(), private_random_state(5, CPU):
+        assert torch.equal(standard_normal((200_000,), device=CPU), expected)

@@ -121,6 +121,16 @@ def test_vmap_and_the_chain_agree() -> None:
     assert_close(outputs[2], outputs[0])
 
 
+def test_wide_layers_are_run_one_by_one_with_gradients() -> None:
+    stacked = stack_networks([MLP(3, [600, 500], 2) for _ in range(S)])
+    run, x = StackedRunner(stacked), torch.randn(B, 3)
+    assert run._mode(x.device) == "loop"
+    outputs = run(stacked_tensors(stacked), x)
+    with torch.no_grad():
+        assert run._mode(x.device) == "chain"
+        assert_close(run(stacked_tensors(stacked), x), outputs)
+
+
 def test_what_is_missing_is_the_networks_own() -> None:
     network = MLP(3, [5], 2)
     x, biases = torch.randn(B, 3), torch.randn(S, 2)

@@ -256,7 +256,7 @@ PAIRS = [(flawed, check) for check, methods in FLAWS.items() for flawed in metho
 
 @pytest.mark.parametrize(("flawed", "check"), PAIRS, ids=[flawed.__name__ for flawed, _ in PAIRS])
 def test_a_flaw_is_caught_by_its_check_alone(flawed: type[UQMethod], check: str) -> None:
-    method: Any = flawed(MLP(2, [4], 1), Gaussian(), num_mc_samples_test=5)
+    method: Any = flawed(MLP(2, [4], 1), Gaussian(), num_mc_samples_test=5, init_std=0.05)
     errors = list(failures(method, *regression()))
     assert [error.check for error in errors] == [check], "\n".join(map(str, errors))
 

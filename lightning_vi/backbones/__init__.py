@@ -6,14 +6,17 @@ from lightning_vi.backbones.lenet import LeNet
 from lightning_vi.backbones.mlp import MLP
 from lightning_vi.backbones.residual_mlp import ResidualBlock, ResidualMLP
 from lightning_vi.backbones.select_output import SelectOutput, selected_output
+from lightning_vi.backbones.tabular_mlp import CategoryEmbeddings, TabularMLP
 
 __all__ = [
     "MLP",
+    "CategoryEmbeddings",
     "Chain",
     "FourierFeatures",
     "LeNet",
     "ResidualBlock",
     "ResidualMLP",
     "SelectOutput",
+    "TabularMLP",
     "selected_output",
 ]

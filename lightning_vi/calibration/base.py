@@ -18,7 +18,7 @@ from lightning_vi.core.checkpoints import read_checkpoint, verify
 from lightning_vi.core.diagnosis import explained
 from lightning_vi.core.fit_progress import is_step_done
 from lightning_vi.core.input_range import InputRange
-from lightning_vi.core.intake import network_input, network_target
+from lightning_vi.core.intake import network_batch
 from lightning_vi.core.predictive import Predictive, TransformedPredictive
 from lightning_vi.core.predictor import Predictor
 from lightning_vi.core.training_data import single_dataloader
@@ -247,7 +247,7 @@ class CalibratedMethod(Predictor):
             yield self._batch_scores(x, y)
 
     def _batch_scores(self, x: NetworkInput, target: Any) -> Tensor:
-        x, target = network_input(x, self), network_target(target, self)
+        x, target = network_batch(x, target, self)
         with explained(self, x), evaluating(self):
             predictive = self.method.predictive_distribution(x, self.method.num_mc_samples_test, self.noise.seed)
             scores = self.scores(x, predictive, self.likelihood.fill(target))

@@ -1,5 +1,7 @@
 """Base class of conformal methods, which use a quantile of the calibration scores with finite-sample correction."""
 
+from dataclasses import replace
+
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
@@ -9,6 +11,7 @@ from lightning_vi.core.predictor import Predictor
 from lightning_vi.errors import InputValueError
 from lightning_vi.functional.calibration import conformal_quantile
 from lightning_vi.functional.selective import count_that_reaches
+from lightning_vi.likelihoods import Prediction
 from lightning_vi.metrics import (
     PredictionIntervalCoverage,
     PredictionIntervalWidth,
@@ -52,6 +55,20 @@ class ConformalMethod(CalibratedMethod):
             metrics = {"coverage": PredictionSetCoverage(), "set_size": PredictionSetSize()}
         self.test_metrics.add_metrics({f"conformal_{name}": metric for name, metric in metrics.items()})
         self.register_buffer("quantile", torch.full(shape, torch.inf))
+
+    def with_interval(self, prediction: Prediction, lower: Tensor, upper: Tensor) -> Prediction:
+        """Returns a prediction with intervals, and their level in its metadata.
+
+        Args:
+            prediction: Prediction of the method.
+            lower: Lower ends, the shape of its mean.
+            upper: Upper ends, the shape of its mean.
+
+        Returns:
+            The prediction.
+        """
+        level = {"interval_level": self.coverage}
+        return replace(prediction, lower=lower, upper=upper, metadata=prediction.metadata | level)
 
     def use_scores(self, scores: Tensor) -> None:
         """Computes the quantile of the scores. Warns if there are too few scores for a finite quantile.

@@ -15,7 +15,6 @@ symbol                 argument
 =====================  ====================================================================
 """
 
-from dataclasses import replace
 from statistics import NormalDist
 
 import torch
@@ -76,10 +75,8 @@ class ConformalQuantileRegression(ConformalMethod):
         lower, upper = self._interval(prediction)
         distance = self.quantile.to(lower.dtype)
         midpoint = (lower + upper) / 2
-        return replace(
-            prediction,
-            lower=torch.minimum(lower - distance, midpoint),
-            upper=torch.maximum(upper + distance, midpoint),
+        return self.with_interval(
+            prediction, torch.minimum(lower - distance, midpoint), torch.maximum(upper + distance, midpoint)
         )
 
     def _interval(self, prediction: Prediction) -> tuple[Tensor, Tensor]:

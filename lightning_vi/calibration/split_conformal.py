@@ -17,8 +17,6 @@ symbol                 argument
 =====================  ====================================================================
 """
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -81,7 +79,7 @@ class SplitConformal(ConformalMethod):
 
     def calibrated(self, x: NetworkInput, prediction: Prediction) -> Prediction:  # noqa: ARG002, D102
         half_width = self.quantile.to(prediction.mean.dtype) * self._scale(prediction)
-        return replace(prediction, lower=prediction.mean - half_width, upper=prediction.mean + half_width)
+        return self.with_interval(prediction, prediction.mean - half_width, prediction.mean + half_width)
 
     def _scale(self, prediction: Prediction) -> Tensor:
         return prediction.total_var.sqrt() if self.normalised else torch.ones_like(prediction.mean)

@@ -11,9 +11,11 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from lightning_vi.callbacks._spool import PredictionRows
 from lightning_vi.core import Predictor
 from lightning_vi.core.batch import split_batch
 from lightning_vi.errors import InputValueError
+from lightning_vi.likelihoods.prediction_columns import prediction_columns
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -25,13 +27,15 @@ class PredictionWriter(BasePredictionWriter):
     - `index`: index of the datum in its dataset, by which rows are sorted; it is omitted for iterable datasets. With a
       `TabularDataModule` or `NewTableDataModule`, it is the number of the row in the table, from 0, or the column of
       the table that the datamodule's `id_column` names;
-    - `class`: the most probable class, in classification: the label in the table that the method was trained on, or
-      the number of the class;
+    - `class`: the most probable class, in classification: its name or label in the table that the method was trained
+      on, or the number of the class;
     - `pred`, `pred_uct`, `epistemic_uct` and `aleatoric_uct` (see `Predictor.predict_step`), and `probs_var` in
       classification. Quantities with several elements per datum have one column per element: `pred_0`, `pred_1`, ...;
     - `target`, if the batches have targets; labels as in `class`.
 
-    In distributed prediction, one file with the rows of all ranks is written. An existing file is replaced.
+    In distributed prediction, one file with the rows of all ranks is written. An existing file is replaced. Memory does
+    not grow with the number of rows if they come in order in one process, and if `Trainer.predict` is called with
+    ``return_predictions=False``, as the console script does.
 
     Args:
         output_dir: Folder of the file; created if it does not exist.
@@ -59,16 +63,20 @@ class PredictionWriter(BasePredictionWriter):
     """
 
     def __init__(self, output_dir: str | Path, filename: str = "predictions.csv", include_targets: bool = True) -> None:
-        super().__init__(write_interval="batch_and_epoch")
+        super().__init__(write_interval="batch")
         if Path(filename).name != filename or not filename:
             raise InputValueError(f"filename must be a file name without a folder, got {filename!r}")
         self.path = Path(output_dir) / filename
         self.include_targets = include_targets
-        self._tables: list[pd.DataFrame] = []
+        self._rows = PredictionRows()
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Discards the rows of an interrupted run."""
-        self._tables = []
+        self._rows.clear()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:  # noqa: ARG002
+        """Discards the rows of an interrupted run."""
+        self._rows.clear()
 
     def write_on_batch_end(
         self,
@@ -93,52 +101,43 @@ class PredictionWriter(BasePredictionWriter):
         """
         position = {"dataloader": dataloader_idx, "index": list(batch_indices) if batch_indices else pd.NA}
         is_classifier = isinstance(pl_module, Predictor) and pl_module.likelihood.task == "classification"
-        classes = (getattr(pl_module, "data_state", None) or {}).get("classes") if is_classifier else None
-        columns = _columns("class", prediction["pred"].argmax(1), classes) if is_classifier else {}
-        for key, value in prediction.items():
-            if key != "samples":
-                columns |= _columns(key, value)
+        state = (getattr(pl_module, "data_state", None) or {}) if is_classifier else {}
+        classes = state.get("class_names") or state.get("classes")
         target = split_batch(batch)[1] if self.include_targets else None
-        if target is not None:
-            columns |= _columns("target", target, classes)
-        self._tables.append(pd.DataFrame(position | columns))
+        columns = prediction_columns(prediction, is_classifier=is_classifier, target=target, classes=classes)
+        self._rows.append(pd.DataFrame(position | columns))
 
-    def write_on_epoch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,  # noqa: ARG002
-        predictions: Sequence[Any],  # noqa: ARG002
-        batch_indices: Sequence[Any],  # noqa: ARG002
-    ) -> None:
+    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Writes the rows of all batches and ranks.
 
         Args:
             trainer: Trainer.
             pl_module: Not used.
-            predictions: Not used.
-            batch_indices: Not used.
         """
-        tables = self._gather(trainer)
-        self._tables = []
-        if not trainer.is_global_zero or not tables:
-            return
-        table = pd.concat(tables, ignore_index=True).sort_values(["dataloader", "index"], kind="stable")
-        if table["index"].isna().any():
-            table = table.drop(columns="index")
-        else:
-            table = _with_row_ids(table, getattr(trainer, "datamodule", None))
-        if (table["dataloader"] == table["dataloader"].iloc[0]).all():
-            table = table.drop(columns="dataloader")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        table.to_csv(self.path, index=False)
-        rank_zero_info(f"Predictions are in {self.path}")
+        rows = self._gather(trainer)
+        if trainer.is_global_zero and rows.dataloaders:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("w", newline="") as file:
+                for number, part in enumerate(rows.sorted_parts()):
+                    table = part if len(rows.dataloaders) > 1 else part.drop(columns="dataloader")
+                    if rows.has_index:
+                        table = _with_row_ids(table, getattr(trainer, "datamodule", None))
+                    else:
+                        table = table.drop(columns="index")
+                    table.to_csv(file, index=False, header=number == 0)
+            rank_zero_info(f"Predictions are in {self.path}")
+        rows.clear()
+        self._rows.clear()
 
-    def _gather(self, trainer: Trainer) -> list[pd.DataFrame]:
+    def _gather(self, trainer: Trainer) -> PredictionRows:
         if trainer.world_size == 1:
-            return self._tables
+            return self._rows
         gathered: list[list[pd.DataFrame]] = [[]] * trainer.world_size
-        torch.distributed.all_gather_object(gathered, self._tables)
-        return [table for tables in gathered for table in tables]
+        torch.distributed.all_gather_object(gathered, list(self._rows.parts()))
+        every = PredictionRows()
+        for table in (table for tables in gathered for table in tables):
+            every.append(table)
+        return every
 
 
 def _with_row_ids(table: pd.DataFrame, datamodule: Any) -> pd.DataFrame:
@@ -151,14 +150,3 @@ def _with_row_ids(table: pd.DataFrame, datamodule: Any) -> pd.DataFrame:
     numbers = table.pop("index").to_numpy(dtype=int)
     table.insert(position, name if name not in table else f"{name}_id", values[numbers])
     return table
-
-
-def _columns(name: str, values: Tensor, labels: Sequence[Any] | None = None) -> dict[str, Any]:
-    """Returns one column per element of a datum, from `values` of shape [B, ...], which may number `labels`."""
-    rows = values.detach().cpu().flatten(1) if values.dim() > 1 else values.detach().cpu().unsqueeze(1)
-    arrays = (rows.float() if rows.dtype in (torch.bfloat16, torch.float16) else rows).numpy()
-    if labels is not None:
-        arrays = pd.array(labels, dtype=object).to_numpy()[arrays]
-    if arrays.shape[1] == 1:
-        return {name: arrays[:, 0]}
-    return {f"{name}_{element}": arrays[:, element] for element in range(arrays.shape[1])}

@@ -1,10 +1,12 @@
 """The console script `lightning-vi`."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from lightning_vi.cli import compare, configs, init, plot
 from lightning_vi.errors import InputError
 
 # Exceptions whose message is enough for the user. The last four are a file that is missing or in the way.
@@ -21,9 +23,13 @@ TRAINER_COMMANDS = {
 EXAMPLES = """\
 examples:
   lightning-vi demo
+  lightning-vi init --data table.csv --target price --output config.yaml
+  lightning-vi configs
   lightning-vi fit --config configs/regression/mean_field_vi.yaml
-  lightning-vi test --config configs/regression/mean_field_vi.yaml --ckpt_path CHECKPOINT
+  lightning-vi test --config configs/regression/mean_field_vi.yaml
+  lightning-vi plot --config configs/regression/mean_field_vi.yaml
   lightning-vi fit --help
+  lightning-vi compare --config configs/regression/mean_field_vi.yaml --methods MeanFieldVI Deterministic
 """
 
 
@@ -41,18 +47,23 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     parser = _build_parser()
     # The arguments of a trainer command remain unparsed here; LightningCLI parses them.
-    options, rest = parser.parse_known_args(args)
-    if options.command == "demo" and rest:
+    given = configs.with_shipped_configs(sys.argv[1:] if args is None else args)
+    options, rest = parser.parse_known_args(given)
+    if options.command not in TRAINER_COMMANDS and rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         if options.command == "demo":
             from lightning_vi.demo import run_demo
 
-            run_demo(options.output_dir, quick=options.quick)
-        else:
+            run_demo(options.output_dir, quick=options.quick, every_method=options.all)
+        elif options.command in TRAINER_COMMANDS:
             from lightning_vi.cli.trainer import run_trainer
 
-            run_trainer(args)
+            if args is None:
+                sys.argv[1:] = given  # LightningCLI wants them there
+            run_trainer(None if args is None else given)
+        else:
+            options.run(options)
     except Exception as error:
         input_error = _find_input_error(error)
         if input_error is None:
@@ -71,14 +82,19 @@ def _build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
     for name, summary in TRAINER_COMMANDS.items():
         commands.add_parser(name, help=summary, add_help=False)
-    demo_summary = "compare methods on three data sets in tables and figures (about five minutes)"
+    init.add_command(commands)
+    configs.add_command(commands)
+    compare.add_command(commands)
+    plot.add_command(commands)
+    demo_summary = "compare methods on three data sets in tables and figures (about two minutes)"
     demo = commands.add_parser("demo", help=demo_summary, description=demo_summary)
     demo.add_argument(
         "--output-dir",
         type=Path,
         default=Path("outputs"),
-        help="folder for predictions and figures (default: %(default)s)",
+        help="folder for tables and figures (default: %(default)s)",
     )
+    demo.add_argument("--all", action="store_true", help="compare all methods, not only the headline methods")
     demo.add_argument("--quick", action="store_true", help="train for two epochs only, as a smoke test")
     return parser
 

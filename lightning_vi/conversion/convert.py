@@ -28,8 +28,8 @@ from lightning_vi.layers import (
     num_inputs_of,
     stochastic_parameters,
 )
-from lightning_vi.posteriors import InitialStd
-from lightning_vi.priors import GaussianPrior, Prior
+from lightning_vi.posteriors import DEFAULT_STD, InitialStd
+from lightning_vi.priors import EmpiricalBayesPrior, Prior
 
 WEIGHT_SPACE = "reparameterization"
 
@@ -40,7 +40,7 @@ def convert(
     *,
     prior: Prior | Mapping[str, Prior] | None = None,
     estimator: str = "auto",
-    init_std: InitialStd = 0.05,
+    init_std: InitialStd = DEFAULT_STD,
     stochastic_biases: bool = True,
 ) -> tuple[nn.Module, ConversionReport]:
     """Returns a copy of a network with posteriors over the parameters of the selected modules.
@@ -52,9 +52,10 @@ def convert(
         network: Any network.
         stochastic_module_names: Dotted names, globs, indices, classes, or predicates of the name and the module. A
             name, glob, class or predicate selects the matching modules with all their submodules. An index selects
-            from the layers that own parameters, in order of definition. None selects all layers.
+            from the layers that own parameters, in order of definition, and -1 the layer that is called last. None
+            selects all layers.
         prior: Prior of all parameters, or a mapping from dotted names or globs of parameters and modules to priors, of
-            which the first match is used. Default: standard Gaussian.
+            which the first match is used. Default: `EmpiricalBayesPrior`.
         estimator: ``"auto"``, ``"reparameterization"``, ``"local_reparameterization"`` or ``"flipout"``. The last two
             require layers that are linear in their weights and called once per forward pass.
         init_std: Initial posterior standard deviation.
@@ -88,7 +89,7 @@ def convert(
             raise InputValueError(f"stochastic_module_names: {name!r} is {obstacles[name]}: select both or neither")
         selected.discard(name)
     weight_space = _weight_space_reasons(network, layers)
-    priors = choose_priors({name: names[name] for name in layers if name in selected}, prior, GaussianPrior())
+    priors = choose_priors({name: names[name] for name in layers if name in selected}, prior, EmpiricalBayesPrior())
     _check_support(estimator, {name: reason for name, reason in weight_space.items() if name in selected})
     shared: SharedParameters = {}
     rows = []

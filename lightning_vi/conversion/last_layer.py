@@ -1,16 +1,16 @@
 """Finding and replacing the last layer of a network."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
+from lightning_vi.conversion.call_order import call_order, called_last
 from lightning_vi.conversion.layers import named_layers, reading_parent
-from lightning_vi.conversion.selection import ModuleSelector, select_layers
+from lightning_vi.conversion.selection import ModuleSelector, last_layer, select_layers
 from lightning_vi.errors import InputValueError
-from lightning_vi.sampling import NetworkInput, few_rows, trial
+from lightning_vi.sampling import NetworkInput, few_rows
 
 
 def find_last_layer(network: nn.Module, layers: Mapping[str, nn.Module], names: Sequence[ModuleSelector]) -> str:
@@ -34,6 +34,7 @@ def find_last_layer(network: nn.Module, layers: Mapping[str, nn.Module], names: 
             f"stochastic_module_names={names!r} must select one layer, the last, but selects {chosen}"
         )
     (name,) = chosen
+    last_selected(network, names)
     label = repr(name) if name else "the root"
     reader = reading_parent(network, name)
     if reader is not None:
@@ -51,19 +52,43 @@ def find_last_layer(network: nn.Module, layers: Mapping[str, nn.Module], names: 
     return name
 
 
+def last_selected(network: nn.Module, selectors: Sequence[ModuleSelector] | None) -> str | None:
+    """Finds the layer that the index -1 selects, and logs it if it is not the one defined last.
+
+    Args:
+        network: The network, before conversion.
+        selectors: The user's selectors.
+
+    Returns:
+        Dotted name of the layer; None if -1 is not among the selectors.
+    """
+    if selectors is None or not any(type(each) is int and each == -1 for each in selectors):
+        return None
+    layers = named_layers(network)
+    name, defined = last_layer(network, layers), next(reversed(layers))
+    if name != defined:
+        rank_zero_info(
+            f"the last layer is {_described(layers, name)}, which is called last; {_described(layers, defined)} is "
+            "defined last"
+        )
+    return name
+
+
+def _described(layers: Mapping[str, nn.Module], name: str) -> str:
+    return f"{repr(name) if name else 'the root'} ({type(layers[name]).__name__})"
+
+
 class LastLayerCheck:
-    """Checks at the first batch that the layer defined last, which the index -1 selects, is the one called last.
+    """Checks at the first batch that the layer that the index -1 selects is the one called last.
 
     Args:
         network: The network, which may be converted.
-        name: Dotted name of the layer.
-        selectors: The user's selectors; other ones than the index -1 need no check.
+        name: Dotted name of the layer; None if there is nothing to check.
     """
 
-    def __init__(self, network: nn.Module, name: str, selectors: Sequence[ModuleSelector] | None) -> None:
+    def __init__(self, network: nn.Module, name: str | None) -> None:
         self._network = network
         self._name = name
-        self._is_done = selectors is None or not any(type(each) is int and each == -1 for each in selectors)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def __call__(self, x: NetworkInput) -> None:
@@ -75,39 +100,18 @@ class LastLayerCheck:
         Raises:
             ValueError: If another layer is called last; the error names both.
         """
-        if self._is_done:
+        if self._name is None:
             return
-        order = self._call_order(x)
-        chosen = self._network.get_submodule(self._name)
-        last = next(reversed(order), self._name)
-        is_container = type(chosen).forward is nn.Module.forward  # as of a list of parameters
-        is_part = self._name.startswith(f"{last}.") or (not last and self._name not in order)
-        if last != self._name and not is_container and not is_part:
+        layers, order = named_layers(self._network), call_order(self._network, few_rows(x, 1))
+        last = called_last(layers, order, self._name)
+        if last != self._name:
             used = "after it" if self._name in order else "and the selected one is not called"
             raise InputValueError(
-                f"stochastic_module_names: -1 selects the layer defined last, {self._name!r} "
-                f"({type(chosen).__name__}), but {last!r} ({type(self._network.get_submodule(last)).__name__}) is "
-                f"called last, {used}: select the layer by its name, such as stochastic_module_names=[{last!r}]"
+                f"stochastic_module_names: -1 selects {_described(layers, self._name)}, but "
+                f"{_described(layers, last)} is called last, {used}: select the layer by its name, such as "
+                f"stochastic_module_names=[{last!r}]"
             )
-        self._is_done = True
-
-    def _call_order(self, x: NetworkInput) -> dict[str, None]:
-        """Names of the layers with parameters in the order of their last calls."""
-        order: dict[str, None] = {}
-
-        def record(name: str, *_: Any) -> None:
-            order.pop(name, None)
-            order[name] = None
-
-        layers = named_layers(self._network)
-        handles = [layer.register_forward_pre_hook(partial(record, name)) for name, layer in layers.items()]
-        try:
-            with torch.no_grad():
-                trial(self._network, few_rows(x, 1))
-        finally:
-            for handle in handles:
-                handle.remove()
-        return order
+        self._name = None
 
 
 def replace_layer(network: nn.Module, layer: nn.Module, replacement: nn.Module) -> nn.Module:

@@ -1,6 +1,7 @@
 """Reports on converted networks."""
 
 from dataclasses import dataclass, replace
+from html import escape
 
 from torch import nn
 
@@ -35,7 +36,7 @@ class ModuleReport:
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """Conversion results of all modules that own parameters; prints as a table.
+    """Conversion results of all modules that own parameters; prints as a table, also in notebooks.
 
     Attributes:
         modules: One row per module, in the order of the network.
@@ -52,7 +53,22 @@ class ConversionReport:
         return replace(self, modules=tuple(_updated(row, network) for row in self.modules))
 
     def __str__(self) -> str:
-        header = ("module", "kind", "parameters", "stochastic", "estimator", "why")
+        table = self._table()
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in table]
+        return "\n".join(line.rstrip() for line in lines)
+
+    def _repr_html_(self) -> str:
+        """The table of a notebook."""
+        header, *rows = ([escape(cell) for cell in row] for row in self._table())
+        head = "".join(f'<th style="text-align: left">{cell}</th>' for cell in header)
+        body = "".join(
+            "<tr>" + "".join(f'<td style="text-align: left">{cell}</td>' for cell in row) + "</tr>" for row in rows
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+    def _table(self) -> list[tuple[str, ...]]:
+        """Header, one row per module, and the total."""
         rows = [
             (
                 m.name or "(root)",
@@ -64,12 +80,11 @@ class ConversionReport:
             )
             for m in self.modules
         ]
-        rows.append(("total", "", str(self.num_parameters), str(self.num_stochastic), "", ""))
-        widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [header, *rows]
+        return [
+            ("module", "kind", "parameters", "stochastic", "estimator", "why"),
+            *rows,
+            ("total", "", str(self.num_parameters), str(self.num_stochastic), "", ""),
         ]
-        return "\n".join(line.rstrip() for line in lines)
 
 
 def _updated(row: ModuleReport, network: nn.Module) -> ModuleReport:

@@ -5,6 +5,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
+from lightning_vi.conversion.call_order import called_last, guessed_call_order
 from lightning_vi.errors import InputValueError
 from lightning_vi.layers import stochastic_parameters
 
@@ -21,7 +22,7 @@ def select_layers(
         network: The network.
         layers: Its modules that own parameters, by name, in order of definition.
         selectors: Names, globs, classes and predicates match modules with all their submodules; an index refers to
-            `layers`.
+            `layers`, and -1 to the layer that is called last, see `last_layer`.
 
     Returns:
         Each selector with the names of its layers, at least one.
@@ -102,6 +103,26 @@ def select_modules(
     return list(chosen)
 
 
+def last_layer(network: nn.Module, layers: dict[str, nn.Module]) -> str:
+    """Finds the layer that a network calls last.
+
+    Args:
+        network: Any network.
+        layers: Its `named_layers`, at least one.
+
+    Returns:
+        Name of the layer, which is no normalization unless all layers are; of the one defined last if the order of the
+        calls cannot be found before there is an input.
+
+    Example:
+        >>> network = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1), nn.LayerNorm(1))
+        >>> last_layer(network, dict(network.named_children()))
+        '1'
+    """
+    order = guessed_call_order(network) if len(layers) > 1 else None
+    return next(reversed(layers)) if order is None else called_last(layers, order)
+
+
 def _check_list(selectors: Sequence[ModuleSelector], argument: str) -> None:
     if isinstance(selectors, str | type) or not isinstance(selectors, Sequence):
         raise InputValueError(
@@ -118,6 +139,8 @@ def _check_selector(selector: ModuleSelector, argument: str) -> None:
 def _matching_layers(network: nn.Module, layers: Mapping[str, nn.Module], selector: ModuleSelector) -> list[str]:
     argument = "stochastic_module_names"
     _check_selector(selector, argument)
+    if selector == -1 and layers:
+        return [last_layer(network, dict(layers))]
     if isinstance(selector, int):
         return [_by_index(layers, selector, argument)]
     modules = dict(network.named_modules(remove_duplicate=False))

@@ -2,7 +2,7 @@
 
 from lightning_vi.core.fitted import FittedMethod
 from lightning_vi.core.method import UQMethod
-from lightning_vi.core.optimizers import LRSchedulerFactory, OptimizerFactory, default_optimizer
+from lightning_vi.core.optimizers import DEFAULT_LEARNING_RATE, LRSchedulerFactory, OptimizerFactory, default_optimizer
 from lightning_vi.core.predictive import (
     GaussianPredictive,
     MixturePredictive,
@@ -14,6 +14,7 @@ from lightning_vi.core.predictive import (
 from lightning_vi.core.predictor import Predictor
 
 __all__ = [
+    "DEFAULT_LEARNING_RATE",
     "FittedMethod",
     "GaussianPredictive",
     "LRSchedulerFactory",

@@ -7,6 +7,7 @@ import torch
 from lightning import LightningModule
 from torch import Tensor
 
+from lightning_vi.arguments import all_finite
 from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.sampling import NetworkInput, tensors
@@ -101,7 +102,7 @@ def check_values(
         ValueError: If an input is NaN or infinite, a target is outside of the support, or a weight is negative.
     """
     for tensor in tensors(x):
-        if tensor.is_floating_point() and not tensor.isfinite().all():
+        if tensor.is_floating_point() and not all_finite(tensor):
             raise InputValueError(f"the {name} have NaN or infinite values")
     likelihood.check_values(target)
     if weight is not None and not ((weight >= 0) & weight.isfinite()).all():

@@ -1,5 +1,6 @@
-"""Where a fit is in its loop, for hooks that run between the Trainer's own ones."""
+"""Progress of a fit: the current step, the last step and the share that is done."""
 
+import math
 from typing import Any
 
 from lightning import Trainer
@@ -42,3 +43,30 @@ def is_last_step(trainer: Trainer) -> bool:
     if trainer.max_epochs not in (None, -1) and num_epochs >= trainer.max_epochs:
         return True
     return trainer.should_stop and num_epochs >= (loop.min_epochs or 0) and step >= (loop.min_steps or 0)
+
+
+def share_done(trainer: Trainer, skipped_epochs: int = 0) -> float | None:
+    """Returns the share of a fit that is done after the current training step.
+
+    Args:
+        trainer: A Trainer that fits.
+        skipped_epochs: Number of initial epochs that do not count.
+
+    Returns:
+        A number in [0, 1], the larger share of `max_epochs` and `max_steps`; None if both are unlimited.
+    """
+    num_batches, max_epochs = trainer.num_training_batches, trainer.max_epochs
+    is_counted = math.isfinite(num_batches) and num_batches > 0
+    shares = []
+    if max_epochs is not None and max_epochs >= 0:
+        of_epoch = (trainer.fit_loop.epoch_loop.batch_idx + 1) / num_batches if is_counted else 1.0
+        epochs = trainer.current_epoch + of_epoch - skipped_epochs
+        shares.append(_share(epochs, max_epochs - skipped_epochs))
+    if trainer.max_steps >= 0:
+        skipped_steps = skipped_epochs * num_batches / trainer.accumulate_grad_batches if is_counted else 0.0
+        shares.append(_share(trainer.global_step + 1 - skipped_steps, trainer.max_steps - skipped_steps))
+    return max(shares) if shares else None
+
+
+def _share(done: float, total: float) -> float:
+    return min(1.0, max(0.0, done / total)) if total > 0 else 1.0

@@ -13,6 +13,35 @@ from lightning_vi.sampling import NetworkInput, map_tensors, tensors
 _ACCEPTED = "a tensor, a NumPy array, a data frame, a list of numbers, or a tuple or dictionary of these"
 
 
+def network_batch(x: Any, target: Any, module: nn.Module) -> tuple[NetworkInput, Tensor]:
+    """Converts an input for a network, and targets for the likelihood of its outputs.
+
+    Floating-point targets are cast to the network's type, but not below single precision.
+
+    Args:
+        x: Any input, see `network_input`.
+        target: The targets.
+        module: A module whose first parameter is the network's.
+
+    Returns:
+        Input and targets; `x` and `target` themselves if they are right already.
+
+    Raises:
+        TypeError: If one holds no numbers.
+        ValueError: If one is a tensor on another device.
+    """
+    parameter = _first_parameter(module)
+    x = _input(x, parameter)
+    target = target if isinstance(target, Tensor) else _with_tensors(target, "the target", parameter)
+    if not isinstance(target, Tensor):
+        raise InputTypeError(f"the target must be a tensor, got a {type(target).__name__}")
+    if parameter is not None:
+        _check_device(target, parameter, "the target", "target")
+        if target.is_floating_point():
+            target = target.to(torch.promote_types(parameter.dtype, torch.float32))
+    return x, target
+
+
 def network_input(x: Any, module: nn.Module) -> NetworkInput:
     """Converts an input for a network.
 
@@ -31,55 +60,30 @@ def network_input(x: Any, module: nn.Module) -> NetworkInput:
         TypeError: If it holds no numbers.
         ValueError: If it is a tensor on another device.
     """
-    parameter = _first_parameter(module)
+    return _input(x, _first_parameter(module))
+
+
+def _input(x: Any, parameter: Tensor | None) -> NetworkInput:
     if not isinstance(x, Tensor):
-        x = _with_tensors(x, "x", None if parameter is None else parameter.device)
+        x = _with_tensors(x, "x", parameter)
         if isinstance(x, list | tuple) and len(x) == 1 and isinstance(x[0], Tensor):
             x = x[0]
     found = tensors(x)
     if parameter is None:
         return cast(NetworkInput, x)
-    device = found[0].device
-    if parameter.device.type not in ("meta", device.type):
-        raise InputValueError(
-            f"x is on {device}, but the network is on {parameter.device}: use x.to({str(parameter.device)!r}), or "
-            f"method.to({str(device)!r})"
-        )
+    _check_device(found[0], parameter, "x", "x")
     if all(tensor.dtype == parameter.dtype or not tensor.is_floating_point() for tensor in found):
         return cast(NetworkInput, x)
     return map_tensors(lambda tensor: tensor.to(parameter.dtype) if tensor.is_floating_point() else tensor, x)
 
 
-def network_target(target: Any, module: nn.Module) -> Tensor:
-    """Converts targets for the likelihood of a network's outputs.
-
-    Arrays, data frames and lists of numbers become tensors on the network's device. Floating-point numbers are cast to
-    the network's type, but not below single precision.
-
-    Args:
-        target: The targets.
-        module: A module whose first parameter is the network's.
-
-    Returns:
-        The targets; `target` itself if it is right already.
-
-    Raises:
-        TypeError: If they are not numbers.
-        ValueError: If they are a tensor on another device.
-    """
-    parameter = _first_parameter(module)
-    if not isinstance(target, Tensor):
-        target = _with_tensors(target, "the target", None if parameter is None else parameter.device)
-    if not isinstance(target, Tensor):
-        raise InputTypeError(f"the target must be a tensor, got a {type(target).__name__}")
-    if parameter is None:
-        return target
-    if parameter.device.type not in ("meta", target.device.type):
+def _check_device(tensor: Tensor, parameter: Tensor, name: str, variable: str) -> None:
+    if parameter.device.type not in ("meta", tensor.device.type):
+        other = f", or method.to({str(tensor.device)!r})" if name == "x" else ""
         raise InputValueError(
-            f"the target is on {target.device}, but the network is on {parameter.device}: use "
-            f"target.to({str(parameter.device)!r})"
+            f"{name} is on {tensor.device}, but the network is on {parameter.device}: use "
+            f"{variable}.to({str(parameter.device)!r}){other}"
         )
-    return target.to(torch.promote_types(parameter.dtype, torch.float32)) if target.is_floating_point() else target
 
 
 def _first_parameter(module: nn.Module) -> Tensor | None:
@@ -87,8 +91,9 @@ def _first_parameter(module: nn.Module) -> Tensor | None:
     return next((parameter for parameter in network.parameters() if parameter.is_floating_point()), None)
 
 
-def _with_tensors(x: Any, name: str, device: torch.device | None) -> Any:
-    """Replaces arrays, data frames and lists of numbers in an input by tensors."""
+def _with_tensors(x: Any, name: str, parameter: Tensor | None) -> Any:
+    """Replaces arrays, data frames and lists of numbers in an input by tensors on the device of a parameter."""
+    device = None if parameter is None else parameter.device
     converted = _converted(x, name, device)
     is_list = isinstance(converted, Sequence) and not isinstance(converted, str)
     if is_list and not any(isinstance(part, Tensor | Mapping | Sequence) for part in converted):

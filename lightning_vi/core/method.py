@@ -16,8 +16,9 @@ from lightning_vi.core.batch import check_values, to_device
 from lightning_vi.core.batch_forms import InputForm, input_form
 from lightning_vi.core.diagnosis import explained
 from lightning_vi.core.divergence import MAX_GROWTH, LossWatch, check_weights, largest_weight, watched_step
+from lightning_vi.core.fit_progress import share_done
 from lightning_vi.core.input_range import InputRange
-from lightning_vi.core.intake import network_input, network_target
+from lightning_vi.core.intake import network_batch
 from lightning_vi.core.layout import check_targets_last
 from lightning_vi.core.optimization import OptimizedPredictor
 from lightning_vi.core.optimizers import LRSchedulerFactory, OptimizerFactory
@@ -35,6 +36,9 @@ from lightning_vi.noise import NoiseStream
 from lightning_vi.objectives import ObjectiveTerms, count_training_data
 from lightning_vi.sampling import NetworkInput
 
+KL_WARMUP_SHARE = 0.9
+"""Share of a fit over which the weight of the KL divergence increases by default."""
+
 
 class UQMethod(OptimizedPredictor):
     """Base class of methods that train a network under a likelihood.
@@ -49,7 +53,8 @@ class UQMethod(OptimizedPredictor):
         burnin_epochs: Number of initial epochs that train `point_outputs` on the likelihood's point loss, without KL
             divergence.
         kl_weight: Weight of the KL divergence; 1 is the evidence lower bound.
-        kl_warmup_epochs: Number of epochs after burn-in over which the weight increases linearly to `kl_weight`.
+        kl_warmup_epochs: Number of epochs after burn-in over which the weight increases linearly to `kl_weight`; None
+            for an increase in each step over 90% of a fit.
         num_data: Size of the training set; by default it is read from the training dataloader.
         optimizer: Function from an iterable of parameters to an optimizer.
         lr_scheduler: Function from the optimizer to a scheduler, which is stepped once per epoch; `PerStep`,
@@ -72,13 +77,14 @@ class UQMethod(OptimizedPredictor):
         num_mc_samples_test: int,
         burnin_epochs: int,
         kl_weight: float = 0.0,
-        kl_warmup_epochs: int = 0,
+        kl_warmup_epochs: int | None = 0,
         num_data: int | None = None,
         optimizer: OptimizerFactory,
         lr_scheduler: LRSchedulerFactory | None,
     ) -> None:
         check_at_least("burnin_epochs", burnin_epochs, 0)
-        check_at_least("kl_warmup_epochs", kl_warmup_epochs, 0)
+        if kl_warmup_epochs is not None:
+            check_at_least("kl_warmup_epochs", kl_warmup_epochs, 0)
         if num_data is not None:
             check_at_least("num_data", num_data, 1)
         if not kl_weight >= 0:
@@ -208,7 +214,11 @@ class UQMethod(OptimizedPredictor):
         return self._trainer is not None and self.trainer.training and self.current_epoch < self.burnin_epochs
 
     def effective_kl_weight(self) -> float:
-        """Returns the weight of the KL divergence in the current epoch."""
+        """Returns the weight of the KL divergence in the current step."""
+        if self.kl_warmup_epochs is None:
+            is_training = self._trainer is not None and self.trainer.training
+            share = share_done(self.trainer, self.burnin_epochs) if is_training else None
+            return self.kl_weight if share is None else self.kl_weight * min(1.0, share / KL_WARMUP_SHARE)
         warm_epochs = self.current_epoch - self.burnin_epochs + 1
         return self.kl_weight * min(1.0, max(0, warm_epochs) / (self.kl_warmup_epochs + 1))
 
@@ -240,7 +250,7 @@ class UQMethod(OptimizedPredictor):
             ValueError: If N is needed and unknown, or not positive, shapes do not fit, or a value is not finite or
                 outside of the likelihood's support.
         """
-        x, y = network_input(x, self), network_target(y, self)
+        x, y = network_batch(x, y, self)
         if not torch.compiler.is_compiling():
             self._check_values(x, y, weight)
         with explained(self, x), self.noise.fresh(self.global_rank, self.device):
@@ -255,6 +265,10 @@ class UQMethod(OptimizedPredictor):
         if torch.is_grad_enabled():
             self._was_trained_elsewhere = True
         return terms
+
+    def epoch_means(self) -> dict[str, Tensor]:
+        """Returns the means of the logged terms over the rows of the current epoch so far, of this process."""
+        return self._record.means()
 
     def require_num_data(self, num_data: int | None) -> int:
         """Returns N, and raises an error if it is unknown.

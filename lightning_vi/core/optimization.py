@@ -8,7 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_vi.core.optimizers import LRSchedulerFactory, OptimizerFactory, build_optimizer, configure_scheduler
+from lightning_vi.core.optimizers import (
+    LRSchedulerFactory,
+    OptimizerFactory,
+    build_optimizer,
+    configure_scheduler,
+    default_optimizer,
+)
 from lightning_vi.core.predictor import Predictor
 from lightning_vi.errors import InputValueError
 from lightning_vi.likelihoods import Likelihood
@@ -50,6 +56,17 @@ class OptimizedPredictor(Predictor):
         """
         return dict.fromkeys(self.likelihood.parameters(), 10.0)
 
+    @property
+    def has_default_optimizer(self) -> bool:
+        """True if the optimizer is `default_optimizer`, whose learning rates a method may choose."""
+        return self._optimizer_factory is default_optimizer
+
+    @property
+    def num_steps(self) -> float:
+        """Number of optimizer steps of the Trainer's fit; infinite if it is unknown or there is no Trainer."""
+        steps = math.inf if self._trainer is None else float(self.trainer.estimated_stepping_batches)
+        return steps if steps >= 0 else math.inf
+
     def make_optimizer(self) -> Optimizer:
         """Makes the optimizer of all trainable parameters; variational and likelihood parameters take no weight decay.
 
@@ -62,14 +79,19 @@ class OptimizedPredictor(Predictor):
         )
 
     @property
+    def main_factor(self) -> float:
+        """Factor of the learning rate of most parameters, which `lr` names."""
+        return 1.0
+
+    @property
     def lr(self) -> float:
-        """Learning rate of the optimizer's first parameter group; others have a multiple of it.
+        """Learning rate of the optimizer for most parameters; others have a multiple of it.
 
         Setting it replaces the rate of the optimizer's factory, as the Trainer's search for a learning rate does.
         """
         if self._learning_rate is not None:
             return self._learning_rate
-        return float(self._optimizer_factory([nn.Parameter(torch.zeros(1))]).param_groups[0]["lr"])
+        return self.main_factor * float(self._optimizer_factory([nn.Parameter(torch.zeros(1))]).param_groups[0]["lr"])
 
     @lr.setter
     def lr(self, rate: float) -> None:
@@ -79,9 +101,19 @@ class OptimizedPredictor(Predictor):
 
     def _restore_rates(self) -> None:
         """Gives the parameter groups their multiples of a learning rate that a search has found for all."""
-        if self._learning_rate is not None and self.trainer.global_step == 0 and not self.trainer.lr_scheduler_configs:
-            for optimizer in self.trainer.optimizers:
-                self._set_rates(optimizer, self._learning_rate)
+        if self._learning_rate is None or self.trainer.global_step > 0:
+            return
+        for optimizer in self.trainer.optimizers:
+            self._set_rates(optimizer, self._learning_rate)
+            for config in self.trainer.lr_scheduler_configs:
+                for group in optimizer.param_groups:
+                    group.pop("initial_lr", None)
+                config.scheduler = self._make_scheduler(optimizer)["scheduler"]
+
+    def _make_scheduler(self, optimizer: Optimizer) -> dict[str, Any]:
+        if self._lr_scheduler_factory is None:
+            return {}
+        return configure_scheduler(self._lr_scheduler_factory, optimizer, self.num_steps)
 
     def _set_rates(self, optimizer: Optimizer, rate: float) -> None:
         for group, factor in zip(optimizer.param_groups, self._rate_factors, strict=True):
@@ -103,10 +135,9 @@ class OptimizedPredictor(Predictor):
             )
         optimizer = self.make_optimizer()
         rates = [float(group["lr"]) for group in optimizer.param_groups]
-        self._rate_factors = [rate / rates[0] if rates[0] else 1.0 for rate in rates]
+        main = rates[0] * self.main_factor
+        self._rate_factors = [rate / main if main else 1.0 for rate in rates]
         if self._learning_rate is not None:
             self._set_rates(optimizer, self._learning_rate)
-        if self._lr_scheduler_factory is None:
-            return optimizer
-        scheduler = configure_scheduler(self._lr_scheduler_factory, optimizer, self.trainer)
-        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+        scheduler = self._make_scheduler(optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": scheduler} if scheduler else optimizer

@@ -1,11 +1,11 @@
 """Optimizers with parameter groups for weight decay and learning rates."""
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from lightning import Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
@@ -15,6 +15,7 @@ from lightning_vi.optim import PerStep
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 LRSchedulerFactory = Callable[[Optimizer], LRScheduler | ReduceLROnPlateau] | PerStep
 
+DEFAULT_LEARNING_RATE = 3e-3
 _FUSED_DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 
@@ -29,7 +30,7 @@ def default_optimizer(parameters: Iterable[Any]) -> Optimizer:
     Returns:
         The optimizer.
     """
-    return torch.optim.Adam(parameters, lr=3e-3)
+    return torch.optim.Adam(parameters, lr=DEFAULT_LEARNING_RATE)
 
 
 def build_optimizer(
@@ -70,25 +71,29 @@ def build_optimizer(
     return optimizer
 
 
-def configure_scheduler(factory: LRSchedulerFactory, optimizer: Optimizer, trainer: Trainer) -> dict[str, Any]:
+def configure_scheduler(factory: LRSchedulerFactory, optimizer: Optimizer, num_steps: float) -> dict[str, Any]:
     """Makes a scheduler and Lightning's configuration of it.
 
     Args:
         factory: Function from the optimizer to a scheduler.
         optimizer: The optimizer.
-        trainer: The trainer, which knows the number of steps of the fit.
+        num_steps: Number of optimizer steps of the fit, infinite if unknown.
 
     Returns:
-        The configuration: schedules of `PerStep`, `OneCycleLR` and `CyclicLR` are stepped after each step.
+        The configuration: schedules of `PerStep`, `OneCycleLR` and `CyclicLR`, and of functions that take
+        `total_steps`, are stepped after each step.
     """
     if isinstance(factory, PerStep):
-        return {"scheduler": factory(optimizer, trainer.estimated_stepping_batches), "interval": "step"}
+        return {"scheduler": factory(optimizer, num_steps), "interval": "step"}
+    if inspect.isfunction(factory) and "total_steps" in inspect.signature(factory).parameters:
+        total = int(num_steps) if math.isfinite(num_steps) else None
+        return {"scheduler": factory(optimizer, total_steps=total), "interval": "step"}
     try:
         scheduler = factory(optimizer)
     except ValueError as error:
         if "total_steps" not in str(error):  # `OneCycleLR` without a length
             raise
-        scheduler = PerStep(factory, total_steps=int(trainer.estimated_stepping_batches))(optimizer)
+        scheduler = PerStep(factory, total_steps=int(num_steps))(optimizer)
     if isinstance(scheduler, ReduceLROnPlateau):
         return {"scheduler": scheduler, "monitor": getattr(scheduler, "monitor", "train_loss")}
     return {"scheduler": scheduler, "interval": "step" if isinstance(scheduler, OneCycleLR | CyclicLR) else "epoch"}

@@ -23,7 +23,7 @@ from lightning_vi.core.batch_forms import InputForm, check_prediction_batch, inp
 from lightning_vi.core.diagnosis import explained
 from lightning_vi.core.hyperparameters import unsaved_arguments
 from lightning_vi.core.input_range import InputRange, input_range_from
-from lightning_vi.core.intake import network_input, network_target
+from lightning_vi.core.intake import network_batch, network_input
 from lightning_vi.core.locked_predictive import LockedPredictive
 from lightning_vi.core.predictive import Predictive
 from lightning_vi.core.scoreboard import Scoreboard, update
@@ -379,7 +379,7 @@ class Predictor(LightningModule, ABC):
     def _labeled(self, batch: Any) -> tuple[NetworkInput, Tensor, Tensor | None]:
         """Input and target of a labeled batch, as the network takes them, and the weights of its rows."""
         x, target = split_labeled_batch(batch)
-        return network_input(x, self), network_target(target, self), sample_weight(batch)
+        return *network_batch(x, target, self), sample_weight(batch)
 
     def _parts(self, x: NetworkInput, target: Tensor, num_rows: int) -> Iterator[tuple[NetworkInput, Tensor]]:
         """The first rows of a batch in parts that bound the memory, which metrics would fill with all samples."""

@@ -10,6 +10,7 @@ the output-space Fisher information.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 
@@ -106,6 +107,18 @@ class Linearization(ABC):
             Shape [B, E].
         """
 
+    def kronecker_jvp(self, bases: Sequence[tuple[Tensor, Tensor]], rotated: Sequence[Tensor]) -> Tensor:
+        r"""Jacobian-vector products with changes :math:`Q_o R Q_i^\top` of the weights of each block.
+
+        Args:
+            bases: Orthogonal matrices :math:`Q_o, Q_i` of each block, shapes [outputs, outputs] and [inputs, inputs].
+            rotated: R of each block, shape [S, outputs, inputs].
+
+        Returns:
+            Changes of the outputs, shape [S, *shape of `outputs`].
+        """
+        return self.jvp(kronecker_product(bases, rotated))
+
     @abstractmethod
     def jvp(self, deltas: Tensor) -> Tensor:
         r"""Jacobian-vector products :math:`J \delta`.
@@ -116,3 +129,17 @@ class Linearization(ABC):
         Returns:
             Changes of the outputs, shape [S, *shape of `outputs`].
         """
+
+
+def kronecker_product(bases: Sequence[tuple[Tensor, Tensor]], rotated: Sequence[Tensor]) -> Tensor:
+    r"""Weights :math:`Q_o R Q_i^\top` of each block.
+
+    Args:
+        bases: Matrices :math:`Q_o, Q_i` of each block, shapes [outputs, outputs] and [inputs, inputs].
+        rotated: R of each block, shape [S, outputs, inputs].
+
+    Returns:
+        Shape [S, P].
+    """
+    parts = zip(rotated, bases, strict=True)
+    return torch.cat([(of_outputs @ part @ of_inputs.mT).flatten(1) for part, (of_outputs, of_inputs) in parts], -1)

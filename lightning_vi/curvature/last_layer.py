@@ -119,6 +119,17 @@ class LastLayerLinearization(Linearization):
         of_outputs = self._centered(of_outputs, 0)
         return self._flat((self.features @ of_inputs).square() @ (of_outputs.square() @ values).mT)
 
+    def kronecker_jvp(self, bases: Sequence[tuple[Tensor, Tensor]], rotated: Sequence[Tensor]) -> Tensor:  # noqa: D102
+        num_rows, num_features = self.features.shape[0] * self.features.shape[1], self.features.shape[-1]
+        if num_rows >= num_features:
+            return super().kronecker_jvp(bases, rotated)
+        # With fewer rows than features, applying the basis of the outputs last is cheaper.
+        (of_outputs, of_inputs), (matrix,) = bases[0], rotated
+        features = (self.features @ of_inputs).flatten(0, 1)
+        changes = (features @ matrix.mT) @ self._centered(of_outputs, 0).mT
+        by_position = changes.view(len(matrix), *self.features.shape[:2], self.width)
+        return self._flat(by_position).view(len(matrix), *self.outputs.shape)
+
     def jvp(self, deltas: Tensor) -> Tensor:  # noqa: D102
         weights = deltas.view(len(deltas), self.width, -1)
         changes = torch.einsum("btf,skf->sbtk", self.features, weights)

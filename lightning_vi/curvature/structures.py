@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from lightning_vi.curvature.base import Linearization
+from lightning_vi.curvature.base import Linearization, kronecker_product
 from lightning_vi.curvature.blocks import Block
 from lightning_vi.errors import InputValueError
 
@@ -71,6 +71,19 @@ class Curvature(nn.Module, ABC):
         Returns:
             Shape [S, P].
         """
+
+    def draw_changes(self, linearization: Linearization, noise: Tensor, prior_precision: Tensor) -> Tensor:
+        """Changes of linearized outputs by the samples of `draw`, which need not be made.
+
+        Args:
+            linearization: The linearized network on a batch.
+            noise: Standard normal noise, shape [S, P].
+            prior_precision: Prior precision, a scalar tensor.
+
+        Returns:
+            Shape [S, *shape of the outputs].
+        """
+        return linearization.jvp(self.draw(noise, prior_precision).to(linearization.outputs))
 
 
 class DiagonalCurvature(Curvature):
@@ -231,14 +244,19 @@ class KroneckerCurvature(Curvature):
         return linearization.kronecker_variances(self._buffers_of_blocks("basis"), weights)
 
     def draw(self, noise: Tensor, prior_precision: Tensor) -> Tensor:  # noqa: D102
+        return kronecker_product(self._buffers_of_blocks("basis"), self._scaled(noise, prior_precision))
+
+    def draw_changes(self, linearization: Linearization, noise: Tensor, prior_precision: Tensor) -> Tensor:  # noqa: D102
+        scaled = [part.to(linearization.outputs) for part in self._scaled(noise, prior_precision)]
+        return linearization.kronecker_jvp(self._buffers_of_blocks("basis"), scaled)
+
+    def _scaled(self, noise: Tensor, prior_precision: Tensor) -> list[Tensor]:
+        """Noise [S, P] divided by the roots of the eigenvalues, as one matrix [S, outputs, inputs] for each block."""
         parts = noise.split_with_sizes([block.size for block in self.blocks], -1)
-        drawn = []
-        for block, part, values, (of_outputs, of_inputs) in zip(
-            self.blocks, parts, self._eigenvalues_of_blocks(), self._buffers_of_blocks("basis"), strict=True
-        ):
-            scaled = part.reshape(*part.shape[:-1], *block.shape) / (values + prior_precision).sqrt()
-            drawn.append((of_outputs @ scaled @ of_inputs.mT).flatten(1))
-        return torch.cat(drawn, -1)
+        return [
+            part.reshape(len(noise), *block.shape) / (values + prior_precision).sqrt()
+            for block, part, values in zip(self.blocks, parts, self._eigenvalues_of_blocks(), strict=True)
+        ]
 
 
 def accumulate(terms: Iterable[list[Tensor]]) -> list[Tensor]:

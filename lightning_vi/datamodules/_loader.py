@@ -69,7 +69,20 @@ def row_loader(
         shuffle_seed: Seed of the order.
         shuffle: Whether to shuffle.
     """
-    dataset = RowDataset(inputs, targets)
+    return dataset_loader(
+        RowDataset(inputs, targets),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        shuffle_seed=shuffle_seed,
+        shuffle=shuffle,
+    )
+
+
+def dataset_loader(
+    dataset: Any, *, batch_size: int, num_workers: int, pin_memory: bool, shuffle_seed: int, shuffle: bool = False
+) -> DataLoader[Any]:
+    """Returns batches of a dataset with `__getitems__`; see `row_loader`."""
     return (ResumableLoader if shuffle else DataLoader)(
         dataset,
         batch_size=batch_size,

@@ -11,7 +11,11 @@ IntArray = NDArray[np.int64]
 
 
 def split_rows(
-    rows: IntArray, fractions: Mapping[str, float], seed: int, strata: IntArray | None = None
+    rows: IntArray,
+    fractions: Mapping[str, float],
+    seed: int,
+    strata: IntArray | None = None,
+    unit: str = "rows",
 ) -> dict[str, IntArray]:
     """Returns disjoint row numbers for each named split; all other rows are `train`.
 
@@ -20,19 +24,14 @@ def split_rows(
         fractions: Fraction of the N rows per split name; a split of fraction 0 is omitted.
         seed: Seed of the split.
         strata: Class labels, indexed by row number, for a stratified split; None for a random split.
+        unit: What is split, for the messages.
 
     Raises:
         ValueError: If a fraction is outside [0, 1), they sum to 1 or more, or a split would be empty.
     """
     from sklearn.model_selection import train_test_split
 
-    for name, fraction in fractions.items():
-        if not 0.0 <= fraction < 1.0:
-            raise InputValueError(f"{name}_fraction must be at least 0 and less than 1, got {fraction!r}.")
-    listed = ", ".join(f"{name}_fraction={fraction}" for name, fraction in fractions.items())
-    if sum(fractions.values()) >= 1.0:
-        raise InputValueError(f"The fractions must sum to less than 1, to leave rows to train on, got {listed}.")
-
+    listed = check_fractions(fractions)
     splits: dict[str, IntArray] = {}
     remaining = rows
     for name, fraction in fractions.items():
@@ -41,11 +40,11 @@ def split_rows(
         count = round(fraction * len(rows))
         if count == 0:
             raise InputValueError(
-                f"{name}_fraction={fraction} of {len(rows)} rows leaves the {name} split empty; "
-                f"pass a larger fraction or more rows."
+                f"{name}_fraction={fraction} of {len(rows)} {unit} leaves the {name} split empty; "
+                f"pass a larger fraction or more {unit}."
             )
         if count >= len(remaining):
-            raise InputValueError(f"The fractions must leave rows to train on, got {listed} of {len(rows)} rows.")
+            raise InputValueError(f"The fractions must leave rows to train on, got {listed} of {len(rows)} {unit}.")
         remaining, splits[name] = train_test_split(
             remaining,
             test_size=count,
@@ -53,6 +52,17 @@ def split_rows(
             stratify=None if strata is None else strata[remaining],
         )
     return {"train": remaining, **splits}
+
+
+def check_fractions(fractions: Mapping[str, float]) -> str:
+    """Returns the fractions in words; raises a `ValueError` unless each is in [0, 1) and their sum below 1."""
+    for name, fraction in fractions.items():
+        if not 0.0 <= fraction < 1.0:
+            raise InputValueError(f"{name}_fraction must be at least 0 and less than 1, got {fraction!r}.")
+    listed = ", ".join(f"{name}_fraction={fraction}" for name, fraction in fractions.items())
+    if sum(fractions.values()) >= 1.0:
+        raise InputValueError(f"The fractions must sum to less than 1, to leave rows to train on, got {listed}.")
+    return listed
 
 
 def predefined_rows(

@@ -15,7 +15,8 @@ from lightning_vi.errors import InputValueError
 
 DataState = dict[str, Any]
 KEY = "data_state"
-VERSION = 1
+VERSION = 2
+"""Version 1 has tables of numbers alone."""
 
 
 def digest(*arrays: NDArray[Any] | Tensor | None) -> str:
@@ -67,7 +68,7 @@ def read_data_state(checkpoint: str | Path) -> DataState | None:
 
 
 def check_version(state: Mapping[str, Any], kind: str) -> None:
-    """Raises an error unless a state is one of this version and of this kind of data.
+    """Raises an error unless a state is of a version that can be read, and of this kind of data.
 
     Args:
         state: The state.
@@ -76,10 +77,10 @@ def check_version(state: Mapping[str, Any], kind: str) -> None:
     Raises:
         ValueError: If it is not.
     """
-    if state.get("version") != VERSION:
+    if state.get("version") not in range(1, VERSION + 1):
         raise InputValueError(
             f"the checkpoint's state of the data has version {state.get('version')!r}, and this version of "
-            f"lightning_vi reads {VERSION}: update lightning_vi, or fit again"
+            f"lightning_vi reads versions up to {VERSION}: update lightning_vi, or fit again"
         )
     if state.get("kind") != kind:
         raise InputValueError(

@@ -1,140 +1,130 @@
-"""Conversion of tables to arrays: reading files, checking columns, encoding labels."""
+"""Roles and values of the columns of a table."""
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
 
-import numpy as np
 import pandas as pd
 
-from lightning_vi.datamodules._split import IntArray
-from lightning_vi.datamodules._standardize import FloatArray
-from lightning_vi.errors import InputTypeError, InputValueError
+from lightning_vi.datamodules._faults import Faults
+from lightning_vi.datamodules._features import Encoding, Missing, UnknownLevels, Values
+from lightning_vi.datamodules._treatment import Task, as_list, check_columns
+from lightning_vi.datamodules._values import is_number_like, to_levels, to_numbers
+from lightning_vi.errors import InputValueError
+
+CHOICES = {"task": Task, "encoding": Encoding, "unknown_levels": UnknownLevels, "missing": Missing}
+MAX_LEVELS = 100
+UNNAMED = re.compile(r"\s*|Unnamed: \d+(_level_\d+)?")
 
 
-def read_table(data: str | Path | pd.DataFrame) -> pd.DataFrame:
-    """Returns the table in a `.csv` or `.parquet` file; a DataFrame is returned as it is.
-
-    Raises:
-        FileNotFoundError: If the file does not exist.
-        ImportError: If a Parquet file is given and pyarrow is not installed.
-        TypeError: If `data` is neither a path nor a DataFrame.
-        ValueError: If the suffix is unknown, the table has no rows, or column names are not unique.
-    """
-    frame = data if isinstance(data, pd.DataFrame) else _read_file(data)
-    if len(frame) == 0:
-        raise InputValueError(f"data must have at least one row, got none, with columns {list(frame.columns)}.")
-    if not frame.columns.is_unique:
-        repeated = sorted({str(name) for name in frame.columns[frame.columns.duplicated()]})
-        raise InputValueError(f"data must have unique column names, got duplicates of {repeated}.")
-    return frame
+def check_options(**options: Any) -> None:
+    """Raises a `ValueError` unless each option is one of its choices."""
+    for name, value in options.items():
+        if value not in get_args(CHOICES[name]):
+            raise InputValueError(f"{name} must be one of {list(get_args(CHOICES[name]))}, got {value!r}.")
 
 
-def _read_file(data: str | Path) -> pd.DataFrame:
-    if not isinstance(data, str | Path):
-        raise InputTypeError(f"data must be the path of a file or a DataFrame, got {type(data).__name__}.")
-    path = Path(data).expanduser()
-    suffix = path.suffix.lower()
-    if suffix not in (".csv", ".parquet"):
-        raise InputValueError(f"data must be a path ending in .csv or .parquet, got {str(data)!r}.")
-    if not path.is_file():
-        raise FileNotFoundError(f"data={str(data)!r}: file not found ({path.absolute()}).")
-    if suffix == ".csv":
-        try:
-            return pd.read_csv(path)
-        except pd.errors.EmptyDataError as error:
-            raise InputValueError(f"data={str(data)!r}: expected a header and rows, got an empty file.") from error
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError as error:
-        raise ImportError(f"Reading data={str(data)!r} needs pyarrow: pip install 'lightning-vi[parquet]'.") from error
-    return pd.read_parquet(path, engine="pyarrow")
-
-
-def check_columns(argument: str, names: Sequence[str], frame: pd.DataFrame, remedy: str = "") -> None:
-    """Raises a `ValueError`, ending with the remedy, unless `names` is one or more distinct columns of the table."""
-    if not names:
-        raise InputValueError(f"{argument} must name at least one column, got none of {list(frame.columns)}.")
-    if missing := [name for name in names if name not in frame.columns]:
-        raise InputValueError(f"{argument}: no columns {missing}; the table has {list(frame.columns)}.{remedy}")
-    if len(set(names)) < len(names):
-        raise InputValueError(f"{argument} must name each column once, got {list(names)}.")
-
-
-def numeric_columns(argument: str, names: Sequence[str], frame: pd.DataFrame, remedy: str) -> FloatArray:
-    """Returns the columns as floating-point numbers, [N, len(names)].
+def input_columns_of(
+    frame: pd.DataFrame,
+    input_columns: str | list[str] | None,
+    target_names: Sequence[Any],
+    drop_columns: Sequence[Any] | None,
+    roles: Mapping[str, Any],
+) -> list[Any]:
+    """Returns the names of the input columns.
 
     Args:
-        argument: What the columns are, for the messages.
-        names: Names of the columns.
         frame: The table.
-        remedy: What to do about columns that are not numeric.
+        input_columns: Those that are given; None for all without another role.
+        target_names: Names of the target columns.
+        drop_columns: Names of columns that are no inputs.
+        roles: Names of the columns that identify and split rows, by argument.
 
     Raises:
-        ValueError: If a column is neither real nor boolean, or has NaN, missing or infinite values.
+        ValueError: If a column is missing, has no name or has two roles.
     """
-    kinds = {name: frame[name].dtype for name in names}
-    if wrong := {name: str(kind) for name, kind in kinds.items() if not _is_real(kind)}:
-        raise InputValueError(f"{argument} must be numeric columns, got {wrong}; {remedy}.")
-    values = np.stack([frame[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in names], axis=1)
-    counts = (~(np.abs(values) <= np.finfo(np.float32).max)).sum(axis=0)
-    if counts.any():
-        bad = {name: int(count) for name, count in zip(names, counts, strict=True) if count}
+    dropped = as_list(drop_columns) if drop_columns else []
+    if dropped:
+        check_columns("drop_columns", dropped, frame)
+    for argument, name in roles.items():
+        if name is not None:
+            check_columns(argument, [name], frame)
+            if name in target_names:
+                raise InputValueError(f"{argument} and target_columns must not overlap, got {name!r} in both.")
+    if input_columns is None:
+        taken = [*target_names, *dropped, *roles.values()]
+        names = [name for name in frame.columns if name not in taken]
+        if not names:
+            raise InputValueError(f"target_columns={list(target_names)}: no input columns remain of the table.")
+        _refuse_unnamed(names)
+        return names
+    names = as_list(input_columns)
+    check_columns("input_columns", names, frame)
+    others = {"target_columns": list(target_names), "drop_columns": dropped, "id_column": [roles["id_column"]]}
+    for argument, columns in others.items():
+        if shared := [name for name in names if name in columns]:
+            raise InputValueError(f"input_columns and {argument} must not overlap, got {shared} in both.")
+    return names
+
+
+def unnamed_columns(names: Sequence[Any]) -> list[Any]:
+    """Returns the columns without a name, which pandas calls `Unnamed: 0`."""
+    return [name for name in names if UNNAMED.fullmatch(str(name))]
+
+
+def _refuse_unnamed(names: Sequence[Any]) -> None:
+    if unnamed := unnamed_columns(names):
         raise InputValueError(
-            f"{argument} must be finite in float32, got NaN, missing or infinite values "
-            f"(count per column): {bad}; drop or fill these rows."
+            f"data has a column without a name, {unnamed[0]!r}, such as the row numbers that DataFrame.to_csv writes: "
+            f"leave it out by drop_columns={unnamed!r}, or let it identify the rows by id_column={unnamed[0]!r}."
         )
+
+
+def input_values(
+    frame: pd.DataFrame, names: Sequence[Any], categorical_columns: Sequence[Any] | None, faults: Faults
+) -> dict[Any, Values]:
+    """Returns the numbers or levels of the input columns.
+
+    Args:
+        frame: The table.
+        names: Names of the input columns.
+        categorical_columns: Names of the columns of categories; None for those of text.
+        faults: Where wrong values are reported.
+
+    Raises:
+        ValueError: If a column of categories is no input column.
+    """
+    if foreign := [name for name in categorical_columns or [] if name not in names]:
+        raise InputValueError(f"categorical_columns must be input columns, {list(names)}, got {foreign}.")
+    values: dict[Any, Values] = {}
+    for name in names:
+        column = frame[name]
+        if name in (categorical_columns or []):
+            values[name] = to_levels(column)
+        elif categorical_columns is not None or is_number_like(column):
+            values[name] = to_numbers(column, faults)
+        else:
+            values[name] = levels = to_levels(column)
+            if len(levels.names) > MAX_LEVELS:
+                faults.say(
+                    f"{name!r} has {len(levels.names)} different texts, such as {levels.names[0]!r}: leave the column "
+                    "out by drop_columns, or name all columns of categories in categorical_columns"
+                )
     return values
 
 
-def _is_real(dtype: Any) -> bool:
-    return pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype)
-
-
-def find_classes(column: "pd.Series[Any]") -> list[Any]:
-    """Returns the C label values of a column in sorted order.
+def class_names_of(classes: Sequence[Any] | None, names: Sequence[str] | None) -> list[str] | None:
+    """Returns the names of the classes, by default those in the table.
 
     Raises:
-        ValueError: If a label is missing or a non-integer float, neither a number nor text, the types of the labels are
-            mixed, or there are fewer than two classes.
+        ValueError: If there are none, names repeat, or there are more or fewer than classes.
     """
-    _check_complete(column)
-    values = column.tolist()
-    if fractional := sum(isinstance(value, float) and not value.is_integer() for value in values):
+    if names is None:
+        return None if classes is None else [str(label) for label in classes]
+    if classes is None:
+        raise InputValueError(f"class_names is for task='classification', got {list(names)}.")
+    if len(names) != len(classes) or len(set(names)) < len(names):
         raise InputValueError(
-            f"target_columns: task='classification' needs class labels, got {fractional} values in "
-            f"{column.name!r} that are not integers; pass task='regression' for a continuous target."
+            f"class_names must have one name for each of the {len(classes)} labels {list(classes)}, got {list(names)}."
         )
-    if other := sorted({type(value).__name__ for value in values if not isinstance(value, str | int | float)}):
-        raise InputValueError(f"target_columns: the labels in {column.name!r} must be numbers or text, got {other}.")
-    try:
-        classes = sorted(set(values))
-    except TypeError as error:
-        kinds = sorted({type(value).__name__ for value in values})
-        raise InputValueError(f"target_columns: the labels in {column.name!r} mix the types {kinds}.") from error
-    if len(classes) < 2:
-        raise InputValueError(f"target_columns: {column.name!r} must have at least two classes, got {classes}.")
-    return classes
-
-
-def to_codes(column: "pd.Series[Any]", classes: Sequence[Any]) -> IntArray:
-    """Returns the labels encoded as 0..C-1, [N].
-
-    Raises:
-        ValueError: If a label is missing or no class.
-    """
-    _check_complete(column)
-    code = {label: number for number, label in enumerate(classes)}
-    values = column.tolist()
-    if unknown := {value for value in values if value not in code}:
-        shown = sorted(map(repr, unknown))
-        raise InputValueError(
-            f"target_columns: {column.name!r} has {len(shown)} labels that are no classes of the fit: "
-            f"{', '.join(shown[:5])}{', ...' if len(shown) > 5 else ''}; the classes are {list(classes)}."
-        )
-    return np.array([code[value] for value in values], dtype=np.int64)
-
-
-def _check_complete(column: "pd.Series[Any]") -> None:
-    if missing := int(column.isna().sum()):
-        raise InputValueError(f"target_columns: {missing} labels in {column.name!r} are NaN or missing.")
+    return list(names)

@@ -14,6 +14,7 @@ from lightning_vi.datamodules._loader import row_loader
 from lightning_vi.datamodules._rows import Sample
 from lightning_vi.datamodules._split import IntArray
 from lightning_vi.datamodules._state import VERSION, DataState, check_version, digest
+from lightning_vi.datamodules._summary import as_html, as_text
 from lightning_vi.errors import InputTypeError, InputValueError
 
 
@@ -169,6 +170,15 @@ class ArrayDataModule(LightningDataModule):
                 _check_same_shape(name, inputs, targets, train)
             setattr(self, f"X_{name}", inputs)
             setattr(self, f"Y_{name}", targets)
+
+    def __repr__(self) -> str:
+        return as_text(self)
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        """The summary of a notebook."""
+        return as_html(self)
 
     @property
     def n_inputs(self) -> int:

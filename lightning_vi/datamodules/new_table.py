@@ -1,19 +1,21 @@
 """Datamodule of a table that a method was not trained on."""
 
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
-import pandas as pd
 from lightning import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lightning_vi.datamodules._loader import row_loader
-from lightning_vi.datamodules._standardize import FloatArray
-from lightning_vi.datamodules._state import DataState, check_version, digest, read_data_state
-from lightning_vi.datamodules._table import read_table
-from lightning_vi.datamodules._treatment import Treatment, row_ids
+from lightning_vi.datamodules._chunks import ChunkedRows, Survey, survey
+from lightning_vi.datamodules._files import TableSource
+from lightning_vi.datamodules._loader import dataset_loader
+from lightning_vi.datamodules._state import DataState, check_version, read_data_state
+from lightning_vi.datamodules._table import class_names_of
+from lightning_vi.datamodules._treatment import Treatment
 from lightning_vi.datamodules.base import LoaderOptions, loader_settings
 from lightning_vi.errors import InputValueError
 
@@ -21,32 +23,37 @@ from lightning_vi.errors import InputValueError
 class NewTableDataModule(LightningDataModule):
     """All rows of a new table, treated as the table that a method was trained on.
 
-    Columns, their order, scaling and classes are those of the fit. The table needs the input columns of the fit, and
-    may have others, which are ignored. `predict_dataloader` also works without targets; validation, test and
-    calibration need them. Batches have the rows in the order of the table.
+    Columns, their order, encoding, scaling and classes are those of the fit. The table needs the input columns of the
+    fit, and may have others, which are ignored. `predict_dataloader` also works without targets; validation, test and
+    calibration need them. Batches have the rows in the order of the table. Text and Parquet files are read in chunks,
+    once to be checked and once for each pass over the rows, so that memory does not grow with their size. Missing
+    values are treated as in the fit: they are errors, imputed, or the row is left out with a warning.
 
     Args:
-        data: Path of a `.csv` or `.parquet` file, or a DataFrame.
+        data: Path of a file as for `TabularDataModule`, or a DataFrame.
         checkpoint: Path of a checkpoint of the fit, or the `state_dict()` of its `TabularDataModule`.
         id_column: Name of the column that identifies the rows in the file of predictions; by default that of the fit,
             or else the row numbers.
+        sep: Separator of the columns of a text file; None for that of the fit.
+        read_options: Further arguments of the function of pandas that reads the file; None for those of the fit.
         batch_size: Number of rows per batch.
         **loader_options: `num_workers`, `pin_memory`, `shuffle_seed`, see `LoaderOptions`.
 
     Attributes:
-        X: Inputs as the network sees them, [N, F] float32.
-        Y: Targets in original units, [N, D] float32, or class labels, [N] int64; None if the table lacks a target.
-        input_names, target_names: Names of the F input and D target columns.
+        input_names, target_names: Names of the input and D target columns.
+        feature_names: Names of the F features.
         classes: The C label values of the table, in the order of the classes; None in regression.
+        class_names: Names of the C classes; None in regression.
         num_classes: Number of classes C; None in regression.
         predict_row_ids: Name and values of the identifiers of the rows.
 
     Raises:
         FileNotFoundError: If `data` or `checkpoint` is a path without a file.
-        ValueError: If an input column is missing, not numeric or not finite; a label is no class of the fit; the
+        ValueError: If an input column is missing or values do not fit; a label is no class of the fit; the
             checkpoint is not one of a fit on a `TabularDataModule`; or an argument is out of range.
 
     Example:
+        >>> import pandas as pd
         >>> from lightning_vi.datamodules import TabularDataModule
         >>> table = pd.DataFrame({"width": range(20), "height": [3.0, 4.0] * 10, "weight": range(20, 40)})
         >>> trained = TabularDataModule(table, target_columns="weight", task="regression")
@@ -57,10 +64,12 @@ class NewTableDataModule(LightningDataModule):
 
     def __init__(
         self,
-        data: str | Path | pd.DataFrame,
+        data: TableSource,
         checkpoint: str | Path | DataState,
         *,
         id_column: str | None = None,
+        sep: str | None = None,
+        read_options: dict[str, Any] | None = None,
         batch_size: int = 32,
         **loader_options: Unpack[LoaderOptions],
     ) -> None:
@@ -70,16 +79,25 @@ class NewTableDataModule(LightningDataModule):
         check_version(state, "table")
         self.data_state = state
         treatment = Treatment.from_state(state)
-        frame = read_table(data)
-        self.X: Tensor = treatment.scaled(treatment.raw_inputs(frame))
-        self.Y: Tensor | None = None
-        if treatment.has_all_targets(frame):
-            self.Y = treatment.as_targets(treatment.raw_targets(frame))
+        reading = treatment.reading_of(data, sep, read_options)
+        found = survey(data, reading, treatment, treatment.id_column if id_column is None else id_column)
+        _say_what_differs(found)
+        self._rows = ChunkedRows(data, reading, treatment, found.kept, found.has_targets)
         self.input_names, self.target_names = treatment.input_names, treatment.target_names
-        self.classes = treatment.classes
+        self.feature_names = treatment.features.names
+        self.classes, self.class_names = treatment.classes, class_names_of(treatment.classes, treatment.class_names)
         self.num_classes = None if treatment.classes is None else len(treatment.classes)
-        ids = row_ids(frame, treatment.id_column if id_column is None else id_column)
-        self.predict_row_ids: tuple[str, NDArray[Any]] = ids
+        self.predict_row_ids: tuple[str, NDArray[Any]] = found.id_name, found.ids
+
+    @cached_property
+    def X(self) -> Tensor:  # noqa: N802
+        """Inputs as the network sees them, [N, F] float32."""
+        return self._rows.all_rows().inputs
+
+    @cached_property
+    def Y(self) -> Tensor | None:  # noqa: N802
+        """Targets in original units, [N, D] float32, or class labels, [N] int64; None if the table lacks a target."""
+        return self._rows.all_rows().targets
 
     def labeled_rows(self) -> tuple[Tensor, Tensor]:
         """Returns `X` and `Y`.
@@ -87,16 +105,19 @@ class NewTableDataModule(LightningDataModule):
         Raises:
             ValueError: If a target is missing.
         """
-        if self.Y is None:
+        self._require_targets()
+        return self.X, cast(Tensor, self.Y)
+
+    def _require_targets(self) -> None:
+        if not self._rows.has_targets:
             raise InputValueError(
                 f"data: the target columns of the fit, {self.target_names}, are missing or have missing values; a "
                 "table without targets can be predicted, but not scored"
             )
-        return self.X, self.Y
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Returns batches `(x, y)` of all rows, or `x` if a target is missing."""
-        return row_loader(self.X, self.Y, **self._settings)
+        return dataset_loader(self._rows, **self._settings)
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Returns batches `(x, y)` of all rows.
@@ -104,7 +125,8 @@ class NewTableDataModule(LightningDataModule):
         Raises:
             ValueError: If a target is missing.
         """
-        return row_loader(*self.labeled_rows(), **self._settings)
+        self._require_targets()
+        return dataset_loader(self._rows, **self._settings)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Returns the same batches as `test_dataloader`."""
@@ -115,19 +137,18 @@ class NewTableDataModule(LightningDataModule):
         return self.test_dataloader()
 
 
-def table_digest(inputs: FloatArray, targets: NDArray[Any]) -> str:
-    """Returns a digest of the values of a table, rounded to float32, in which a CSV file equals the original."""
-    return digest(inputs.astype("float32"), targets.astype("float32"))
-
-
-def is_seen(frame: pd.DataFrame, state: DataState) -> bool:
-    """Tells whether a table was used in the fit, or in the calibration, that a state is from."""
-    treatment = Treatment.from_state(state)
-    try:
-        rows = table_digest(treatment.raw_inputs(frame), treatment.raw_targets(frame))
-    except InputValueError:
-        return False
-    return any(table["rows"] == rows for table in state["tables"])
+def _say_what_differs(found: Survey) -> None:
+    """Warns about rows that are left out, and levels that the training rows did not have."""
+    if left_out := found.num_rows - len(found.kept):
+        rank_zero_warn(
+            f"{left_out} of {found.num_rows} rows have missing values and are left out, as in the fit, which had "
+            "missing='drop'."
+        )
+    if unknown := {name: number for name, number in found.unknown.items() if number}:
+        rank_zero_warn(
+            f"The table has values that are no level of the training rows, by column: {unknown}. They count as one "
+            "unknown level, for which the method has seen no data."
+        )
 
 
 def _state_of(checkpoint: str | Path) -> DataState:

@@ -31,6 +31,7 @@ class SelectivePrediction:
         risk: Mean loss of these data at each coverage, float64 of shape [N].
         uncertainty: Score of each datum, in the order of the dataloader, shape [N].
         loss: Loss of each datum, in the order of the dataloader, shape [N].
+        loss_name: Name of the loss: "0-1 loss", "squared error", or that of the function.
     """
 
     aurc: float
@@ -39,6 +40,7 @@ class SelectivePrediction:
     risk: Tensor = field(repr=False)
     uncertainty: Tensor = field(repr=False)
     loss: Tensor = field(repr=False)
+    loss_name: str = field(default="loss", repr=False)
 
     def risk_at(self, coverage: float) -> float:
         """Returns the risk at a given coverage, the mean loss of the most certain data.
@@ -130,4 +132,12 @@ def selective_prediction(
         risk=risk,
         uncertainty=uncertainty,
         loss=losses,
+        loss_name=_name_of(loss, method.likelihood.task),
     )
+
+
+def _name_of(loss: Loss | None, task: str) -> str:
+    if loss is None:
+        return "0-1 loss" if task == "classification" else "squared error"
+    name: str = getattr(loss, "__name__", type(loss).__name__)
+    return "loss" if name == "<lambda>" else name

@@ -1,17 +1,24 @@
 """Base class of variational layers."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from lightning_vi.errors import InputTypeError
-from lightning_vi.layers.estimators import ESTIMATORS, check_estimator, mean_output
+from lightning_vi.layers.estimators import (
+    ACTIVATION_SPACE,
+    ESTIMATORS,
+    activation_moments,
+    check_estimator,
+    mean_output,
+    noise_around,
+)
 from lightning_vi.layers.module import VariationalModule, make_variational
 from lightning_vi.layers.parameters import SharedParameters
-from lightning_vi.posteriors import InitialStd, MeanFieldGaussian, initial_rho
+from lightning_vi.posteriors import DEFAULT_STD, InitialStd, MeanFieldGaussian, initial_rho
 from lightning_vi.priors import Prior
 
 
@@ -20,7 +27,7 @@ class VariationalLayer(VariationalModule):
 
     The output is linear in weight and bias, so noise can be sampled on the weights or on the outputs. The layer uses
     the weights that the sampling engine puts into its slots ``weight`` and ``bias``, and samples itself if they are
-    empty.
+    empty, or hold the means of a weight that shares a part of its noise.
 
     Attributes:
         torch_parent: The torch layer to which the posterior is added.
@@ -49,6 +56,17 @@ class VariationalLayer(VariationalModule):
     def is_batched(self, x: Tensor) -> bool:
         """Returns True if the first dimension of `x` is the batch dimension."""
 
+    def noisy_map(self, x: Tensor, noise: Callable[[Sequence[int], Tensor], Tensor], *args: Any) -> Tensor:
+        """Samples of the output with noise on the output, of the shape of the noise.
+
+        Args:
+            x: Input, shape [B, ...].
+            noise: Draws standard normal noise for an output's shape, like a tensor.
+            *args: Further arguments of the layer.
+        """
+        mean, std = activation_moments(self, x, *args)
+        return torch.addcmul(mean, std, noise(mean.shape, mean))
+
     @classmethod
     def convert_in_place(
         cls,
@@ -56,7 +74,7 @@ class VariationalLayer(VariationalModule):
         *,
         prior: Prior | Mapping[str, Prior] | None = None,
         estimator: str = "auto",
-        init_std: InitialStd = 0.05,
+        init_std: InitialStd = DEFAULT_STD,
         stochastic_bias: bool = True,
         shared: SharedParameters | None = None,
     ) -> Self:
@@ -142,6 +160,13 @@ class VariationalLayer(VariationalModule):
             if not sample:
                 return mean_output(self, x, *args)
             return ESTIMATORS[self.estimator](self, x, num_samples, *args)
+        outputs = self._mapped(x, weight, num_samples, *args)
+        if self._stochastic.slots_hold_means and self.estimator in ACTIVATION_SPACE:
+            return noise_around(self, x, outputs, num_samples, *args)
+        return outputs
+
+    def _mapped(self, x: Tensor, weight: Tensor, num_samples: int | None, *args: Any) -> Tensor:
+        """Output with the weights in the slots, one of each or S."""
         bias = self._parameters["bias"]
         if weight.dim() == self._stochastic.mu("weight").dim():
             return self.linear_map(x, weight, bias, *args)

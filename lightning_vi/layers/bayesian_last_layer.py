@@ -57,6 +57,11 @@ class BayesianLastLayer(nn.Module, ABC):
     def covariance(self) -> Tensor:
         """Posterior covariance of the weights of each output, shape [K, F, F]."""
 
+    @torch.no_grad()
+    def marginal_std(self) -> Tensor:
+        """Computes the marginal standard deviations of the weights, shape of `weight_mu`."""
+        return self.covariance().diagonal(dim1=-2, dim2=-1).sqrt()
+
     @abstractmethod
     def kl(self) -> Tensor:
         """KL divergence from posterior to prior in nats, summed over all weights; a scalar tensor."""

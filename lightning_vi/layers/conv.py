@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from lightning_vi.layers.base import VariationalLayer
-from lightning_vi.posteriors import InitialStd
+from lightning_vi.posteriors import DEFAULT_STD, InitialStd
 from lightning_vi.priors import Prior
 
 
@@ -25,7 +25,7 @@ class _VariationalConvolution(VariationalLayer, _ConvNd):
         *args: Any,
         prior: Prior | None = None,
         estimator: str = "auto",
-        init_std: InitialStd = 0.05,
+        init_std: InitialStd = DEFAULT_STD,
         **kwargs: Any,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, *args, **kwargs)  # type: ignore[arg-type]

@@ -47,15 +47,8 @@ def activation_moments(layer: "VariationalLayer", x: Tensor, *args: Any) -> tupl
     Returns:
         Mean and standard deviation, each of the shape of the output.
     """
-    weight = layer.posterior("weight")
-    if "bias" in layer.stochastic_names:
-        bias = layer.posterior("bias")
-        mean = layer.linear_map(x, weight.mean, bias.mean, *args)
-        bias_variance = bias.std.square() + _least_variance(mean)
-    else:
-        mean = layer.linear_map(x, weight.mean, layer.deterministic_bias, *args)
-        bias_variance = mean.new_full((mean.shape[layer.channel_dim],), _least_variance(mean))
-    return mean, layer.linear_map(x.square(), weight.std.square(), bias_variance, *args).sqrt()
+    mean = mean_output(layer, x, *args)
+    return mean, _output_std(layer, x, mean, *args)
 
 
 def mean_output(layer: "VariationalLayer", x: Tensor, *args: Any) -> Tensor:
@@ -64,9 +57,19 @@ def mean_output(layer: "VariationalLayer", x: Tensor, *args: Any) -> Tensor:
     return layer.linear_map(x, layer.posterior("weight").mean, bias, *args)
 
 
-def _least_variance(mean: Tensor) -> float:
+def _output_std(layer: "VariationalLayer", x: Tensor, mean: Tensor, *args: Any) -> Tensor:
+    """Standard deviation of the output of a layer with independent weights, of the shape and type of `mean`."""
+    least = least_variance(mean.dtype)
+    if "bias" in layer.stochastic_names:
+        bias_variance = layer.posterior("bias").std.square() + least
+    else:
+        bias_variance = mean.new_full((mean.shape[layer.channel_dim],), least)
+    return layer.linear_map(x.square(), layer.posterior("weight").std.square(), bias_variance, *args).sqrt()
+
+
+def least_variance(dtype: torch.dtype) -> float:
     """Smallest variance whose square root has a finite gradient."""
-    return 1e-7 if mean.dtype == torch.float16 else torch.finfo(mean.dtype).tiny
+    return 1e-7 if dtype == torch.float16 else torch.finfo(dtype).tiny
 
 
 def local_reparameterization(layer: "VariationalLayer", x: Tensor, num_samples: int | None, *args: Any) -> Tensor:
@@ -76,13 +79,40 @@ def local_reparameterization(layer: "VariationalLayer", x: Tensor, num_samples: 
 
     For convolutions the noise is independent for each pixel.
     """
-    mean, std = activation_moments(layer, x, *args)
+
+    def noise(shape: Sequence[int], like: Tensor) -> Tensor:
+        return _noise_of_copies(layer, shape, like, num_samples)
+
+    return layer.noisy_map(x, noise, *args)
+
+
+def noise_around(layer: "VariationalLayer", x: Tensor, means: Tensor, num_samples: int | None, *args: Any) -> Tensor:
+    r"""Local reparameterization around conditional means, for weights that share a part of their noise.
+
+    With weights :math:`w_s = m_s + \sigma \circ \epsilon`, where only the means :math:`m_s` are shared by the batch,
+
+    .. math:: a_s = x m_s^\top + \sqrt{x^2 (\sigma^2)^\top}\, \epsilon
+
+    Args:
+        layer: The layer.
+        x: Input, shape [B, ...].
+        means: Output of the layer with :math:`m_s` as weights.
+        num_samples: S; None for one sample, or copies of the batch.
+        *args: Further arguments of the layer.
+
+    Returns:
+        The shape of `means`.
+    """
+    std = _output_std(layer, x, means if num_samples is None else means[0], *args)
+    return torch.addcmul(means, std, _noise_of_copies(layer, std.shape, std, num_samples))
+
+
+def _noise_of_copies(layer: "VariationalLayer", shape: Sequence[int], like: Tensor, num_samples: int | None) -> Tensor:
+    """Noise for outputs of a shape, antithetic between copies of the batch where the layer says so."""
     if num_samples is None and layer.num_copies is not None:
-        rows = mean.shape[0] // layer.num_copies
-        noise = _noise((rows, *mean.shape[1:]), mean, layer.num_copies, layer.is_antithetic).flatten(0, 1)
-    else:
-        noise = _noise(mean.shape, mean, num_samples, layer.is_antithetic)
-    return torch.addcmul(mean, std, noise)
+        rows = shape[0] // layer.num_copies
+        return _noise((rows, *shape[1:]), like, layer.num_copies, layer.is_antithetic).flatten(0, 1)
+    return _noise(shape, like, num_samples, layer.is_antithetic)
 
 
 def flipout(layer: "VariationalLayer", x: Tensor, num_samples: int | None, *args: Any) -> Tensor:

@@ -1,5 +1,6 @@
 """Variational fully connected layer."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -8,7 +9,9 @@ from torch.nn import functional as F
 
 from lightning_vi.errors import InputValueError
 from lightning_vi.layers.base import VariationalLayer
-from lightning_vi.posteriors import InitialStd
+from lightning_vi.layers.estimators import least_variance
+from lightning_vi.layers.local_linear import can_fuse, local_linear
+from lightning_vi.posteriors import DEFAULT_STD, InitialStd
 from lightning_vi.priors import Prior
 
 
@@ -52,7 +55,7 @@ class VariationalLinear(VariationalLayer, nn.Linear):
         *,
         prior: Prior | None = None,
         estimator: str = "auto",
-        init_std: InitialStd = 0.05,
+        init_std: InitialStd = DEFAULT_STD,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -93,6 +96,17 @@ class VariationalLinear(VariationalLayer, nn.Linear):
         else:
             outputs = torch.baddbmm(bias.unsqueeze(-2) if bias.dim() > 1 else bias, rows, weight.mT)
         return outputs if x.dim() == 3 else outputs.view(*x.shape[:-1], -1)
+
+    def noisy_map(self, x: Tensor, noise: Callable[[Sequence[int], Tensor], Tensor], *args: Any) -> Tensor:  # noqa: D102
+        if not can_fuse(x):
+            return super().noisy_map(x, noise, *args)
+        weight = self.posterior("weight")
+        bias, bias_std = self.deterministic_bias, None
+        if "bias" in self.stochastic_names:
+            posterior = self.posterior("bias")
+            bias, bias_std = posterior.mean, posterior.std
+        drawn = noise((*x.shape[:-1], self.out_features), x)
+        return local_linear(x, weight.mean, weight.std, bias, bias_std, drawn, least_variance(x.dtype))
 
     def is_batched(self, x: Tensor) -> bool:  # noqa: D102
         return x.dim() > 1

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lightning_vi.layers.mixin import ModuleMixin, mixed_class
 from lightning_vi.layers.parameters import SharedParameters, StochasticParameters
-from lightning_vi.posteriors import InitialStd
+from lightning_vi.posteriors import DEFAULT_STD, InitialStd
 from lightning_vi.priors import GaussianPrior, Prior
 
 
@@ -74,7 +74,7 @@ def make_variational(
     num_inputs: Mapping[str, int],
     prior: Prior | Mapping[str, Prior] | None = None,
     estimator: str = "reparameterization",
-    init_std: InitialStd = 0.05,
+    init_std: InitialStd = DEFAULT_STD,
     shared: SharedParameters | None = None,
 ) -> StochasticParameters:
     """Gives posteriors to parameters of a module in place.

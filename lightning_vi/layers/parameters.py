@@ -1,11 +1,12 @@
 """Stochastic parameters of a module."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
 from lightning_vi.posteriors import InitialStd, MeanFieldGaussian, initial_rho
-from lightning_vi.priors import Prior
+from lightning_vi.priors import GaussianPrior, Prior
 
 SharedParameters = dict[int, tuple[nn.Parameter, nn.Parameter]]
 """Maps the ``id`` of a replaced parameter to its variational parameters (mu, rho)."""
@@ -31,6 +32,7 @@ class StochasticParameters:
         revision: Number of times that the estimator or a prior was replaced.
         num_copies: S while the batch consists of S copies, otherwise None.
         is_antithetic: If True, the noise of every second copy is the negative of the copy before.
+        slots_hold_means: If True, a module that draws its outputs takes the weights in its slots as means.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class StochasticParameters:
         self.revision = 0
         self.num_copies: int | None = None
         self.is_antithetic = False
+        self.slots_hold_means = False
         self._priors = dict(priors)
         self._stds: dict[str, Tensor] = {}
         known = {} if shared is None else shared
@@ -64,6 +67,9 @@ class StochasticParameters:
             for label, value in prior.named_buffers(recurse=False):
                 module.register_buffer(f"{name}_prior_{label}", value)
             self.put(name, None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_stds": {}}  # they belong to a pass of this network
 
     def mu(self, name: str) -> Tensor:
         """Posterior means of a parameter."""
@@ -155,6 +161,9 @@ class StochasticParameters:
                 state.setdefault(f"{key}_prior_{label}", self.module.get_buffer(f"{name}_prior_{label}"))
 
     def _load_prior(self, name: str, state: Mapping[str, Tensor], prefix: str) -> None:
+        tensors = [state.get(f"{prefix}mean"), state.get(f"{prefix}std")]
+        if not isinstance(self._priors[name], GaussianPrior) and tensors[0] is not None and tensors[1] is not None:
+            self._priors[name] = GaussianPrior()  # that of a checkpoint, such as pretrained weights
         for key in [key for key in state if key.startswith(prefix)]:
             label, value = key.removeprefix(prefix), state[key].to(self.mu(name).device)
             if self._priors[name].load_hyperparameter(label, value):

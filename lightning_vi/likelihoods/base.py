@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from lightning_vi.arguments import all_finite
 from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.functional import RunningMoments
 from lightning_vi.functional.quadrature import gaussian_nodes
@@ -181,7 +182,7 @@ class Likelihood(nn.Module, ABC):
         Raises:
             ValueError: If a value is outside the support.
         """
-        if not self.fill(target).isfinite().all():
+        if not all_finite(self.fill(target)):
             raise InputValueError("the targets have NaN or infinite values")
 
     @abstractmethod

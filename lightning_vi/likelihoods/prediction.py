@@ -1,12 +1,18 @@
 """Predictive distributions."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from lightning_vi.errors import InputValueError
 from lightning_vi.functional.special import flat_at_zero
+from lightning_vi.likelihoods.prediction_columns import prediction_columns
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,8 @@ class Prediction:
         lower: Lower ends of prediction intervals, the shape of `mean`, from methods with intervals.
         upper: Upper ends of prediction intervals, the shape of `mean`.
         pred_set: True for the classes of the prediction set [B, C, ...], from methods with prediction sets.
-        metadata: The method's name, the number of samples and the seed.
+        metadata: The method's name, the number of samples and the seed; `interval_level`, the nominal coverage of the
+            intervals, and `center`, which is "median" if `mean` holds medians, from methods that have them.
     """
 
     mean: Tensor
@@ -74,3 +81,39 @@ class Prediction:
             result = {"pred": self.probs} | {key: value for key, value in entropies.items() if value is not None}
         extras = {key: getattr(self, key) for key in ("samples", "lower", "upper", "pred_set")}
         return result | {key: value for key, value in extras.items() if value is not None}
+
+    def to_frame(self, target: Tensor | None = None, *, classes: Sequence[Any] | None = None) -> "pd.DataFrame":
+        """Returns a data frame with one row per datum, with the columns that `PredictionWriter` writes.
+
+        Args:
+            target: Targets [B, ...], for a column `target`.
+            classes: Labels by the number of the class, for the columns `class` and `target` of a classifier.
+
+        Returns:
+            `class`, the most probable class, in classification; the keys of `as_dict` without `samples`; and `target`.
+            Quantities with several elements per datum have one column per element: `pred_0`, `pred_1`, ...
+
+        Raises:
+            ValueError: If `target` has another number of rows, or there are fewer `classes` than probabilities.
+
+        Example:
+            >>> import torch
+            >>> from lightning_vi import MeanFieldVI
+            >>> from lightning_vi.backbones import MLP
+            >>> from lightning_vi.likelihoods import Gaussian
+            >>> prediction = MeanFieldVI(MLP(1, [8], 1), Gaussian()).predict(torch.zeros(5, 1))
+            >>> list(prediction.to_frame(torch.zeros(5, 1)))
+            ['pred', 'pred_uct', 'epistemic_uct', 'aleatoric_uct', 'target']
+        """
+        import pandas as pd
+
+        is_classifier = self.probs is not None
+        if target is not None:
+            target = torch.as_tensor(target)
+            if target.dim() == 0 or len(target) != len(self.mean):
+                raise InputValueError(f"target must have {len(self.mean)} rows, got shape {list(target.shape)}")
+        if is_classifier and classes is not None and len(classes) != self.mean.shape[1]:
+            raise InputValueError(f"classes must have {self.mean.shape[1]} labels, got {len(classes)}")
+        return pd.DataFrame(
+            prediction_columns(self.as_dict(), is_classifier=is_classifier, target=target, classes=classes)
+        )

@@ -6,6 +6,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from lightning_vi.arguments import all_finite
 from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.functional import RunningMoments
 from lightning_vi.functional.mixture import Mixture
@@ -46,7 +47,7 @@ class RegressionLikelihood(Likelihood):
         return values.repeat(*[1] * (values.dim() - 1), self.num_outputs // self.num_targets)
 
     def check_values(self, target: Tensor) -> None:  # noqa: D102
-        if not self.fill(target).isfinite().all():
+        if not all_finite(self.fill(target)):
             remedy = "" if self.missing == "ignore" else f"; {type(self).__name__}(missing='ignore') ignores NaN"
             raise InputValueError(f"the targets have NaN or infinite values{remedy}")
 

@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_vi.errors import InputValueError
-from lightning_vi.noise import mix_seed
+from lightning_vi.noise import draws_in_blocks, fill_normal, mix_seed
 from lightning_vi.optim.update import average_over_ranks, blocks, check_options, ivon_update, rank
 
 
@@ -177,17 +177,23 @@ class IVONOptimizer(Optimizer):
         else:
             first["num_evaluation_draws"] += 1
             parts = (-1, first["num_evaluation_draws"], 0)
+        seed = mix_seed(first["seed"], *parts)
         generators: dict[torch.device, torch.Generator] = {}
         noise = []
-        for group, parameter in rows:
+        for index, (group, parameter) in enumerate(rows):
             if parameter.device not in generators:
-                generator = torch.Generator(parameter.device)
-                generators[parameter.device] = generator.manual_seed(mix_seed(first["seed"], *parts))
-            scale = group["ess"] ** -0.5
-            draw = torch.empty_like(parameter).normal_(std=scale, generator=generators[parameter.device])
+                generators[parameter.device] = torch.Generator(parameter.device).manual_seed(seed)
+            draw, std = torch.empty_like(parameter), group["ess"] ** -0.5
+            if draws_in_blocks(draw):
+                fill_normal(draw.view(-1), mix_seed(seed, index), std)
+            else:
+                draw.normal_(std=std, generator=generators[parameter.device])
             noise.append(draw)
-            for draws, hessians in blocks([draw], [self._hessian(group, parameter)]):
-                scales = list(torch._foreach_add(hessians, group["weight_decay"]))
+        for group in self.param_groups:
+            drawn = [(draw, parameter) for (own, parameter), draw in zip(rows, noise, strict=True) if own is group]
+            hessians = [self._hessian(group, parameter) for _, parameter in drawn]
+            for draws, curvatures in blocks([draw for draw, _ in drawn], hessians):
+                scales = list(torch._foreach_add(curvatures, group["weight_decay"]))
                 torch._foreach_rsqrt_(scales)
                 torch._foreach_mul_(draws, scales)
         return noise

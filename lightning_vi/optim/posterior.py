@@ -10,6 +10,8 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from lightning_vi.errors import InputValueError
+from lightning_vi.functional import put_inverse_softplus
+from lightning_vi.optim.known_stds import KnownStds
 from lightning_vi.optim.update import adam_update, blocks, check_options, ivon_update
 
 
@@ -33,6 +35,7 @@ class PosteriorIVON(Optimizer):
         weight_decay: Weight decay :math:`\delta`.
         clip_radius: Maximum step :math:`\xi` of a mean, in units of :math:`\alpha`.
         point_lr: Learning rate of Adam.
+        known_stds: Where to keep the standard deviations of large posteriors after each step.
 
     Raises:
         ValueError: If an argument is out of range, or the shapes of a pair differ.
@@ -58,6 +61,7 @@ class PosteriorIVON(Optimizer):
         weight_decay: float = 1e-4,
         clip_radius: float = math.inf,
         point_lr: float = 1e-3,
+        known_stds: KnownStds | None = None,
     ) -> None:
         check_options(lr, ess, hess_init, betas, weight_decay, clip_radius)
         if not (point_lr > 0 and math.isfinite(point_lr)):
@@ -77,6 +81,7 @@ class PosteriorIVON(Optimizer):
         if points:
             groups.append({"params": points, "lr": point_lr, "is_posterior": False})
         super().__init__(groups, options)
+        self._known_stds = known_stds
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -119,19 +124,23 @@ class PosteriorIVON(Optimizer):
             if rho.grad is None:
                 means_only.append(row)
             else:
-                pairs.append((*row, rho, rho.grad))
+                is_kept = self._known_stds is not None and self._known_stds.can_keep(rho)
+                pairs.append((*row, rho, rho.grad, torch.empty_like(rho) if is_kept else rho))
         for mean, hessian, momentum, gradient in _blocks(means_only):
             ivon_update(mean, hessian, momentum, gradient, None, group)
-        for mean, hessian, momentum, gradient, scale, slope in _blocks(pairs):
-            stds = _stds(hessian, ess, decay)
-            products = list(torch._foreach_mul(slope, stds))
-            torch._foreach_div_(products, _softplus_slopes(stds))
-            ivon_update(mean, hessian, momentum, gradient, products, group)
-            stds = _stds(hessian, ess, decay)
-            logs = _softplus_slopes(stds)
-            torch._foreach_log_(logs)
-            torch._foreach_add_(logs, stds)
-            torch._foreach_copy_(scale, logs)
+        for mean, hessian, momentum, gradient, scale, slope, std in _blocks(pairs):
+            products = _stds(list(torch._foreach_add(hessian, decay)), ess)
+            torch._foreach_mul_(products, slope)
+            torch._foreach_div_(products, torch._foreach_sigmoid(scale))
+            precisions = ivon_update(mean, hessian, momentum, gradient, products, group)
+            for rho, out, precision in zip(scale, std, precisions, strict=True):
+                is_kept = out.data_ptr() != rho.data_ptr()
+                new = torch.rsqrt(precision, out=out) if is_kept else precision.rsqrt_()
+                put_inverse_softplus(rho, new.mul_(ess**-0.5))
+        if self._known_stds is not None:
+            for *_, rho, _, kept in pairs:
+                if kept is not rho:
+                    self._known_stds.keep(rho, kept)
 
     def _update_points(self, group: dict[str, Any]) -> None:
         parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
@@ -152,16 +161,8 @@ def _precisions(rho: Tensor) -> Tensor:
     return F.softplus(rho).square().reciprocal()
 
 
-def _stds(hessians: list[Tensor], ess: float, weight_decay: float) -> list[Tensor]:
-    stds = list(torch._foreach_add(hessians, weight_decay))
-    torch._foreach_rsqrt_(stds)
-    torch._foreach_mul_(stds, ess**-0.5)
-    return stds
-
-
-def _softplus_slopes(stds: list[Tensor]) -> list[Tensor]:
-    """Derivative of the softplus at the value std, 1 - exp(-std)."""
-    slopes = list(torch._foreach_neg(stds))
-    torch._foreach_expm1_(slopes)
-    torch._foreach_neg_(slopes)
-    return slopes
+def _stds(precisions: list[Tensor], ess: float) -> list[Tensor]:
+    """Turns h + delta into standard deviations, in place."""
+    torch._foreach_rsqrt_(precisions)
+    torch._foreach_mul_(precisions, ess**-0.5)
+    return precisions

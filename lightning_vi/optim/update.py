@@ -9,8 +9,8 @@ from torch import Tensor
 
 from lightning_vi.errors import InputValueError
 
-CPU_BLOCK = 2**15
-"""Number of elements of a block, small enough to stay in the CPU caches during an update."""
+CPU_BLOCK = 2**16
+"""Number of elements of a block for each thread, small enough to stay in the CPU caches during an update."""
 
 
 def ivon_update(
@@ -20,7 +20,7 @@ def ivon_update(
     gradients: list[Tensor],
     products: list[Tensor] | None,
     options: dict[str, Any],
-) -> None:
+) -> list[Tensor]:
     r"""One step of IVON (Shen et al., 2024, algorithm 1).
 
     .. math::
@@ -38,6 +38,9 @@ def ivon_update(
         products: Mean products :math:`\mathrm{E}[\nu g]` of noise and gradient, the same shapes; None keeps h.
         options: ``lr``, ``ess``, ``hess_init``, ``betas``, ``weight_decay``, ``clip_radius``, ``debias`` and the step
             number t as ``step``.
+
+    Returns:
+        The new :math:`h' + \delta`, the same shapes.
     """
     first, second = options["betas"]
     decay, radius = options["weight_decay"], options["clip_radius"]
@@ -50,16 +53,16 @@ def ivon_update(
     torch._foreach_lerp_(momenta, gradients, 1 - first)
     correction = 1 - first ** options["step"] if options["debias"] else 1.0
     rate = -options["lr"] * (options["hess_init"] + decay)
-    steps = list(torch._foreach_mul(means, decay))
-    torch._foreach_add_(steps, momenta, alpha=1 / correction)
+    steps = list(torch._foreach_add(momenta, means, alpha=decay * correction))
     precisions = list(torch._foreach_add(hessians, decay))
     if math.isfinite(radius):
         torch._foreach_div_(steps, precisions)
-        torch._foreach_clamp_min_(steps, -radius)
-        torch._foreach_clamp_max_(steps, radius)
-        torch._foreach_add_(means, steps, alpha=rate)
+        for step in steps:
+            step.clamp_(-radius * correction, radius * correction)
+        torch._foreach_add_(means, steps, alpha=rate / correction)
     else:
-        torch._foreach_addcdiv_(means, steps, precisions, value=rate)
+        torch._foreach_addcdiv_(means, steps, precisions, value=rate / correction)
+    return precisions
 
 
 def adam_update(
@@ -92,7 +95,8 @@ def adam_update(
 def blocks(*columns: Sequence[Tensor]) -> Iterator[tuple[list[Tensor], ...]]:
     """Splits lists of tensors into blocks that are efficient to update one after the other.
 
-    On a CPU, each block is a part of one tensor that fits into the caches. On other devices there is a single block.
+    On a CPU, each block is a part of one tensor that fits into the caches, or several small tensors. On other devices
+    there is a single block.
 
     Args:
         *columns: Lists of the same length. Tensors at the same position have the same shape and device.
@@ -100,15 +104,27 @@ def blocks(*columns: Sequence[Tensor]) -> Iterator[tuple[list[Tensor], ...]]:
     Yields:
         One list of tensors for each of `columns`, which are views of the given tensors.
     """
+    size = CPU_BLOCK * torch.get_num_threads()
     rest: list[tuple[Tensor, ...]] = []
+    small: list[tuple[Tensor, ...]] = []
     for row in zip(*columns, strict=True):
         if row[0].device.type != "cpu" or not all(tensor.is_contiguous() for tensor in row):
             rest.append(row)
-            continue
-        for pieces in zip(*(tensor.view(-1).split(CPU_BLOCK) for tensor in row), strict=True):
-            yield tuple([piece] for piece in pieces)
-    if rest:
-        yield tuple(list(column) for column in zip(*rest, strict=True))
+        elif row[0].numel() > size // 2:
+            for pieces in zip(*(tensor.view(-1).split(size) for tensor in row), strict=True):
+                yield tuple([piece] for piece in pieces)
+        else:
+            small.append(row)
+            if sum(first.numel() for first, *_ in small) > size // 2:
+                yield _transposed(small)
+                small = []
+    for rows in (small, rest):
+        if rows:
+            yield _transposed(rows)
+
+
+def _transposed(rows: Sequence[tuple[Tensor, ...]]) -> tuple[list[Tensor], ...]:
+    return tuple(list(column) for column in zip(*rows, strict=True))
 
 
 def rank() -> int:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -40,6 +40,12 @@ def class_colors(num_classes: int) -> list[str]:
     return [to_hex(color) for color in colormaps["turbo"](np.linspace(0.05, 0.95, num_classes))]
 
 
+def tint(color: str, share: float) -> str:
+    """Returns `color` mixed with white; unlike a translucent fill, it hides what is below and shows no seams."""
+    red, green, blue = (1 - share * (1 - channel) for channel in to_rgb(color))
+    return to_hex((red, green, blue))
+
+
 class InlineFigure(Figure):
     """A figure that notebooks display although it is not registered with pyplot.
 
@@ -59,6 +65,14 @@ def new_figure(width: float, height: float, title: str | None = None) -> Figure:
     if title is not None:
         figure.suptitle(title, fontsize=13, fontweight="bold", color=INK)
     return figure
+
+
+def panel_grid(count: int, width: float, height: float, title: str | None = None) -> tuple[Figure, list[Axes]]:
+    """Returns a figure with `count` panels of `width` x `height` inches, at most three in a row."""
+    columns = 2 if count == 4 else min(count, 3)
+    rows = -(-count // columns)
+    figure = new_figure(width * columns, height * rows + 0.5, title)
+    return figure, [figure.add_subplot(rows, columns, place + 1) for place in range(count)]
 
 
 def style_axes(ax: Axes, *, title: str | None = None, xlabel: str = "", ylabel: str = "") -> None:

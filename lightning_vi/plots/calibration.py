@@ -1,6 +1,8 @@
 """Calibration plot of Gaussian predictions in regression."""
 
 import warnings
+from collections.abc import Sequence
+from statistics import NormalDist
 from types import ModuleType
 
 import numpy as np
@@ -8,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lightning_vi.errors import InputValueError
-from lightning_vi.plots._arrays import Array, Floats, as_std, as_vector
+from lightning_vi.plots._arrays import Array, Floats, as_vector
+from lightning_vi.plots._predictions import as_rows, names_of_targets, regression
 from lightning_vi.plots._style import (
     BAND_STDS,
     BLUE,
@@ -27,6 +30,8 @@ from lightning_vi.plots._style import (
     style_axes,
 )
 
+EXPECTED_INSIDE = 2 * NormalDist().cdf(BAND_STDS) - 1
+
 
 def plot_calibration(
     pred: Array,
@@ -37,6 +42,7 @@ def plot_calibration(
     title: str | None = None,
     xlabel: str = "x",
     ylabel: str = "y",
+    target_names: Sequence[str] | None = None,
     max_intervals: int = 200,
 ) -> Figure:
     r"""Plots the calibration and the sharpness of Gaussian predictions.
@@ -52,17 +58,18 @@ def plot_calibration(
       on average equals the former for a calibrated model.
 
     Args:
-        pred: predictive means, [N] or [N, 1].
-        pred_uct: predictive standard deviations, positive, in units of the targets, [N] or [N, 1].
-        target: observed targets, [N] or [N, 1].
+        pred: predictive means, [N] or, for D targets, [N, D]; in general [B, ..., D], where each position is a datum.
+        pred_uct: predictive standard deviations, positive, in units of the targets, the shape of `pred`.
+        target: observed targets, the shape of `pred`.
         x: inputs, in any order, [N] or [N, 1].
         title: title of the figure.
         xlabel: label of the inputs, with their unit.
         ylabel: label of the targets, with their unit.
+        target_names: one label for each target, with its unit, in place of `ylabel`.
         max_intervals: maximal number of intervals to draw, evenly selected. The metrics always use all targets.
 
     Returns:
-        A figure with three panels, or four with `x`.
+        A figure with three panels, or four with `x`; for several targets, one row of them for each target.
 
     Raises:
         ValueError: if the shape of an array is wrong, a value is not finite, a standard deviation is not positive, or
@@ -79,23 +86,31 @@ def plot_calibration(
     """
     if max_intervals < 1:
         raise InputValueError(f"max_intervals must be at least 1, got {max_intervals}")
-    mean = as_vector(pred, "pred")
-    std = as_std(pred_uct, "pred_uct", length=len(mean), like="pred")
-    observed = as_vector(target, "target", length=len(mean), like="pred")
-    if (std == 0).any():
-        raise InputValueError(
-            f"pred_uct must be positive, got {np.count_nonzero(std == 0)} zeros of {len(std)} values: "
-            "a prediction without uncertainty has no calibration"
-        )
-    if x is None:
-        figure = new_figure(12.6, 4.0, title)
-        intervals, calibration, sharpness = figure.subplots(1, 3)
-    else:
-        inputs = as_vector(x, "x", length=len(mean), like="pred")
+    prediction = regression({"pred": pred, "pred_uct": pred_uct})
+    means, stds = prediction.mean, prediction.require_std()
+    observed = as_rows(target, "target", shape=means.shape, like="pred")
+    count, num_targets = means.shape
+    labels = names_of_targets(target_names, num_targets, ylabel)
+    inputs = None if x is None else as_vector(x, "x", length=count, like="pred")
+    num_panels = 3 if inputs is None else 4
+    if num_targets == 1 and inputs is not None:
         figure = new_figure(10.0, 7.6, title)
-        (curve, intervals), (calibration, sharpness) = figure.subplots(2, 2)
-        _draw_over_x(curve, inputs, mean, std, observed)
-        style_axes(curve, title="Predictions", xlabel=xlabel, ylabel=ylabel)
+        rows = figure.subplots(2, 2).reshape(1, 4)
+    else:
+        figure = new_figure(4.2 * num_panels, 4.0 * num_targets, title)
+        rows = figure.subplots(num_targets, num_panels, squeeze=False)
+    for axes, label, mean, std, values in zip(rows, labels, means.T, stds.T, observed.T, strict=True):
+        if inputs is not None:
+            _draw_over_x(axes[0], inputs, mean, std, values)
+            style_axes(axes[0], title="Predictions", xlabel=xlabel, ylabel=label)
+        _draw_target(axes[-3:], mean, std, values, label, max_intervals)
+    return figure
+
+
+def _draw_target(
+    axes: Sequence[Axes], mean: Floats, std: Floats, observed: Floats, ylabel: str, max_intervals: int
+) -> None:
+    intervals, calibration, sharpness = axes
     _draw_intervals(intervals, mean, std, observed, max_intervals)
     style_axes(intervals, title="Ordered prediction intervals", xlabel="rank of the target", ylabel=ylabel)
     _draw_average_calibration(calibration, mean, std, observed)
@@ -107,7 +122,6 @@ def plot_calibration(
     )
     _draw_sharpness(sharpness, mean, std, observed)
     style_axes(sharpness, title="Sharpness", xlabel=f"predictive standard deviation of {ylabel}", ylabel="targets")
-    return figure
 
 
 def _draw_over_x(ax: Axes, x: Floats, mean: Floats, std: Floats, target: Floats) -> None:
@@ -138,15 +152,12 @@ def _draw_intervals(ax: Axes, mean: Floats, std: Floats, target: Floats, max_int
         label=label,
     )
     ax.plot(rank, target, color=VERMILION, linewidth=1.8, zorder=4, label="Target")
-    note(ax, f"{inside:.1%} of the targets inside", 0.97, 0.03)
+    note(ax, f"{inside:.1%} of the targets inside ({EXPECTED_INSIDE:.1%} if calibrated)", 0.97, 0.03)
     legend_inside(ax, loc="upper left")
 
 
 def _draw_average_calibration(ax: Axes, mean: Floats, std: Floats, target: Floats) -> None:
-    toolbox = _import_toolbox()
-    predicted, shares = toolbox.get_proportion_lists(mean, std, target)
-    observed = np.asarray(shares)
-    area = toolbox.miscalibration_area_from_proportions(predicted, observed)
+    predicted, observed, area = calibration_curve(mean, std, target)
     ax.plot([0, 1], [0, 1], color=IDEAL, linewidth=1.2, linestyle=DASHED, label="Ideal")
     ax.fill_between(predicted, predicted, observed, color=SKY, alpha=0.3, linewidth=0)
     ax.plot(predicted, observed, color=BLUE, linewidth=2, label="Model")
@@ -168,6 +179,14 @@ def _draw_sharpness(ax: Axes, mean: Floats, std: Floats, target: Floats) -> None
     ax.axvline(root_mean_square, ymax=top, color=BLUE, linewidth=2, label=label)
     ax.axvline(error, ymax=top, color=INK, linewidth=1.4, linestyle=DASHED, label=f"RMSE = {error:.3g}")
     legend_inside(ax, loc="upper left")
+
+
+def calibration_curve(mean: Floats, std: Floats, target: Floats) -> tuple[Floats, Floats, float]:
+    """Returns predicted and observed fractions inside the central intervals, and the area between them."""
+    toolbox = _import_toolbox()
+    predicted, shares = toolbox.get_proportion_lists(mean, std, target)
+    observed = np.asarray(shares)
+    return predicted, observed, float(toolbox.miscalibration_area_from_proportions(predicted, observed))
 
 
 def _import_toolbox() -> ModuleType:

@@ -1,29 +1,30 @@
 """Class probabilities and uncertainty of a classifier with two inputs."""
 # ruff: noqa: N803
 
-from typing import NamedTuple
-
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lightning_vi.errors import InputValueError
 from lightning_vi.plots._arrays import Array, Floats, as_labels, as_points, as_probs, as_vector
-from lightning_vi.plots._style import INK, LABEL_SIZE, TICK_SIZE, class_colors, legend_below, new_figure, style_axes
+from lightning_vi.plots._grid import Grid, as_grid
+from lightning_vi.plots._style import (
+    INK,
+    LABEL_SIZE,
+    TICK_SIZE,
+    class_colors,
+    legend_below,
+    new_figure,
+    style_axes,
+    tint,
+)
 
 NUM_LEVELS = 10
 TINT = 0.75
 DARK_GRAY = "#555555"
-
-
-class Grid(NamedTuple):
-    """Coordinates of a regular grid, each [G1, G2]."""
-
-    x: Floats
-    y: Floats
 
 
 def plot_classification_2d(
@@ -76,7 +77,7 @@ def plot_classification_2d(
         ['Class probabilities', 'Uncertainty']
     """
     points = as_points(X, "X")
-    grid = _as_grid(as_points(X_grid, "X_grid"), grid_shape)
+    grid = as_grid(as_points(X_grid, "X_grid"), grid_shape, "X_grid")
     num_nodes = grid.x.size
     probs = as_probs(probs_grid, "probs_grid")
     if len(probs) != num_nodes:
@@ -110,29 +111,8 @@ def plot_classification_2d(
     return figure
 
 
-def _as_grid(nodes: Floats, grid_shape: tuple[int, int] | None) -> Grid:
-    """Returns nodes [G1 * G2, 2] as a grid, in which one coordinate varies along rows, the other along columns."""
-    count = len(nodes)
-    if grid_shape is None:
-        slow = 0 if nodes[0, 0] == nodes[min(1, count - 1), 0] else 1
-        row = int(np.argmax(nodes[:, slow] != nodes[0, slow])) or count
-        grid_shape = (count // row, row)
-    if len(grid_shape) != 2 or min(grid_shape) < 2 or grid_shape[0] * grid_shape[1] != count:
-        raise InputValueError(
-            f"X_grid must be a regular grid of at least 2 x 2 nodes: its shape is {nodes.shape}, "
-            f"which does not make rows and columns of grid_shape {tuple(grid_shape)}"
-        )
-    x, y = np.moveaxis(nodes.reshape(*grid_shape, 2), -1, 0)
-    across = (x, y) if np.allclose(x, x[:1]) else (y, x)
-    if not (np.allclose(across[0], across[0][:1]) and np.allclose(across[1], across[1][:, :1])):
-        raise InputValueError(
-            f"X_grid reshaped to {tuple(grid_shape)} is not a regular grid; pass the correct grid_shape"
-        )
-    return Grid(x, y)
-
-
 def _draw_two_classes(ax: Axes, grid: Grid, prob: Floats, colors: list[str]) -> None:
-    colormap = LinearSegmentedColormap.from_list("two_classes", [_tint(colors[0]), "white", _tint(colors[1])])
+    colormap = LinearSegmentedColormap.from_list("two_classes", [tint(colors[0], TINT), "white", tint(colors[1], TINT)])
     levels = np.linspace(0, 1, NUM_LEVELS + 1)
     filled = ax.contourf(grid.x, grid.y, np.clip(prob, 0, 1), levels=levels, cmap=colormap)
     _color_bar(ax, filled, "probability of class 1")
@@ -142,7 +122,7 @@ def _draw_classes(ax: Axes, grid: Grid, probs: Floats, colors: list[str]) -> Non
     for label, color in enumerate(colors):
         margin = _margin(probs, label)
         if margin.max() > 0:
-            colormap = LinearSegmentedColormap.from_list("class", ["white", _tint(color)])
+            colormap = LinearSegmentedColormap.from_list("class", ["white", tint(color, TINT)])
             levels = np.linspace(0, 1, NUM_LEVELS + 1)
             ax.contourf(grid.x, grid.y, np.minimum(margin, 1), levels=levels, cmap=colormap)
 
@@ -166,12 +146,6 @@ def _margin(probs: Floats, label: int) -> Floats:
     """Returns the probability of class `label` minus the largest probability of the other classes."""
     others: Floats = np.delete(probs, label, axis=-1).max(axis=-1)
     return probs[..., label] - others
-
-
-def _tint(color: str) -> str:
-    """Returns `color` mixed with white, so that points of that color stand out; translucent fills would show seams."""
-    red, green, blue = (1 - TINT * (1 - channel) for channel in to_rgb(color))
-    return to_hex((red, green, blue))
 
 
 def _draw_points(ax: Axes, points: Floats, color: str, label: str) -> None:

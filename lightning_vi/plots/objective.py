@@ -11,20 +11,10 @@ from matplotlib.figure import Figure
 from lightning_vi.errors import InputValueError
 from lightning_vi.plots._arrays import Floats
 from lightning_vi.plots._logs import MetricsLog, read_log
-from lightning_vi.plots._style import (
-    BLUE,
-    DASHED,
-    GRID,
-    INK,
-    TICK_SIZE,
-    VERMILION,
-    legend_below,
-    new_figure,
-    style_axes,
-)
+from lightning_vi.plots._stages import BURN_IN_ENDS, mark_stages, stage_ends
+from lightning_vi.plots._style import BLUE, VERMILION, legend_below, new_figure, style_axes
 
 CURVES = (("train", "Training", BLUE), ("val", "Validation", VERMILION))
-BURN_IN_ENDS = "burn-in ends"
 
 
 class Panel(NamedTuple):
@@ -86,7 +76,7 @@ def plot_objective(
     log = read_log(save_dir)
     panels = _panels(log, extra_metrics)
     axis = log.time_axis([name for panel in panels for name, _, _ in panel.curves])
-    stages = _stage_ends(log, axis)
+    stages = stage_ends(log, axis)
     burn_in_end = max((end for end, label in stages if label == BURN_IN_ENDS), default=-np.inf)
 
     figure = new_figure(4.2 * len(panels) if len(panels) > 1 else 6.0, 3.6, title)
@@ -101,7 +91,7 @@ def plot_objective(
     end = max(ax.get_xlim()[1] for ax in axes)
     for ax in axes:
         ax.set_xlim(start, end)
-        _mark_stages(ax, stages)
+        mark_stages(ax, stages)
     legend_below(figure, max(axes, key=lambda ax: len(ax.get_legend_handles_labels()[1])))
     return figure
 
@@ -129,21 +119,6 @@ def _panels(log: MetricsLog, extra_metrics: Sequence[str]) -> list[Panel]:
             f"{log.path} has no values of {wanted} under 'train_' or 'val_'; the columns are {sorted(log.columns)}"
         )
     return [panel for panel in terms + extras if panel.curves]
-
-
-def _stage_ends(log: MetricsLog, axis: str) -> list[tuple[float, str]]:
-    """Returns the ends of the burn-in and of the KL annealing, with their labels, if the run has reached them."""
-    ends: list[tuple[float, str]] = []
-    if log.has("train_burnin"):
-        time, burning = log.series("train_burnin", axis)
-        if burning[0] > 0 and burning[-1] == 0:
-            ends.append((float(time[burning > 0].max()) + 1, BURN_IN_ENDS))
-    if log.has("train_kl_weight"):
-        time, weight = log.series("train_kl_weight", axis)
-        full = float(time[weight == weight.max()].min())
-        if (ends[0][0] if ends else time[0]) < full < time[-1]:
-            ends.append((full, "KL at full weight"))
-    return ends
 
 
 def _draw_smoothed(
@@ -185,34 +160,3 @@ def moving_average(values: Floats, window: int) -> Floats:
         line = values[outermost].mean() + slope * offset
         smooth[ends] = line[ends]
     return smooth
-
-
-def _mark_stages(ax: Axes, stages: list[tuple[float, str]]) -> None:
-    for end, label in stages:
-        at_top = _is_free_at_top(ax, end)
-        ax.axvline(end, color=INK, linewidth=1.1, linestyle=DASHED)
-        ax.text(
-            end,
-            0.97 if at_top else 0.03,
-            f" {label}",
-            transform=ax.get_xaxis_transform(),
-            rotation=90,
-            ha="left",
-            va="top" if at_top else "bottom",
-            fontsize=TICK_SIZE,
-            color=INK,
-        )
-        if label == BURN_IN_ENDS:
-            ax.axvspan(ax.get_xlim()[0], end, color=GRID, alpha=0.5, linewidth=0, zorder=0)
-
-
-def _is_free_at_top(ax: Axes, time: float) -> bool:
-    """Returns True if the curves right of `time` leave more space above than below them."""
-    (start, end), (bottom, top) = ax.get_xlim(), ax.get_ylim()
-    nearby = [
-        value
-        for line in ax.lines
-        for at, value in np.asarray(line.get_xydata())
-        if time <= at <= time + 0.08 * (end - start) and bottom <= value <= top
-    ]
-    return not nearby or top - max(nearby) >= min(nearby) - bottom

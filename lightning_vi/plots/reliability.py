@@ -3,46 +3,54 @@
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 from lightning_vi.errors import InputValueError
+from lightning_vi.functional.intervals import wilson_interval
 from lightning_vi.functional.scoring import expected_calibration_error, top_label, top_label_bins
-from lightning_vi.plots._arrays import Array, Floats, as_labels, as_probs
+from lightning_vi.plots._arrays import Array, Floats
+from lightning_vi.plots._predictions import PredictionLike, classification, percent
 from lightning_vi.plots._style import (
     BLUE,
     DASHED,
+    GREEN,
     INK,
     LABEL_SIZE,
     SKY,
+    TICK_SIZE,
     VERMILION,
     add_headroom,
     legend_below,
     legend_inside,
     new_figure,
     style_axes,
+    tint,
 )
 
 
 def plot_reliability_diagram(
-    probs: Array,
+    probs: Array | PredictionLike,
     target: Array,
     n_bins: int = 15,
     *,
+    level: float = 0.95,
     title: str | None = None,
 ) -> Figure:
     r"""Plots the accuracy of a classifier over its confidence, and a histogram of the confidence.
 
     Predictions are grouped into `n_bins` bins of equal width by their confidence, the largest class probability. Bars
-    show the accuracy in each bin, hatched bars the gap to the mean confidence. The title shows the expected calibration
-    error of Guo et al. (2017, arXiv:1706.04599),
+    show the accuracy in each bin, with Wilson's confidence interval, and hatched bars the gap to the mean confidence,
+    whose color tells overconfidence from underconfidence. Numbers are those of the predictions in each bin. The title
+    shows the expected calibration error of Guo et al. (2017, arXiv:1706.04599),
 
     .. math:: \text{ECE} = \sum_b \frac{n_b}{N} \lvert \text{accuracy}_b - \text{confidence}_b \rvert.
 
     Args:
-        probs: class probabilities, [N, C]; or those of class 1 of two, [N] or [N, 1].
-        target: class labels 0 to C - 1, [N] or [N, 1].
+        probs: class probabilities, [N, C] or [N, C, ...]; or those of class 1 of two, [N] or [N, 1]; or a `Prediction`
+            or dictionary of `predict_step`.
+        target: class labels 0 to C - 1, [N], [N, 1] or [N, ...].
         n_bins: number of bins on [0, 1]; a bin includes its upper edge.
+        level: confidence level of the error bars, between 0 and 1.
         title: title of the figure.
 
     Returns:
@@ -50,7 +58,7 @@ def plot_reliability_diagram(
 
     Raises:
         ValueError: if the shape of an array is wrong, a value is not finite, `probs` are not probabilities, `target`
-            are not class labels, or `n_bins` is less than 1.
+            are not class labels, `n_bins` is less than 1, or `level` is out of range.
 
     Example:
         >>> import torch
@@ -62,24 +70,23 @@ def plot_reliability_diagram(
     """
     if n_bins < 1:
         raise InputValueError(f"n_bins must be at least 1, got {n_bins}")
-    probabilities = as_probs(probs, "probs")
-    labels = as_labels(target, "target", num_classes=probabilities.shape[1], length=len(probabilities), like="probs")
+    probabilities, labels = classification(probs, target, "probs")
     confidence, correct = top_label(torch.from_numpy(probabilities), torch.from_numpy(labels))
     bins = top_label_bins(confidence, correct, n_bins)
 
-    figure = new_figure(5.2, 6.0, title)
-    bars, counts = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    _draw_bars(bars, bins.numpy())
+    figure = new_figure(5.2, 6.4, title)
+    bars, counts = figure.subplots(2, 1, sharex=True, height_ratios=[5, 2])
+    _draw_bars(bars, bins.numpy(), level)
     style_axes(bars, title="Reliability", ylabel="accuracy")
     ece = expected_calibration_error(bins).item()
     bars.set_title(f"ECE = {ece:.3f}", loc="right", fontsize=LABEL_SIZE, color=INK)
     _draw_counts(counts, bins.numpy())
     style_axes(counts, xlabel="confidence", ylabel="predictions")
-    legend_below(figure, bars)
+    legend_below(figure, bars, columns=2)
     return figure
 
 
-def _draw_bars(ax: Axes, bins: Floats) -> None:
+def _draw_bars(ax: Axes, bins: Floats, level: float) -> None:
     count, confidence, correct = bins[:, bins[0] > 0]
     accuracy = correct / count
     gap = confidence / count - accuracy
@@ -88,17 +95,31 @@ def _draw_bars(ax: Axes, bins: Floats) -> None:
     ax.bar(
         left, accuracy, width, align="edge", color=BLUE, alpha=0.6, edgecolor="white", linewidth=0.8, label="Accuracy"
     )
-    ax.bar(
-        left,
-        gap,
-        width,
-        bottom=accuracy,
-        align="edge",
-        facecolor=to_rgba(VERMILION, 0.3),
-        edgecolor=VERMILION,
-        hatch="///",
-        linewidth=0.8,
-        label="Gap to confidence",
+    for side, color, label in ((gap > 0, VERMILION, "Overconfident"), (gap < 0, GREEN, "Underconfident")):
+        if side.any():
+            ax.bar(
+                left[side],
+                np.abs(gap)[side],
+                width,
+                bottom=np.minimum(accuracy, accuracy + gap)[side],
+                align="edge",
+                facecolor=tint(color, 0.3),
+                edgecolor=color,
+                hatch="///",
+                linewidth=0.8,
+                label=f"Gap to confidence: {label.lower()}",
+            )
+    low, high = (ends.numpy() for ends in wilson_interval(torch.from_numpy(correct), torch.from_numpy(count), level))
+    ax.errorbar(
+        left + width / 2,
+        accuracy,
+        np.maximum([accuracy - low, high - accuracy], 0),
+        fmt="none",
+        ecolor=INK,
+        elinewidth=1.1,
+        capsize=2,
+        label=f"{percent(level)} interval of the accuracy",
+        zorder=4,
     )
     ax.plot([0, 1], [0, 1], color=INK, linewidth=1.2, linestyle=DASHED, label="Ideal")
     ax.set_xlim(0, 1)
@@ -118,8 +139,19 @@ def _draw_counts(ax: Axes, bins: Floats) -> None:
         edgecolor="white",
         linewidth=0.6,
     )
+    for place in np.flatnonzero(count):
+        ax.annotate(
+            f"{count[place]:.0f}",
+            ((place + 0.5) * width, count[place]),
+            xytext=(0, 1),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            fontsize=TICK_SIZE - 2,
+            color=INK,
+        )
     accuracy, mean_confidence = correct.sum() / count.sum(), confidence.sum() / count.sum()
-    top = add_headroom(ax, 0.45)
+    top = add_headroom(ax, 0.55)
     ax.axvline(accuracy, ymax=top, color=BLUE, linewidth=2, label=f"Accuracy = {accuracy:.3f}")
     ax.axvline(
         mean_confidence,

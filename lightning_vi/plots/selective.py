@@ -1,13 +1,15 @@
 """Risk-coverage curves of selective prediction."""
 
 from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
-from lightning_vi.errors import InputValueError
+from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.functional.selective import area_under_risk_coverage, risk_coverage_curve
 from lightning_vi.plots._arrays import Array, Floats, as_vector
 from lightning_vi.plots._style import DASHED, IDEAL, class_colors, legend_below, new_figure, style_axes
@@ -17,12 +19,33 @@ MIN_COVERAGE_IN_VIEW = 0.1
 MAX_LABEL_IN_TWO_COLUMNS = 38
 
 
+@runtime_checkable
+class SelectiveResult(Protocol):
+    """What the plot needs of a `SelectivePrediction`."""
+
+    @property
+    def uncertainty(self) -> Tensor:
+        """Score of each datum."""
+        ...
+
+    @property
+    def loss(self) -> Tensor:
+        """Loss of each datum."""
+        ...
+
+    @property
+    def loss_name(self) -> str:
+        """Name of the loss."""
+        ...
+
+
 def plot_risk_coverage(
-    uncertainty: Array | Mapping[str, Array],
-    loss: Array | Mapping[str, Array],
+    uncertainty: Array | SelectiveResult | Mapping[str, Array | SelectiveResult],
+    loss: Array | Mapping[str, Array] | None = None,
     *,
+    loss_name: str | None = None,
     title: str | None = None,
-    ylabel: str = "risk (mean loss of the data kept)",
+    ylabel: str | None = None,
 ) -> Figure:
     """Plots risk-coverage curves: the mean loss of the most certain data at each coverage.
 
@@ -34,11 +57,15 @@ def plot_risk_coverage(
 
     Args:
         uncertainty: uncertainty of each prediction, larger values are less certain, [N] or [N, 1]; or a dictionary with
-            one curve per name.
+            one curve per name; or a result of `lightning_vi.evaluation.selective_prediction`, or a dictionary of them,
+            which have their losses.
         loss: loss of each prediction, shared by all curves, [N] or [N, 1]; or a dictionary with the same names, such as
-            the losses of several methods: the optimal ranking of each is then drawn in the color of its curve.
+            the losses of several methods: the optimal ranking of each is then drawn in the color of its curve. None
+            with results.
+        loss_name: name of the loss in the label of the risk, such as "squared error [m²]". None: the name that results
+            have, or "loss".
         title: title of the figure.
-        ylabel: label of the risk, with its unit.
+        ylabel: label of the risk, in place of the one with `loss_name`.
 
     Returns:
         A figure with one panel.
@@ -46,6 +73,7 @@ def plot_risk_coverage(
     Raises:
         ValueError: if the shape of an array is wrong, a value is not finite, there is no curve, or the names of `loss`
             are not those of `uncertainty`.
+        TypeError: if `loss` is missing, or given with results.
 
     Example:
         >>> import torch
@@ -54,30 +82,55 @@ def plot_risk_coverage(
         >>> [line.get_label() for line in figure.axes[0].lines]
         ['entropy, AURC = 0.111', 'Best order, AURC = 0.111']
     """
-    curves = uncertainty if isinstance(uncertainty, Mapping) else {"": uncertainty}
-    if not curves:
-        raise InputValueError("uncertainty must have at least one curve, got none")
-    if isinstance(loss, Mapping) and loss.keys() != curves.keys():
-        raise InputValueError(f"loss must have the names of uncertainty, {list(curves)}, got {list(loss)}")
+    curves, losses_of, found_name = _curves(uncertainty, loss)
+    name_of_loss = loss_name or found_name
+    own_losses = isinstance(losses_of, Mapping)
 
     figure = new_figure(6.0, 4.4, title)
     ax = figure.subplots()
     largest: list[float] = []
     colors = class_colors(len(curves))
     for color, (name, values) in zip(colors, curves.items(), strict=True):
-        scores, losses = _as_pair(values, loss[name] if isinstance(loss, Mapping) else loss, name)
+        scores, losses = _as_pair(values, losses_of[name] if isinstance(losses_of, Mapping) else losses_of, name)
         largest.append(_draw_curve(ax, scores, losses, label=name, color=color))
-        if isinstance(loss, Mapping):
+        if own_losses:
             _draw_curve(ax, losses, losses, label=f"{name}, best order", color=color, dashed=True)
-    if not isinstance(loss, Mapping):
+    if not own_losses:
         _draw_curve(ax, losses, losses, label="Best order", color=IDEAL, dashed=True)
     ax.set_xlim(0, 1)
     if (top := max(largest)) > 0:
         ax.set_ylim(-0.02 * top, 1.1 * top)
-    style_axes(ax, title="Risk and coverage", xlabel="coverage (share of the data kept)", ylabel=ylabel)
+    risk = ylabel or f"risk (mean {name_of_loss} of the data kept)"
+    style_axes(ax, title="Risk and coverage", xlabel="coverage (share of the data kept)", ylabel=risk)
     longest = max(len(label) for label in ax.get_legend_handles_labels()[1])
     legend_below(figure, ax, columns=2 if longest <= MAX_LABEL_IN_TWO_COLUMNS else 1)
     return figure
+
+
+def _curves(
+    uncertainty: Array | SelectiveResult | Mapping[str, Array | SelectiveResult],
+    loss: Array | Mapping[str, Array] | None,
+) -> tuple[dict[str, Array], Array | Mapping[str, Array], str]:
+    """Returns scores by name, the losses that they share or those of each name, and the name of the loss."""
+    given = uncertainty if isinstance(uncertainty, Mapping) else {"": uncertainty}
+    if not given:
+        raise InputValueError("uncertainty must have at least one curve, got none")
+    results = {name: each for name, each in given.items() if isinstance(each, SelectiveResult)}
+    curves = {name: each for name, each in given.items() if not isinstance(each, SelectiveResult)}
+    if not results:
+        if loss is None:
+            raise InputTypeError("loss must be given: the loss of each prediction, such as 0 or 1 or a squared error")
+        if isinstance(loss, Mapping) and loss.keys() != curves.keys():
+            raise InputValueError(f"loss must have the names of uncertainty, {list(curves)}, got {list(loss)}")
+        return curves, loss, "loss"
+    if loss is not None or curves:
+        raise InputTypeError(
+            "results of selective_prediction have their losses: they need no loss, and cannot be mixed with arrays"
+        )
+    scores: dict[str, Array] = {name: each.uncertainty for name, each in results.items()}
+    losses: dict[str, Array] = {name: each.loss for name, each in results.items()}
+    names = ", ".join(dict.fromkeys(each.loss_name for each in results.values()))
+    return scores, losses if isinstance(uncertainty, Mapping) else losses[""], names
 
 
 def _as_pair(uncertainty: Array, loss: Array, name: str) -> tuple[Floats, Floats]:

@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 
 from lightning_vi.errors import InputValueError
 from lightning_vi.plots._logs import read_log
-from lightning_vi.plots._style import BLUE, new_figure, style_axes
-
-MAX_COLUMNS = 3
+from lightning_vi.plots._metric_units import metric_unit
+from lightning_vi.plots._stages import mark_stages, stage_ends
+from lightning_vi.plots._style import BLUE, panel_grid, style_axes
 
 
 def plot_training_metrics(
@@ -21,14 +21,16 @@ def plot_training_metrics(
 ) -> Figure:
     r"""Plots each of `metrics` over the epochs, one panel per metric.
 
-    If a metric was logged more than once in an epoch, all metrics are drawn over the steps.
+    If a metric was logged more than once in an epoch, all metrics are drawn over the steps. Vertical lines mark the end
+    of the burn-in and, with KL annealing, the epoch from which the KL has full weight.
 
     Args:
         save_dir: save directory of Lightning's `CSVLogger`, or directory of one run. The log is its `metrics.csv`, or
             that of the highest-numbered `version_*` in it or in its `lightning_logs`.
         metrics: names of columns of the log, such as `["train_loss", "val_nll"]`.
         title: title of the figure.
-        ylabels: one label for each of `metrics`, with its unit. None: no labels.
+        ylabels: one label for each of `metrics`, with its unit. None: the units of the metrics that methods log, and
+            nothing for others.
 
     Returns:
         A figure with one panel per metric.
@@ -52,21 +54,22 @@ def plot_training_metrics(
     names = [metrics] if isinstance(metrics, str) else list(metrics)
     if not names:
         raise InputValueError("metrics must name at least one column of the log, got none")
-    labels = [""] * len(names) if ylabels is None else list(ylabels)
+    labels = [metric_unit(name) for name in names] if ylabels is None else list(ylabels)
     if len(labels) != len(names):
         raise InputValueError(f"ylabels must have one label for each of the {len(names)} metrics, got {len(labels)}")
     log = read_log(save_dir)
     for name in names:
         log.require(name)
     axis = log.time_axis(names)
+    stages = stage_ends(log, axis)
 
-    columns = 2 if len(names) == 4 else min(len(names), MAX_COLUMNS)
-    rows = -(-len(names) // columns)
-    figure = new_figure(4.2 * columns if columns > 1 else 6.0, 3.2 * rows, title)
-    for place, (name, label) in enumerate(zip(names, labels, strict=True), start=1):
-        ax = figure.add_subplot(rows, columns, place)
+    figure, axes = panel_grid(len(names), 4.2 if len(names) > 1 else 6.0, 3.0, title)
+    for ax, name, label in zip(axes, names, labels, strict=True):
         time, values = log.series(name, axis)
         marker = "o" if len(time) <= 12 else ""
         ax.plot(time, values, color=BLUE, linewidth=1.8, marker=marker, markersize=4, label=name)
         style_axes(ax, title=name, xlabel=axis, ylabel=label)
+        if stages:
+            ax.set_xlim(min(float(time[0]), 0.0), max(ax.get_xlim()[1], *(end for end, _ in stages)))
+            mark_stages(ax, stages)
     return figure

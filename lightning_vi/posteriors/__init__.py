@@ -2,12 +2,13 @@
 
 from lightning_vi.posteriors.coupling import CouplingFactory, NoiseCoupling
 from lightning_vi.posteriors.full_rank import FullRankCoupling
-from lightning_vi.posteriors.initial_std import InitialStd, ProportionalStd, initial_rho, inverse_softplus
+from lightning_vi.posteriors.initial_std import DEFAULT_STD, InitialStd, ProportionalStd, initial_rho, inverse_softplus
 from lightning_vi.posteriors.low_rank import LowRankCoupling
 from lightning_vi.posteriors.mean_field import MeanFieldGaussian
 from lightning_vi.posteriors.radial import RadialCoupling
 
 __all__ = [
+    "DEFAULT_STD",
     "CouplingFactory",
     "FullRankCoupling",
     "InitialStd",

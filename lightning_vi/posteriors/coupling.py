@@ -20,12 +20,18 @@ class NoiseCoupling(nn.Module, ABC):
     where either the :math:`u_i` are Gaussian, and D is their total correlation, or the prior's expected log density
     depends on means and variances alone.
 
+    Some posteriors have the form :math:`u = \epsilon_1 + m(\epsilon_2)` with one element of :math:`\epsilon_1` for each
+    weight. Given :math:`\epsilon_2`, weights are then independent with standard deviations :math:`\sigma`, and a layer
+    can draw its outputs instead of its weights in training.
+
     Attributes:
         num_noise: Length of :math:`\epsilon`.
+        num_shared: Length of :math:`\epsilon_2`, which comes last; None if u does not have this form.
         has_gaussian_marginals: Whether each :math:`u_i` is Gaussian.
     """
 
     num_noise: int
+    num_shared: int | None = None
     has_gaussian_marginals: bool = True
 
     @abstractmethod
@@ -38,6 +44,17 @@ class NoiseCoupling(nn.Module, ABC):
         Returns:
             u, shape [S, number of weights].
         """
+
+    def conditional_means(self, shared: Tensor) -> Tensor:
+        r"""Means of the standardized deviations given the shared noise, if `num_shared` is not None.
+
+        Args:
+            shared: Standard normal, shape [S, num_shared].
+
+        Returns:
+            :math:`m(\epsilon_2)`, shape [S, number of weights].
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no shared noise")
 
     @abstractmethod
     def marginals(self) -> tuple[Tensor, Tensor]:

@@ -51,6 +51,9 @@ class ProportionalStd:
 
 InitialStd = float | ProportionalStd
 
+DEFAULT_STD = 0.0067
+"""Initial standard deviation, small enough for the means to fit the data before the noise matters."""
+
 
 def initial_rho(init_std: InitialStd, parameter: Tensor) -> Tensor:
     """Unconstrained scales of a parameter's initial posterior.

@@ -38,12 +38,16 @@ class LowRankCoupling(NoiseCoupling):
         if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
             raise InputValueError(f"rank must be an integer of at least 1, got {rank!r}")
         self.num_weights = sum(shape.numel() for shape in shapes)
+        self.num_shared = rank
         self.num_noise = self.num_weights + rank
         self.factor = nn.Parameter(INITIAL_FACTOR * torch.randn(self.num_weights, rank))
 
     def forward(self, noise: Tensor) -> Tensor:  # noqa: D102
         noise = noise.to(self.factor)
         return torch.addmm(noise[:, : self.num_weights], noise[:, self.num_weights :], self.factor.T)
+
+    def conditional_means(self, shared: Tensor) -> Tensor:  # noqa: D102
+        return shared.to(self.factor) @ self.factor.T
 
     def marginals(self) -> tuple[Tensor, Tensor]:  # noqa: D102
         with torch.autocast(self.factor.device.type, enabled=False):

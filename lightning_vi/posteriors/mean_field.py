@@ -75,7 +75,7 @@ class MeanFieldGaussian:
         Returns:
             Draws of the shape of `noise`.
         """
-        return self.mu + self.std * noise
+        return torch.addcmul(self.mu, self.std, noise)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density of each element.

@@ -54,6 +54,18 @@ class Prior(nn.Module, ABC):
         """True if the expected log density depends only on the means and variances of the posterior."""
         return False
 
+    def std_for(self, mean: Tensor, std: Tensor) -> Tensor | float | None:  # noqa: ARG002
+        """Prior standard deviation of the elements, to compare the posterior with.
+
+        Args:
+            mean: Posterior means, shape of the parameter.
+            std: Posterior standard deviations, shape of the parameter.
+
+        Returns:
+            A number, or a tensor that broadcasts to `std`; None, the default, if it is not known.
+        """
+        return None
+
     @abstractmethod
     def kl_from_gaussian(self, mean: Tensor, std: Tensor) -> Tensor:
         """KL divergence from a diagonal Gaussian posterior to this prior, summed over the elements.

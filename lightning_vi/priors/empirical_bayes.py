@@ -6,6 +6,7 @@ from typing import Literal
 from torch import Tensor
 
 from lightning_vi.errors import InputValueError
+from lightning_vi.functional import moment_sums
 from lightning_vi.priors.base import Prior, check_number
 
 
@@ -23,7 +24,7 @@ class EmpiricalBayesPrior(Prior):
 
     Args:
         alpha: Shape of the inverse-gamma hyperprior.
-        beta: Scale of the inverse-gamma hyperprior, in squared units of the weights.
+        beta: Scale of the inverse-gamma hyperprior, in squared units of the weights. Wu et al. use 10.
         per: ``"tensor"``: one variance per parameter tensor. ``"unit"``: one variance per input of a matrix or
             convolution (automatic relevance determination; MacKay, 1994, and Neal, 1996) and one per vector.
 
@@ -37,7 +38,7 @@ class EmpiricalBayesPrior(Prior):
         tensor(2.6000)
     """
 
-    def __init__(self, alpha: float = 1.0, beta: float = 10.0, per: Literal["tensor", "unit"] = "tensor") -> None:
+    def __init__(self, alpha: float = 1.0, beta: float = 30.0, per: Literal["tensor", "unit"] = "tensor") -> None:
         super().__init__()
         self.alpha = check_number("alpha", alpha, positive=True)
         self.beta = check_number("beta", beta, positive=True)
@@ -67,6 +68,9 @@ class EmpiricalBayesPrior(Prior):
         """
         return self._variance(mean * mean + std * std)
 
+    def std_for(self, mean: Tensor, std: Tensor) -> Tensor:  # noqa: D102
+        return self._variance(mean * mean + std * std, keepdim=True).sqrt()
+
     def kl_from_gaussian(self, mean: Tensor, std: Tensor) -> Tensor:
         """KL divergence minus log hyperprior at the optimal variances.
 
@@ -77,11 +81,14 @@ class EmpiricalBayesPrior(Prior):
         Returns:
             Scalar tensor in nats.
         """
-        second_moments = mean * mean + std * std
-        variance = self._variance(second_moments)
-        per_group = mean.numel() // variance.numel()
-        ratio = second_moments.sum(self._dims(mean)) / variance
-        divergence = 0.5 * (per_group * (variance.log() - 1) + ratio).sum() - std.log().sum()
+        if len(self._dims(mean)) == mean.dim():
+            second_moments, log_stds = moment_sums(mean, std)
+        else:
+            second_moments = (mean * mean + std * std).sum(self._dims(mean))
+            log_stds = std.log().sum()
+        per_group = mean.numel() // second_moments.numel()
+        variance = self._optimum(second_moments, per_group)
+        divergence = 0.5 * (per_group * (variance.log() - 1) + second_moments / variance).sum() - log_stds
         return divergence - self._log_hyperprior(variance).sum()
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -105,8 +112,10 @@ class EmpiricalBayesPrior(Prior):
 
     def _variance(self, squares: Tensor, keepdim: bool = False) -> Tensor:
         dims = self._dims(squares)
-        size = math.prod(squares.shape[dim] for dim in dims)
-        return (squares.sum(dims, keepdim=keepdim) + 2 * self.beta) / (size + 2 * self.alpha + 2)
+        return self._optimum(squares.sum(dims, keepdim=keepdim), math.prod(squares.shape[dim] for dim in dims))
+
+    def _optimum(self, sums: Tensor, size: int) -> Tensor:
+        return (sums + 2 * self.beta) / (size + 2 * self.alpha + 2)
 
     def _log_hyperprior(self, variance: Tensor) -> Tensor:
         constant = self.alpha * math.log(self.beta) - math.lgamma(self.alpha)

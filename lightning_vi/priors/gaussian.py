@@ -91,6 +91,9 @@ class GaussianPrior(Prior):
     def kl_from_gaussian(self, mean: Tensor, std: Tensor) -> Tensor:  # noqa: D102
         return gaussian_kl(mean, std, *self._resolved())
 
+    def std_for(self, mean: Tensor, std: Tensor) -> Tensor | float:  # noqa: ARG002, D102
+        return self._resolved()[1]
+
     def log_prob(self, value: Tensor) -> Tensor:  # noqa: D102
         mean, std = self._resolved()
         log_std = std.log() if isinstance(std, Tensor) else math.log(std)

@@ -58,6 +58,9 @@ class LaplacePrior(Prior):
         constant = math.log(2 * self.scale) - 0.5 * math.log(2 * math.pi * math.e)
         return (distance / self.scale - std.log()).sum() + constant * mean.numel()
 
+    def std_for(self, mean: Tensor, std: Tensor) -> float:  # noqa: ARG002, D102
+        return self.std
+
     def log_prob(self, value: Tensor) -> Tensor:  # noqa: D102
         return -(value - self.mean).abs() / self.scale - math.log(2 * self.scale)
 

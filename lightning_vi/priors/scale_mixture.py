@@ -58,6 +58,9 @@ class ScaleMixturePrior(Prior):
         expected = (self.log_prob(mean + deviation) + self.log_prob(mean - deviation)).sum() / (2 * self.num_pairs)
         return -std.log().sum() - 0.5 * math.log(2 * math.pi * math.e) * mean.numel() - expected
 
+    def std_for(self, mean: Tensor, std: Tensor) -> float:  # noqa: ARG002, D102
+        return math.sqrt(self.mixing_weight * self.wide_std**2 + (1 - self.mixing_weight) * self.narrow_std**2)
+
     def log_prob(self, value: Tensor) -> Tensor:  # noqa: D102
         squares = value * value
         wide = squares * (-0.5 / self.wide_std**2) + math.log(self.mixing_weight / self.wide_std)

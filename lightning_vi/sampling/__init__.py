@@ -25,6 +25,7 @@ from lightning_vi.sampling.network import (
     map_tensors,
     rows_first,
     tensors,
+    unroll,
 )
 from lightning_vi.sampling.probe import agrees, copies_stay_apart, trial
 from lightning_vi.sampling.stacked import (
@@ -70,6 +71,7 @@ __all__ = [
     "stacked_tensors",
     "tensors",
     "trial",
+    "unroll",
     "unstack_network",
     "watch_functional_dropout",
     "without_dropout",

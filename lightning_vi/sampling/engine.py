@@ -45,6 +45,7 @@ from lightning_vi.sampling.network import (
     unroll,
 )
 from lightning_vi.sampling.probe import MAX_ROWS, copies_stay_apart, probe
+from lightning_vi.sampling.shared_noise import means_in_slots
 from lightning_vi.sampling.weights import JointPosterior, Slot, WeightSampler, in_place, known_stds, without_noise
 from lightning_vi.tracing import is_exporting
 
@@ -65,6 +66,8 @@ class SamplingEngine:
         coupling: Makes the joint posterior from the shapes of all stochastic tensors; None for independent weights.
 
     Attributes:
+        shares_dropout: Whether the samples of a training step share the masks of dropout in front of the first
+            stochastic module, so that it runs once. They differ between samples by default.
         check_input: Called with the input of each pass until the network is settled, and of each pass on means.
 
     Raises:
@@ -112,6 +115,7 @@ class SamplingEngine:
         self._head: VariationalLayer | None = None
         self._width = 1
         self._copies_stay_apart = True
+        self.shares_dropout = False
         self.check_input: Callable[[NetworkInput], None] | None = None
 
     def _check_options(self) -> None:
@@ -131,9 +135,24 @@ class SamplingEngine:
         """Joint posterior of all weights; None if they are independent."""
         return self._weights.coupling
 
+    @property
+    def slots(self) -> list[Slot]:
+        """Places of the stochastic weights, tied ones once."""
+        return self._weights.distinct_slots
+
     def parameters(self) -> list[nn.Parameter]:
         """The variational parameters: means and unconstrained scales, tied ones once."""
         return cast(list[nn.Parameter], self._weights.parameters())
+
+    @contextmanager
+    def given_stds(self, stds: Sequence[Tensor]) -> Iterator[None]:
+        """Runs its body with standard deviations that are already computed.
+
+        Args:
+            stds: One for each pair of means and scales in `parameters`, of its shape.
+        """
+        with self._weights.given_stds(stds):
+            yield
 
     def kl(self) -> Tensor:
         """KL divergence summed over every stochastic weight, tied ones once; nats, a scalar tensor."""
@@ -374,7 +393,8 @@ class SamplingEngine:
     ) -> tuple[Tensor, list[Tensor]]:
         weights = self._weights.for_training(num_samples, device_of(x), joints)
         features, tail = self._shared_prefix(x)
-        return self._run(features, tail, num_samples, self._weights.training_slots, weights), weights
+        with means_in_slots(self._weights.mean_slots):
+            return self._run(features, tail, num_samples, self._weights.training_slots, weights), weights
 
     def _run(
         self,
@@ -387,7 +407,7 @@ class SamplingEngine:
         """S passes with the given weights; layers with an empty slot draw their noise themselves."""
         copies = self._copies_stay_apart or (len(tail) == 1 and tail[0] is self._head)
         mode = self._mode(slots, device_of(features), copies)
-        if mode == "repeat":
+        if mode == "repeat" and num_samples > 1:
             return self._run_repeated(features, tail, num_samples, slots, weights)
 
         def run(_: object, *drawn: Tensor) -> Tensor:
@@ -409,10 +429,11 @@ class SamplingEngine:
             else:
                 self._vmap_works[torch.is_grad_enabled()] = True
                 return outputs
-        outputs = torch.stack([run(index, *(weight[index] for weight in weights)) for index in range(num_samples)])
+        draws = [torch.unsafe_split(weight, 1) for weight in weights]  # may be changed in-place, as by max_norm
+        passes = [run(None, *(draw[index].squeeze(0) for draw in draws)) for index in range(num_samples)]
         if mode == "vmap":
             self._vmap_works[torch.is_grad_enabled()] = False
-        return outputs
+        return torch.stack(passes) if num_samples > 1 else passes[0].unsqueeze(0)
 
     def _mode(self, slots: Sequence[Slot], device: torch.device, copies_stay_apart: bool) -> Vectorization:
         if self.vectorization != "auto":
@@ -469,14 +490,16 @@ class SamplingEngine:
         for position, module in enumerate(self._chain):
             if isinstance(x, Tensor):
                 features, rest = x, self._chain[position:]
-            if is_random(module):
+            if is_random(module, dropout=not self.shares_dropout):
                 return features, rest
             x = module(x)
         raise RuntimeError("the network's stochastic modules are no longer among its modules")
 
     def _features_of_head(self, x: NetworkInput) -> Tensor | None:
         """The input of the only stochastic layer, if that layer's output is the network's for this input too."""
-        if self._head is None or self.modules != [self._head] or is_random(self.network, but=self._head):
+        if self._head is None or self.modules != [self._head]:
+            return None
+        if is_random(self.network, self._head, dropout=not self.shares_dropout):
             return None
         calls: list[tuple[Tensor, Tensor]] = []
         handle = self._head.register_forward_hook(lambda _, inputs, output: calls.append((inputs[0], output)))

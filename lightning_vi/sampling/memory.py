@@ -35,6 +35,14 @@ MAX_ROWS_FOR_KEPT_WEIGHTS = 2**12
 MAX_JOINED_WEIGHTS = 2**14
 """Elements of a parameter up to which it is drawn together with others, in fewer and larger operations."""
 
+MAX_JOINED_NOISE = 2**20
+"""Numbers of a training step's weights up to which noise is drawn for all of them at once. The memory of larger tensors
+goes back to the system and is cleared again in each step."""
+
+MIN_WIDE_WEIGHTS = 2**18
+"""Weights of a linear layer from which a CPU takes no longer for the gradients of several networks one by one than for
+those of batched products."""
+
 
 def num_fitting(budget: int, cost: int) -> int:
     """Number of items that fit into a budget.

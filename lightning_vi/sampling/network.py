@@ -238,18 +238,20 @@ def is_hooked(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
 
 
-def is_random(module: nn.Module, but: nn.Module | None = None) -> bool:
+def is_random(module: nn.Module, but: nn.Module | None = None, *, dropout: bool = True) -> bool:
     """Returns True if a module's output differs between samples: stochastic weights, or active dropout.
 
     Args:
         module: The module.
         but: A part of it that does not count.
+        dropout: Whether dropout counts.
 
     Returns:
         True if any part is random.
     """
     return any(
-        part is not but and (stochastic_parameters(part) is not None or _drops(part)) for part in module.modules()
+        part is not but and (stochastic_parameters(part) is not None or (dropout and _drops(part)))
+        for part in module.modules()
     )
 
 

@@ -37,8 +37,8 @@ class StackedRunner:
         network: Any network.
         vectorization: ``"vmap"``: `torch.vmap` over the sets. ``"loop"``: one pass for each set. ``"auto"``: batched
             matrix products for plain chains of linear layers and activations; a loop for convolutions on a CPU,
-            recurrent layers, batch normalization in training mode, fused attention, and modules that vmap cannot
-            trace; vmap otherwise.
+            passes with gradients through chains with wide layers on a CPU, recurrent layers, batch normalization in
+            training mode, fused attention, and modules that vmap cannot trace; vmap otherwise.
 
     Raises:
         ValueError: If `vectorization` is none of these.
@@ -58,6 +58,8 @@ class StackedRunner:
         names = {id(module): name for name, module in network.named_modules()}
         chain = unroll(network)
         self._chain = [(names[id(part)], part) for part in chain] if all(map(_is_plain, chain)) else []
+        sizes = [part.in_features * part.out_features for part in chain if isinstance(part, nn.Linear)]
+        self._is_wide = max(sizes, default=0) >= memory.MIN_WIDE_WEIGHTS
         self._first_names = _first_names(network)
         self._recurs = any(isinstance(module, nn.RNNBase) for module in network.modules())
         self._vmap_works: dict[bool, bool] = {}
@@ -113,7 +115,7 @@ class StackedRunner:
         if self.vectorization != "auto":
             return self.vectorization
         if self._chain and not any(is_hooked(part) for _, part in self._chain):
-            return "chain"
+            return "loop" if self._is_wide and device.type == "cpu" and torch.is_grad_enabled() else "chain"
         parts = list(self.network.modules())
         convolves = device.type == "cpu" and any(isinstance(part, _ConvNd) for part in parts)
         normalizes = any(isinstance(part, _BatchNorm) and (part.training or is_exporting()) for part in parts)

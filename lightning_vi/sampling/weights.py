@@ -3,17 +3,19 @@
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from lightning_vi.errors import InputValueError
 from lightning_vi.layers import ACTIVATION_SPACE, StochasticParameters
-from lightning_vi.noise import antithetic_pairs, sample_noise
+from lightning_vi.noise import antithetic_pairs, sample_noise, standard_normal
 from lightning_vi.posteriors import CouplingFactory, MeanFieldGaussian
 from lightning_vi.priors import Prior
 from lightning_vi.sampling import memory
 from lightning_vi.sampling.draw_cache import DrawCache
+from lightning_vi.sampling.shared_noise import check_estimators, deviations_around_means
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,13 @@ class JointPosterior:
             return self.posterior.kl(prior)
         return prior.kl_from_gaussian(self.posterior.mu, self.posterior.std * scale.view_as(self.posterior.mu))
 
+    def stds(self) -> list[Tensor]:
+        """Standard deviations of each parameter, of its shape."""
+        if len(self.slots) == 1:
+            return [self.posterior.std]
+        parts = self.posterior.std.split_with_sizes([slot.stop - slot.start for slot in self.slots])
+        return [part.view(slot.mu.shape) for slot, part in zip(self.slots, parts, strict=True)]
+
     def select(self, values: Tensor) -> Tensor:
         """Entries of the joint posterior's elements.
 
@@ -142,7 +151,9 @@ class JointPosterior:
                 size = slot.mu[0].numel()
                 noise[:, start + row * size : start + (row + 1) * size] = 0.0
             start += slot.stop - slot.start
-        draws = self.posterior.rsample(noise.view(-1, *mu.shape).to(device=mu.device, dtype=mu.dtype))
+        noise = noise.view(-1, *mu.shape).to(device=mu.device, dtype=mu.dtype)
+        rsample = self.posterior.rsample  # of one sample, without a sum over samples in the backward pass
+        draws = rsample(noise) if len(noise) > 1 else rsample(noise[0]).unsqueeze(0)
         if len(self.slots) == 1:
             yield draws
             return
@@ -157,20 +168,12 @@ def known_stds(joints: Sequence[JointPosterior]) -> Iterator[None]:
     """Runs its body with standard deviations that modules which draw their outputs need not compute again.
 
     Args:
-        joints: Joint posteriors; those of several parameters are left out.
+        joints: Joint posteriors.
     """
-    stds: dict[StochasticParameters, dict[str, Tensor]] = {}
-    for joint in joints:
-        if len(joint.slots) == 1 and not joint.is_drawn_in_training:
-            slot = joint.slots[0]
-            stds.setdefault(slot.owner, {})[slot.name] = joint.posterior.std
-    try:
-        for owner, named in stds.items():
-            owner.cache_stds(named)
+    drawn = [joint for joint in joints if not joint.is_drawn_in_training]
+    slots = [slot for joint in drawn for slot in joint.slots]
+    with given_stds(slots, [std for joint in drawn for std in joint.stds()]):
         yield
-    finally:
-        for owner in stds:
-            owner.cache_stds({})
 
 
 @contextmanager
@@ -180,15 +183,27 @@ def without_noise(slots: Sequence[Slot]) -> Iterator[None]:
     Args:
         slots: Every place of a drawn weight.
     """
-    stds: dict[StochasticParameters, dict[str, Tensor]] = {}
-    for slot in slots:
-        stds.setdefault(slot.owner, {})[slot.name] = torch.zeros_like(slot.mu)
+    with given_stds(slots, [torch.zeros_like(slot.mu) for slot in slots]):
+        yield
+
+
+@contextmanager
+def given_stds(slots: Sequence[Slot], stds: Sequence[Tensor]) -> Iterator[None]:
+    """Runs its body with given standard deviations.
+
+    Args:
+        slots: Places of weights.
+        stds: One for each slot, of its shape.
+    """
+    by_owner: dict[StochasticParameters, dict[str, Tensor]] = {}
+    for slot, std in zip(slots, stds, strict=True):
+        by_owner.setdefault(slot.owner, {})[slot.name] = std
     try:
-        for owner, named in stds.items():
+        for owner, named in by_owner.items():
             owner.cache_stds(named)
         yield
     finally:
-        for owner in stds:
+        for owner in by_owner:
             owner.cache_stds({})
 
 
@@ -205,6 +220,7 @@ class WeightSampler:
 
     Attributes:
         slots: Every place of a drawn weight.
+        distinct_slots: These places, tied ones once.
         num_weights: Number of stochastic weights, tied ones once.
         coupling: The joint posterior of all weights, or None.
     """
@@ -214,11 +230,13 @@ class WeightSampler:
     ) -> None:
         self.antithetic = antithetic
         self.slots = _make_slots(owners)
-        self._distinct_slots = list({slot.start: slot for slot in self.slots}.values())
-        self.num_weights = self._distinct_slots[-1].stop
-        self.coupling = None if coupling is None else coupling([slot.mu.shape for slot in self._distinct_slots])
-        if self.coupling is not None and not self.coupling.has_gaussian_marginals:
-            _check_priors_depend_on_moments(self.slots)
+        self.distinct_slots = list({slot.start: slot for slot in self.slots}.values())
+        self.num_weights = self.distinct_slots[-1].stop
+        self.coupling = None if coupling is None else coupling([slot.mu.shape for slot in self.distinct_slots])
+        if self.coupling is not None:
+            check_estimators([slot.owner.estimator for slot in self.slots], self.coupling)
+            if not self.coupling.has_gaussian_marginals:
+                _check_priors_depend_on_moments(self.slots)
         self._owners = owners
         self._revisions: list[int] = []
         self._cache = DrawCache[list[Tensor]]()
@@ -229,15 +247,17 @@ class WeightSampler:
         if revisions == self._revisions:
             return
         self._revisions = revisions
-        self._training_slots = [slot for slot in self.slots if slot.is_drawn_in_training]
+        drawn = [slot for slot in self.slots if slot.is_drawn_in_training]
+        self._shares_noise = self.coupling is not None and len(drawn) < len(self.slots)
+        self._training_slots = self.slots if self._shares_noise else drawn
         groups: dict[Hashable, list[Slot]] = {}
-        for slot in self._distinct_slots:
+        for slot in self.distinct_slots:
             mu, shared_key = slot.mu, slot.prior.elementwise_key
             is_small = shared_key is not None and mu.numel() <= memory.MAX_JOINED_WEIGHTS
             kind = (shared_key, slot.is_drawn_in_training, mu.dtype, mu.device)
             groups.setdefault(kind if is_small else slot, []).append(slot)
         self._groups = list(groups.values())
-        self._training_groups = [group for group in self._groups if group[0].is_drawn_in_training]
+        self._training_groups = [group for group in self._groups if self._shares_noise or group[0].is_drawn_in_training]
 
     @property
     def training_slots(self) -> list[Slot]:
@@ -245,11 +265,24 @@ class WeightSampler:
         self._group()
         return self._training_slots
 
+    @property
+    def mean_slots(self) -> list[Slot]:
+        """The slots for which `for_training` returns conditional means, around which modules draw their outputs."""
+        self._group()
+        return [slot for slot in self.slots if not slot.is_drawn_in_training] if self._shares_noise else []
+
     def parameters(self) -> list[Tensor]:
         """The variational parameters: means and unconstrained scales, tied ones once."""
-        posteriors = [slot.posterior for slot in self._distinct_slots]
+        posteriors = [slot.posterior for slot in self.distinct_slots]
         variational = [parameter for posterior in posteriors for parameter in (posterior.mu, posterior.rho)]
         return variational if self.coupling is None else [*variational, *self.coupling.parameters()]
+
+    @contextmanager
+    def given_stds(self, stds: Sequence[Tensor]) -> Iterator[None]:
+        """See `SamplingEngine.given_stds`."""
+        by_start = {slot.start: std for slot, std in zip(self.distinct_slots, stds, strict=True)}
+        with given_stds(self.slots, [by_start[slot.start] for slot in self.slots]):
+            yield
 
     def joints(self) -> list[JointPosterior]:
         """The joint posteriors that make up the posterior of all weights."""
@@ -283,22 +316,31 @@ class WeightSampler:
             joints: The result of `joints` in this step, if there is one.
 
         Returns:
-            Shape [S, *shape of the parameter] for each of `training_slots`.
+            Shape [S, *shape of the parameter] for each of `training_slots`; means given the shared noise for those of
+            `mean_slots`.
         """
+        self._group()
         if joints is None:
-            self._group()
             joints = [JointPosterior(group) for group in self._training_groups]
-        joints = [joint for joint in joints if joint.is_drawn_in_training]
+        if not self._shares_noise:
+            joints = [joint for joint in joints if joint.is_drawn_in_training]
+        if self.coupling is not None and self._shares_noise:
+            fresh = partial(self._noise, num_samples, device=device)
+            return _draw(self._training_slots, joints, deviations_around_means(self.coupling, joints, fresh))
+        if self.coupling is not None:
+            deviations = self.coupling(self._noise(num_samples, self.coupling.num_noise, device))
+            return _draw(self._training_slots, joints, [joint.select(deviations) for joint in joints])
         sizes = [joint.size for joint in joints]
-        num_draws = (num_samples + 1) // 2 if self.antithetic else num_samples
-        size = sum(sizes) if self.coupling is None else self.coupling.num_noise
-        noise = torch.randn(num_draws, size, device=device)
-        if self.antithetic:
-            noise = antithetic_pairs(noise, num_samples)
-        if self.coupling is None:
-            return _draw(self.training_slots, joints, noise.split_with_sizes(sizes, 1))
-        deviations = self.coupling(noise)
-        return _draw(self.training_slots, joints, [joint.select(deviations) for joint in joints])
+        if num_samples * sum(sizes) > memory.MAX_JOINED_NOISE:
+            return _draw(self._training_slots, joints, (self._noise(num_samples, size, device) for size in sizes))
+        noise = self._noise(num_samples, sum(sizes), device)
+        parts = torch.unsafe_split_with_sizes(noise, sizes, 1)  # one may be changed in-place when others are saved
+        return _draw(self._training_slots, joints, parts)
+
+    def _noise(self, num_samples: int, size: int, device: torch.device) -> Tensor:
+        if not self.antithetic:
+            return standard_normal((num_samples, size), device=device)
+        return antithetic_pairs(standard_normal(((num_samples + 1) // 2, size), device=device), num_samples)
 
     def log_ratio(self, weights: Sequence[Tensor]) -> Tensor:
         """Log density of drawn weights under the posterior minus that under the prior.

@@ -1,5 +1,6 @@
 """Contents of the file of a PredictionWriter."""
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_vi import Deterministic, MeanFieldVI
 from lightning_vi.backbones import MLP
-from lightning_vi.callbacks import PredictionWriter
+from lightning_vi.callbacks import PredictionWriter, _spool
 from lightning_vi.likelihoods import Categorical, Gaussian, HeteroscedasticGaussian
 from lightning_vi.methods import UQMethod
 
@@ -104,6 +105,28 @@ def test_rows_are_in_the_order_of_the_dataset(tmp_path: Path) -> None:
     assert_columns(table, ["pred"], method.predict_step(X)["pred"])
 
 
+@pytest.mark.parametrize("rows_in_memory", [1, 5])
+def test_rows_beyond_a_limit_are_in_a_temporary_folder(
+    rows_in_memory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In order and in any order, of one and of several dataloaders; the file is the same, and the folder is removed."""
+    method, y = regressor(), torch.arange(11.0).unsqueeze(1)
+    order = [7, 3, 0, 10, 1, 2, 9, 8, 4, 6, 5]
+    cases = {
+        "in order": lambda: loader(X, y, batch_size=2),
+        "any order": lambda: loader(X, y, batch_size=2, sampler=order),
+        "several": lambda: [DataLoader(X, batch_size=4), loader(X[:5], y[:5], batch_size=2, sampler=[3, 0, 2, 1, 4])],
+        "unlabeled": lambda: DataLoader(X, batch_size=3),
+    }
+    expected = {name: written(method, case(), tmp_path) for name, case in cases.items()}
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(_spool, "ROWS_IN_MEMORY", rows_in_memory)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    for name, case in cases.items():
+        pd.testing.assert_frame_equal(written(method, case(), tmp_path), expected[name])
+        assert list((tmp_path / "temporary").iterdir()) == []
+
+
 @pytest.mark.filterwarnings("ignore:Couldn't infer the batch indices")
 def test_iterable_datasets_have_no_index(tmp_path: Path) -> None:
     class Stream(IterableDataset[torch.Tensor]):
@@ -158,3 +181,23 @@ def test_two_ranks_write_one_file_with_every_row_once(tmp_path: Path) -> None:
 def test_filename_must_not_contain_a_folder(filename: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="filename must be a file name without a folder"):
         PredictionWriter(tmp_path, filename)
+
+
+@pytest.mark.parametrize("case", ["regression", "classes"])
+def test_a_data_frame_of_a_prediction_has_the_columns_of_the_file(case: str, tmp_path: Path) -> None:
+    method, y = (regressor(2), torch.randn(11, 2)) if case == "regression" else (classifier(), torch.arange(11) % 3)
+    table = written(method, loader(X, y, batch_size=11), tmp_path)
+    frame = method.predict(X, return_samples=True).to_frame(y)
+    pd.testing.assert_frame_equal(frame, table.drop(columns="index"), check_dtype=False, rtol=1e-5)
+
+
+def test_a_data_frame_has_the_names_of_the_classes() -> None:
+    prediction, y = classifier().predict(X), torch.arange(11) % 3
+    names = ["ape", "bee", "cat"]
+    frame = prediction.to_frame(y, classes=names)
+    assert list(frame["class"]) == [names[label] for label in prediction.mean.argmax(1)]
+    assert list(frame["target"]) == [names[label] for label in y]
+    with pytest.raises(ValueError, match="classes must have 3 labels, got 2"):
+        prediction.to_frame(classes=["ape", "bee"])
+    with pytest.raises(ValueError, match=r"target must have 11 rows, got shape \[3\]"):
+        prediction.to_frame(y[:3])

@@ -260,3 +260,21 @@ def test_invalid_tensors_are_rejected(train: Any, num_classes: int | None, messa
 def test_splits_must_have_rows_of_the_same_shape(test: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ArrayDataModule((FLOATS, FLOATS), test)
+
+
+def test_a_datamodule_prints_its_splits_also_in_notebooks() -> None:
+    x, y = torch.randn(20, 3, 4), torch.arange(20) % 2
+    data = ArrayDataModule(train=(x[:12], y[:12]), test=(x[12:], y[12:]), num_classes=2, batch_size=5)
+    assert str(data).splitlines() == [
+        "ArrayDataModule: 2 classes, nothing standardized, batches of 5",
+        "split        rows  inputs  targets",
+        "training     12    3 x 4   label",
+        "validation   0     -       -",
+        "calibration  0     -       -",
+        "test         8     3 x 4   label",
+    ]
+    assert repr(data) == str(data)
+    assert '<td style="text-align: left">calibration</td>' in data._repr_html_()
+    regression = ArrayDataModule(train=(x, x[..., 0]), test=(x, x[..., 0]))
+    regression.target_mean = torch.zeros(3)
+    assert str(regression).startswith("ArrayDataModule: regression of 3 targets, targets standardized, batches of 32")

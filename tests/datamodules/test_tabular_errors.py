@@ -31,9 +31,10 @@ def test_missing_file(tmp_path: Path) -> None:
 
 
 def test_unknown_suffix(tmp_path: Path) -> None:
-    table().to_csv(tmp_path / "t.tsv")
-    with pytest.raises(ValueError, match=r"data must be a path ending in \.csv or \.parquet, got '.*t\.tsv'"):
-        TabularDataModule(tmp_path / "t.tsv", "y", "regression")
+    for name in ("t.dat", "t", "t.gz", "t.parquet.gz"):
+        table().to_csv(tmp_path / name)
+        with pytest.raises(ValueError, match=rf"data must be a path ending in \.csv, \.tsv, .*got '.*{name}'"):
+            TabularDataModule(tmp_path / name, "y", "regression")
 
 
 def test_empty_file(tmp_path: Path) -> None:
@@ -88,7 +89,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "continuous labels": (
         {"task": "classification"},
-        "needs class labels, got 18 values in 'y' that are not integers; pass task='regression'",
+        r"18 of 20 values in 'y' are no integers: 5\.05.* in row 1, .* and 15 more\..*pass task='regression'",
     ),
     "negative fraction": ({"val_fraction": -0.1}, "val_fraction must be at least 0 and less than 1, got -0.1"),
     "fraction of one": ({"test_fraction": 1.0}, "test_fraction must be at least 0 and less than 1, got 1.0"),
@@ -131,22 +132,37 @@ def test_invalid_arguments(options: dict[str, Any], message: str) -> None:
 
 
 COLUMNS: dict[str, tuple[dict[str, Any], str]] = {
-    "text input": ({"b": ["u", "v"] * 10}, r"input_columns must be numeric columns, got \{'b': .*omit them"),
-    "time input": ({"b": pd.date_range("2020-01-01", periods=20)}, "input_columns must be numeric .*datetime64"),
-    "complex input": ({"b": np.arange(20) * 1j}, "input_columns must be numeric .*complex128"),
-    "text target": ({"y": ["u", "v"] * 10}, r"target_columns must be numeric .*'y'.*task='classification'"),
-    "NaN input": (
-        {"a": with_value(np.nan), "b": with_value(np.nan)},
-        r"input_columns must be finite .*\{'a': 1, 'b': 1\}",
+    "text input": (
+        {"b": with_value("n/a?")},
+        r"^data: 1 of 20 values in 'b' is no number: 'n/a\?' in row 3\. .*'na_values'.* Rows count from 0\.$",
     ),
-    "infinite input": ({"b": with_value(-np.inf)}, r"input_columns must be finite .*\{'b': 1\}"),
+    "many texts": (
+        {"b": ["u", "v", *range(18)]},
+        r"2 of 20 values in 'b' are no numbers: 'u' in row 0, 'v' in row 1\.",
+    ),
+    "time input": ({"b": pd.date_range("2020-01-01", periods=20)}, "^data: the values in 'b' are of type datetime64"),
+    "complex input": ({"b": np.arange(20) * 1j}, "^data: the values in 'b' are of type complex128.*drop_columns"),
+    "text target": (
+        {"y": ["u", "v"] * 10},
+        r"^data: 20 of 20 values in 'y' are no numbers: 'u' in row 0, .* and 17 more\. .*task='classification'",
+    ),
+    "several faults": (
+        {"a": with_value(np.nan), "b": with_value("x", at=0), "y": with_value(np.inf)},
+        r"^data has 3 faults: \(1\) 1 .* in 'b' is no number: .*; \(2\) 1 .* in 'y' is infinite or beyond float32: inf "
+        r"in row 3; \(3\) 1 .* in 'a' is missing: row 3\. Correct them, .*missing='impute'",
+    ),
+    "infinite input": ({"b": with_value(-np.inf)}, "^data: 1 of 20 values in 'b' is infinite .*: -inf in row 3"),
     "missing nullable input": (
         {"b": pd.array(with_value(pd.NA), dtype="Float64")},
-        r"input_columns must be finite .*\{'b': 1\}",
+        r"^data: 1 of 20 values in 'b' is missing: row 3\. Pass missing='impute'",
     ),
-    "input beyond float32": ({"b": with_value(1e39)}, r"input_columns must be finite in float32.*\{'b': 1\}"),
-    "NaN target": ({"y": with_value(np.nan)}, r"target_columns must be finite .*\{'y': 1\}"),
-    "infinite target": ({"y": with_value(np.inf)}, r"target_columns must be finite .*\{'y': 1\}"),
+    "input beyond float32": ({"b": with_value(1e39)}, r"values in 'b' is infinite or beyond float32: 1e\+39 in row 3"),
+    "NaN target": ({"y": with_value(np.nan)}, r"^data: 1 of 20 values in 'y' is missing: row 3\. Pass missing='drop'"),
+    "infinite target": ({"y": with_value(np.inf)}, "^data: 1 of 20 values in 'y' is infinite .*: inf in row 3"),
+    "unnamed": (
+        {"Unnamed: 0": range(20)},
+        r"without a name, 'Unnamed: 0', .* by drop_columns=\['Unnamed: 0'\].*id_col",
+    ),
 }
 
 
@@ -157,9 +173,9 @@ def test_invalid_columns(columns: dict[str, Any], message: str) -> None:
 
 
 LABELS: dict[str, tuple[Any, str]] = {
-    "NaN": (with_value(np.nan), "1 labels in 'label' are NaN or missing"),
-    "None": ([None, "x"] * 10, "10 labels in 'label' are NaN or missing"),
-    "infinite": (with_value(np.inf), "got 1 values in 'label' that are not integers"),
+    "NaN": (with_value(np.nan), "1 of 20 values in 'label' is missing: row 3"),
+    "None": ([None, "x", "y", "x"] * 5, "5 of 20 values in 'label' are missing: rows 0, 4, 8 and 2 more"),
+    "infinite": (with_value(np.inf), "1 of 20 values in 'label' is no integer: inf in row 3"),
     "mixed types": (pd.Series(["x", 1] * 10, dtype=object), r"'label' mix the types \['int', 'str'\]"),
     "one class": (["x"] * 20, r"'label' must have at least two classes, got \['x'\]"),
 }

@@ -175,7 +175,6 @@ class Method:
         loss_is_elbo: Whether its loss is ``nll + kl / num_data``.
         is_exact: Whether its prediction has a closed form under Gaussian noise.
         num_functions: How many different networks can be sampled.
-        num_latents: How many inputs of the network are latent variables.
         additional_keys: Keys of a prediction beside those of every method.
     """
 
@@ -187,7 +186,6 @@ class Method:
     loss_is_elbo: bool = True
     is_exact: bool = False
     num_functions: float = math.inf
-    num_latents: int = 0
     additional_keys: frozenset[str] = field(default_factory=frozenset)
 
 
@@ -223,7 +221,7 @@ METHODS = {
     "FullRankVI": sampled(FullRankVI),
     "RadialVI": sampled(RadialVI),
     "RankOneVI": sampled(RankOneVI, num_components=2),
-    "LatentVariableVI": replace(sampled(LatentVariableVI, num_latent_samples_test=4), problems=FLAT, num_latents=1),
+    "LatentVariableVI": replace(sampled(LatentVariableVI, num_latent_samples_test=4), problems=FLAT),
     "IVON": sampled(IVON),
     "AlphaDivergenceVI": replace(sampled(AlphaDivergenceVI), loss_is_elbo=False),
     "VBLL": Method(partial(VBLL, num_mc_samples_test=TEST), WITH_LINEAR_HEAD, is_exact=True),
@@ -289,12 +287,7 @@ class Case:
         return self.method.num_functions == math.inf and not self.is_exact
 
     def backbone(self) -> nn.Module:
-        """The problem's network, with further inputs where the method has latent variables."""
-        network = self.problem.backbone()
-        if self.method.num_latents:
-            first: Any = network[0]  # type: ignore[index]
-            network[0] = nn.Linear(first.in_features + self.method.num_latents, first.out_features)  # type: ignore[operator]
-        return network
+        return self.problem.backbone()
 
     def build(self, dtype: torch.dtype = torch.float32, **options: Any) -> UQMethod:
         """The method in training mode, with wide posteriors, fitted if it needs a fit."""

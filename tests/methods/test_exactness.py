@@ -75,8 +75,10 @@ def test_training_reaches_the_optimal_mean_field_posterior(
         num_mc_samples_train=16,
         optimizer=partial(torch.optim.Adam, lr=0.05),
         lr_scheduler=partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=epochs),
+        init_std=0.05,
+        kl_warmup_epochs=0,
     )
-    fit(method, loader(x, y, batch_size=24, shuffle=True), max_epochs=epochs)
+    fit(method, loader(x, y, batch_size=24, shuffle=True), max_epochs=epochs, gradient_clip_val=0)
     means, stds = weights_of(method)
     for regression, mean, std in zip(problem, means, stds, strict=True):
         np.testing.assert_allclose(mean, regression.posterior_mean, rtol=0.02)

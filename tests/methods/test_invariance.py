@@ -40,7 +40,12 @@ def method(std: float = 1e-7, **options: Any) -> MeanFieldVI:
     with torch.no_grad():
         backbone.weight.copy_(torch.tensor([[0.5, -1.0, 1.5]]))
         backbone.bias.fill_(2.0)
-    defaults: dict[str, Any] = {"num_mc_samples_train": 2, "optimizer": partial(SGD, lr=0.0)}
+    defaults: dict[str, Any] = {
+        "num_mc_samples_train": 2,
+        "optimizer": partial(SGD, lr=0.0),
+        "lr_scheduler": None,
+        "kl_warmup_epochs": 0,
+    }
     return MeanFieldVI(
         backbone, Gaussian(NOISE), prior=GaussianPrior(PRIOR_MEAN, PRIOR_STD), init_std=std, **(defaults | options)
     )
@@ -138,7 +143,8 @@ def test_data_without_a_length_need_num_data() -> None:
 def test_one_step_does_not_depend_on_gradient_accumulation(batch_size: int, accumulated: int) -> None:
     """A step of gradient descent from the exact gradient: data term averaged, prior term divided by N once."""
     stepped = method(optimizer=partial(SGD, lr=0.1))
-    fit(stepped, loader(*data(), batch_size=batch_size), accumulate_grad_batches=accumulated)
+    batches = loader(*data(), batch_size=batch_size)
+    fit(stepped, batches, accumulate_grad_batches=accumulated, gradient_clip_val=0)
     problem, mean = regression(), np.array([0.5, -1.0, 1.5, 2.0])
     residual = problem.features @ mean - problem.target
     gradient = problem.features.T @ residual / NOISE**2 / N + (mean - PRIOR_MEAN) / PRIOR_STD**2 / N

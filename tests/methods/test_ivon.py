@@ -20,7 +20,8 @@ from lightning_vi.likelihoods import Gaussian, HeteroscedasticGaussian
 from lightning_vi.noise import private_random_state
 
 X, Y = normal(24, 3), normal(24, 1)
-QUICK: dict[str, Any] = {"lr": 0.05, "betas": (0.9, 0.99), "hess_init": 0.7}
+GIVEN: dict[str, Any] = {"lr": 0.05, "betas": (0.9, 0.99), "hess_init": 0.7, "clip_radius": 1.0}
+QUICK = GIVEN | {"lr_scheduler": None}
 
 
 def test_conjugate_regression_converges_to_the_exact_mean_field_posterior() -> None:
@@ -30,8 +31,9 @@ def test_conjugate_regression_converges_to_the_exact_mean_field_posterior() -> N
     problem = LinearRegression(features, features @ np.array([1.5, -2.0, 1.0, 3.0]) + noise, 1.0, 0.0, prior_std)
     x, y = torch.from_numpy(features[:, :-1]).float(), torch.from_numpy(problem.target[:, None]).float()
     method = IVON(
-        nn.Linear(3, 1), Gaussian(1.0), lr=0.2, betas=(0.9, 0.99), weight_decay=0.01, num_mc_samples_train=16,
-        antithetic=True, lr_scheduler=partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=600),
+        nn.Linear(3, 1), Gaussian(1.0), lr=0.2, betas=(0.9, 0.99), hess_init=0.2, clip_radius=1.0, weight_decay=0.01,
+        num_mc_samples_train=16, antithetic=True,
+        lr_scheduler=partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=600),
     )  # fmt: skip
     fit(method, loader(x, y, batch_size=60), max_epochs=600)
     layer: Any = method.backbone
@@ -58,13 +60,59 @@ def test_loss_has_the_value_of_the_elbo_and_the_gradient_of_the_nll() -> None:
 
 
 def test_initial_stds_follow_from_hess_init_and_the_number_of_data() -> None:
-    method = IVON(MLP(3, [4], 1), Gaussian(), hess_init=0.25, weight_decay=0.01, lr=0.0)
+    options: dict[str, Any] = {"betas": (0.9, 0.99999), "lr": 0.0}
+    method = IVON(MLP(3, [4], 1), Gaussian(), hess_init=0.25, weight_decay=0.01, **options)
     fit(method, loader(X, Y), max_epochs=1, limit_train_batches=1)
     std = F.softplus(method.backbone[0].weight_rho)
     assert_close(std, torch.full_like(std, (24 * 0.26) ** -0.5), rtol=0.02, atol=0)
     given = IVON(MLP(3, [4], 1), Gaussian(), hess_init=0.25, weight_decay=0.01, num_data=96)
     std = F.softplus(given.backbone[0].weight_rho)
     assert_close(std, torch.full_like(std, (96 * 0.26) ** -0.5))
+
+
+def test_steps_with_large_layers_are_those_without_known_stds() -> None:
+    """The standard deviations that the optimizer keeps are those of the scales."""
+    states = []
+    for is_kept in (True, False):
+        torch.manual_seed(0)
+        method = IVON(MLP(3, [200, 200], 1), Gaussian(), num_data=24, **QUICK)
+        optimizer = method.make_optimizer()
+        if not is_kept:
+            method._known_stds.can_keep = lambda _: False  # type: ignore[method-assign]
+        for _ in range(5):
+            optimizer.zero_grad()
+            terms = method.elbo(X, Y)
+            terms.loss.backward()
+            optimizer.step()
+        assert bool(method._known_stds._kept) == is_kept
+        states.append([terms.kl, *(value.detach() for value in method.parameters())])
+    for first, second in zip(*states, strict=True):
+        assert_close(first, second, rtol=1e-4, atol=1e-5)
+
+
+def test_defaults_follow_from_the_size_of_the_data_and_the_length_of_the_fit() -> None:
+    method = IVON(MLP(3, [4], 1), Gaussian())
+    trainer = quiet_trainer(max_epochs=4)
+    trainer.fit(method, loader(X, Y, batch_size=8))  # 24 rows, 12 steps
+    (optimizer,) = trainer.optimizers
+    for group in optimizer.param_groups:
+        assert group["ess"] == 24
+        assert (group["ess"] * group["weight_decay"]) ** -0.5 == pytest.approx(1.0)
+        assert (group["ess"] * group["hess_init"]) ** -0.5 == pytest.approx(0.01)
+        assert group["betas"] == (0.9, pytest.approx(max(0.9, 1 - 2 / 12)))
+        step = method.lr * (group["hess_init"] + group["weight_decay"]) * group["clip_radius"]
+        assert step == pytest.approx(0.06)
+    assert optimizer.param_groups[0]["lr"] < 0.1 * method.lr
+
+
+def test_given_options_win_and_a_loop_without_a_length_has_constant_rates() -> None:
+    given = IVON(nn.Linear(3, 1), Gaussian(), num_data=24, weight_decay=0.03, **QUICK)
+    (group,) = given.make_optimizer().param_groups[:1]
+    assert {key: group[key] for key in GIVEN} == GIVEN
+    assert group["weight_decay"] == 0.03
+    (group,) = IVON(nn.Linear(3, 1), Gaussian(), num_data=400).make_optimizer().param_groups[:1]
+    assert group["betas"] == (0.9, 0.99999)
+    assert group["hess_init"] == pytest.approx(25.0)
 
 
 @contextmanager

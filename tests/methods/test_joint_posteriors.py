@@ -1,7 +1,7 @@
 """Low-rank, full-rank and radial variational inference against exact posteriors."""
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from lightning_vi.backbones import MLP
 from lightning_vi.likelihoods import Gaussian
 from lightning_vi.methods import VariationalMethod
 from lightning_vi.priors import EmpiricalBayesPrior, GaussianPrior, LaplacePrior
+from lightning_vi.sampling.agreement import compare_samples
 
 NUM_DATA = 24
 NOISE = 0.8
@@ -122,6 +123,92 @@ def test_kl_is_the_expected_log_density_ratio(kind: Any, prior: Any) -> None:
     assert abs(kl - ratio.mean()) < 4 * ratio.std() / len(ratio) ** 0.5
 
 
+def random_low_rank(network: nn.Module, **options: Any) -> VariationalMethod:
+    """Returns a method with wide, strongly correlated posteriors."""
+    likelihood = Gaussian(0.7, num_targets=2)
+    method = LowRankVI(network, likelihood, rank=2, init_std=0.3, num_data=40, **options)
+    nn.init.normal_(method.coupling.factor, std=0.6)  # type: ignore[union-attr, arg-type]
+    return method
+
+
+def test_low_rank_training_samples_share_only_the_low_rank_part_between_rows() -> None:
+    """Mean and covariance of the outputs of one layer, in closed form from the covariance of the weights."""
+    torch.manual_seed(0)
+    method = random_low_rank(nn.Linear(3, 2))
+    x = torch.randn(4, 3)
+    layer, coupling = cast(Any, method.backbone), cast(Any, method.coupling)
+    std = nn.functional.softplus(torch.cat([layer.weight_rho.flatten(), layer.bias_rho]))
+    root = std[:, None] * coupling.factor
+    shared, separate = root @ root.T, std.square().diag()
+    maps = torch.zeros(4, 2, 8)  # row and output to weights
+    for output in range(2):
+        maps[:, output, 3 * output : 3 * output + 3] = x
+        maps[:, output, 6 + output] = 1.0
+    flat = maps.view(8, 8)
+    same_row = torch.block_diag(*[torch.ones(2, 2)] * 4)
+    expected = flat @ shared @ flat.T + same_row * (flat @ separate @ flat.T)
+    with torch.no_grad():
+        samples = method.engine.training_samples(x, 40_000).flatten(1)
+        assert_close(samples.mean(0), layer(x, sample=False).flatten(), rtol=0.0, atol=0.05)
+        scale = expected.diagonal().sqrt()
+        assert_close(samples.T.cov() / scale.outer(scale), expected / scale.outer(scale), rtol=0.0, atol=0.03)
+
+
+@pytest.mark.parametrize("vectorization", ["auto", "loop", "vmap"])
+def test_low_rank_gradient_agrees_with_that_of_sampled_weights_and_has_less_variance(vectorization: Any) -> None:
+    torch.manual_seed(0)
+    network, x, y = MLP(3, [8], 2, activation_fn=nn.Tanh()), torch.randn(32, 3), torch.randn(32, 2)
+    num_samples = 8 if vectorization == "loop" else 32
+    means, variances = {}, {}
+    for estimator in ("auto", "reparameterization"):
+        torch.manual_seed(1)
+        options: dict[str, Any] = {"estimator": estimator, "num_mc_samples_train": num_samples}
+        method = random_low_rank(network, vectorization=vectorization, **options)
+        gradients = []
+        for _ in range(40):
+            method.zero_grad()
+            method.elbo(x, y).loss.backward()
+            gradients.append(torch.cat([parameter.grad.flatten() for parameter in method.engine.parameters()]))  # type: ignore[union-attr]
+        found = torch.stack(gradients)
+        means[estimator], variances[estimator] = found.mean(0), found.var(0) / len(found)
+    errors = (variances["auto"] + variances["reparameterization"]).sqrt()
+    z_scores = (means["auto"] - means["reparameterization"]) / errors
+    assert z_scores.abs().max() < 5.0
+    assert z_scores.square().mean() < 1.5
+    assert variances["auto"].sum() < 0.7 * variances["reparameterization"].sum()
+
+
+@pytest.mark.parametrize("vectorization", ["auto", "loop"])
+def test_low_rank_training_agrees_with_prediction_beside_modules_that_draw_weights(vectorization: Any) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv1d(1, 4, 3, padding=1), nn.Flatten(), nn.Linear(20, 6), nn.LayerNorm(6), nn.Tanh(), nn.Linear(6, 2)
+    )
+    method = random_low_rank(network, vectorization=vectorization)
+    agreement = compare_samples(method.engine, torch.randn(6, 1, 5))
+    assert agreement.keeps_means
+    assert 0.8 < agreement.ratio < 1.25
+    layers = cast(Any, method.backbone)
+    assert [layers[i].estimator for i in (0, 2, 5)] == ["reparameterization", *["local_reparameterization"] * 2]
+
+
+def test_low_rank_antithetic_samples_of_a_linear_network_average_to_its_mean() -> None:
+    torch.manual_seed(0)
+    method = random_low_rank(
+        nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), stochastic_module_names=[1], antithetic=True
+    )
+    x = torch.randn(5, 3)
+    first, second = method.engine.training_samples(x, 2)
+    assert (first - second).abs().min() > 0
+    assert_close((first + second) / 2, method.engine.mean_output(x))
+
+
+@pytest.mark.parametrize(("kind", "estimator"), [(LowRankVI, "flipout"), (FullRankVI, "local_reparameterization")])
+def test_estimators_that_do_not_fit_a_joint_posterior_are_refused(kind: Any, estimator: str) -> None:
+    with pytest.raises(ValueError, match=f"estimator must be 'auto' or .*, got '{estimator}'"):
+        kind(nn.Linear(3, 1), Gaussian(), estimator=estimator)
+
+
 def radial_log_density(radius: Tensor, size: int) -> Tensor:
     half_normal = torch.distributions.HalfNormal(1.0).log_prob(radius)
     log_surface = np.log(2) + 0.5 * size * np.log(np.pi) - torch.lgamma(torch.tensor(0.5 * size))
@@ -152,7 +239,7 @@ def test_tied_weights_are_sampled_once() -> None:
 
 def test_couplings_have_a_smaller_learning_rate_and_no_weight_decay() -> None:
     method = LowRankVI(MLP(1, [3], 1), Gaussian(), optimizer=partial(torch.optim.AdamW, lr=0.01, weight_decay=0.1))
-    groups = method.configure_optimizers().param_groups
+    groups = method.make_optimizer().param_groups
     (factor,) = [g for g in groups if any(p is method.coupling.factor for p in g["params"])]  # type: ignore[union-attr]
     assert (factor["lr"], factor["weight_decay"]) == (pytest.approx(0.001), 0.0)
     assert sum(len(g["params"]) for g in groups) == sum(1 for _ in method.parameters())
@@ -160,7 +247,7 @@ def test_couplings_have_a_smaller_learning_rate_and_no_weight_decay() -> None:
 
 @pytest.mark.parametrize("kind", [LowRankVI, FullRankVI, RadialVI])
 def test_estimators_that_sample_outputs_are_rejected(kind: Any) -> None:
-    with pytest.raises(ValueError, match=r"estimator must be 'auto' or 'reparameterization'.*got 'flipout'"):
+    with pytest.raises(ValueError, match=r"estimator must be 'auto' or .*'reparameterization'.*got 'flipout'"):
         kind(nn.Linear(1, 1), Gaussian(), estimator="flipout")
 
 

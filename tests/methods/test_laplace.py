@@ -360,6 +360,45 @@ def test_checkpoint_gives_the_same_predictions_in_a_new_process(tmp_path: Path) 
         assert_close(value, expected[key])
 
 
+def overtrained_classifier(**options: Any) -> tuple[Laplace, Tensor, Tensor]:
+    """Returns a classifier with large weights that makes no errors on its training data, whose labels are noisy."""
+    torch.manual_seed(0)
+    x = torch.randn(60, 12)
+    y = (x[:, 0] + torch.randn(60) > 0).long()
+    network = nn.Linear(12, 2)
+    for _ in range(300):
+        nn.functional.cross_entropy(network(x[:30]), y[:30]).backward()
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.sub_(5.0 * parameter.grad)  # type: ignore[operator]
+                parameter.grad = None
+    return Laplace(network, Categorical(2), **options), x, y
+
+
+def test_prior_of_an_overtrained_classifier_is_chosen_on_validation_data() -> None:
+    method, x, y = overtrained_classifier()
+    root_mean_square = torch.cat([p.flatten() for p in method.backbone.parameters()]).square().mean().sqrt()
+    method.fit_posterior([(x[:30], y[:30])])
+    assert_close(method.prior_std, root_mean_square)
+    method.fit_posterior([(x[:30], y[:30])], validation_data=[(x[30:45], y[30:45]), (x[45:], y[45:])])
+    chosen = method.prior_std.item() / root_mean_square.item()
+    scores = {}
+    for factor in (4.0, 2.0, 1.0, 0.5, 0.25):
+        method.prior_precision.copy_((factor * root_mean_square) ** -2)
+        probs = method.predict(x[30:]).mean
+        scores[factor] = -probs.gather(1, y[30:, None]).log().sum().item()
+    assert chosen == pytest.approx(min(scores, key=scores.__getitem__))
+    assert chosen > 1.0  # the labels are noisy, so the network is overconfident
+
+
+def test_a_fit_chooses_the_prior_of_a_classifier_on_its_validation_dataloader() -> None:
+    method, x, y = overtrained_classifier(optimizer=partial(torch.optim.SGD, lr=0.0))
+    quiet_trainer(max_epochs=1).fit(method, loader(x[:30], y[:30]), loader(x[30:], y[30:], batch_size=10))
+    found = method.prior_std.clone()
+    method.fit_posterior([(x[:30], y[:30])], validation_data=[(x[30:], y[30:])])
+    assert_close(found, method.prior_std)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -368,7 +407,7 @@ def test_checkpoint_gives_the_same_predictions_in_a_new_process(tmp_path: Path) 
             r"structure must be one of \['full', 'per_output', 'kronecker', 'diagonal'\], got 'block'",
         ),
         ({"predictive": "bridge"}, "predictive must be 'probit' or 'sampling', got 'bridge'"),
-        ({"prior_std": 0.0}, "prior_std must be a positive, finite number or 'marginal_likelihood', got 0.0"),
+        ({"prior_std": 0.0}, "prior_std must be a positive, finite number, 'auto' or 'marginal_likelihood', got 0.0"),
         ({"prior_std": "evidence"}, "prior_std must be .* got 'evidence'"),
         ({"stochastic_module_names": ["nothing"]}, "'nothing' matches no module"),
         ({"num_mc_samples_test": 0}, "num_mc_samples_test must be"),
@@ -405,3 +444,33 @@ def test_samples_are_cached_within_the_memory_budget(structure: Structure, monke
     assert len(drawn) == len(again)
     for first, second in zip(expected, again, strict=True):
         assert_close(first.mean, second.mean, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_rows", [3, 40])
+@pytest.mark.parametrize("kind", ["dense", "convolution"])
+def test_samples_of_few_rows_are_those_of_drawn_weights(
+    kind: str, num_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights that are too many to be kept are not drawn for few rows; the samples are the same functions."""
+    head = nn.Linear(12, 5) if kind == "dense" else nn.Conv1d(12, 5, 1)
+    network = nn.Sequential(nn.Linear(3, 12) if kind == "dense" else nn.Conv1d(3, 12, 1), nn.Tanh(), head)
+    places = () if kind == "dense" else (2,)
+    x, y = torch.randn(num_rows, 3, *places), torch.randint(0, 5, (num_rows, *places))
+    for likelihood, target in ((Categorical(5), y), (Gaussian(0.5, 5), torch.randn(num_rows, 5))):
+        if kind == "convolution" and isinstance(likelihood, Gaussian):
+            continue
+        method = Laplace(network, likelihood)
+        method.fit_posterior([(x, target)])
+        results = []
+        for budget in (2**25, 0):
+            monkeypatch.setattr(memory, "MAX_KEPT_NUMBERS", budget)
+            results.append(method.predict(x, seed=1, num_samples=6, return_samples=True).as_dict())
+        torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_prediction_of_few_rows_of_many_classes_draws_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = Laplace(nn.Sequential(nn.Linear(3, 12), nn.Tanh(), nn.Linear(12, 5)), Categorical(5))
+    method.fit_posterior([(torch.randn(4, 3), torch.tensor([0, 1, 2, 3]))])
+    monkeypatch.setattr(memory, "MAX_KEPT_NUMBERS", 0)
+    monkeypatch.setattr(method.curvature, "draw", None)
+    assert method.predict(torch.randn(4, 3)).as_dict()["pred"].sum(1).allclose(torch.ones(4))

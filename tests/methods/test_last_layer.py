@@ -104,6 +104,18 @@ def test_spatial_dimensions_of_a_classifier_are_kept() -> None:
     assert result["pred_uct"].shape == (5, 4, 4)
 
 
+class Dropping(Branching):
+    """The same with dropout of the features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(0.5)
+
+    def features(self, x: Tensor) -> Tensor:
+        dropped: Tensor = self.drop(super().features(x))
+        return dropped
+
+
 def sequential() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 4), nn.Sequential(nn.Tanh(), nn.Linear(4, 4)), nn.Linear(4, 2))
 
@@ -112,6 +124,8 @@ BACKBONES: dict[str, Any] = {
     "Sequential": (sequential, lambda backbone: backbone[0]),
     "MLP": (lambda: MLP(3, [4], 2), lambda backbone: backbone[0]),
     "Module": (Branching, lambda backbone: backbone.left),
+    "dropout": (lambda: MLP(3, [4], 2, dropout_p=0.3), lambda backbone: backbone[0]),
+    "Module with dropout": (lambda: Dropping(), lambda backbone: backbone.left),
 }
 LIKELIHOODS: dict[str, Any] = {
     "Gaussian": (lambda: Gaussian(0.5, 2), Y),
@@ -143,6 +157,15 @@ def test_features_are_computed_once_per_batch(
     trainer.test(last, data, verbose=False)
     trainer.predict(last, data)
     assert rows == [6, 4] * 3
+
+
+@pytest.mark.parametrize("make", [Dropping, lambda: MLP(3, [4], 2, dropout_p=0.5)])
+def test_samples_share_the_dropout_mask_of_a_step(make: Any) -> None:
+    last = LastLayerVI(make(), Categorical(2), init_std=1e-7)
+    last.engine.training_samples(X, 4)
+    first, second = (last.engine.training_samples(X, 4) for _ in range(2))
+    torch.testing.assert_close(first, first[:1].expand_as(first), rtol=0, atol=1e-5)
+    assert (first[0] - second[0]).abs().max() > 1e-3
 
 
 def test_gradients_reach_the_features() -> None:

@@ -1,5 +1,6 @@
 """Latent variable models: closed forms of a linear model and decomposition of the variance."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch.testing import assert_close
 
 from lightning_vi import LatentVariableVI, MeanFieldVI
 from lightning_vi.backbones import MLP
+from lightning_vi.conversion import widened
 from lightning_vi.likelihoods import Categorical, Gaussian, Poisson, StudentT
 from lightning_vi.posteriors import inverse_softplus
 
@@ -27,7 +29,7 @@ def linear_model(weight_std: float = 1e-6, **options: Any) -> LatentVariableVI:
         inference.weight.copy_(torch.tensor([[-gain * WEIGHT, gain], [0.0, 0.0]]))
         inference.bias.copy_(torch.tensor([-gain * BIAS, inverse_softplus(precision**-0.5 / LATENT_STD)]))
     method = LatentVariableVI(
-        nn.Linear(2, 1), Gaussian(NOISE), latent_std=LATENT_STD, inference_network=inference, num_data=40,
+        nn.Linear(1, 1), Gaussian(NOISE), latent_std=LATENT_STD, inference_network=inference, num_data=40,
         init_std=weight_std, **options,
     )  # fmt: skip
     layer: Any = method.backbone
@@ -51,11 +53,20 @@ def test_elbo_with_the_exact_posterior_of_z_is_the_evidence() -> None:
 def test_latent_kl_is_summed_and_scaled_to_all_data() -> None:
     torch.manual_seed(0)
     x, y = torch.randn(30, 1), torch.randn(30, 1)
-    method = LatentVariableVI(MLP(3, [4], 1), Gaussian(), latent_dim=2, latent_std=0.7, num_data=90)
+    method = LatentVariableVI(MLP(1, [4], 1), Gaussian(), latent_dim=2, latent_std=0.7, num_data=90)
     mean, std = method.latent_posterior(x, y)
     assert mean.shape == std.shape == (30, 2)
     expected = kl_divergence(Normal(mean, std), Normal(0.0, 0.7)).sum() * (90 / 30)
     assert_close(method.elbo(x, y).kl - method.engine.kl(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_latent_kl_is_not_warmed_up() -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(30, 1), torch.randn(30, 1)
+    method = LatentVariableVI(MLP(1, [4], 1), Gaussian(), num_data=90, kl_weight=0.8)
+    _, terms = method.objective(x, y, num_data=90, kl_weight=0.2)
+    weights_kl = method.engine.kl()
+    assert_close(terms.loss, terms.nll + (0.2 * weights_kl + 0.8 * (terms.kl - weights_kl)) / 90)
 
 
 def test_variance_decomposition_of_a_linear_model() -> None:
@@ -70,7 +81,7 @@ def test_variance_decomposition_of_a_linear_model() -> None:
 
 def test_decomposition_matches_nested_samples() -> None:
     torch.manual_seed(1)
-    method = LatentVariableVI(MLP(3, [6], 1), Gaussian(0.4), init_std=0.3, num_latent_samples_test=8)
+    method = LatentVariableVI(MLP(2, [6], 1), Gaussian(0.4), init_std=0.3, num_latent_samples_test=8)
     x = torch.randn(5, 2)
     prediction = method.predict(x, num_samples=6, seed=3)
     (outputs,) = method.sampled_outputs(x, 6, seed=3)
@@ -79,7 +90,7 @@ def test_decomposition_matches_nested_samples() -> None:
     inner = torch.stack([network.var(0, correction=0) for network in networks])
     assert_close(prediction.epistemic_var, means.var(0, correction=0))
     assert_close(prediction.aleatoric_var, inner.mean(0) + 0.4**2)
-    classes = LatentVariableVI(MLP(3, [6], 3), Categorical(3), init_std=0.3, num_latent_samples_test=8)
+    classes = LatentVariableVI(MLP(2, [6], 3), Categorical(3), init_std=0.3, num_latent_samples_test=8)
     result = classes.predict(x, num_samples=6, seed=3)
     (logits,) = classes.sampled_outputs(x, 6, seed=3)
     probs = logits.softmax(-1).view(6, 8, 5, 3).mean(1)
@@ -89,7 +100,7 @@ def test_decomposition_matches_nested_samples() -> None:
 
 
 def test_prediction_and_scores_do_not_use_the_inference_network() -> None:
-    method = LatentVariableVI(MLP(3, [6], 1), Gaussian(), num_data=8)
+    method = LatentVariableVI(MLP(2, [6], 1), Gaussian(), num_data=8)
 
     def fail(*_: Any) -> None:
         raise RuntimeError("the target was seen")
@@ -106,7 +117,7 @@ def test_prediction_and_scores_do_not_use_the_inference_network() -> None:
 
 
 def test_latent_samples_follow_the_prior_and_are_shared_by_all_rows() -> None:
-    method = LatentVariableVI(MLP(3, [6], 1), Gaussian(), latent_dim=2, num_latent_samples_test=1024)
+    method = LatentVariableVI(MLP(1, [6], 1), Gaussian(), latent_dim=2, num_latent_samples_test=1024)
     draws = method._prior_noise(seed=0).float()
     assert_close(draws.T.cov(), torch.eye(2), rtol=0, atol=0.02)
     assert_close(draws.mean(0), torch.zeros(2), rtol=0, atol=0.01)
@@ -133,7 +144,7 @@ def test_bimodal_heteroscedastic_noise_is_recovered() -> None:
     grid = torch.tensor([[-0.8], [-0.3], [0.3], [0.8]])
     truth = ((1.2 + grid).square() + 0.15**2).sqrt()
     options: dict[str, Any] = {"num_mc_samples_train": 4, "num_data": 500}
-    latent = LatentVariableVI(MLP(2, [20], 1), Gaussian(), num_latent_samples_test=64, **options)
+    latent = LatentVariableVI(MLP(1, [20], 1), Gaussian(), num_latent_samples_test=64, **options)
     plain = MeanFieldVI(MLP(1, [20], 1), Gaussian(), **options)
     nll = {}
     for method in (latent, plain):
@@ -151,7 +162,7 @@ def test_bimodal_heteroscedastic_noise_is_recovered() -> None:
 @pytest.mark.parametrize("likelihood", [StudentT(), Poisson(), Categorical(2)])
 def test_all_likelihoods_have_target_features(likelihood: Any) -> None:
     target = torch.randint(0, 2, (6,)) if isinstance(likelihood, Categorical) else torch.randint(0, 9, (6, 1)).float()
-    method = LatentVariableVI(MLP(3, [4], likelihood.num_outputs), likelihood, num_data=6)
+    method = LatentVariableVI(MLP(2, [4], likelihood.num_outputs), likelihood, num_data=6)
     assert likelihood.target_features(target).shape == (6, likelihood.num_target_features)
     method.elbo(torch.randn(6, 2), target).loss.backward()
     assert all(parameter.grad is not None for parameter in method.inference_network.parameters())
@@ -164,17 +175,75 @@ def test_target_features_are_standardized() -> None:
     assert_close(Categorical(3).target_features(torch.tensor([2])), F.one_hot(torch.tensor([2]), 3).float())
 
 
+BACKBONES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "linear": (lambda: nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 2)), (3,)),
+    "flattened": (lambda: nn.Sequential(nn.Flatten(), nn.Dropout(0.1), nn.Linear(12, 6), nn.Linear(6, 2)), (3, 4)),
+    "steps": (lambda: nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Flatten(), nn.Linear(30, 2)), (5, 3)),
+    "images": (
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 4, 3, stride=2, bias=False), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2)
+        ),
+        (3, 6, 5),
+    ),
+    "signals": (lambda: nn.Sequential(nn.Conv1d(2, 4, 3, padding="same"), nn.Flatten(), nn.Linear(12, 2)), (2, 3)),
+}
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_the_backbone_of_any_other_method_is_widened(name: str) -> None:
+    torch.manual_seed(0)
+    make, shape = BACKBONES[name]
+    backbone = make().eval()
+    method = LatentVariableVI(backbone, Gaussian(num_targets=2), latent_dim=2, num_data=8, init_std=1e-7).eval()
+    x, y = torch.randn(8, *shape), torch.randn(8, 2)
+    with torch.no_grad():
+        assert_close(method.point_outputs(x), backbone(x))  # of z = 0
+    method.elbo(x, y).loss.backward()
+    gradient = next(p.grad for key, p in method.backbone.named_parameters() if key.endswith("weight_mu"))
+    assert gradient is not None
+    assert (gradient[:, -2:].abs().sum((0, *range(2, gradient.dim()))) > 0).all()  # both latent variables are inputs
+    assert method.predict(x).mean.shape == (8, 2)
+
+
+def test_latent_inputs_are_constant_over_an_image() -> None:
+    """A 1 x 1 convolution is linear in z: output = w x + a z + b at each pixel."""
+    method = LatentVariableVI(nn.Conv2d(1, 1, 1), Gaussian(), inference_network=nn.Linear(17, 2), init_std=1e-7)
+    x, z = torch.randn(3, 1, 4, 4), torch.randn(2, 3, 1)
+    layer: Any = method.backbone
+    expected = layer.weight_mu[0, 0] * x + layer.weight_mu[0, 1] * z[..., None, None] + layer.bias_mu
+    outputs = layer(method._with_latents(x, z), sample=False).view(2, 3, 4, 4)
+    assert_close(outputs, expected.squeeze(2) if expected.dim() == 5 else expected)
+
+
+def test_new_weights_are_initialized_like_those_of_the_layer() -> None:
+    torch.manual_seed(0)
+    network, first = widened(nn.Sequential(nn.Conv2d(3, 400, 5)), num_new=2)
+    new = network[0].weight[:, 3:]  # type: ignore[index, union-attr]
+    reference = nn.Conv2d(5, 400, 5).weight
+    assert_close(new.std(), reference.std(), rtol=0.05, atol=0.0)
+    assert reference.abs().max() * 0.9 < new.abs().max() <= (5 * 25) ** -0.5
+    assert (first.num_inputs, first.num_spatial, first.summary_size) == (3, 2, 48)
+
+
 def test_invalid_arguments_and_inputs() -> None:
-    with pytest.raises(ValueError, match="the backbone must start with a linear layer on F"):
-        LatentVariableVI(MLP(1, [4], 1), Gaussian())
-    with pytest.raises(ValueError, match="the backbone must start with a linear layer on F"):
-        LatentVariableVI(nn.Sequential(nn.LayerNorm(3), nn.Linear(3, 1)), Gaussian())
+    tied = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3))
+    tied[2].weight = tied[0].weight
+    for backbone, message in (
+        (nn.Sequential(nn.LayerNorm(3), nn.Linear(3, 1)), r"first module of backbone with parameters .* a LayerNorm"),
+        (nn.Conv2d(2, 2, 1, groups=2), "a convolution without groups"),
+        (nn.Sequential(nn.LazyLinear(3)), "a LazyLinear"),
+        (tied, "'0', shares its weight with another module"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            LatentVariableVI(backbone, Gaussian())
     with pytest.raises(ValueError, match="latent_std must be positive and finite, got 0"):
         LatentVariableVI(MLP(2, [4], 1), Gaussian(), latent_std=0)
     with pytest.raises(ValueError, match="latent_dim must be an integer of at least 1, got 0"):
         LatentVariableVI(MLP(2, [4], 1), Gaussian(), latent_dim=0)
     method = LatentVariableVI(MLP(3, [4], 1), Gaussian(), num_data=4)
-    with pytest.raises(ValueError, match=r"takes 2 inputs and 1 latent variables, got an input of shape \(4, 3\)"):
-        method.predict(torch.zeros(4, 3))
-    with pytest.raises(ValueError, match=r"needs inputs of shape \[B, F\], got a tensor of shape \(4, 1, 2\)"):
-        method.predict(torch.zeros(4, 1, 2))
+    with pytest.raises(ValueError, match=r"takes 3 inputs, got an input of shape \(4, 2\): .* is widened for"):
+        method.predict(torch.zeros(4, 2))
+    with pytest.raises(ValueError, match="needs tensors as inputs, got a tuple"):
+        method.elbo((torch.zeros(4, 3), torch.zeros(4)), torch.zeros(4, 1))
+    with pytest.raises(ValueError, match=r"targets of shape \(4, 2, 1\) need an inference_network for 3 features"):
+        method.elbo(torch.zeros(4, 2, 3), torch.zeros(4, 2, 1))

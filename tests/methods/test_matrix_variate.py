@@ -237,7 +237,7 @@ def test_factors_learn_slowly_and_take_no_weight_decay() -> None:
     optimizer = partial(torch.optim.AdamW, lr=0.01, weight_decay=0.1)
     method = MatrixVariateVI(MLP(3, [4], 1), Gaussian(), optimizer=optimizer)
     factors = {id(factor) for factor in method.coupling.parameters()}  # type: ignore[union-attr]
-    (group,) = (g for g in method.configure_optimizers().param_groups if factors & set(map(id, g["params"])))
+    (group,) = (g for g in method.make_optimizer().param_groups if factors & set(map(id, g["params"])))
     assert (group["lr"], group["weight_decay"]) == (pytest.approx(0.001), 0.0)
     assert {id(parameter) for parameter in group["params"]} == factors
 

@@ -21,7 +21,7 @@ X, Y = normal(16, 2), normal(16, 1)
 
 def decayed(method: UQMethod) -> set[str]:
     """Returns the names of the parameters that a step with zero gradients shrinks."""
-    optimizer: Any = method.configure_optimizers()
+    optimizer: Any = method.make_optimizer()
     before = {name: parameter.detach().clone() for name, parameter in method.named_parameters()}
     for parameter in method.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -43,7 +43,7 @@ def test_variational_and_likelihood_parameters_have_no_weight_decay(optimizer: A
 def test_each_trainable_parameter_is_in_exactly_one_group() -> None:
     method = LastLayerVI(MLP(2, [3], 1), Gaussian(), optimizer=partial(AdamW, lr=0.1))
     method.backbone[0].bias.requires_grad_(False)
-    optimizer: Any = method.configure_optimizers()
+    optimizer: Any = method.make_optimizer()
     grouped = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
     assert sorted(grouped) == sorted(id(p) for p in method.parameters() if p.requires_grad)
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.01, 0.0}
@@ -53,7 +53,7 @@ def test_tied_parameters_are_optimized_once() -> None:
     network = nn.Sequential(nn.Linear(2, 2), nn.Tanh(), nn.Linear(2, 2), nn.Linear(2, 1))
     network[2].weight = network[0].weight
     method = MeanFieldVI(network, Gaussian(), estimator="reparameterization", optimizer=partial(AdamW, lr=0.1))
-    optimizer: Any = method.configure_optimizers()
+    optimizer: Any = method.make_optimizer()
     grouped = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
     assert len(grouped) == len(set(grouped)) == len(list(method.parameters()))
 
@@ -113,7 +113,7 @@ def test_gradient_clipping_ignores_frozen_layers() -> None:
     ],
 )
 def test_fused_implementation_is_the_default(optimizer: Any, expected: bool | None) -> None:
-    built: Any = LastLayerVI(MLP(2, [3], 1), Gaussian(), optimizer=optimizer).configure_optimizers()
+    built: Any = LastLayerVI(MLP(2, [3], 1), Gaussian(), optimizer=optimizer).make_optimizer()
     assert [group.get("fused") for group in built.param_groups] == [expected] * len(built.param_groups)
 
 

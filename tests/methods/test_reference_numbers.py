@@ -113,8 +113,6 @@ def data(problem: str) -> tuple[Tensor, Tensor]:
 def build(name: str, problem: str) -> Any:
     torch.manual_seed(7)
     network: Any = PROBLEMS[problem][0]()
-    if name == "LatentVariableVI":
-        network[0] = nn.Linear(4, 5)
     method = METHODS[name][0](network, PROBLEMS[problem][1]())
     randomize_posteriors(method.backbone)
     if hasattr(method, "collect"):

@@ -324,7 +324,7 @@ def test_checkpoint_gives_the_same_predictions_in_a_new_process(tmp_path: Path) 
         ({"num_random_features": 0}, "num_random_features must be an integer of at least 1, got 0"),
         ({"length_scale": -1.0}, "length_scale must be positive and finite, got -1.0"),
         ({"spectral_norm_bound": 0.0}, "spectral_norm_bound must be positive and finite, got 0.0"),
-        ({"prior_std": -1.0}, "prior_std must be a positive, finite number or 'marginal_likelihood', got -1.0"),
+        ({"prior_std": -1.0}, "prior_std must be a positive, finite number, 'auto' or 'marginal_likelihood', got -1.0"),
         ({"structure": "block"}, "structure must be one of .* got 'block'"),
         ({"predictive": "bridge"}, "predictive must be 'probit' or 'sampling', got 'bridge'"),
         ({"num_random_features": 9000}, "structure='per_output' needs 309 MiB for 9000 weights, more than"),
@@ -350,7 +350,7 @@ class CustomLinear(nn.Linear):
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4)), "layer or a convolution of width 1, but '1' is LayerNorm"),
+        (nn.Sequential(nn.LayerNorm(4)), "layer or a convolution of width 1, but '0' is LayerNorm"),
         (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()), "or a convolution of width 1, but '0' is Conv2d"),
         (nn.Sequential(nn.Linear(3, 4), CustomLinear(4, 1)), "but '1' is CustomLinear"),
         (nn.Embedding(3, 4), "but the root is Embedding"),

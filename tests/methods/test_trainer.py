@@ -18,6 +18,7 @@ from lightning_vi import SNGP, SWAG, DeepEnsemble, Laplace, LastLayerVI, MCDropo
 from lightning_vi.backbones import MLP
 from lightning_vi.evaluation import ood_detection
 from lightning_vi.likelihoods import Categorical, Gaussian
+from lightning_vi.priors import GaussianPrior
 
 REGRESSION = {"rmse", "mae", "r2", "nll", "crps", "coverage", "interval_width"}
 CLASSIFICATION = {"accuracy", "nll", "brier", "ece"}
@@ -117,7 +118,13 @@ def test_a_method_can_be_copied_and_pickled_after_the_trainer_ran(case: Case) ->
 def test_mixed_precision_keeps_the_divergence_in_float32(estimator: str) -> None:
     x, y = torch.randn(16, 3), torch.randn(16, 1)
     method = MeanFieldVI(
-        MLP(3, [64], 1), Gaussian(), estimator=estimator, init_std=0.3, optimizer=lambda p: torch.optim.SGD(p, lr=0.0)
+        MLP(3, [64], 1),
+        Gaussian(),
+        prior=GaussianPrior(),
+        estimator=estimator,
+        init_std=0.3,
+        kl_warmup_epochs=0,
+        optimizer=lambda p: torch.optim.SGD(p, lr=0.0),
     )
     expected = sum(
         kl_divergence(Normal(q.mu, q.std), Normal(0.0, 1.0)).sum()

@@ -1,5 +1,6 @@
 """IVON optimizers against the formulas of the paper and exact posteriors."""
 
+import copy
 import io
 import math
 from pathlib import Path
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from lightning_vi.optim import IVONOptimizer, PosteriorIVON
+from lightning_vi.optim import IVONOptimizer, KnownStds, PosteriorIVON
+from lightning_vi.optim.update import blocks
 
 OPTIONS: dict[str, Any] = {"lr": 0.1, "ess": 50.0, "hess_init": 0.5, "betas": (0.8, 0.9), "weight_decay": 0.02}
 
@@ -201,6 +203,64 @@ def test_ranks_sample_different_noise_and_take_the_same_step(tmp_path: Path) -> 
     (drawn, first), (other_drawn, second) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert not torch.equal(drawn, other_drawn)
     assert torch.equal(first, second)
+
+
+def test_large_parameters_draw_the_same_noise_on_any_number_of_threads() -> None:
+    drawn, threads = [], torch.get_num_threads()
+    try:
+        for number in (1, 2, 5):
+            torch.set_num_threads(number)
+            weight = nn.Parameter(torch.zeros(2, 150_000))
+            optimizer = IVONOptimizer([nn.Parameter(torch.zeros(3)), weight], seed=0, **OPTIONS)
+            with optimizer.sampled_params():
+                drawn.append(weight.detach().clone())
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(drawn[0], drawn[1])
+    assert torch.equal(drawn[0], drawn[2])
+    assert drawn[0].std().item() == pytest.approx((50 * (0.5 + 0.02)) ** -0.5, rel=0.01)
+    assert drawn[0].unique().numel() > 250_000
+
+
+@pytest.mark.parametrize("sizes", [(5,), (70_000, 3, 3), (200_001, 40_000, 40_000, 7)])
+def test_blocks_cover_every_element_once(sizes: tuple[int, ...]) -> None:
+    tensors = [torch.zeros(size) for size in sizes]
+    others = [torch.zeros(size).unsqueeze(0) for size in sizes]
+    for first, second in blocks(tensors, others):
+        assert [each.numel() for each in first] == [each.numel() for each in second]
+        torch._foreach_add_(first, 1.0)
+        torch._foreach_add_(second, 2.0)
+    assert all((tensor == 1).all() and (other == 2).all() for tensor, other in zip(tensors, others, strict=True))
+
+
+def test_known_stds_are_used_while_the_scales_are_the_same() -> None:
+    known, rho = KnownStds(), nn.Parameter(torch.full((2**15,), -4.0))
+    known.keep(rho, torch.full((2**15,), 0.5))  # a wrong number, to see where it comes from
+    std = known.std(rho)
+    assert (std == 0.5).all()
+    (slope,) = torch.autograd.grad(std.sum(), rho)
+    assert_close(slope, torch.sigmoid(rho.detach()))
+    assert copy.deepcopy(known).std(rho)[0] == F.softplus(rho)[0]
+    rho.data[7] = -3.0
+    assert_close(known.std(rho), F.softplus(rho))
+
+
+def test_large_posteriors_take_the_same_steps_with_and_without_known_stds() -> None:
+    results = []
+    for known in (None, KnownStds()):
+        torch.manual_seed(0)
+        mu, rho = nn.Parameter(torch.randn(150_000)), nn.Parameter(torch.randn(150_000) - 4)
+        optimizer = PosteriorIVON([(mu, rho)], known_stds=known, **OPTIONS)
+        for _ in range(3):
+            std = F.softplus(rho) if known is None else known.std(rho)
+            loss(mu + std * torch.randn(150_000)).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        expected = (50 * (optimizer.state[mu]["hessian"] + 0.02)) ** -0.5
+        assert_close(F.softplus(rho.detach()), expected, rtol=1e-5, atol=0)
+        results.append((mu.detach(), rho.detach()))
+    for first, second in zip(*results, strict=True):
+        assert_close(first, second, rtol=1e-4, atol=1e-4)
 
 
 def test_misuse_raises() -> None:

@@ -6,6 +6,8 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.contour import QuadContourSet
+from scipy.stats import binomtest
+from sklearn.calibration import calibration_curve
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from lightning_vi.plots import plot_classification_2d, plot_reliability_diagram
@@ -24,6 +26,11 @@ def bars(ax: Axes, label: str) -> list[tuple[float, float, float]]:
     return [(bar.get_x(), bar.get_y(), bar.get_height()) for bar in container]
 
 
+def all_gaps(ax: Axes) -> list[tuple[float, float, float]]:
+    labels = {str(c.get_label()) for c in ax.containers}
+    return sorted(bar for label in labels if label.startswith("Gap to confidence: ") for bar in bars(ax, label))
+
+
 @pytest.mark.parametrize(("num_classes", "n_bins"), [(2, 1), (3, 4), (10, 15)])
 def test_ece_in_the_title_equals_torchmetrics(num_classes: int, n_bins: int) -> None:
     probs, target = overconfident_classifier(num_classes)
@@ -37,16 +44,52 @@ def test_bars_show_the_accuracy_and_the_gap_to_the_confidence_of_each_bin() -> N
     probs, target = overconfident_classifier(4)
     ax = plot_reliability_diagram(probs, target, n_bins=10).axes[0]
     confidence, predicted = probs.max(-1)
-    accuracy, gap = bars(ax, "Accuracy"), bars(ax, "Gap to confidence")
+    accuracy = bars(ax, "Accuracy")
+    gaps = all_gaps(ax)
+    (errors,) = [c for c in ax.containers if c.get_label() == "95% interval of the accuracy"]
+    intervals = errors.lines[2][0].get_segments()
     filled = 0
     for index in range(10):
         inside = (confidence > index / 10) & (confidence <= (index + 1) / 10)
         if inside.any():
             hits = (predicted[inside] == target[inside]).double().mean().item()
             assert accuracy[filled] == pytest.approx((index / 10, 0, hits))
-            assert gap[filled] == pytest.approx((index / 10, hits, confidence[inside].mean().item() - hits))
+            mean_confidence = confidence[inside].mean().item()
+            assert gaps[filled] == pytest.approx((index / 10, min(hits, mean_confidence), abs(mean_confidence - hits)))
+            wilson = binomtest(round(hits * int(inside.sum())), int(inside.sum())).proportion_ci(method="wilson")
+            assert intervals[filled][:, 1].tolist() == pytest.approx([wilson.low, wilson.high])
             filled += 1
-    assert filled == len(accuracy) == len(gap) < 10
+    assert filled == len(accuracy) == len(gaps) < 10
+
+
+def test_bins_of_two_classes_are_those_of_scikit_learn() -> None:
+    probs = torch.rand(500, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).mul(0.5).add(0.5)
+    probs = torch.cat([1 - probs, probs], dim=1)
+    right = torch.rand(500, generator=torch.Generator().manual_seed(1)) < 0.7
+    ax = plot_reliability_diagram(probs, right.long(), n_bins=20).axes[0]
+    accuracy, confidence = calibration_curve(right, probs[:, 1], n_bins=20)
+    drawn = bars(ax, "Accuracy")
+    assert [height for _, _, height in drawn] == pytest.approx(accuracy.tolist())
+    over, under = bars(ax, "Gap to confidence: overconfident"), bars(ax, "Gap to confidence: underconfident")
+    ends = {left: bottom + height for left, bottom, height in over} | {left: bottom for left, bottom, _ in under}
+    assert sorted(over + under) == all_gaps(ax)
+    assert [ends[left] for left, _, _ in drawn] == pytest.approx(confidence.tolist())
+
+
+def test_each_bar_of_the_histogram_has_its_count() -> None:
+    probs, target = overconfident_classifier(3)
+    ax = plot_reliability_diagram(probs, target, n_bins=6).axes[1]
+    assert [text.get_text() for text in ax.texts] == [
+        f"{bar.get_height():.0f}" for bar in ax.patches if bar.get_height()
+    ]
+
+
+def test_pixels_and_predictions_are_accepted() -> None:
+    probs = torch.rand(2, 3, 4, 4).softmax(1)
+    target = torch.randint(0, 3, (2, 4, 4))
+    flat = plot_reliability_diagram(probs.movedim(1, -1).reshape(-1, 3), target.flatten())
+    for given in (probs, {"pred": probs, "pred_uct": probs[:, 0]}):
+        assert bars(plot_reliability_diagram(given, target).axes[0], "Accuracy") == bars(flat.axes[0], "Accuracy")
 
 
 def test_histogram_counts_the_confidences() -> None:
@@ -78,7 +121,12 @@ def test_probabilities_of_class_1_stand_for_two_classes() -> None:
         (np.ones((3, 2)) / 2, np.zeros(3), 0, "n_bins must be at least 1, got 0"),
         (np.ones((3, 2)), np.zeros(3), 15, r"probs must be probabilities that sum to 1.*sums in \[2, 2\]"),
         (np.array([-0.5, 0.2]), np.zeros(2), 15, r"probs must be probabilities .*got values in \[-0.5, 1.5\]"),
-        (np.ones((3, 2, 2)) / 2, np.zeros(3), 15, r"probs must have shape \[N, C\].*got \(3, 2, 2\)"),
+        (
+            np.ones((3, 2, 2)) / 2,
+            np.zeros(3),
+            15,
+            r"target must have shape \(3, 2\), that of probs without classes, got \(3,\)",
+        ),
         (np.ones((3, 2)) / 2, np.zeros(4), 15, r"target must have shape \[3\].*as long as probs, got \(4,\)"),
         (np.ones((3, 2)) / 2, np.array([0, 1, 2]), 15, r"target must hold class labels 0 to 1, got values in \[0, 2\]"),
         (np.ones((3, 2)) / 2, np.array([0, 0.5, 1]), 15, "target must hold class labels 0 to 1"),

@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
@@ -42,12 +43,26 @@ def classification_inputs() -> Inputs:
         "probs": probs,
         "uncertainty": 1 - probs.max(axis=1),
         "grid_labels": probs.argmax(axis=1),
+        "images": rng.uniform(size=(2, 12, 12)),
+        "maps": np.moveaxis(np.stack([probs, probs[::-1]]).reshape(2, 12, 12, 3), -1, 1),
+        "map_labels": np.stack([probs, probs[::-1]]).argmax(axis=-1).reshape(2, 12, 12),
+        "map_entropy": rng.uniform(size=(2, 12, 12)),
     }
+
+
+def comparison_table() -> pd.DataFrame:
+    rows = [(method, data, seed, seed + len(method), seed**2) for method in "AB" for data in "xy" for seed in range(3)]
+    return pd.DataFrame(rows, columns=["method", "dataset", "seed", "nll", "rmse"])
 
 
 INPUTS = {**regression_inputs(), **classification_inputs()}
 for value in INPUTS.values():
     value.flags.writeable = False  # a function that modifies its inputs raises
+
+
+def gaussian(d: dict[str, Any]) -> dict[str, Any]:
+    return {"pred": d["pred"], "pred_uct": d["std"]}
+
 
 ARRAY_PLOTS: dict[str, Callable[[dict[str, Any]], Figure]] = {
     "toy": lambda d: plots.plot_toy_regression_data(d["x"], d["y"], d["x"], d["truth"], d["x"], d["y"]),
@@ -61,10 +76,39 @@ ARRAY_PLOTS: dict[str, Callable[[dict[str, Any]], Figure]] = {
     ),
     "risk": lambda d: plots.plot_risk_coverage({"std": d["std"], "mean": d["pred"]}, abs(d["y"])),
     "ood": lambda d: plots.plot_ood_scores(d["std"], d["uncertainty"]),
+    "observed": lambda d: plots.plot_predicted_observed(gaussian(d), d["y"]),
+    "pit": lambda d: plots.plot_pit(gaussian(d), d["y"]),
+    "error": lambda d: plots.plot_error_uncertainty(gaussian(d), d["y"]),
+    "curves": lambda d: plots.plot_calibration_curves({"before": gaussian(d), "after": gaussian(d)}, d["y"]),
+    "segmentation": lambda d: plots.plot_segmentation(
+        d["images"], {"pred": d["maps"], "pred_uct": d["map_entropy"]}, d["map_labels"]
+    ),
+    "images": lambda d: plots.plot_image_grid(
+        d["images"], {"pred": d["probs"][:2], "pred_uct": d["uncertainty"][:2]}, d["grid_labels"][:2], num_images=1
+    ),
+    "field": lambda d: plots.plot_field(
+        {"pred": d["uncertainty"], "epistemic_uct": d["uncertainty"]}, d["uncertainty"], d["grid"]
+    ),
 }
+TABLE_PLOTS: dict[str, Callable[[], Figure]] = {
+    "comparison": lambda: plots.plot_method_comparison(comparison_table(), baseline="A"),
+}
+
+
+class PosteriorTable:
+    """Diagnostics of a posterior of three modules, one of them without units and with an unknown prior."""
+
+    def to_frame(self) -> pd.DataFrame:
+        quantiles = {f"snr_{q:02d}": [0.1 * q, 0.01 * q, 0.02 * q] for q in (5, 25, 50, 75, 95)}
+        shares = {"pruned_units": [0.5, np.nan, 1.0], "ignored_inputs": [0.0, np.nan, 0.3]}
+        columns = {"kl": [5.0, 2.0, 0.1], "kl_per_weight": [0.5, 0.2, 0.01], "std_over_prior": [0.1, np.nan, 0.9]}
+        return pd.DataFrame({**quantiles, **shares, **columns}, index=["0", "encoder.norm", "2"])
+
+
 LOG_PLOTS: dict[str, Callable[[Path], Figure]] = {
     "training": lambda path: plots.plot_training_metrics(path, ["train_nll", "val_nll"]),
     "objective": plots.plot_objective,
+    "posterior": lambda _: plots.plot_posterior(PosteriorTable(), title="Posterior"),
 }
 
 
@@ -75,10 +119,12 @@ def log_dir(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture(params=[*ARRAY_PLOTS, *LOG_PLOTS])
+@pytest.fixture(params=[*ARRAY_PLOTS, *LOG_PLOTS, *TABLE_PLOTS])
 def draw(request: pytest.FixtureRequest, log_dir: Path) -> Callable[[], Figure]:
     if request.param in ARRAY_PLOTS:
         return lambda: ARRAY_PLOTS[request.param](INPUTS)
+    if request.param in TABLE_PLOTS:
+        return TABLE_PLOTS[request.param]
     return lambda: LOG_PLOTS[request.param](log_dir)
 
 
@@ -99,7 +145,7 @@ def pixels(figure: Figure) -> np.ndarray:
 
 
 def test_every_public_function_is_tested_here() -> None:
-    assert len(plots.__all__) == len(ARRAY_PLOTS) + len(LOG_PLOTS)
+    assert len(plots.__all__) == len(ARRAY_PLOTS) + len(LOG_PLOTS) + len(TABLE_PLOTS)
 
 
 @pytest.mark.usefixtures("untouched_pyplot")

@@ -1,14 +1,20 @@
 """Drawn data of the regression plots against the given data and independent computations."""
 
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
 import pytest
+import torch
 import uncertainty_toolbox as uct
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.lines import Line2D
+from torch import nn
 
+from lightning_vi import ConformalQuantileRegression, Deterministic, QuantileRegression, SplitConformal
+from lightning_vi.backbones import MLP
+from lightning_vi.likelihoods import Gaussian, Prediction, Quantiles
 from lightning_vi.plots import plot_calibration, plot_predictions_regression, plot_toy_regression_data
 
 RNG = np.random.default_rng(3)
@@ -108,6 +114,44 @@ def test_interval_endpoints_are_lines_with_one_legend_entry() -> None:
         plot_predictions_regression(X_TRAIN, Y_TRAIN, X, TRUTH, PRED, lower=PRED, upper=PRED + np.inf)
 
 
+def test_a_prediction_brings_its_quantities_and_says_what_they_are() -> None:
+    column = torch.from_numpy(PRED).unsqueeze(1)
+    epistemic, aleatoric = (torch.from_numpy(std**2).unsqueeze(1) for std in (EPISTEMIC, ALEATORIC))
+    prediction = Prediction(column, epistemic, aleatoric, epistemic + aleatoric)
+    for given in (prediction, prediction.as_dict()):
+        left, right = plot_predictions_regression(X_TRAIN, Y_TRAIN, X, TRUTH, given).axes
+        _, lower, upper = band_edges(left, "Epistemic")
+        np.testing.assert_allclose((upper - lower) / 4, EPISTEMIC[ORDER])
+        assert labels(right) == ["Total", "Aleatoric", "Epistemic"]
+    level = replace(prediction, lower=column - 1, upper=column + 1, metadata={"interval_level": 0.9})
+    (left, _) = plot_predictions_regression(X_TRAIN, Y_TRAIN, X, TRUTH, level).axes
+    assert "90% prediction interval" in labels(left)
+
+
+def test_quantile_regression_has_a_median_its_interval_and_one_std() -> None:
+    method = QuantileRegression(MLP(1, [4], 3), Quantiles(levels=(0.1, 0.5, 0.9)))
+    prediction = method.predict(torch.from_numpy(X).unsqueeze(1))
+    left, right = plot_predictions_regression(X_TRAIN, Y_TRAIN, X, TRUTH, prediction).axes
+    assert labels(left) == ["Training data", "True function", "Predictive median", "80% prediction interval"]
+    assert not left.collections
+    assert labels(right) == ["Total (aleatoric only)"]
+    assert right.get_ylabel() == "equivalent Gaussian standard deviation of y"
+
+
+@pytest.mark.parametrize("wrapper", [SplitConformal, ConformalQuantileRegression])
+def test_conformal_bands_have_their_level(wrapper: type[SplitConformal]) -> None:
+    conformal = wrapper(Deterministic(nn.Identity(), Gaussian(noise_std=0.5)), coverage=0.75)
+    conformal.calibrate([(torch.zeros(30, 1), torch.randn(30, 1))])
+    left, _ = plot_predictions_regression(
+        X_TRAIN, Y_TRAIN, X, TRUTH, conformal.predict(torch.from_numpy(X).float().unsqueeze(1))
+    ).axes
+    assert "75% prediction interval" in labels(left)
+    with pytest.raises(ValueError, match=r"interval_level must lie strictly between 0 and 1, got 90"):
+        plot_predictions_regression(X_TRAIN, Y_TRAIN, X, None, PRED, lower=PRED, upper=PRED, interval_level=90)
+    with pytest.raises(ValueError, match=r"center must be 'mean' or 'median', got 'mode'"):
+        plot_predictions_regression(X_TRAIN, Y_TRAIN, X, None, PRED, center="mode")
+
+
 def test_bands_can_be_hidden() -> None:
     left, right = plot_predictions_regression(
         X_TRAIN, Y_TRAIN, X, TRUTH, PRED, TOTAL, epistemic=EPISTEMIC, aleatoric=ALEATORIC, show_bands=False
@@ -138,6 +182,17 @@ def calibration_data(count: int = 60) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return mean, std, mean + 1.5 * std * RNG.normal(size=count), x
 
 
+def test_several_targets_have_rows_of_their_own() -> None:
+    mean, std, target, x = calibration_data()
+    means, stds, targets = (np.stack([v, 2 * v], axis=1) for v in (mean, std, target))
+    axes = plot_calibration(means, stds, targets, x, target_names=["heat [W]", "load [N]"]).axes
+    assert [axes[0].get_ylabel(), axes[4].get_ylabel()] == ["heat [W]", "load [N]"]
+    for panel in range(4):
+        one = plot_calibration(2 * mean, 2 * std, 2 * target, x).axes[panel]
+        for ours, theirs in zip(axes[4 + panel].lines, one.lines, strict=True):
+            np.testing.assert_array_equal(ours.get_xydata(), theirs.get_xydata())
+
+
 def test_ordered_intervals_are_two_std_wide_and_sorted_by_target() -> None:
     mean, std, target, _ = calibration_data()
     intervals = plot_calibration(mean, std, target).axes[0]
@@ -148,7 +203,7 @@ def test_ordered_intervals_are_two_std_wide_and_sorted_by_target() -> None:
     np.testing.assert_allclose(segments[:, 1, 1], (mean + 2 * std)[order])
     np.testing.assert_array_equal(line(intervals, "Target").get_ydata(), target[order])
     inside = np.mean([abs(t - m) <= 2 * s for t, m, s in zip(target, mean, std, strict=True)])
-    assert intervals.texts[0].get_text() == f"{100 * inside:.1f}% of the targets inside"
+    assert intervals.texts[0].get_text() == f"{100 * inside:.1f}% of the targets inside (95.4% if calibrated)"
 
 
 def test_many_intervals_are_thinned_evenly() -> None:
@@ -205,7 +260,7 @@ def test_calibration_rejects_invalid_input() -> None:
         plot_calibration(mean, 0 * std, target)
     with pytest.raises(ValueError, match="pred_uct holds standard deviations and must not be negative"):
         plot_calibration(mean, -std, target)
-    with pytest.raises(ValueError, match=r"target must have shape \[60\].*as long as pred, got \(59,\)"):
+    with pytest.raises(ValueError, match=r"target must have 60 rows and 1 columns, the shape of pred, got \(59,\)"):
         plot_calibration(mean, std, target[1:])
     with pytest.raises(ValueError, match=r"x must have shape \[60\].*as long as pred, got \(10,\)"):
         plot_calibration(mean, std, target, x[:10])

@@ -4,8 +4,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import roc_auc_score
 
+from lightning_vi.evaluation import SelectivePrediction
 from lightning_vi.plots import plot_ood_scores, plot_risk_coverage
 
 RNG = np.random.default_rng(0)
@@ -99,3 +101,19 @@ def test_equal_scores_and_invalid_bins() -> None:
     assert plot_ood_scores(np.zeros(4), np.zeros(3)).axes[0].get_title(loc="right") == "AUROC = 0.500, FPR95 = 1.000"
     with pytest.raises(ValueError, match="n_bins must be at least 1, got 0"):
         plot_ood_scores(INSIDE, OUTSIDE, n_bins=0)
+
+
+def test_results_of_selective_prediction_bring_their_losses_and_their_name() -> None:
+    scores = torch.rand(20), torch.rand(20)
+    result = SelectivePrediction(0.0, 0.0, scores[0], scores[0], scores[0], scores[1], "squared error")
+    ours = plot_risk_coverage(result).axes[0]
+    theirs = plot_risk_coverage(*scores, loss_name="squared error").axes[0]
+    assert ours.get_ylabel() == theirs.get_ylabel() == "risk (mean squared error of the data kept)"
+    for drawn, expected in zip(ours.lines, theirs.lines, strict=True):
+        np.testing.assert_array_equal(drawn.get_xydata(), expected.get_xydata())
+    several = plot_risk_coverage({"a": result, "b": result}).axes[0]
+    assert [str(line.get_label()).split(",")[0] for line in several.lines] == ["a", "a", "b", "b"]
+    with pytest.raises(TypeError, match="loss must be given"):
+        plot_risk_coverage(scores[0])
+    with pytest.raises(TypeError, match="results of selective_prediction have their losses"):
+        plot_risk_coverage(result, scores[1])

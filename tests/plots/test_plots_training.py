@@ -8,6 +8,7 @@ from lightning.pytorch.loggers import CSVLogger
 from matplotlib.axes import Axes
 
 from lightning_vi.plots import plot_objective, plot_training_metrics
+from lightning_vi.plots._metric_units import metric_unit
 from lightning_vi.plots.objective import moving_average
 
 EPOCHS, BURN_IN, WARM_UP = 60, 12, 10
@@ -103,6 +104,20 @@ def test_the_latest_version_has_the_largest_number(tmp_path: Path) -> None:
 def test_ylabels_are_drawn(run: Path) -> None:
     (ax,) = plot_training_metrics(run, ["val_rmse"], ylabels=["RMSE [m]"]).axes
     assert ax.get_ylabel() == "RMSE [m]"
+
+
+def test_metrics_have_units_and_marks_of_the_stages(run: Path) -> None:
+    axes = plot_training_metrics(run, ["train_nll", "val_nll", "train_kl", "val_rmse"]).axes
+    assert [ax.get_ylabel() for ax in axes] == ["nats per datum", "nats per datum", "nats", "units of the target"]
+    for ax in axes:
+        assert stage_lines(ax) == {"burn-in ends": BURN_IN, "KL at full weight": BURN_IN + WARM_UP - 1}
+
+
+def test_a_metric_of_one_s_own_has_no_unit(run: Path) -> None:
+    (ax,) = plot_training_metrics(run, ["train_burnin"], ylabels=[""]).axes
+    assert not ax.get_ylabel()
+    assert metric_unit("val_nll/dataloader_idx_1") == "nats per datum"
+    assert not metric_unit("val_mine")
 
 
 def test_errors_list_the_columns_of_the_log(run: Path) -> None:

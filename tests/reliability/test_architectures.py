@@ -306,34 +306,6 @@ def test_complex_weights_are_averaged() -> None:
         Laplace(Fourier(), Gaussian(0.5, 2), structure="diagonal", stochastic_module_names=[0])
 
 
-class DefinedOutOfOrder(nn.Module):
-    """Defines a normalization of the features after the head."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = nn.Linear(3, 4)
-        self.head = nn.Linear(4, 2)
-        self.norm = nn.LayerNorm(4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        output: Tensor = self.head(self.norm(self.inner(x)))
-        return output
-
-
-@pytest.mark.parametrize("kind", [LastLayerVI, Laplace, MeanFieldVI])
-def test_a_layer_that_is_defined_last_but_not_called_last_is_refused(kind: Any) -> None:
-    x, y = torch.randn(6, 3), torch.randn(6, 2)
-    options = {"structure": "diagonal"} if kind is Laplace else {}
-    method = kind(DefinedOutOfOrder(), Gaussian(0.5, 2), stochastic_module_names=[-1], **options)
-    with pytest.raises(ValueError, match=r"'norm' \(.*LayerNorm\), but 'head' \(.*Linear\) is called last"):
-        method.elbo(x, y, num_data=6)
-    if kind is Laplace:
-        with pytest.raises(ValueError, match="is called last"):
-            method.fit_posterior([(x, y)])
-    named = kind(DefinedOutOfOrder(), Gaussian(0.5, 2), stochastic_module_names=["norm"], **options)
-    assert named.elbo(x, y, num_data=6).loss.isfinite()
-
-
 def test_rank_one_components_need_rows() -> None:
     method = RankOneVI(GraphNetwork(), Gaussian(0.5, 2), num_components=2)
     with pytest.raises(ValueError, match=r"num_components=2 repeats the rows.*num_components=1"):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from lightning_vi import IVON, SNGP, SWA, SWAG, Deterministic, Laplace, MeanFieldVI
+from lightning_vi.core import DEFAULT_LEARNING_RATE
 from lightning_vi.errors import DivergenceError
 from lightning_vi.likelihoods import Categorical, Gaussian, HeteroscedasticGaussian
 from lightning_vi.optim import PerStep
@@ -94,7 +95,8 @@ def test_callback_gives_each_group_its_multiple_of_the_rate_it_finds(tmp_path: P
     trainer = quiet_trainer(default_root_dir=tmp_path, callbacks=[finder], max_epochs=2)
     trainer.fit(method, loader(normal(NUM_ROWS, 2), 28 + normal(NUM_ROWS, 1)))
     rate = finder.optimal_lr.suggestion()
-    assert [group["lr"] for group in trainer.optimizers[0].param_groups] == pytest.approx([rate, 10 * rate])
+    rates = {len(group["params"]): group["initial_lr"] for group in trainer.optimizers[0].param_groups}
+    assert (rates[4], rates[1]) == pytest.approx((rate, 10 * rate * DEFAULT_LEARNING_RATE / 0.1))  # posterior, noise
     assert method.num_data == NUM_ROWS
 
 

@@ -257,8 +257,7 @@ def test_fits_with_missing_targets_and_weights_stay_finite(kind: Any, is_regress
     else:
         likelihood, y = Categorical(3, ignore_index=-100, class_weights=[1.0, 2.0, 0.5]), torch.arange(10) % 3
         y[::3] = -100
-    width = 4 if kind is LatentVariableVI else 3
-    method = kind(nn.Sequential(nn.Linear(width, 4), nn.Tanh(), nn.Linear(4, likelihood.num_outputs)), likelihood)
+    method = kind(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, likelihood.num_outputs)), likelihood)
     method.burnin_epochs = 1
     data = [
         {"input": x, "target": target, "weight": weight} for x, target, weight in zip(X, y, torch.rand(10), strict=True)

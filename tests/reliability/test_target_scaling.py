@@ -46,7 +46,7 @@ CASES: dict[str, Callable[[], lv.methods.UQMethod]] = {
     "Deterministic": lambda: lv.Deterministic(MLP(3, [24], 1), Gaussian()),
     "MeanFieldVI": lambda: lv.MeanFieldVI(MLP(3, [24], 2), HeteroscedasticGaussian()),
     "LastLayerVI": lambda: lv.LastLayerVI(MLP(3, [24], 2), HeteroscedasticGaussian()),
-    "LatentVariableVI": lambda: lv.LatentVariableVI(MLP(4, [24], 1), Gaussian()),
+    "LatentVariableVI": lambda: lv.LatentVariableVI(MLP(3, [24], 1), Gaussian()),
     "VBLL": lambda: lv.VBLL(MLP(3, [24], 1), Gaussian()),
     "Laplace": lambda: lv.Laplace(MLP(3, [24], 1), StudentT()),
     "SWAG": lambda: lv.SWAG(MLP(3, [24], 2), HeteroscedasticGaussian()),

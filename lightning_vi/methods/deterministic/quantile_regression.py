@@ -81,6 +81,14 @@ class QuantileRegression(PointMethod):
         outputs = self.point_outputs(x)
         quantiles = self.likelihood.quantiles(outputs)
         sampled = SampledPredictive(self.likelihood, lambda: [outputs.unsqueeze(0)])
+        levels = self.likelihood.levels
+        facts = {"center": "median", "interval_level": round(levels[-1] - levels[0], 12)}
         return TransformedPredictive(
-            sampled, lambda prediction: replace(prediction, lower=quantiles[..., 0, :], upper=quantiles[..., -1, :])
+            sampled,
+            lambda prediction: replace(
+                prediction,
+                lower=quantiles[..., 0, :],
+                upper=quantiles[..., -1, :],
+                metadata=prediction.metadata | facts,
+            ),
         )

@@ -21,6 +21,7 @@ symbol              argument
 =================== ============================================================
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -28,10 +29,11 @@ from operator import itemgetter
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
-from lightning_vi.conversion import LastLayerCheck, ModuleSelector
+from lightning_vi.conversion import LastLayerCheck, ModuleSelector, last_selected, named_layers
 from lightning_vi.core import FittedMethod, LRSchedulerFactory, OptimizerFactory, Predictive, default_optimizer
 from lightning_vi.core.batch import check_values, joined_batches
 from lightning_vi.core.diagnosis import explained
@@ -54,6 +56,7 @@ from lightning_vi.errors import InputValueError
 from lightning_vi.functional.special import flat_at_zero
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.methods.deterministic.base import PointMethod
+from lightning_vi.methods.laplace.prior_choice import choose_precision
 from lightning_vi.methods.laplace.probit import ProbitPredictive
 from lightning_vi.noise import sample_noise
 from lightning_vi.objectives import ObjectiveTerms
@@ -70,7 +73,7 @@ from lightning_vi.sampling import (
 
 Structure = Literal["full", "per_output", "kronecker", "diagonal"]
 PredictiveName = Literal["probit", "sampling"]
-PriorStd = float | Literal["marginal_likelihood"]
+PriorStd = float | Literal["auto", "marginal_likelihood"]
 
 
 class Laplace(FittedMethod, PointMethod):
@@ -87,14 +90,16 @@ class Laplace(FittedMethod, PointMethod):
     Args:
         backbone: Any network; it is copied.
         likelihood: The observation model; it is copied.
-        stochastic_module_names: Modules with a posterior, by name, glob, index, class or predicate; by default the last
-            layer, None for all. Frozen weights have no posterior.
+        stochastic_module_names: Modules with a posterior, by name, glob, index, class or predicate; by default the
+            layer that is called last, None for all. Frozen weights have no posterior.
         structure: Structure of the GGN: ``"full"``; ``"per_output"``, one block for each output of a layer, which is
             exact for the last layer with `Gaussian` and `HeteroscedasticGaussian`; ``"kronecker"``, for linear
             layers and convolutions; or ``"diagonal"``.
         prior_std: Prior standard deviation s of each weight with a posterior. With a number, the training loss includes
             the penalty :math:`\lVert w \rVert^2 / 2 s^2 N`. With ``"marginal_likelihood"`` there is no penalty, and s
-            maximizes the marginal likelihood after training.
+            maximizes the marginal likelihood after training. ``"auto"`` does so except in classification, where s is
+            chosen around the root mean square of the weights by the score on the validation data of the fit; it is that
+            root mean square if there are none.
         predictive: Predictive distribution for classification: ``"probit"`` or ``"sampling"``.
         max_mebibytes: Maximum size of the matrices with ``"full"`` and ``"per_output"``.
         num_mc_samples_test: Number of samples for validation, test and prediction without closed form.
@@ -126,7 +131,7 @@ class Laplace(FittedMethod, PointMethod):
         *,
         stochastic_module_names: Sequence[ModuleSelector] | None = (-1,),
         structure: Structure = "kronecker",
-        prior_std: PriorStd = "marginal_likelihood",
+        prior_std: PriorStd = "auto",
         predictive: PredictiveName = "probit",
         max_mebibytes: float = 256.0,
         num_mc_samples_test: int = 50,
@@ -156,13 +161,16 @@ class Laplace(FittedMethod, PointMethod):
             lr_scheduler=lr_scheduler,
         )
         self._blocks = choose_blocks(self.backbone, stochastic_module_names, matrices_only=structure == "kronecker")
-        if stochastic_module_names is not None and not is_plain(stochastic_module_names):
-            self.hparams["stochastic_module_names"] = [block.module_name for block in self._blocks]
+        last, names = last_selected(self.backbone, stochastic_module_names), list(named_layers(self.backbone))
+        if not is_plain(stochastic_module_names) or last not in (None, names[-1]):
+            positions = [names.index(block.module_name) for block in self._blocks]
+            self.hparams["stochastic_module_names"] = positions
         self.curvature = makers[structure](self._blocks)
-        self._check_last_layer = LastLayerCheck(self.backbone, self._blocks[-1].module_name, stochastic_module_names)
+        self._check_last_layer = LastLayerCheck(self.backbone, last)
         self.predictive = predictive
         self._cache = DrawCache[Tensor]()
         self._optimizes_prior = prior_precision is None
+        self._uses_validation_data = prior_std == "auto" and likelihood.task == "classification"
         self.register_buffer("prior_precision", torch.tensor(prior_precision or 1.0))
         self.register_buffer("log_likelihood", torch.tensor(0.0))
 
@@ -190,11 +198,12 @@ class Laplace(FittedMethod, PointMethod):
         return log_evidence(self.log_likelihood, self.curvature.eigenvalues(), squared_norm, self.prior_precision)
 
     @torch.no_grad()
-    def fit_posterior(self, data: Iterable[Any]) -> None:
+    def fit_posterior(self, data: Iterable[Any], validation_data: Iterable[Any] | None = None) -> None:
         """Computes the GGN at the current weights in one pass and, if requested, optimizes the prior.
 
         Args:
             data: The training data in labeled batches.
+            validation_data: Labeled batches for ``prior_std="auto"`` in classification; by default those of a fit.
 
         Raises:
             ValueError: If there are no data.
@@ -224,10 +233,33 @@ class Laplace(FittedMethod, PointMethod):
         with evaluating(self):
             self.curvature.fit(terms(), self._sum_over_processes)
         self.log_likelihood.copy_(self._sum_over_processes(log_likelihood))
-        if self._optimizes_prior:
-            squared_norm = flat_weights(self.backbone, self._blocks).square().sum()
-            self.prior_precision.copy_(best_prior_precision(self.curvature.eigenvalues(), squared_norm))
+        weights = flat_weights(self.backbone, self._blocks)
+        if self._uses_validation_data:
+            batches = self._validation_batches() if validation_data is None else validation_data
+            with evaluating(self):
+                self.prior_precision.copy_(choose_precision(weights, partial(self._validation_scores, batches)))
+        elif self._optimizes_prior:
+            self.prior_precision.copy_(best_prior_precision(self.curvature.eigenvalues(), weights.square().sum()))
         self.is_fitted.fill_(True)
+
+    def _validation_batches(self) -> Iterable[Any]:
+        """Returns the validation data of a running fit, if it has any."""
+        if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
+            return []
+        loaders = self.trainer.fit_loop.epoch_loop.val_loop._combined_loader
+        return [] if loaders is None else itertools.chain.from_iterable(loaders.flattened)
+
+    def _validation_scores(self, batches: Iterable[Any], precisions: Tensor) -> Tensor:
+        """Returns summed negative log-likelihoods under the probit approximation, shape [K], for precisions [K]."""
+        scores = torch.zeros_like(precisions)
+        for x, target, weight in map(self._weighted_batch, batches):
+            linearization = linearize(self.backbone, self._blocks, x, centered_dim=self.likelihood.softmax_dim)
+            for k, precision in enumerate(precisions):
+                variance = self.curvature.variances(linearization, precision).view_as(linearization.outputs)
+                predictive = ProbitPredictive(self.likelihood, linearization.outputs, variance, list)
+                log_prob = predictive.metric_inputs(target)["log_prob"][0]
+                scores[k] -= (log_prob if weight is None or weight.dim() > 1 else log_prob * weight).sum()
+        return self._sum_over_processes(scores)
 
     def _weighted_batch(self, batch: Any) -> tuple[NetworkInput, Tensor, Tensor | None]:
         """Returns input, target and weights of a batch, on the device, after a check of their values."""
@@ -294,13 +326,15 @@ class Laplace(FittedMethod, PointMethod):
         max_chunk = num_fitting(memory.MAX_LINEARIZED_NUMBERS, max(outputs.numel(), num_weights))
         known = self._known_draws(num_samples, seed)
         for first, stop in chunk_ranges(num_samples, max_chunk):
-            deltas = self._draw(first, stop, seed) if known is None else known[first:stop]
-            yield outputs + linearization.jvp(deltas.to(outputs))
+            if known is None:
+                noise = self._noise(first, stop, seed)
+                yield outputs + self.curvature.draw_changes(linearization, noise, self.prior_precision)
+            else:
+                yield outputs + linearization.jvp(known[first:stop].to(outputs))
 
-    def _draw(self, first: int, stop: int, seed: int) -> Tensor:
-        """Draws the weight changes of samples `first` to `stop`, shape [stop - first, P]."""
-        noise = sample_noise(seed, first, stop, self.curvature.num_weights).to(self.prior_precision)
-        return self.curvature.draw(noise, self.prior_precision)
+    def _noise(self, first: int, stop: int, seed: int) -> Tensor:
+        """Noise of the weights of samples `first` to `stop`, shape [stop - first, P]."""
+        return sample_noise(seed, first, stop, self.curvature.num_weights).to(self.prior_precision)
 
     def _known_draws(self, num_samples: int, seed: int) -> Tensor | None:
         """Returns the weight changes of all samples if they fit the memory budget, else None."""
@@ -308,7 +342,11 @@ class Laplace(FittedMethod, PointMethod):
         size = num_samples * self.curvature.num_weights + sum(tensor.numel() for tensor in made_of)
         if size > memory.MAX_KEPT_NUMBERS:
             return None
-        return self._cache.get((seed, num_samples), made_of, lambda: self._draw(0, num_samples, seed))
+
+        def draw() -> Tensor:
+            return self.curvature.draw(self._noise(0, num_samples, seed), self.prior_precision)
+
+        return self._cache.get((seed, num_samples), made_of, draw)
 
     def make_predictive(self, x: NetworkInput, num_samples: int, seed: int) -> Predictive:  # noqa: D102
         if self.likelihood.task != "classification" or self.predictive != "probit":
@@ -321,10 +359,10 @@ class Laplace(FittedMethod, PointMethod):
 
 
 def _precision_of(prior_std: PriorStd) -> float | None:
-    if prior_std == "marginal_likelihood":
+    if prior_std in ("auto", "marginal_likelihood"):
         return None
     if isinstance(prior_std, str) or not (prior_std > 0 and math.isfinite(prior_std)):
         raise InputValueError(
-            f"prior_std must be a positive, finite number or 'marginal_likelihood', got {prior_std!r}"
+            f"prior_std must be a positive, finite number, 'auto' or 'marginal_likelihood', got {prior_std!r}"
         )
     return float(prior_std) ** -2

@@ -51,8 +51,8 @@ class SNGP(Laplace):
     bounded. The head has no bias.
 
     Args:
-        backbone: Any network whose last module with parameters is a linear layer or a convolution of width 1; it is
-            copied, and that layer is replaced by the Gaussian process.
+        backbone: Any network that calls a linear layer or a convolution of width 1 last; it is copied, and that
+            layer is replaced by the Gaussian process.
         likelihood: The observation model; it is copied.
         num_random_features: Number of random features M.
         length_scale: Length scale l of the kernel, in units of the last hidden features.
@@ -129,7 +129,7 @@ class SNGP(Laplace):
             optimizer=optimizer,
             lr_scheduler=lr_scheduler,
         )
-        self._check_last_layer = LastLayerCheck(self.backbone, f"{name}.1" if name else "1", (-1,))
+        self._check_last_layer = LastLayerCheck(self.backbone, f"{name}.1" if name else "1")
 
 
 def _last_layer(network: nn.Module) -> tuple[nn.Module, str]:

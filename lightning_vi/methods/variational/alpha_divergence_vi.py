@@ -21,16 +21,12 @@ symbol              argument
 from typing import Unpack
 
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from lightning_vi.errors import InputValueError
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.methods.variational.base import VariationalArguments, VariationalMethod
 from lightning_vi.objectives import ObjectiveTerms, alpha_divergence_energy
 from lightning_vi.sampling import NetworkInput
-
-MAX_GRADIENT_NORM = 10.0
-"""Default limit of the norm of a step's gradient, in nats per example."""
 
 
 class AlphaDivergenceVI(VariationalMethod):
@@ -41,8 +37,9 @@ class AlphaDivergenceVI(VariationalMethod):
 
     The energy of an example is a log-mean-exp over samples. Where all of them miss a narrow density, the nearest one
     determines the estimate, and its gradient exceeds that of the exact energy by orders of magnitude. A Trainer
-    therefore clips the norm of the gradient at 10 unless it has a `gradient_clip_val`; 0 disables it. In a loop of your
-    own, call `torch.nn.utils.clip_grad_norm_` before each step.
+    therefore clips the norm of the gradient, as for every variational method. In a loop of your
+    own, call `torch.nn.utils.clip_grad_norm_(method.parameters(), 1.0)` before each step; without it, heavy-tailed
+    inputs can make training diverge, silently or to losses beyond 1e6.
 
     Args:
         backbone: Any network; it is copied, and its weights become posterior means.
@@ -78,26 +75,6 @@ class AlphaDivergenceVI(VariationalMethod):
             raise InputValueError(f"alpha must be non-negative and finite, got {alpha}")
         super().__init__(backbone, likelihood, **arguments)
         self.alpha = alpha
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clips the norm of the gradient, at 10 by default.
-
-        Under ``precision="16-mixed"`` there is no default, because a fused optimizer has scaled gradients.
-
-        Args:
-            optimizer: The optimizer.
-            gradient_clip_val: The Trainer's limit; None for the default, 0 for none.
-            gradient_clip_algorithm: ``"norm"`` or ``"value"``, for a limit of the Trainer.
-        """
-        if gradient_clip_val is not None:
-            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        elif self.trainer.precision != "16-mixed":
-            nn.utils.clip_grad_norm_(self.parameters(), MAX_GRADIENT_NORM)
 
     def objective(  # noqa: D102
         self, x: NetworkInput, target: Tensor, weight: Tensor | None = None, *, num_data: int | None, kl_weight: float

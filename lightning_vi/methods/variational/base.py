@@ -1,21 +1,57 @@
 """Base class of methods of variational inference with stochastic modules."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self, TypedDict
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from lightning_vi.arguments import check_at_least
-from lightning_vi.conversion import ConversionReport, LastLayerCheck, ModuleSelector, convert
-from lightning_vi.core import LRSchedulerFactory, OptimizerFactory, Predictor, UQMethod, default_optimizer
+from lightning_vi.conversion import ConversionReport, LastLayerCheck, ModuleSelector, convert, last_selected
+from lightning_vi.core import (
+    DEFAULT_LEARNING_RATE,
+    LRSchedulerFactory,
+    OptimizerFactory,
+    Predictor,
+    default_optimizer,
+)
 from lightning_vi.core.hyperparameters import is_plain
+from lightning_vi.diagnostics import DiagnosedMethod, WeightPosterior, weight_posteriors
 from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.objectives import ObjectiveTerms, negative_elbo
-from lightning_vi.posteriors import InitialStd, NoiseCoupling, ProportionalStd
+from lightning_vi.optim import cosine_decay
+from lightning_vi.posteriors import DEFAULT_STD, InitialStd, NoiseCoupling, ProportionalStd
 from lightning_vi.priors import GaussianPrior, Prior
 from lightning_vi.sampling import NetworkInput, SamplingEngine, Vectorization
+
+USUAL_STEPS = 2000
+"""Number of steps for which a learning rate is chosen where the length of the fit is unknown."""
+
+
+def posterior_learning_rate(fan_in: int, num_steps: float) -> float:
+    r"""Learning rate of means and scales of a posterior with the default optimizer.
+
+    .. math:: \eta = \min\big(0.1,\ 12 / \sqrt{F T}\big)
+
+    Adam moves each parameter by about the learning rate, and scales have to move far from their start, so that a short
+    fit takes a high rate; a layer's output changes with the number of its inputs, which limits it.
+
+    Args:
+        fan_in: Largest number F of inputs of a unit.
+        num_steps: Number T of optimizer steps; infinite if unknown.
+
+    Returns:
+        The learning rate.
+
+    Example:
+        >>> round(posterior_learning_rate(fan_in=50, num_steps=1800), 6)
+        0.04
+    """
+    steps = num_steps if 0 < num_steps < math.inf else USUAL_STEPS
+    return min(0.1, 12 / math.sqrt(fan_in * steps))
 
 
 class VariationalOptions(TypedDict, total=False):
@@ -32,7 +68,7 @@ class VariationalOptions(TypedDict, total=False):
     num_mc_samples_test: int
     burnin_epochs: int
     kl_weight: float
-    kl_warmup_epochs: int
+    kl_warmup_epochs: int | None
     num_data: int | None
     optimizer: OptimizerFactory
     lr_scheduler: LRSchedulerFactory | None
@@ -44,7 +80,7 @@ class VariationalArguments(VariationalOptions, total=False):
     stochastic_module_names: Sequence[ModuleSelector] | None
 
 
-class VariationalMethod(UQMethod):
+class VariationalMethod(DiagnosedMethod):
     """Base class of methods that train a network with stochastic modules on the evidence lower bound.
 
     Subclasses may override `convert_backbone`, which makes the network stochastic, and `make_coupling`, which makes the
@@ -56,7 +92,8 @@ class VariationalMethod(UQMethod):
         likelihood: The observation model; it is copied.
         stochastic_module_names: The stochastic modules by name, glob, index, class or predicate, see
             `lightning_vi.conversion.convert`; None for every module with parameters.
-        prior: Prior of each parameter, or a mapping from dotted names or globs to priors; standard Gaussian by default.
+        prior: Prior of each parameter, or a mapping from dotted names or globs to priors; `EmpiricalBayesPrior` by
+            default, which finds the scale of each tensor.
         estimator: ``"auto"``, ``"reparameterization"``, ``"local_reparameterization"`` or ``"flipout"``.
         init_std: Initial posterior standard deviation, a number or `ProportionalStd`.
         stochastic_biases: Whether biases are stochastic too.
@@ -68,10 +105,12 @@ class VariationalMethod(UQMethod):
         burnin_epochs: Number of initial epochs that train on the likelihood's point loss, without KL divergence
             and sampling.
         kl_weight: Weight of the KL divergence; 1 is the evidence lower bound.
-        kl_warmup_epochs: Number of epochs after burn-in over which the weight increases linearly to `kl_weight`.
+        kl_warmup_epochs: Number of epochs after burn-in over which the weight increases linearly to `kl_weight`; None
+            for an increase in each step over 90% of a fit.
         num_data: Size of the training set; by default it is read from the training dataloader.
-        optimizer: Function from an iterable of parameters to an optimizer.
-        lr_scheduler: Function from the optimizer to a scheduler, which is stepped once per epoch.
+        optimizer: Function from an iterable of parameters to an optimizer. A Trainer without `gradient_clip_val` clips
+            the norm of the gradient at 1; 0 disables it.
+        lr_scheduler: Function from the optimizer to a scheduler, see `UQMethod`; None for a constant learning rate.
 
     Raises:
         ValueError: If a count or weight is out of range, the estimator is unknown, or a selector matches nothing.
@@ -82,6 +121,8 @@ class VariationalMethod(UQMethod):
     """True if the method samples weights and does not support estimators that sample a layer's outputs."""
     coupling_learning_rate = 1.0
     """Factor of the learning rate of the coupling's parameters."""
+    max_gradient_norm = 1.0
+    """Default limit of the norm of a step's gradient in a Trainer, in nats per example."""
 
     def __init__(
         self,
@@ -91,7 +132,7 @@ class VariationalMethod(UQMethod):
         stochastic_module_names: Sequence[ModuleSelector] | None = None,
         prior: Prior | Mapping[str, Prior] | None = None,
         estimator: str = "auto",
-        init_std: InitialStd = 0.05,
+        init_std: InitialStd = DEFAULT_STD,
         stochastic_biases: bool = True,
         freeze_backbone: bool = False,
         vectorization: Vectorization = "auto",
@@ -100,10 +141,10 @@ class VariationalMethod(UQMethod):
         num_mc_samples_test: int = 50,
         burnin_epochs: int = 0,
         kl_weight: float = 1.0,
-        kl_warmup_epochs: int = 0,
+        kl_warmup_epochs: int | None = None,
         num_data: int | None = None,
         optimizer: OptimizerFactory = default_optimizer,
-        lr_scheduler: LRSchedulerFactory | None = None,
+        lr_scheduler: LRSchedulerFactory | None = cosine_decay,
     ) -> None:
         check_at_least("num_mc_samples_train", num_mc_samples_train, 1)
         if self.draws_weights:
@@ -134,10 +175,11 @@ class VariationalMethod(UQMethod):
             optimizer=optimizer,
             lr_scheduler=lr_scheduler,
         )
-        if stochastic_module_names is not None and not is_plain(stochastic_module_names):
+        last = last_selected(backbone, stochastic_module_names)
+        if not is_plain(stochastic_module_names) or last not in (None, conversion.modules[-1].name):
             positions = [position for position, row in enumerate(conversion.modules) if row.stochastic]
             self.hparams["stochastic_module_names"] = positions
-        engine.check_input = LastLayerCheck(network, conversion.modules[-1].name, stochastic_module_names)
+        engine.check_input = LastLayerCheck(network, last)
         self.engine = engine
         self.coupling = engine.coupling
         self._conversion = conversion
@@ -247,14 +289,53 @@ class VariationalMethod(UQMethod):
         """Table of the network's modules and their posteriors."""
         return self._conversion.updated(self.backbone)
 
+    def weight_posteriors(self) -> Sequence[WeightPosterior]:  # noqa: D102
+        return weight_posteriors(self.backbone, self.engine)
+
+    def posterior_dependence(self) -> float:  # noqa: D102
+        return 0.0 if self.coupling is None else self.coupling.marginals()[1].item()
+
     def undecayed_parameters(self) -> Iterable[nn.Parameter]:
         """Returns the likelihood's parameters and the variational parameters, which the prior regularizes."""
         yield from super().undecayed_parameters()
         yield from self.engine.parameters()
 
+    @property
+    def main_factor(self) -> float:
+        """Factor of the learning rate of the posterior, see `posterior_learning_rate`."""
+        if not self.has_default_optimizer:
+            return 1.0
+        fan_in = max(mu[0].numel() if mu.dim() > 1 else 1 for mu in self.engine.parameters()[::2])
+        return posterior_learning_rate(fan_in, self.num_steps) / DEFAULT_LEARNING_RATE
+
     def learning_rate_factors(self) -> Mapping[nn.Parameter, float]:  # noqa: D102
-        parameters = [] if self.coupling is None else self.coupling.parameters()
-        return {**super().learning_rate_factors(), **dict.fromkeys(parameters, self.coupling_learning_rate)}
+        factor = self.main_factor
+        coupling = [] if self.coupling is None else self.coupling.parameters()
+        return {
+            **super().learning_rate_factors(),
+            **dict.fromkeys(self.engine.parameters(), factor),
+            **dict.fromkeys(coupling, factor * self.coupling_learning_rate),
+        }
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips the gradient, by default its norm at `max_gradient_norm`.
+
+        Under ``precision="16-mixed"`` there is no default, because a fused optimizer has scaled gradients.
+
+        Args:
+            optimizer: The optimizer.
+            gradient_clip_val: The Trainer's limit; None for the default, 0 for none.
+            gradient_clip_algorithm: ``"norm"`` or ``"value"``, for a limit of the Trainer.
+        """
+        if gradient_clip_val is not None:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif self.trainer.precision != "16-mixed":
+            nn.utils.clip_grad_norm_(self.parameters(), self.max_gradient_norm)
 
     def point_outputs(self, x: NetworkInput) -> Tensor:  # noqa: D102
         return self.engine.mean_output(x)

@@ -18,28 +18,42 @@ symbol              argument
 :math:`\mathrm E_q` `num_mc_samples_train` draws by `estimator`
 =================== ==================================================
 
-The update of m and h is that of `lightning_vi.optim.PosteriorIVON`.
+The update of m and h is that of `lightning_vi.optim.PosteriorIVON`. Options that are None depend on :math:`\lambda` and
+on the number of steps T: the prior has a standard deviation of 1, the posterior starts with one of 0.01, the start of h
+counts by :math:`e^{-2}` at the end of the fit, and a step moves a weight by at most 0.06.
+
+.. math:: \delta = \frac1\lambda, \qquad h_0 = \frac{1}{\lambda\, 0.01^2}, \qquad \beta_2 = 1 - \frac{2}{T}, \qquad
+    \xi = \frac{0.06}{\mathrm{lr}\,(h_0 + \delta)}
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from lightning_vi.arguments import check_positive
 from lightning_vi.conversion import ModuleSelector
 from lightning_vi.core import LRSchedulerFactory
+from lightning_vi.diagnostics import WeightPosterior, weight_posteriors
 from lightning_vi.errors import InputTypeError
-from lightning_vi.functional import gaussian_kl
+from lightning_vi.functional import sum_log_softplus
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.methods.variational.base import VariationalMethod
 from lightning_vi.objectives import ObjectiveTerms, negative_elbo
-from lightning_vi.optim import PosteriorIVON
+from lightning_vi.optim import KnownStds, PosteriorIVON, cosine_decay
 from lightning_vi.posteriors import inverse_softplus
+from lightning_vi.priors import GaussianPrior
 from lightning_vi.sampling import NetworkInput, Vectorization
+
+PRIOR_STD, INITIAL_STD = 1.0, 0.01
+MAX_STEP = 0.06
+FORGETTING = 2.0
+"""The decay rate of the Hessian is such that its start counts by exp(-2) at the end of a fit."""
+USUAL_DECAY = 0.99999
+"""Decay rate of the Hessian where the length of the fit is unknown."""
 
 
 class IVON(VariationalMethod):
@@ -56,11 +70,13 @@ class IVON(VariationalMethod):
         stochastic_module_names: As for `VariationalMethod`.
         lr: Learning rate of the posterior means.
         hess_init: Initial Hessian h of the mean loss. The initial standard deviation is
-            :math:`1 / \sqrt{\lambda (h + \delta)}`.
+            :math:`1 / \sqrt{\lambda (h + \delta)}`. None for a standard deviation of 0.01.
         betas: Decay rates of the running means of gradient and Hessian. The Hessian changes over about
-            1 / (1 - betas[1]) steps.
-        weight_decay: :math:`\delta`, positive.
-        clip_radius: :math:`\xi`, the maximum absolute update of a mean before multiplication by the learning rate.
+            1 / (1 - betas[1]) steps. None for 0.9 and half the length of the fit; the second is 0.99999 if the length
+            is unknown.
+        weight_decay: :math:`\delta`, positive. None for a prior with standard deviation 1.
+        clip_radius: :math:`\xi`, the maximum absolute update of a mean before multiplication by
+            :math:`\mathrm{lr}\,(h_0 + \delta)`. None for 0.06 after the multiplication.
         point_lr: Learning rate of Adam for parameters without a posterior.
         estimator: As for `VariationalMethod`; weights are sampled by default, as in the paper.
         stochastic_biases: As for `VariationalMethod`.
@@ -74,7 +90,7 @@ class IVON(VariationalMethod):
         kl_weight: Weight :math:`\beta` of the KL divergence, positive, with :math:`\lambda = N / \beta`.
         kl_warmup_epochs: As for `VariationalMethod`.
         num_data: Size of the training set; by default it is read from the training dataloader.
-        lr_scheduler: Function from the optimizer to a scheduler, which is stepped once per epoch.
+        lr_scheduler: Function from the optimizer to a scheduler, see `UQMethod`; None for a constant learning rate.
 
     Raises:
         ValueError: If a number is out of range, or as for `VariationalMethod`.
@@ -87,7 +103,7 @@ class IVON(VariationalMethod):
         >>> type(method.make_optimizer()).__name__
         'PosteriorIVON'
         >>> round(method.backbone[0].posterior("weight").std[0, 0].item(), 3)
-        0.224
+        0.01
     """
 
     def __init__(
@@ -97,10 +113,10 @@ class IVON(VariationalMethod):
         *,
         stochastic_module_names: Sequence[ModuleSelector] | None = None,
         lr: float = 0.3,
-        hess_init: float = 0.2,
-        betas: tuple[float, float] = (0.9, 0.99999),
-        weight_decay: float = 1e-4,
-        clip_radius: float = 1.0,
+        hess_init: float | None = None,
+        betas: tuple[float, float] | None = None,
+        weight_decay: float | None = None,
+        clip_radius: float | None = None,
         point_lr: float = 3e-3,
         estimator: str = "reparameterization",
         stochastic_biases: bool = True,
@@ -113,9 +129,10 @@ class IVON(VariationalMethod):
         kl_weight: float = 1.0,
         kl_warmup_epochs: int = 0,
         num_data: int | None = None,
-        lr_scheduler: LRSchedulerFactory | None = None,
+        lr_scheduler: LRSchedulerFactory | None = cosine_decay,
     ) -> None:
-        check_positive("weight_decay", weight_decay, ", because it sets the prior")
+        if weight_decay is not None:
+            check_positive("weight_decay", weight_decay, ", because it sets the prior")
         check_positive("kl_weight", kl_weight, ", because it sets the prior")
         super().__init__(
             backbone,
@@ -134,9 +151,10 @@ class IVON(VariationalMethod):
             num_data=num_data,
             lr_scheduler=lr_scheduler,
         )
+        self._known_stds = KnownStds()
         self.lr = lr
         self.hess_init = hess_init
-        self.betas = (betas[0], betas[1])
+        self.betas = None if betas is None else (betas[0], betas[1])
         self.weight_decay = weight_decay
         self.clip_radius = clip_radius
         self.point_lr = point_lr
@@ -160,29 +178,52 @@ class IVON(VariationalMethod):
 
     @torch.no_grad()
     def _reset_posterior_stds(self, num_data: int) -> None:
-        std = (num_data / self.kl_weight * (self.hess_init + self.weight_decay)) ** -0.5
+        options = self._options(num_data)
+        std = (num_data / self.kl_weight * (options["hess_init"] + options["weight_decay"])) ** -0.5
         for _, rho in self._pairs():
             rho.fill_(inverse_softplus(std))
 
+    def _options(self, num_data: int) -> dict[str, float]:
+        """Returns the options that depend on the number of data."""
+        ess = num_data / self.kl_weight
+        decay = PRIOR_STD**-2 / ess if self.weight_decay is None else self.weight_decay
+        hess_init = INITIAL_STD**-2 / ess if self.hess_init is None else self.hess_init
+        step = max(self.lr, 1e-12) * (hess_init + decay)
+        radius = MAX_STEP / step if self.clip_radius is None else self.clip_radius
+        return {"hess_init": hess_init, "weight_decay": decay, "clip_radius": radius}
+
+    def _betas(self) -> tuple[float, float]:
+        if self.betas is not None:
+            return self.betas
+        if not 0 < self.num_steps < math.inf:
+            return 0.9, USUAL_DECAY
+        return 0.9, max(0.9, 1 - FORGETTING / self.num_steps)
+
     def make_optimizer(self) -> Optimizer:
         """Makes the optimizer of all trainable parameters.
+
+        Options that depend on the size of the training set are set again at the start of a fit, which finds it.
 
         Returns:
             `PosteriorIVON` with one group for the posteriors, and another one for other parameters if there are any.
         """
         pairs = self._pairs()
         variational = {id(parameter) for pair in pairs for parameter in pair}
+        num_data = self.num_data or 1
         return PosteriorIVON(
             pairs,
             [p for p in self.parameters() if p.requires_grad and id(p) not in variational],
             lr=self.lr,
-            ess=(self.num_data or 1) / self.kl_weight,
-            hess_init=self.hess_init,
-            betas=self.betas,
-            weight_decay=self.weight_decay,
-            clip_radius=self.clip_radius,
+            ess=num_data / self.kl_weight,
+            betas=self._betas(),
             point_lr=self.point_lr,
+            known_stds=self._known_stds,
+            **self._options(num_data),
         )
+
+    @property
+    def main_factor(self) -> float:  # noqa: D102
+        return 1.0
 
     def on_new_num_data(self, known: int | None, num_data: int) -> None:  # noqa: D102
         if known is None:
@@ -200,10 +241,11 @@ class IVON(VariationalMethod):
 
     def _set_effective_sample_size(self) -> None:
         weight = self.kl_weight if self.in_burnin else self.effective_kl_weight()
+        num_data = self.require_num_data(self.num_data)
         optimizers = self.optimizers(use_pl_optimizer=False)
         for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
             for group in optimizer.param_groups:
-                group["ess"] = self.require_num_data(self.num_data) / weight
+                group.update(self._options(num_data), ess=num_data / weight)
 
     def configure_gradient_clipping(
         self,
@@ -221,12 +263,29 @@ class IVON(VariationalMethod):
         self, x: NetworkInput, target: Tensor, weight: Tensor | None = None, *, num_data: int | None, kl_weight: float
     ) -> tuple[Tensor, ObjectiveTerms]:
         num_data = self.require_num_data(num_data)
-        outputs = self.engine.training_samples(x, self.num_mc_samples_train)
+        stds = [self._known_stds.std(rho) for _, rho in self._pairs()]
+        with self.engine.given_stds(stds):
+            outputs = self.engine.training_samples(x, self.num_mc_samples_train)
         self.likelihood.check(outputs, target)
         log_prob = self.likelihood.log_prob(outputs, target, weight)
-        return outputs, negative_elbo(log_prob, self._kl(num_data), num_data, kl_weight)
+        return outputs, negative_elbo(log_prob, self._kl(stds, num_data), num_data, kl_weight)
+
+    def weight_posteriors(self) -> Sequence[WeightPosterior]:
+        """Returns the marginal posterior of each parameter tensor beside the prior that `weight_decay` and N make."""
+        return weight_posteriors(self.backbone, self.engine, GaussianPrior(std=self._prior_std(self.num_data or 1)))
+
+    def _prior_std(self, num_data: int) -> float:
+        return float((num_data / self.kl_weight * self._options(num_data)["weight_decay"]) ** -0.5)
 
     @torch.no_grad()
-    def _kl(self, num_data: int) -> Tensor:
-        prior_std = (num_data / self.kl_weight * self.weight_decay) ** -0.5
-        return torch.stack([gaussian_kl(mu, F.softplus(rho), 0.0, prior_std) for mu, rho in self._pairs()]).sum()
+    def _kl(self, stds: Sequence[Tensor], num_data: int) -> Tensor:
+        r"""Computes :math:`\sum_i \lambda \delta (\mu_i^2 + \sigma_i^2) / 2 - \ln \sigma_i - c`."""
+        precision = self._prior_std(num_data) ** -2
+        terms, size = list[Tensor](), 0
+        for (mu, rho), std in zip(self._pairs(), stds, strict=True):
+            dtype = torch.promote_types(std.dtype, torch.float32)
+            flat_mu, flat_std = mu.reshape(-1).to(dtype), std.reshape(-1).to(dtype)
+            squares = flat_mu.dot(flat_mu) + flat_std.dot(flat_std)
+            terms.append(0.5 * precision * squares - sum_log_softplus(rho, flat_std))
+            size += mu.numel()
+        return torch.stack(terms).sum() - 0.5 * size * (1 + math.log(precision))

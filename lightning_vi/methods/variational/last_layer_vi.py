@@ -6,8 +6,10 @@ predictive distribution has a closed form,
 .. math:: f(x) \sim \mathcal{N}\big(\phi(x) \mu^\top,\ \phi(x)^2 (\sigma^2)^\top\big), \qquad
     y \sim \mathcal{N}\big(\mathrm{E}[f], \mathrm{Var}[f] + \sigma_y^2\big),
 
-and nothing is sampled; otherwise the features are computed once for all samples. See Snoek et al., "Scalable Bayesian
-optimization using deep neural networks", ICML 2015, for the idea and Blundell et al., ICML 2015, for the posterior.
+and nothing is sampled; otherwise the features are computed once for all samples. In training they have one dropout
+mask per step, which all samples share: the gradient is unbiased for the mean over masks and weights. See Snoek et al.,
+"Scalable Bayesian optimization using deep neural networks", ICML 2015, for the idea and Blundell et al., ICML 2015, for
+the posterior.
 """
 
 from collections.abc import Sequence
@@ -30,7 +32,8 @@ class LastLayerVI(VariationalMethod):
     Args:
         backbone: Any network; it is copied, and the weights of its last layer become posterior means.
         likelihood: The observation model; it is copied.
-        stochastic_module_names: The last layer by name, glob, index, class or predicate.
+        stochastic_module_names: The last layer by name, glob, index, class or predicate; by default the one that is
+            called last, not counting normalizations.
         **arguments: The other arguments of `VariationalMethod`. `num_mc_samples_test` has no effect if the predictive
             distribution has a closed form.
 
@@ -66,6 +69,7 @@ class LastLayerVI(VariationalMethod):
                 f"stochastic_module_names={stochastic_module_names!r} must select one layer, the last, but selects "
                 f"{len(self.engine.modules)}:\n{self.conversion}"
             )
+        self.engine.shares_dropout = True
 
     def output_moments(self, x: NetworkInput) -> tuple[Tensor, Tensor] | None:  # noqa: D102
         return self.engine.output_moments(x)

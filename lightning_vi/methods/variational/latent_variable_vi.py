@@ -15,7 +15,7 @@ and at prediction, where z comes from its prior,
 =================== ==============================================================
 symbol              argument
 =================== ==============================================================
-:math:`f_w`         `backbone`, which takes x and z side by side
+:math:`f_w`         `backbone`, whose first layer takes z beside x
 :math:`z`           `latent_dim` numbers for each datum, of std `latent_std`
 :math:`q(z|x, y)`   `inference_network`
 :math:`\mathrm E_z` `num_latent_samples_train` and `num_latent_samples_test` draws
@@ -35,6 +35,7 @@ from torch.quasirandom import SobolEngine
 
 from lightning_vi.arguments import check_at_least, check_positive
 from lightning_vi.backbones import MLP
+from lightning_vi.conversion import widened
 from lightning_vi.core import Predictive, SampledPredictive
 from lightning_vi.errors import InputValueError
 from lightning_vi.functional import gaussian_kl
@@ -52,30 +53,33 @@ class LatentVariableVI(VariationalMethod):
     In training, the posterior :math:`q(z \mid x, y)` of the latent variables z is computed by an inference network from
     input *and target*. Validation, test and prediction do not use it: z is sampled from the prior, with the same values
     for all rows. Variance over the weights is epistemic, variance over z is aleatoric. ``kl`` is the sum of both KL
-    divergences, with that of the latent variables scaled to all N data.
+    divergences, with that of the latent variables scaled to all N data. The latter has its full weight from the first
+    step, because z would explain the noise while it costs nothing; `kl_warmup_epochs` is for the weights.
 
     Args:
-        backbone: Any network on inputs of shape [B, F + `latent_dim`], z in the last columns; it is copied, and its
-            weights become posterior means.
+        backbone: A network for the inputs of the data that begins with a linear layer or a convolution; it is copied,
+            and its weights become posterior means. In the copy the first layer has `latent_dim` additional inputs, or
+            channels that are constant over an image. Pretrained weights are kept.
         likelihood: The observation model; it is copied.
         latent_dim: Number of latent variables of each datum.
         latent_std: Prior standard deviation :math:`\gamma` of the latent variables.
-        inference_network: Network from inputs and `Likelihood.target_features`, concatenated to [B, F + D], to means
-            and raw scales of z, [B, 2 `latent_dim`] (std = softplus, in units of :math:`\gamma`); it is copied. By
-            default an MLP with two hidden layers of 50 units, for a backbone that starts with a linear layer.
+        inference_network: Network from flattened inputs and `Likelihood.target_features`, concatenated to [B, F + D],
+            to means and raw scales of z, [B, 2 `latent_dim`] (std = softplus, in units of :math:`\gamma`); a copy is
+            used. By default an MLP with two hidden layers of 50 units, on means over the steps of a sequence and over
+            4 x 4 cells of an image.
         num_latent_samples_train: Number of samples of z for each datum in a training step.
         num_latent_samples_test: Number of samples of z for each sample of the weights in validation, test and
             prediction.
         **arguments: The other arguments of `VariationalMethod`.
 
     Raises:
-        ValueError: If a count or scale is out of range, `inference_network` is required, or as for
+        ValueError: If a count or scale is out of range, the backbone begins with another layer, or as for
             `VariationalMethod`.
 
     Example:
         >>> import torch
         >>> from lightning_vi.likelihoods import Gaussian
-        >>> method = LatentVariableVI(MLP(1 + 1, [50], 1), Gaussian(), num_data=8)
+        >>> method = LatentVariableVI(MLP(1, [50], 1), Gaussian(), num_data=8)
         >>> prediction = method.predict(torch.zeros(8, 1))
         >>> prediction.aleatoric_var.shape
         torch.Size([8, 1])
@@ -97,19 +101,15 @@ class LatentVariableVI(VariationalMethod):
         check_at_least("num_latent_samples_train", num_latent_samples_train, 1)
         check_at_least("num_latent_samples_test", num_latent_samples_test, 1)
         check_positive("latent_std", latent_std)
-        num_inputs = _num_inputs(backbone, latent_dim)
-        if inference_network is not None:
-            network = copy.deepcopy(inference_network)
-        elif num_inputs is not None:
-            network = MLP(num_inputs + likelihood.num_target_features, [50, 50], 2 * latent_dim)
-        else:
-            raise InputValueError(
-                f"the backbone must start with a linear layer on F + latent_dim = F + {latent_dim} inputs: widen its "
-                "first layer, or give inference_network if it starts with another layer"
-            )
-        super().__init__(backbone, likelihood, **arguments)
-        self._num_inputs = num_inputs
-        self.inference_network = network
+        network, first_layer = widened(backbone, latent_dim)
+        self._first_layer = first_layer
+        super().__init__(network, likelihood, **arguments)
+        self._summarizes = inference_network is None
+        self.inference_network = (
+            MLP(first_layer.summary_size + likelihood.num_target_features, [50, 50], 2 * latent_dim)
+            if inference_network is None
+            else copy.deepcopy(inference_network)
+        )
         self.latent_dim = latent_dim
         self.latent_std = latent_std
         self.num_latent_samples_train = num_latent_samples_train
@@ -119,43 +119,46 @@ class LatentVariableVI(VariationalMethod):
         """Computes the posterior of the latent variables of each datum, for training only.
 
         Args:
-            x: Shape [B, F].
+            x: Shape [B, ...].
             target: Target in its original units, shape [B, ...].
 
         Returns:
             Means and standard deviations, each of shape [B, latent_dim].
+
+        Raises:
+            ValueError: If `inference_network` is required, because a datum has several rows of targets.
         """
+        x = self._first_layer.aligned(x)
+        x = self._first_layer.summary(x) if self._summarizes else x.flatten(1)
         features = self.likelihood.target_features(self.likelihood.fill(target)).to(x.dtype).reshape(len(x), -1)
         observed = self.likelihood.observed(target)
         if observed is not None:
             features = torch.where(observed.reshape(len(x), -1), features, features.new_zeros(()))
+        if self._summarizes and features.shape[1] != self.likelihood.num_target_features:
+            raise InputValueError(
+                f"targets of shape {tuple(target.shape)} need an inference_network for {x.shape[1]} features of an "
+                f"input and {features.shape[1]} of a target"
+            )
         mean, raw_scale = self.inference_network(torch.cat([x, features], 1)).chunk(2, 1)
         return self.latent_std * mean, self.latent_std * F.softplus(raw_scale)
 
     def _checked(self, x: NetworkInput) -> Tensor:
-        """Returns an input after a check of its shape."""
-        if not isinstance(x, Tensor) or x.dim() != 2:
-            found = f"a tensor of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-            raise InputValueError(f"LatentVariableVI needs inputs of shape [B, F], got {found}")
-        if self._num_inputs is not None and x.shape[1] != self._num_inputs:
-            raise InputValueError(
-                f"the backbone takes {self._num_inputs} inputs and {self.latent_dim} latent variables, got an input of "
-                f"shape {tuple(x.shape)}"
-            )
-        return x
+        """Returns an input that latent variables can be appended to."""
+        if not isinstance(x, Tensor):
+            raise InputValueError(f"LatentVariableVI needs tensors as inputs, got a {type(x).__name__}")
+        return self._first_layer.aligned(x)
 
     def _with_latents(self, x: NetworkInput, latents: Tensor) -> Tensor:
-        """Returns inputs [L B, F + latent_dim] with latent variables [L, B or 1, latent_dim] in the last columns."""
+        """Returns inputs [L B, ...] that latent variables [L, B or 1, latent_dim] are appended to."""
         x = self._checked(x)
-        copies = x.expand(len(latents), *x.shape)
-        latents = latents.to(x).expand(-1, x.shape[0], -1)
-        return torch.cat([copies, latents], -1).flatten(0, 1)
+        copies = x.expand(latents.shape[0], *x.shape)
+        return self._first_layer.append(copies, latents.to(x).expand(-1, x.shape[0], -1)).flatten(0, 1)
 
     def point_outputs(self, x: NetworkInput) -> Tensor:
         """Computes outputs at the posterior means, with latent variables zero.
 
         Args:
-            x: Shape [B, F].
+            x: Shape [B, ...].
 
         Returns:
             Shape [B, ...].
@@ -182,7 +185,9 @@ class LatentVariableVI(VariationalMethod):
             of_rows = kl_divergence(Normal(mean, std), Normal(0.0, self.latent_std)).sum(-1)
             latent_kl = (of_rows * factor).sum()
         latent_kl = latent_kl * (num_data / len(x))
-        return outputs, negative_elbo(log_prob, kl + latent_kl, num_data, kl_weight)
+        loss, nll, total_kl = negative_elbo(log_prob, kl + latent_kl, num_data, kl_weight)
+        rest = (self.kl_weight - kl_weight) / num_data * latent_kl  # its weight is not warmed up
+        return outputs, ObjectiveTerms(loss + rest, nll, total_kl)
 
     def _latent_weights(self, target: Tensor, weight: Tensor | None) -> Tensor | None:
         """Returns factors [B] of the KL divergences of the latent variables; None if all are one."""
@@ -197,7 +202,7 @@ class LatentVariableVI(VariationalMethod):
         """Computes outputs for each sample of the weights and each sample of the latent variables.
 
         Args:
-            x: Shape [B, F].
+            x: Shape [B, ...].
             num_samples: S.
             seed: Random seed.
 
@@ -223,11 +228,3 @@ class LatentVariableVI(VariationalMethod):
         uniform = engine.draw(self.num_latent_samples_test, dtype=torch.float64).clamp(1e-9, 1 - 1e-9)
         normal: Tensor = torch.special.ndtri(uniform)
         return normal
-
-
-def _num_inputs(backbone: nn.Module, latent_dim: int) -> int | None:
-    """Returns F if the network starts with a linear layer on F + latent_dim inputs, else None."""
-    first = next((m for m in backbone.modules() if any(True for _ in m.parameters(recurse=False))), None)
-    if not isinstance(first, nn.Linear) or first.in_features <= latent_dim:
-        return None
-    return first.in_features - latent_dim

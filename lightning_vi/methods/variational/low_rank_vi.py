@@ -13,7 +13,7 @@ symbol              argument
 :math:`w`           all weights of the modules in `stochastic_module_names`
 :math:`V`           `rank` columns; they learn at a tenth of the optimizer's rate
 :math:`\sigma`      starts at `init_std`
-:math:`\mathrm E_q` `num_mc_samples_train` draws of all weights
+:math:`\mathrm E_q` `num_mc_samples_train` draws by `estimator`
 =================== =============================================================
 """
 
@@ -29,20 +29,22 @@ from lightning_vi.posteriors import LowRankCoupling
 
 
 class LowRankVI(VariationalMethod):
-    """Joint Gaussian posterior of all stochastic weights with low-rank plus diagonal covariance.
+    r"""Joint Gaussian posterior of all stochastic weights with low-rank plus diagonal covariance.
 
     It supports any prior, likelihood and module. The cost of a sample is proportional to `rank` times the number of
-    stochastic weights.
+    stochastic weights. In training z is sampled once for the batch, while linear layers sample the part
+    :math:`\sigma \odot \epsilon` on their outputs for each row (local reparameterization), which lowers the variance of
+    the gradient. Other modules, and predictions, sample weights.
 
     Args:
         backbone: Any network; it is copied, and its weights become posterior means.
         likelihood: The observation model; it is copied.
         rank: Number of columns of V.
-        **arguments: The other arguments of `VariationalMethod`. `estimator` must be ``"auto"`` or
-            ``"reparameterization"``, because weights are sampled jointly.
+        **arguments: The other arguments of `VariationalMethod`. `estimator` must be ``"auto"``,
+            ``"local_reparameterization"`` or ``"reparameterization"``.
 
     Raises:
-        ValueError: If `rank` is not positive, the estimator samples outputs, or as for `VariationalMethod`.
+        ValueError: If `rank` is not positive, the estimator is flipout, or as for `VariationalMethod`.
 
     Example:
         >>> import torch
@@ -53,7 +55,6 @@ class LowRankVI(VariationalMethod):
         torch.Size([202, 4])
     """
 
-    draws_weights = True
     coupling_learning_rate = 0.1
 
     def __init__(

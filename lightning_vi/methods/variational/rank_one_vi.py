@@ -21,6 +21,7 @@ symbol              argument
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Unpack
 
 import torch
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 
 from lightning_vi.arguments import check_at_least, check_positive
 from lightning_vi.conversion import ConversionReport, ModuleSelector, convert_to_rank_one
+from lightning_vi.diagnostics import WeightPosterior
 from lightning_vi.errors import InputValueError
 from lightning_vi.layers import RankOneModule
 from lightning_vi.likelihoods import Likelihood
@@ -114,6 +116,11 @@ class RankOneVI(VariationalMethod):
             num_components=self.num_components,
             component_std=self.component_std,
         )
+
+    def weight_posteriors(self) -> Sequence[WeightPosterior]:
+        """Returns the posterior of the scales of each module, with the mean divergence of the components."""
+        posteriors = super().weight_posteriors()
+        return [replace(posterior, kl=posterior.kl / self.num_components, unit_dim=None) for posterior in posteriors]
 
     def _repeat(self, x: NetworkInput) -> NetworkInput:
         """Repeats each row K times, once for each component."""

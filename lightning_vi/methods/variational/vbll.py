@@ -28,8 +28,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_vi.conversion import ModuleSelector, find_last_layer, named_layers, replace_layer
-from lightning_vi.core import LRSchedulerFactory, OptimizerFactory, UQMethod, default_optimizer
+from lightning_vi.core import LRSchedulerFactory, OptimizerFactory, default_optimizer
 from lightning_vi.core.hyperparameters import is_plain
+from lightning_vi.diagnostics import DiagnosedMethod, WeightPosterior
 from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.functional.special import flat_at_zero
 from lightning_vi.layers import BayesianLastLayer, DenseLastLayer, DiagonalLastLayer, LowRankLastLayer
@@ -40,7 +41,7 @@ from lightning_vi.sampling import NetworkInput, call, chunk_ranges, memory, num_
 Parameterization = Literal["dense", "low_rank", "diagonal"]
 
 
-class VBLL(UQMethod):
+class VBLL(DiagnosedMethod):
     r"""Gaussian posterior over the last layer, trained without sampling (Harrison et al., 2024).
 
     The expected log-likelihood is exact for `Gaussian` and for `Poisson` with log link. For `HeteroscedasticGaussian`
@@ -51,7 +52,8 @@ class VBLL(UQMethod):
     Args:
         backbone: Any network that ends in a linear layer; it is copied, and the layer's weights become posterior means.
         likelihood: The observation model; it is copied.
-        stochastic_module_names: The last layer by name, glob, index, class or predicate.
+        stochastic_module_names: The last layer by name, glob, index, class or predicate; by default the one that is
+            called last.
         parameterization: Covariance of the weights of each output: ``"dense"``; ``"low_rank"``, of rank `rank` plus a
             diagonal; or ``"diagonal"``.
         rank: Rank with ``"low_rank"``.
@@ -130,7 +132,7 @@ class VBLL(UQMethod):
             lr_scheduler=lr_scheduler,
         )
         self._head_name = name
-        if not is_plain(stochastic_module_names):
+        if not is_plain(stochastic_module_names) or name != next(reversed(layers)):
             self.hparams["stochastic_module_names"] = [list(layers).index(name)]
 
     @property
@@ -140,6 +142,12 @@ class VBLL(UQMethod):
         if not isinstance(head, BayesianLastLayer):
             raise InputTypeError(f"the backbone's layer {self._head_name!r} was replaced by a {type(head).__name__}")
         return head
+
+    def weight_posteriors(self) -> Sequence[WeightPosterior]:
+        """Returns the marginal posterior of the last layer's weights, with the divergence of their joint posterior."""
+        head = self.head
+        std = head.marginal_std()
+        return [WeightPosterior(self._head_name, head.weight_mu.detach(), std, head.kl().detach(), head.prior_std, 0)]
 
     def undecayed_parameters(self) -> Iterable[nn.Parameter]:
         """Returns the likelihood's parameters and the last layer's, which the prior regularizes."""

@@ -1,0 +1,177 @@
+"""Ablation of the defaults of mean-field variational inference, on rows held out of the training data.
+
+    python benchmarks/ablation.py --uci path/to/UCI_Datasets --results ablation.csv
+
+Each row of the table changes one default of `MeanFieldVI`; "all former" changes all of them. Scores are negative
+log-likelihoods at `kl_weight=1` of a fifth of the training rows, which the fit does not see; test rows are not used.
+The toy problem has the network 1-50-50-2 and 150 epochs, the UCI set "concrete" one layer of 50 units and 100 epochs,
+the digits one layer of 100 units and 30 epochs. Finished fits are kept in the file of results.
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning import Trainer, seed_everything
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+from toy import silence
+from tqdm import tqdm
+
+from lightning_vi import Deterministic, MeanFieldVI
+from lightning_vi.backbones import MLP
+from lightning_vi.core import UQMethod
+from lightning_vi.datamodules import DigitsDataModule, ToyHeteroscedasticDataModule, UCIDataModule
+from lightning_vi.likelihoods import Categorical, HeteroscedasticGaussian, Likelihood
+from lightning_vi.priors import EmpiricalBayesPrior, GaussianPrior
+
+FORMER: dict[str, Any] = {
+    "prior": GaussianPrior(),
+    "init_std": 0.05,
+    "kl_warmup_epochs": 0,
+    "lr_scheduler": None,
+    "optimizer": partial(torch.optim.Adam, lr=3e-3),
+    "gradient_clip_val": 0,
+}
+ROWS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "prior N(0, 1)": {"prior": GaussianPrior()},
+    "prior N(0, 2 / fan-in)": {"prior": GaussianPrior(std="fan_in")},
+    "EmpiricalBayesPrior(beta=10)": {"prior": EmpiricalBayesPrior(beta=10.0)},
+    "EmpiricalBayesPrior(beta=100)": {"prior": EmpiricalBayesPrior(beta=100.0)},
+    "init_std=0.002": {"init_std": 0.002},
+    "init_std=0.02": {"init_std": 0.02},
+    "init_std=0.05": {"init_std": 0.05},
+    "a quarter of the learning rate": {"rate": 0.25},
+    "half the learning rate": {"rate": 0.5},
+    "twice the learning rate": {"rate": 2.0},
+    "constant learning rate": {"lr_scheduler": None},
+    "no KL warm-up": {"kl_warmup_epochs": 0},
+    "KL warm-up over a third": {"warmup": 0.33},
+    "KL warm-up over two thirds": {"warmup": 0.67},
+    "no gradient clipping": {"gradient_clip_val": 0},
+    "antithetic=True": {"antithetic": True},
+    "num_mc_samples_train=1": {"num_mc_samples_train": 1},
+    "all former": FORMER,
+    "Deterministic": {},
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Training rows, a network and a budget.
+
+    Attributes:
+        rows: Inputs and targets of a seed.
+        network: Makes the network from the number of inputs.
+        likelihood: Makes the likelihood.
+        epochs: Length of a fit.
+        batch: Rows in a step.
+    """
+
+    rows: Callable[[int], tuple[Tensor, Tensor]]
+    network: Callable[[int], nn.Module]
+    likelihood: Callable[[], Likelihood]
+    epochs: int
+    batch: int
+
+
+class Faster(MeanFieldVI):
+    """Multiplies the default learning rate of the posterior."""
+
+    rate = 1.0
+
+    def learning_rate_factors(self) -> dict[nn.Parameter, float]:  # noqa: D102
+        posterior = set(self.engine.parameters())
+        return {p: f * (self.rate if p in posterior else 1.0) for p, f in super().learning_rate_factors().items()}
+
+
+def training_rows(datamodule: Any) -> tuple[Tensor, Tensor]:
+    """Training rows of a datamodule."""
+    datamodule.setup("fit")
+    return datamodule.X_train, datamodule.Y_train
+
+
+def problems(uci: Path | None) -> dict[str, Problem]:
+    """The problems of the table."""
+    toy = Problem(
+        lambda _: training_rows(ToyHeteroscedasticDataModule(n_points=500)),
+        lambda _: MLP(1, [50, 50], 2),
+        HeteroscedasticGaussian,
+        150,
+        32,
+    )
+    digits = Problem(
+        lambda _: training_rows(DigitsDataModule()),
+        lambda _: nn.Sequential(nn.Flatten(), MLP(64, [100], 10)),
+        partial(Categorical, 10),
+        30,
+        64,
+    )
+    found = {"toy": toy, "digits": digits}
+    if uci is not None:
+        found["concrete"] = Problem(
+            lambda seed: training_rows(UCIDataModule(uci / "concrete" / "data", seed)),
+            lambda num_inputs: MLP(num_inputs, [50], 2),
+            HeteroscedasticGaussian,
+            100,
+            64,
+        )
+    return found
+
+
+def run(problem: Problem, name: str, seed: int) -> float:
+    """Negative log-likelihood of the held-out rows after one fit."""
+    x, y = problem.rows(seed)
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(x)))
+    held_out, kept = order[: len(x) // 5], order[len(x) // 5 :]
+    seed_everything(seed, verbose=False)
+    options = dict(ROWS[name])
+    clip = options.pop("gradient_clip_val", None)
+    if (share := options.pop("warmup", None)) is not None:
+        options["kl_warmup_epochs"] = int(share * problem.epochs)
+    network, likelihood = problem.network(x.shape[1]), problem.likelihood()
+    rate = options.pop("rate", 1.0)
+    cls: type[UQMethod] = Deterministic if name == "Deterministic" else Faster
+    method = cls(network, likelihood, **options)
+    if isinstance(method, Faster):
+        method.rate = rate
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(max_epochs=problem.epochs, gradient_clip_val=clip, enable_model_summary=False, **quiet)
+    data = TensorDataset(x, y)
+    trainer.fit(method, DataLoader(torch.utils.data.Subset(data, kept.tolist()), problem.batch, shuffle=True))
+    held = DataLoader(torch.utils.data.Subset(data, held_out.tolist()), 1024)
+    (scores,) = trainer.test(method, held, verbose=False)
+    return float(scores["test_nll"])
+
+
+def main() -> None:
+    """Runs what is missing in the file of results, and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--uci", type=Path, help="folder with one folder for each UCI set")
+    parser.add_argument("--results", type=Path, default=Path("ablation.csv"), help="file of results, which grows")
+    parser.add_argument("--seeds", type=int, default=5)
+    arguments = parser.parse_args()
+    silence()
+    key = ["problem", "change", "seed"]
+    done = pd.read_csv(arguments.results) if arguments.results.exists() else pd.DataFrame(columns=key)
+    finished = set(done[key].itertuples(index=False, name=None))
+    found = problems(arguments.uci)
+    wanted = [(problem, name, seed) for seed in range(arguments.seeds) for problem in found for name in ROWS]
+    for row in tqdm([row for row in wanted if row not in finished]):
+        nll = run(found[row[0]], row[1], row[2])
+        line = pd.DataFrame([dict(zip(key, row, strict=True)) | {"nll": nll}])
+        line.to_csv(arguments.results, mode="a", header=not arguments.results.exists(), index=False)
+    rows = pd.read_csv(arguments.results).groupby(["change", "problem"], sort=False)["nll"]
+    cells = rows.mean().map("{:.3f}".format) + rows.sem().map(" ({:.3f})".format)
+    print(cells.reset_index().pivot_table("nll", "change", "problem", "first", sort=False).to_string())
+
+
+if __name__ == "__main__":
+    main()

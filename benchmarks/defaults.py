@@ -1,0 +1,197 @@
+"""Every method by default beside the plain network: toy problem, UCI sets and gaps, diabetes, digits and MNIST.
+
+    python benchmarks/defaults.py --output_dir runs --uci UCI_Datasets --gaps UCI_gaps --mnist path/to/mnist
+
+Methods have their defaults and the same number of epochs; only `num_mc_samples_train=1` is given on MNIST, where every
+method then takes one pass in a step. Seeds are the splits of the UCI sets. Scores are test negative log-likelihoods,
+in the targets' units, as means over seeds with standard errors; `*` marks those that are significantly worse than those
+of `Deterministic` (paired t-test at 5%). MNIST images are scored as they are, rotated by 30 degrees, and shifted by
+four pixels. Runs are kept in the output folder: a second call runs only what is missing.
+"""
+
+import argparse
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+from toy import silence
+
+from lightning_vi.backbones import MLP, LeNet
+from lightning_vi.compare import compare
+from lightning_vi.compare.markdown import markdown_table
+from lightning_vi.datamodules import (
+    DiabetesDataModule,
+    DigitsDataModule,
+    MNISTDataModule,
+    ToyHeteroscedasticDataModule,
+    UCIDataModule,
+)
+from lightning_vi.likelihoods import Categorical, HeteroscedasticGaussian, Likelihood
+
+VARIATIONAL = (
+    "MeanFieldVI",
+    "LowRankVI",
+    "MatrixVariateVI",
+    "RadialVI",
+    "RankOneVI",
+    "AlphaDivergenceVI",
+    "LatentVariableVI",
+    "IVON",
+    "LastLayerVI",
+    "VBLL",
+)
+BASELINES = ("DeepEnsemble", "MCDropout", "SWAG", "Laplace", "SNGP")
+METHODS = ("Deterministic", *BASELINES, *VARIATIONAL)
+UCI = {"concrete": 100, "energy": 100, "yacht": 200, "power-plant": 20}
+"""Epochs of each set, in batches of 64."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Data, network and budget.
+
+    Attributes:
+        data: Makes the datamodule of a seed.
+        network: Makes the network.
+        likelihood: Makes the likelihood.
+        epochs: Length of a fit.
+        seeds: Largest number of seeds.
+        options: Options of all methods that take them.
+        test_sets: Further test sets.
+    """
+
+    data: Callable[[int], Any]
+    network: Callable[[Any], nn.Module]
+    likelihood: Likelihood
+    epochs: int
+    seeds: int
+    options: dict[str, Any] = field(default_factory=dict)
+    test_sets: dict[str, Any] = field(default_factory=dict)
+
+
+def uci_problems(folder: Path, suffix: str, epochs: dict[str, int]) -> dict[str, Problem]:
+    """UCI sets, one layer of 50 units."""
+    found = {}
+    for name, length in epochs.items():
+        path = folder / name / "data"
+        seeds = len(list(path.glob("index_train_*.txt")))
+        data = partial(UCIDataModule, path, batch_size=64)
+        network = lambda datamodule: MLP(datamodule.n_inputs, [50], 2)  # noqa: E731
+        found[name + suffix] = Problem(data, network, HeteroscedasticGaussian(), length, seeds)
+    return found
+
+
+def moved(images: Tensor, degrees: float, pixels: int) -> Tensor:
+    """Rotates images [B, 1, H, W] around their centers and shifts them to the right."""
+    angle = math.radians(degrees)
+    shift = -2 * pixels / images.shape[-1]
+    matrix = torch.tensor(
+        [[math.cos(angle), -math.sin(angle), shift], [math.sin(angle), math.cos(angle), 0.0]], dtype=images.dtype
+    )
+    grid = F.affine_grid(matrix.expand(len(images), 2, 3), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def moved_test_set(degrees: float, pixels: int, datamodule: Any) -> DataLoader[Any]:
+    """Test dataloader of moved images."""
+    datamodule.setup("test")
+    batches = [(moved(x, degrees, pixels), y) for x, y in datamodule.test_dataloader()]
+    x, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    return DataLoader(TensorDataset(x, y), batch_size=500)
+
+
+def digits_problem(epochs: int) -> Problem:
+    """Handwritten digits of 8 x 8 pixels."""
+    return Problem(
+        lambda seed: DigitsDataModule(batch_size=64, split_seed=seed),
+        lambda _: MLP(64, [64], 10),
+        Categorical(10),
+        epochs,
+        20,
+    )
+
+
+def problems(arguments: argparse.Namespace) -> dict[str, Problem]:
+    """The problems whose data are at hand."""
+    regression = HeteroscedasticGaussian()
+    found = {
+        "toy": Problem(
+            lambda _: ToyHeteroscedasticDataModule(batch_size=32, n_points=500),
+            lambda _: MLP(1, [50, 50], 2),
+            regression,
+            150,
+            20,
+        ),
+        "diabetes": Problem(
+            lambda seed: DiabetesDataModule(batch_size=32, split_seed=seed),
+            lambda _: MLP(10, [50], 2),
+            regression,
+            100,
+            20,
+        ),
+        "digits": digits_problem(100),
+        "digits, 30 epochs": digits_problem(30),
+    }
+    if arguments.uci is not None:
+        found |= uci_problems(arguments.uci, "", UCI)
+    if arguments.gaps is not None:
+        found |= uci_problems(arguments.gaps, ", gaps", UCI)
+    if arguments.mnist is not None:
+        found["MNIST"] = Problem(
+            lambda _: MNISTDataModule(arguments.mnist, batch_size=128),
+            lambda _: LeNet(),
+            Categorical(10),
+            5,
+            20,
+            {"num_mc_samples_train": 1},
+            {"rotated": partial(moved_test_set, 30.0, 0), "shifted": partial(moved_test_set, 0.0, 4)},
+        )
+    return found
+
+
+def main() -> None:
+    """Runs what is missing, and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder of the runs and tables")
+    parser.add_argument("--uci", type=Path, help="folder with one folder for each UCI set")
+    parser.add_argument("--gaps", type=Path, help="the same with gap splits")
+    parser.add_argument("--mnist", type=Path, help="folder of the four idx files")
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds or splits")
+    parser.add_argument("--problems", nargs="+", help="names of the problems; all that can be run by default")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    arguments = parser.parse_args()
+    silence()
+    cells: dict[str, dict[str, str]] = {}
+    for name, problem in problems(arguments).items():
+        if arguments.problems is not None and name not in arguments.problems:
+            continue
+        table = compare(
+            arguments.methods,
+            problem.data,
+            problem.network,
+            problem.likelihood,
+            max_epochs=problem.epochs,
+            seeds=min(arguments.seeds, problem.seeds),
+            common_options=problem.options,
+            test_sets=problem.test_sets,
+            output_dir=arguments.output_dir / name.replace(", ", "_"),
+        )
+        for row in table.summary(["nll"]).to_dict("records"):
+            column = name if row["test_set"] == "test" else f"{name}, {row['test_set']}"
+            mark = "*" if row["worse"] else ""
+            cell = f"{row['mean']:.3f} ({row['standard_error']:.3f}){mark}"
+            cells.setdefault(str(row["method"]), {})[column] = cell
+    columns = list(dict.fromkeys(column for row in cells.values() for column in row))
+    rows = [[f"`{method}`", *(row.get(column, "") for column in columns)] for method, row in cells.items()]
+    print(markdown_table(["method", *columns], rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,6 @@
+"""Comparison of methods on the same data, network and budget."""
+
+from lightning_vi.compare.api import compare
+from lightning_vi.compare.result import Comparison
+
+__all__ = ["Comparison", "compare"]

@@ -1,0 +1,251 @@
+"""What speaks against a fit by variational inference, and what to change."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lightning_vi.diagnostics.posterior import PosteriorDiagnostics
+from lightning_vi.diagnostics.reference import FitReference
+
+MIN_EPOCHS = 10
+"""Least number of epochs after burn-in, and of epochs with one weight of the KL divergence for a trend."""
+MIN_STEPS = 200
+MIN_SCORE = 4.0
+"""Least number of standard errors of a trend, of a difference of losses."""
+MIN_FALL = 0.05
+"""Least fall of the loss over the last epochs, as a share of what was learned so far."""
+MIN_SHARE = 0.5
+"""Share of what was learned early that must be left at the end."""
+MAX_PRUNED, MAX_PRUNED_ALONE = 0.5, 0.95
+"""Share of pruned units that is worth a word beside other findings or if noise costs much, and alone: mean-field
+posteriors of networks that are wider than the problem needs prune many units in good fits too."""
+MAX_NOISE_COST = 0.15
+"""Share of what was learned that the noise of the weights may cost."""
+MIN_STD_CHANGE = 0.05
+"""Least change of the mean logarithm of a module's posterior standard deviations."""
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """Means of an epoch.
+
+    Attributes:
+        epoch: Index of the epoch.
+        num_steps: Number of optimizer steps of the fit so far.
+        kl_weight: Weight of the KL divergence; 0 during burn-in.
+        is_burnin: Whether the epoch belongs to the burn-in.
+        loss: Loss in nats per datum.
+        nll: Expected negative log-likelihood in nats per datum; None during burn-in.
+        kl: KL divergence in nats; None during burn-in.
+    """
+
+    epoch: int
+    num_steps: int
+    kl_weight: float
+    is_burnin: bool
+    loss: float
+    nll: float | None
+    kl: float | None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that speaks against a fit.
+
+    Attributes:
+        kind: ``"still_falling"``, ``"kl_warmup"``, ``"constant"``, ``"kl_takes_over"``, ``"pruned"`` or ``"std"``.
+        text: What was measured.
+        advice: What to change.
+    """
+
+    kind: str
+    text: str
+    advice: str
+
+
+@dataclass(frozen=True)
+class FitFacts:
+    """What is known at the end of a fit.
+
+    Attributes:
+        history: The epochs.
+        posterior: Diagnostics of the posterior.
+        kl_weight: Weight of the KL divergence that the warm-up leads to.
+        reference: The fit beside constant outputs; None if unknown.
+        std_changes: Change of the mean log standard deviation by module; empty if the method was trained before.
+    """
+
+    history: Sequence[EpochRecord]
+    posterior: PosteriorDiagnostics
+    kl_weight: float
+    reference: FitReference | None
+    std_changes: Mapping[str, float]
+
+
+def is_long_enough(history: Sequence[EpochRecord]) -> bool:
+    """Returns whether a fit was meant to converge: with 10 epochs after burn-in, and 200 steps.
+
+    Args:
+        history: The epochs.
+    """
+    num_epochs = sum(not record.is_burnin for record in history)
+    return num_epochs >= MIN_EPOCHS and history[-1].num_steps >= MIN_STEPS
+
+
+def find_problems(facts: FitFacts) -> tuple[Finding, ...]:
+    """Looks for what speaks against a fit.
+
+    Args:
+        facts: What is known at its end.
+
+    Returns:
+        The findings, the most important one first; none if the fit is not long enough.
+    """
+    if not is_long_enough(facts.history):
+        return ()
+    trained = [record for record in facts.history if not record.is_burnin]
+    found = [
+        _constant(facts),
+        _kl_takes_over(facts, trained),
+        _burnin_lost(facts),
+        _kl_warmup(facts, trained),
+        _still_falling(facts, trained),
+        _stds(facts),
+    ]
+    others = tuple(finding for finding in found if finding is not None)
+    is_noisy = facts.reference is not None and facts.reference.noise_cost > MAX_NOISE_COST
+    pruned = _pruned(facts, MAX_PRUNED if others or is_noisy else MAX_PRUNED_ALONE)
+    return others if pruned is None else (*others, pruned)
+
+
+def fall_of(losses: Sequence[float]) -> tuple[float, float]:
+    """Computes by how much a loss falls over the epochs, along the least-squares line.
+
+    Args:
+        losses: At least four losses.
+
+    Returns:
+        The fall, positive if the loss falls, and its standard error. The error takes into account that neighboring
+        epochs deviate from the line alike.
+    """
+    values = np.asarray(losses, dtype=float)
+    time = np.arange(len(values)) - (len(values) - 1) / 2
+    slope = float(time @ values / (time @ time))
+    residuals = values - values.mean() - slope * time
+    variance = float(residuals @ residuals) / (len(values) - 2)
+    correlation = float(residuals[1:] @ residuals[:-1]) / max(float(residuals @ residuals), 1e-300)
+    correlation = min(max(correlation, 0.0), 0.9)
+    error = math.sqrt(variance / float(time @ time) * (1 + correlation) / (1 - correlation))
+    length = len(values) - 1
+    return -slope * length, error * length
+
+
+def _still_falling(facts: FitFacts, trained: Sequence[EpochRecord]) -> Finding | None:
+    last = trained[-1].kl_weight
+    settled = [r.loss for r in trained if math.isclose(r.kl_weight, last, rel_tol=1e-6)]
+    window = settled[-max(MIN_EPOCHS, len(trained) // 5) :]
+    if len(window) < MIN_EPOCHS:
+        return None
+    fall, error = fall_of(window)
+    start = facts.reference.constant_nll if facts.reference is not None else max(r.loss for r in trained)
+    learned = max(start, max(settled)) - window[-1]
+    if fall < MIN_SCORE * error or fall < MIN_FALL * learned:
+        return None
+    return Finding(
+        "still_falling",
+        f"The loss still falls: by {fall:.2g} nats per datum over the last {len(window)} epochs.",
+        "Train for more epochs, or raise the learning rate (optimizer=partial(torch.optim.Adam, lr=1e-2)).",
+    )
+
+
+def _constant(facts: FitFacts) -> Finding | None:
+    reference = facts.reference
+    if reference is None or reference.gain > 2 * reference.gain_error:
+        return None
+    return Finding(
+        "constant",
+        f"The fit explains no more than a constant: its negative log-likelihood is {reference.nll:.3g} nats per datum "
+        f"on {reference.num_rows} training rows, that of the best constant {reference.constant_nll:.3g}.",
+        "Give the KL divergence its weight late (kl_warmup_epochs of half of the training, or some burnin_epochs), "
+        "start with a small init_std, use prior=EmpiricalBayesPrior(), and raise the learning rate; or begin with a "
+        "trained network (from_pretrained).",
+    )
+
+
+def _kl_takes_over(facts: FitFacts, trained: Sequence[EpochRecord]) -> Finding | None:
+    reference = facts.reference
+    values = [r.nll for r in trained if r.nll is not None]
+    if reference is None or len(values) < MIN_EPOCHS:
+        return None
+    means = np.convolve(values, np.ones(3) / 3, mode="valid")
+    best, end = float(means.min()), float(means[-1])
+    gain = reference.constant_nll - best
+    if gain <= MIN_SCORE * reference.gain_error or reference.constant_nll - end >= MIN_SHARE * gain:
+        return None
+    return Finding(
+        "kl_takes_over",
+        f"The KL divergence takes over: the negative log-likelihood was {best:.3g} nats per datum at a small KL weight "
+        f"and is {end:.3g} at the end, where the best constant has {reference.constant_nll:.3g}.",
+        "Use prior=EmpiricalBayesPrior() or a prior that fits the weights, a smaller init_std, a longer "
+        "kl_warmup_epochs, or begin with a trained network (from_pretrained).",
+    )
+
+
+def _burnin_lost(facts: FitFacts) -> Finding | None:
+    reference = facts.reference
+    burnin = [r.loss for r in facts.history if r.is_burnin]
+    if reference is None or not burnin:
+        return None
+    gain = reference.constant_point_loss - burnin[-1]
+    left = reference.constant_point_loss - reference.point_loss
+    if gain <= 0.1 * abs(reference.constant_point_loss) or left >= MIN_SHARE * gain:
+        return None
+    return Finding(
+        "kl_takes_over",
+        f"The fit lost what the burn-in had learned: the point loss at the posterior means was {burnin[-1]:.3g} "
+        f"after it and is {reference.point_loss:.3g} now; the best constant has {reference.constant_point_loss:.3g}.",
+        "Use a longer kl_warmup_epochs, a smaller init_std, prior=EmpiricalBayesPrior(), or from_pretrained, whose "
+        "prior is centered at the trained weights.",
+    )
+
+
+def _kl_warmup(facts: FitFacts, trained: Sequence[EpochRecord]) -> Finding | None:
+    reached = trained[-1].kl_weight
+    if reached >= (1 - 1e-6) * facts.kl_weight:
+        return None
+    return Finding(
+        "kl_warmup",
+        f"The fit ended before the KL warm-up: the weight reached {reached:.2g} of {facts.kl_weight:g}.",
+        "Train for more epochs, or choose fewer kl_warmup_epochs.",
+    )
+
+
+def _pruned(facts: FitFacts, limit: float) -> Finding | None:
+    shares = {}
+    for place, module in enumerate(facts.posterior.modules):
+        candidates = [module.pruned_units, module.ignored_inputs if place > 0 else None]
+        share = max((share for share in candidates if share is not None), default=0.0)
+        if share > limit:
+            shares[module.module or "(root)"] = share
+    if not shares:
+        return None
+    places = ", ".join(f"{share:.0%} at module {name}" for name, share in shares.items())
+    return Finding(
+        "pruned",
+        f"Many units are pruned, with weights that are noise: {places}.",
+        "Use prior=EmpiricalBayesPrior(), a smaller init_std, a longer kl_warmup_epochs, or a posterior with "
+        "correlations (MatrixVariateVI); or a smaller network.",
+    )
+
+
+def _stds(facts: FitFacts) -> Finding | None:
+    changes = facts.std_changes.values()
+    if facts.kl_weight == 0 or not changes or max(abs(change) for change in changes) >= MIN_STD_CHANGE:
+        return None
+    return Finding(
+        "std",
+        "The posterior standard deviations are where they started: they changed by less than 5%.",
+        "Train for more epochs or raise the learning rate; the uncertainty of the predictions is that of init_std.",
+    )

@@ -1,0 +1,31 @@
+"""Units of the quantities that methods log."""
+
+STAGES = ("train_", "val_", "test_")
+UNITS = {
+    "loss": "objective",
+    "nll": "nats per datum",
+    "elbo": "nats per datum",
+    "kl": "nats",
+    "kl_weight": "weight",
+    "burnin": "1 during burn-in",
+    "rmse": "units of the target",
+    "mae": "units of the target",
+    "crps": "units of the target",
+    "interval_width": "units of the target",
+    "conformal_width": "units of the target",
+    "r2": "share of the variance",
+    "coverage": "share of the data",
+    "conformal_coverage": "share of the data",
+    "accuracy": "share of the data",
+    "ece": "probability",
+    "brier": "squared probability",
+    "conformal_set_size": "classes",
+}
+
+
+def metric_unit(name: str) -> str:
+    """Returns the unit of a logged metric, such as "nats per datum" for `val_nll`; empty if it is unknown."""
+    name = name.split("/")[0]
+    for stage in STAGES:
+        name = name.removeprefix(stage)
+    return UNITS.get(name, "")

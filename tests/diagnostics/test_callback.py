@@ -1,0 +1,186 @@
+"""The warning at the end of a fit, and its absence."""
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import History, copy_of_state, loader, quiet_trainer, same_state
+from lightning import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
+
+from lightning_vi import SWAG, Deterministic, LastLayerVI, MeanFieldVI
+from lightning_vi.backbones import MLP
+from lightning_vi.callbacks import VariationalDiagnostics
+from lightning_vi.datamodules import ToyHeteroscedasticDataModule
+from lightning_vi.diagnostics.reference import compare_with_constant
+from lightning_vi.likelihoods import Categorical, Gaussian, HeteroscedasticGaussian
+from lightning_vi.priors import EmpiricalBayesPrior, GaussianPrior
+
+WARNING = "Diagnostics of the fit of"
+pytestmark = pytest.mark.filterwarnings("error:Diagnostics of the fit")
+
+
+def adam(lr: float) -> Any:
+    return partial(torch.optim.Adam, lr=lr)
+
+
+def lines(num_rows: int = 64) -> Any:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(num_rows, 2, generator=generator)
+    y = x @ torch.tensor([[1.0], [-0.5]]) + 0.1 * torch.randn(num_rows, 1, generator=generator)
+    return loader(x, y, batch_size=16)
+
+
+def linear(lr: float = 0.05, **options: Any) -> MeanFieldVI:
+    options = {"num_mc_samples_train": 2, "init_std": 0.1} | options
+    return MeanFieldVI(nn.Linear(2, 1), Gaussian(noise_std=0.1), optimizer=adam(lr), **options)
+
+
+def diagnostics_of(trainer: Trainer) -> VariationalDiagnostics:
+    (found,) = (callback for callback in trainer.callbacks if isinstance(callback, VariationalDiagnostics))
+    return found
+
+
+def fitted(method: Any, data: Any, **options: Any) -> VariationalDiagnostics:
+    trainer = quiet_trainer(**({"max_epochs": 60} | options))
+    trainer.fit(method, data)
+    return diagnostics_of(trainer)
+
+
+def test_a_fit_that_does_not_learn_warns_once_and_says_what_helps() -> None:
+    with pytest.warns(UserWarning, match=WARNING) as caught:
+        found = fitted(linear(lr=1e-5), lines())
+    (text,) = (str(warning.message) for warning in caught if WARNING in str(warning.message))
+    assert {finding.kind for finding in found.result.findings} >= {"constant", "std"}
+    assert "kl_warmup_epochs" in text
+    assert "VariationalDiagnostics(warn=False)" in text
+    assert "best constant" in str(found.result)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        linear,
+        partial(linear, burnin_epochs=5),
+        partial(LastLayerVI, nn.Linear(2, 1), Gaussian(noise_std=0.1), optimizer=adam(0.05), init_std=0.1),
+    ],
+    ids=["mean field", "burn-in", "last layer"],
+)
+def test_a_fit_that_learns_does_not_warn(make: Callable[[], Any]) -> None:
+    found = fitted(make(), lines())
+    assert found.result.findings == ()
+    assert found.result.reference.gain > 1
+    assert found.result.reference.num_rows == 64
+
+
+def test_losses_of_a_constant_are_those_of_the_target_alone() -> None:
+    found = fitted(linear(), lines())
+    y = torch.cat([y for _, y in lines()])
+    expected = -torch.distributions.Normal(y.mean(), 0.1).log_prob(y).mean()
+    assert found.result.reference.constant_nll == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_losses_of_a_constant_are_the_entropy_of_the_classes() -> None:
+    x, y = torch.randn(60, 2), torch.arange(60) % 3 // 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        found = fitted(
+            MeanFieldVI(nn.Linear(2, 2), Categorical(2), num_mc_samples_train=1), loader(x, y, batch_size=15)
+        )
+    third = torch.tensor([2 / 3, 1 / 3])
+    entropy = -(third * third.log()).sum().item()
+    assert found.result.reference.constant_nll == pytest.approx(entropy, rel=1e-4)
+
+
+def test_the_users_callback_takes_the_place_of_the_default_one() -> None:
+    mine = VariationalDiagnostics(warn=False)
+    assert fitted(linear(lr=1e-5), lines(), callbacks=[mine]) is mine
+    assert mine.result.findings
+    mine = VariationalDiagnostics(log_every_n_epochs=2)
+    history = History()
+    fitted(linear(), lines(), callbacks=[mine], max_epochs=4, logger=history)
+    assert len(history.values["diagnostics/root/kl"]) == 2
+    assert list(mine.history["epoch"]) == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="log_every_n_epochs"):
+        VariationalDiagnostics(log_every_n_epochs=-1)
+
+
+def test_a_second_fit_has_a_history_of_its_own() -> None:
+    trainer = quiet_trainer(max_epochs=2)
+    method = linear()
+    trainer.fit(method, lines())
+    first = diagnostics_of(trainer)
+    trainer.fit_loop.max_epochs = 5
+    trainer.fit(method, lines())
+    assert diagnostics_of(trainer) is first
+    assert list(first.history["epoch"]) == [2, 3, 4]
+
+
+def test_history_is_that_of_the_logged_values() -> None:
+    history = History()
+    found = fitted(linear(burnin_epochs=1, kl_warmup_epochs=1), lines(), max_epochs=4, logger=history).history
+    assert list(found["loss"]) == pytest.approx(history.values["train_loss"])
+    assert list(found["nll"][1:]) == pytest.approx(history.values["train_nll"])
+    assert list(found["kl"][1:]) == pytest.approx(history.values["train_kl"])
+    assert list(found["kl_weight"]) == pytest.approx([0.0, 0.5, 1.0, 1.0])
+    assert list(found["is_burnin"]) == [True, False, False, False]
+
+
+def test_a_resumed_fit_is_judged_as_a_whole(tmp_path: Path) -> None:
+    saving = {"enable_checkpointing": True, "default_root_dir": tmp_path}
+    checkpoint = ModelCheckpoint(tmp_path, filename="half")
+    whole = fitted(linear(), lines(), max_epochs=6)
+    fitted(linear(), lines(), max_epochs=3, callbacks=[checkpoint], **saving)
+    trainer = quiet_trainer(max_epochs=6)
+    trainer.fit(linear(), lines(), ckpt_path=checkpoint.best_model_path)
+    resumed = diagnostics_of(trainer)
+    assert list(resumed.history["epoch"]) == list(range(6))
+    assert list(resumed.history["num_steps"]) == list(whole.history["num_steps"])
+    assert resumed._initial_stds == pytest.approx(whole._initial_stds)
+
+
+@pytest.mark.parametrize("options", [{"max_epochs": 9}, {"max_steps": 100}, {"fast_dev_run": True}])
+def test_a_short_fit_does_not_warn(options: dict[str, Any]) -> None:
+    fitted(linear(lr=1e-5), lines(), **options)
+
+
+@pytest.mark.parametrize("cls", [Deterministic, SWAG])
+def test_methods_without_a_variational_posterior_are_left_alone(cls: Any) -> None:
+    mine = VariationalDiagnostics()
+    quiet_trainer(max_epochs=2, callbacks=[mine]).fit(cls(nn.Linear(2, 1), Gaussian()), lines())
+    assert mine.result is None
+
+
+def test_the_comparison_changes_neither_the_method_nor_the_random_state() -> None:
+    method = linear()
+    fitted(method, lines(), max_epochs=1)
+    method.train()
+    before, state = copy_of_state(method), torch.get_rng_state()
+    assert compare_with_constant(method, lines()) is not None
+    assert same_state(copy_of_state(method), before)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert method.training
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("arguments", "kinds"),
+    [
+        ({"prior": EmpiricalBayesPrior(), "init_std": 0.0067, "optimizer": adam(2e-2), "kl_warmup_epochs": 80}, set()),
+        ({"prior": GaussianPrior(std="fan_in"), "init_std": 0.05, "optimizer": adam(1e-2)}, {"pruned"}),
+        ({"init_std": 0.05, "optimizer": adam(1e-4)}, {"still_falling"}),
+    ],
+    ids=["recipe", "fan-in prior", "slow"],
+)
+def test_fits_of_the_toy_problem(arguments: dict[str, Any], kinds: set[str]) -> None:
+    method = MeanFieldVI(MLP(1, [50, 50], 2), HeteroscedasticGaussian(), **arguments)
+    mine = VariationalDiagnostics(warn=False)
+    data = ToyHeteroscedasticDataModule(batch_size=32, n_points=500)
+    found = fitted(method, data, max_epochs=150, callbacks=[mine]).result
+    assert {finding.kind for finding in found.findings} >= kinds
+    assert kinds or not found.findings
