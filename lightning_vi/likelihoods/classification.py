@@ -31,6 +31,7 @@ class ClassificationLikelihood(Likelihood):
     """
 
     task = "classification"
+    has_bounded_gradient = True
     support = "classes"
     class_weights: Tensor | None
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_vi import LastLayerVI, MeanFieldVI
 from lightning_vi.backbones import MLP
-from lightning_vi.likelihoods import Gaussian
+from lightning_vi.likelihoods import Bernoulli, Gaussian
 
 X, Y = torch.linspace(-1, 1, 16).unsqueeze(1), torch.linspace(1, -1, 16).unsqueeze(1)
 DATA = partial(loader, X, Y, batch_size=4)  # four steps an epoch
@@ -75,14 +75,14 @@ def test_kl_weight_increases_by_epoch_where_the_number_of_batches_is_unknown() -
 def test_learning_rate_warms_up_and_decays_to_zero() -> None:
     method = Recorded()
     fit(method, DATA(), max_epochs=10)
-    rates = [min(1, (t + 1) / 2) * 0.1 * (1 + math.cos(math.pi * t / 40)) / 2 for t in range(40)]
+    rates = [min(1, (t + 1) / 2) * 0.2 * (1 + math.cos(math.pi * t / 40)) / 2 for t in range(40)]
     assert method.rates == pytest.approx(rates)
 
 
 def test_learning_rate_is_constant_in_a_fit_of_unknown_length() -> None:
     method = Recorded(num_data=16)
     fit(method, DataLoader(Stream(), batch_size=8), max_epochs=3)
-    assert method.rates == pytest.approx([0.1] * 6)
+    assert method.rates == pytest.approx([1.7 / math.sqrt(2000)] * 6)
 
 
 def test_given_optimizer_and_schedule_are_used_as_they_are() -> None:
@@ -112,15 +112,25 @@ def _stop(trainer: Any) -> None:
 def test_posterior_has_a_higher_rate_than_deterministic_weights_by_default() -> None:
     method = LastLayerVI(MLP(1, [7, 50], 1), Gaussian())
     rates = {id(p): group["lr"] for group in method.make_optimizer().param_groups for p in group["params"]}
-    assert [rates[id(p)] for p in method.engine.parameters()] == pytest.approx([12 / math.sqrt(50 * 2000)] * 4)
+    assert [rates[id(p)] for p in method.engine.parameters()] == pytest.approx([1.7 / math.sqrt(2000)] * 4)
     assert rates[id(next(method.backbone.parameters()))] == 0.003
 
 
-def test_posterior_rate_depends_on_the_length_of_the_fit() -> None:
-    method = MeanFieldVI(MLP(1, [50, 50], 1), Gaussian())
-    fit(method, DATA(), max_epochs=-1, max_steps=30, limit_train_batches=1)
+@pytest.mark.parametrize(
+    ("width", "likelihood", "rate"),
+    [
+        (50, Gaussian(), 1.7 / math.sqrt(100)),
+        (50, Bernoulli(), 0.2),
+        (600, Gaussian(), 0.5 / math.sqrt(100)),
+        (600, Bernoulli(), 0.5 / math.sqrt(100)),
+    ],
+)
+def test_posterior_rate_depends_on_length_width_and_likelihood(width: int, likelihood: Any, rate: float) -> None:
+    method = MeanFieldVI(MLP(1, [width], 1), likelihood)
+    targets = Y if isinstance(likelihood, Gaussian) else (Y > 0).long().squeeze(1)
+    fit(method, loader(X, targets, batch_size=4), max_epochs=-1, max_steps=100, limit_train_batches=1)
     (group,) = [group for group in method.optimizers(use_pl_optimizer=False).param_groups if len(group["params"]) > 1]  # type: ignore[union-attr]
-    assert group["initial_lr"] == pytest.approx(12 / math.sqrt(50 * 30))
+    assert group["initial_lr"] == pytest.approx(rate)
 
 
 def test_default_prior_finds_the_scale_of_each_tensor() -> None:

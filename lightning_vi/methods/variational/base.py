@@ -31,27 +31,29 @@ USUAL_STEPS = 2000
 """Number of steps for which a learning rate is chosen where the length of the fit is unknown."""
 
 
-def posterior_learning_rate(fan_in: int, num_steps: float) -> float:
+def posterior_learning_rate(fan_in: int, num_steps: float, has_bounded_gradient: bool) -> float:
     r"""Learning rate of means and scales of a posterior with the default optimizer.
 
-    .. math:: \eta = \min\big(0.1,\ 12 / \sqrt{F T}\big)
+    .. math:: \eta = \min\Big(0.2,\ \frac{c}{\sqrt T},\ \frac{300}{F \sqrt T}\Big)
 
     Adam moves each parameter by about the learning rate, and scales have to move far from their start, so that a short
-    fit takes a high rate; a layer's output changes with the number of its inputs, which limits it.
+    fit takes a high rate. It is limited by the number of inputs that move together, and where small changes of the
+    outputs may cost much: c is 4.8 for likelihoods whose gradient is bounded, otherwise 1.7.
 
     Args:
         fan_in: Largest number F of inputs of a unit.
         num_steps: Number T of optimizer steps; infinite if unknown.
+        has_bounded_gradient: See `Likelihood.has_bounded_gradient`.
 
     Returns:
         The learning rate.
 
     Example:
-        >>> round(posterior_learning_rate(fan_in=50, num_steps=1800), 6)
-        0.04
+        >>> round(posterior_learning_rate(fan_in=50, num_steps=1700, has_bounded_gradient=False), 3)
+        0.041
     """
     steps = num_steps if 0 < num_steps < math.inf else USUAL_STEPS
-    return min(0.1, 12 / math.sqrt(fan_in * steps))
+    return min(0.2, min(4.8 if has_bounded_gradient else 1.7, 300 / fan_in) / math.sqrt(steps))
 
 
 class VariationalOptions(TypedDict, total=False):
@@ -306,7 +308,8 @@ class VariationalMethod(DiagnosedMethod):
         if not self.has_default_optimizer:
             return 1.0
         fan_in = max(mu[0].numel() if mu.dim() > 1 else 1 for mu in self.engine.parameters()[::2])
-        return posterior_learning_rate(fan_in, self.num_steps) / DEFAULT_LEARNING_RATE
+        rate = posterior_learning_rate(fan_in, self.num_steps, self.likelihood.has_bounded_gradient)
+        return rate / DEFAULT_LEARNING_RATE
 
     def learning_rate_factors(self) -> Mapping[nn.Parameter, float]:  # noqa: D102
         factor = self.main_factor
