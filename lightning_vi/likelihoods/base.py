@@ -28,8 +28,8 @@ class Likelihood(nn.Module, ABC):
         has_gaussian_noise: True if the noise is Gaussian with a variance that does not depend on the network's output,
             so that Gaussian network outputs give a closed-form predictive distribution.
         scale_targets: True if a fit finds the scaling of the targets in its data, see `set_target_scaling`.
-        has_bounded_gradient: True if the gradient of the log-likelihood with respect to the outputs is bounded, as that of
-            a softmax is.
+        has_bounded_gradient: True if the gradient of the log-likelihood with respect to the outputs is bounded, as
+            that of a softmax is.
     """
 
     task: Task

@@ -118,7 +118,14 @@ def test_larger_alpha_gives_wider_predictions() -> None:
     for alpha in (0.0, 1.0):
         torch.manual_seed(0)
         built = AlphaDivergenceVI(
-            nn.Linear(2, 1), Gaussian(0.3), alpha=alpha, num_mc_samples_train=50, optimizer=torch.optim.Adam
+            nn.Linear(2, 1),
+            Gaussian(0.3),
+            alpha=alpha,
+            init_std=0.05,
+            num_mc_samples_train=50,
+            optimizer=torch.optim.Adam,
+            lr_scheduler=None,
+            kl_warmup_epochs=0,
         )
         x = torch.cat([normal(64, 1), torch.ones(64, 1)], 1)
         y = torch.where(torch.arange(64) % 2 == 0, 1.0, -1.0).unsqueeze(1)
