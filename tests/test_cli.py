@@ -22,7 +22,7 @@ from lightning_vi.likelihoods import HeteroscedasticGaussian
 from lightning_vi.methods import UQMethod
 
 Run = Callable[..., trainer.TrainerCLI | None]
-COMMANDS = ("fit", "validate", "test", "predict", "demo")
+COMMANDS = ("fit", "validate", "test", "predict", "init", "configs", "demo")
 
 
 @pytest.fixture
