@@ -22,7 +22,11 @@ from lightning_vi.likelihoods import HeteroscedasticGaussian
 from lightning_vi.methods import UQMethod
 
 Run = Callable[..., trainer.TrainerCLI | None]
+<<<<<<< HEAD
 COMMANDS = ("fit", "validate", "test", "predict", "compare", "plot", "demo")
+=======
+COMMANDS = ("fit", "validate", "test", "predict", "init", "configs", "demo")
+>>>>>>> wt-tables
 
 
 @pytest.fixture

@@ -33,7 +33,16 @@ def loaded_after(code: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("args", "status"),
-    [(["--help"], 0), (["--version"], 0), (["demo", "--help"], 0), (["fitt"], 2), (["demo", "--fast"], 2), ([], 2)],
+    [
+        (["--help"], 0),
+        (["--version"], 0),
+        (["demo", "--help"], 0),
+        (["init", "--help"], 0),
+        (["configs", "--help"], 0),
+        (["fitt"], 2),
+        (["demo", "--fast"], 2),
+        ([], 2),
+    ],
 )
 def test_help_and_usage_errors_do_not_import_torch(args: list[str], status: int) -> None:
     assert loaded_after(RUN.format(args=args, status=status)) == []

@@ -43,4 +43,5 @@ def unit_signal_to_noise(mean: Tensor, std: Tensor, dim: int = 0) -> Tensor:
         >>> unit_signal_to_noise(torch.tensor([[3.0, 4.0], [0.0, 0.1]]), torch.ones(2, 2))
         tensor([5.0000, 0.1000])
     """
-    return torch.linalg.vector_norm((mean / std).movedim(dim, 0).flatten(1), dim=1)
+    norms: Tensor = torch.linalg.vector_norm((mean / std).movedim(dim, 0).flatten(1), dim=1)
+    return norms
