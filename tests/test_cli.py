@@ -22,11 +22,7 @@ from lightning_vi.likelihoods import HeteroscedasticGaussian
 from lightning_vi.methods import UQMethod
 
 Run = Callable[..., trainer.TrainerCLI | None]
-<<<<<<< HEAD
-COMMANDS = ("fit", "validate", "test", "predict", "compare", "plot", "demo")
-=======
-COMMANDS = ("fit", "validate", "test", "predict", "init", "configs", "demo")
->>>>>>> wt-tables
+COMMANDS = ("fit", "validate", "test", "predict", "init", "configs", "compare", "plot", "demo")
 
 
 @pytest.fixture

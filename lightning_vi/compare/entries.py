@@ -59,8 +59,7 @@ class Entry:
 
 def public_classes() -> dict[str, type]:
     """Returns the methods, calibrations and base classes of the package by name."""
-    names: list[str] = lightning_vi.__all__
-    return {name: getattr(lightning_vi, name) for name in names}
+    return {name: getattr(lightning_vi, name) for name in dir(lightning_vi) if name[0].isupper()}
 
 
 def method_names() -> list[str]:
