@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-import lightning_vi
+from lightning_vi import methods as method_room
 from lightning_vi.arguments import accepted_arguments, suggestion
 from lightning_vi.compare.adjustments import adjusted
 from lightning_vi.compare.describe import describe
@@ -59,7 +59,8 @@ class Entry:
 
 def public_classes() -> dict[str, type]:
     """Returns the methods, calibrations and base classes of the package by name."""
-    return {name: getattr(lightning_vi, name) for name in dir(lightning_vi) if name[0].isupper()}
+    names: list[str] = vars(method_room)["__all__"]
+    return {name: getattr(method_room, name) for name in names}
 
 
 def method_names() -> list[str]:
