@@ -203,7 +203,7 @@ def step_on(loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer) -> Ste
 def train(case: Case) -> Step:
     """A step on the method's evidence lower bound."""
     method, (x, y) = case.method(), case.batch()
-    return step_on(lambda: method.elbo(x, y).loss, method.configure_optimizers())
+    return step_on(lambda: method.elbo(x, y).loss, method.make_optimizer())
 
 
 def train_sequentially(case: Case) -> Step:
@@ -214,7 +214,7 @@ def train_sequentially(case: Case) -> Step:
         outputs = torch.cat([method.engine.training_samples(x, 1) for _ in range(case.samples)])
         return negative_elbo(method.likelihood.log_prob(outputs, y), method.engine.kl(), NUM_DATA).loss
 
-    return step_on(loss, method.configure_optimizers())
+    return step_on(loss, method.make_optimizer())
 
 
 def train_floor(case: Case, **adam_options: Any) -> Step:
