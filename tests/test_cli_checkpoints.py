@@ -68,7 +68,7 @@ def test_a_checkpoint_from_the_command_line_restores_all_arguments(run: Run, tmp
     optimizer = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.25}}
     cli = run("fit", "--config", write_config(tmp_path, optimizer=optimizer, kl_weight=0.5))
     loaded = MeanFieldVI.load_from_checkpoint(checkpoint_of(cli), weights_only=True)
-    assert isinstance(loaded.configure_optimizers(), SGD)
+    assert isinstance(loaded.make_optimizer(), SGD)
     assert (loaded.kl_weight, loaded.num_mc_samples_train, loaded.num_mc_samples_test) == (0.5, 2, 5)
     assert torch.equal(loaded.engine.kl(), cli.model.engine.kl())
 
@@ -155,7 +155,9 @@ def run_command_line_error(run: Run, *args: str) -> str:
 
 
 def test_a_fit_resumes_from_a_checkpoint(run: Run, tmp_path: Path) -> None:
-    config = write_config(tmp_path)
+    adam = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.01}}
+    constant = {"optimizer": adam, "lr_scheduler": None, "kl_warmup_epochs": 0}  # whatever the length of the fit
+    config = write_config(tmp_path, **constant)
     checkpoint = checkpoint_of(run("fit", "--config", config))
     resumed = run("fit", "--config", config, "--ckpt_path", checkpoint, "--trainer.max_epochs=3")
     assert resumed.trainer.current_epoch == 3
