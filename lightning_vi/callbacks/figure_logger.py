@@ -61,7 +61,9 @@ class FigureLogger(Callback):
         >>> from lightning_vi.backbones import MLP
         >>> from lightning_vi.callbacks import FigureLogger
         >>> from lightning_vi.likelihoods import Gaussian
-        >>> method, loader = MeanFieldVI(MLP(1, [8], 1), Gaussian()), [(torch.randn(9, 1), torch.randn(9, 1))]
+        >>> from torch.utils.data import DataLoader, TensorDataset
+        >>> method = MeanFieldVI(MLP(1, [8], 1), Gaussian())
+        >>> loader = DataLoader(TensorDataset(torch.randn(9, 1), torch.randn(9, 1)), batch_size=9)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     options = {"callbacks": [FigureLogger()], "logger": CSVLogger(folder), "enable_progress_bar": False}
         ...     _ = Trainer(**options).test(method, loader, verbose=False)

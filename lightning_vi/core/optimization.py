@@ -101,11 +101,13 @@ class OptimizedPredictor(Predictor):
 
     def _restore_rates(self) -> None:
         """Gives the parameter groups their multiples of a learning rate that a search has found for all."""
-        if self._learning_rate is None or self.trainer.global_step > 0:
+        configs = self.trainer.lr_scheduler_configs
+        is_searching = any(type(each.scheduler).__module__.startswith("lightning.pytorch.tuner") for each in configs)
+        if self._learning_rate is None or self.trainer.global_step > 0 or is_searching:
             return
         for optimizer in self.trainer.optimizers:
             self._set_rates(optimizer, self._learning_rate)
-            for config in self.trainer.lr_scheduler_configs:
+            for config in configs:
                 for group in optimizer.param_groups:
                     group.pop("initial_lr", None)
                 config.scheduler = self._make_scheduler(optimizer)["scheduler"]

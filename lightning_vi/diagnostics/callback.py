@@ -75,7 +75,7 @@ class VariationalDiagnostics(Callback):
         >>> diagnostics = VariationalDiagnostics(warn=False)
         >>> quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
         >>> trainer = Trainer(max_epochs=1, callbacks=[diagnostics], enable_model_summary=False, **quiet)
-        >>> trainer.fit(MeanFieldVI(torch.nn.Linear(2, 1), Gaussian()), loader)
+        >>> trainer.fit(MeanFieldVI(torch.nn.Linear(2, 1), Gaussian()), loader, loader)
         >>> diagnostics.result.findings
         ()
         >>> list(diagnostics.history.columns)

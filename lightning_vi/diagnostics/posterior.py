@@ -132,7 +132,7 @@ def diagnose(posteriors: Iterable[WeightPosterior], dependence: Tensor | float =
         >>> posterior = WeightPosterior("0", mean, std, torch.tensor(9.0), prior_std=1.0, unit_dim=0)
         >>> print(diagnose([posterior]))
         module  weights  KL  KL/weight  median SNR  std  std/prior  pruned  ignored inputs
-        0       4        9   2.25       0           0.5  0.5        50%     50%
+        0       4        9   2.25       0.1         0.5  0.5        50%     50%
         total   4        9
     """
     modules: dict[str, list[WeightPosterior]] = {}
@@ -160,7 +160,7 @@ def _module(name: str, parts: list[WeightPosterior]) -> ModuleDiagnostics:
     mean = torch.cat([part.mean.flatten() for part in parts])
     std = torch.cat([part.std.flatten() for part in parts])
     ratios = signal_to_noise(mean, std)
-    some = ratios[:: -(-len(ratios) // MAX_SORTED)]
+    some = ratios[:: -(-len(ratios) // MAX_SORTED)].cpu().float()
     quantiles = torch.quantile(some, some.new_tensor(QUANTILES)).tolist()
     num_weights = len(mean)
     log_ratios = [

@@ -157,9 +157,11 @@ def test_an_existing_file_is_replaced(tmp_path: Path) -> None:
 def test_rows_of_an_interrupted_run_are_discarded(tmp_path: Path) -> None:
     writer, method = PredictionWriter(tmp_path), regressor()
     with pytest.raises(ValueError, match="takes 3 and not 5 features"):
-        quiet_trainer(callbacks=[writer]).predict(method, [DataLoader(X, 4), DataLoader(torch.zeros(4, 5), 4)])
+        quiet_trainer(callbacks=[writer]).predict(
+            method, [DataLoader(X, batch_size=4), DataLoader(torch.zeros(4, 5), batch_size=4)]
+        )
     assert not writer.path.exists()
-    quiet_trainer(callbacks=[writer]).predict(method, DataLoader(X, 4))
+    quiet_trainer(callbacks=[writer]).predict(method, DataLoader(X, batch_size=4))
     assert len(pd.read_csv(writer.path)) == 11
 
 

@@ -160,7 +160,7 @@ def evaluated(device: torch.device) -> Any:
     method = classifier(device)
     curve = evaluation.selective_prediction(method, batches(X, LABELS))
     found = evaluation.ood_detection(method, batches(X, LABELS), batches(X + 5, LABELS))
-    return [vars(result) for result in (curve, found)]
+    return [{k: v for k, v in vars(result).items() if not isinstance(v, str)} for result in (curve, found)]
 
 
 def plotted(device: torch.device) -> Any:
