@@ -77,7 +77,7 @@ def test_a_table_is_fitted_tested_and_predicted(
     houses(12, seed=1).assign(city="Jena").drop(columns=target).to_csv("new.csv")
     for command in commands:
         run(*(word.replace("NEW_FILE", "new.csv") for word in command), *QUIET)
-    predictions = pd.read_csv("outputs/first/predictions.csv")
+    predictions = pd.read_csv("outputs/first/version_0/predictions.csv")
     assert predictions["house"].tolist() == houses(12)["house"].tolist()
     assert predictions["pred_uct"].notna().all()
 

@@ -82,12 +82,7 @@ def make_starter(
                 },
                 {
                     "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
-                    "init_args": {
-                        "dirpath": f"outputs/{name}/checkpoints",
-                        "filename": "best",
-                        "monitor": "val_nll",
-                        "enable_version_counter": False,
-                    },
+                    "init_args": {"filename": "best", "monitor": "val_nll"},
                 },
             ],
             "logger": {
@@ -95,7 +90,6 @@ def make_starter(
                 "init_args": {"save_dir": "outputs", "name": name},
             },
         },
-        "prediction_writer": {"output_dir": f"outputs/{name}"},
     }
     parts = ", ".join(f"{len(rows)} {part}" for part, rows in module.row_indices.items())
     facts = [
@@ -104,11 +98,10 @@ def make_starter(
         f"rows: {parts}",
         f"training: at most {max_epochs} epochs in batches of {batch_size}, stopped when val_nll no longer falls",
     ]
-    checkpoint = f"--config {output} --ckpt_path outputs/{name}/checkpoints/best.ckpt"
     commands = [
         f"  lightning-vi fit --config {output}",
-        f"  lightning-vi test {checkpoint}",
-        f"  lightning-vi predict {checkpoint} --data.init_args.data NEW_FILE",
+        f"  lightning-vi test --config {output}",
+        f"  lightning-vi predict --config {output} --data.init_args.data NEW_FILE",
     ]
     comment = "\n".join(f"# {line}" for line in [f"{method} on {Path(data).name}, by `lightning-vi init`.", *facts])
     then = "\n".join(f"#{line}" for line in commands)

@@ -1,4 +1,4 @@
-"""What methods need to run on a network and a likelihood that were chosen for others.
+"""Adjustments of methods to a network and a likelihood that were chosen for others.
 
 Each entry says only what is needed; everything else is a default of the method.
 """

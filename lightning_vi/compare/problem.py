@@ -1,4 +1,4 @@
-"""What a comparison trains: data, network, likelihood, Trainer and test sets."""
+"""Problem of a comparison: data, network, likelihood, Trainer and test sets."""
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
@@ -27,7 +27,7 @@ Visitor: TypeAlias = Callable[[str, int, Predictor, Any], None]
 
 @dataclass(frozen=True)
 class Problem:
-    """What all methods of a comparison have in common.
+    """Problem that all methods of a comparison have in common.
 
     Attributes:
         data: The data sets by name.

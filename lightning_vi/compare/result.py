@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lightning_vi.compare.markdown import format_estimate, markdown_table
+from lightning_vi.compare.running import COSTS
 from lightning_vi.compare.statistics import estimate, p_value
 from lightning_vi.compare.store import Run
 from lightning_vi.errors import InputValueError
@@ -18,7 +19,6 @@ from lightning_vi.plots import plot_method_comparison
 KEYS = ["data", "method", "seed", "test_set"]
 NO_SCORES = {"error"}
 HEADLINES = ("nll", "rmse", "crps", "accuracy", "brier", "ece", "coverage", "ood_auroc", "ood_auroc_epistemic")
-COSTS = ("train_seconds", "seconds_per_1000", "passes", "num_parameters")
 
 
 class Comparison:

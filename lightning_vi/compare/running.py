@@ -35,7 +35,7 @@ QUIET: Mapping[str, Any] = {
     "num_sanity_val_steps": 0,
 }
 DEVICE = ("accelerator", "strategy", "devices", "precision")
-COSTS = ("train_seconds", "seconds_per_1000", "num_parameters", "passes")
+COSTS = ("train_seconds", "seconds_per_1000", "passes", "num_parameters")
 COST_DIRECTIONS = dict.fromkeys(COSTS, False)
 OOD_DIRECTIONS = {
     "ood_auroc": True,
@@ -236,7 +236,7 @@ def _passes(method: Predictor, plain: torch.nn.Module, loader: Iterable[Any]) ->
 
 
 def _directions(method: Predictor) -> dict[str, bool]:
-    """Whether a higher score is better, by name, for the metrics that have a direction."""
+    """Maps the metrics that have a direction to True if a higher score is better."""
     metrics = {name.removeprefix("test_"): metric for name, metric in method.test_metrics.items()}
     return {
         name: bool(metric.higher_is_better)

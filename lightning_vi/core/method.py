@@ -12,11 +12,11 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from lightning_vi.arguments import check_at_least
+from lightning_vi.core.annealing import annealing_factor
 from lightning_vi.core.batch import check_values, to_device
 from lightning_vi.core.batch_forms import InputForm, input_form
 from lightning_vi.core.diagnosis import explained
 from lightning_vi.core.divergence import MAX_GROWTH, LossWatch, check_weights, largest_weight, watched_step
-from lightning_vi.core.fit_progress import share_done
 from lightning_vi.core.input_range import InputRange
 from lightning_vi.core.intake import network_batch
 from lightning_vi.core.layout import check_targets_last
@@ -24,6 +24,7 @@ from lightning_vi.core.optimization import OptimizedPredictor
 from lightning_vi.core.optimizers import LRSchedulerFactory, OptimizerFactory
 from lightning_vi.core.predictive import GaussianPredictive, Predictive, SampledPredictive
 from lightning_vi.core.scoreboard import update
+from lightning_vi.core.strategies import involving_all_parameters
 from lightning_vi.core.target_scaling import scale_targets
 from lightning_vi.core.training_data import single_dataloader
 from lightning_vi.core.training_record import TrainingRecord
@@ -35,9 +36,6 @@ from lightning_vi.metrics import default_metrics
 from lightning_vi.noise import NoiseStream
 from lightning_vi.objectives import ObjectiveTerms, count_training_data
 from lightning_vi.sampling import NetworkInput
-
-KL_WARMUP_SHARE = 0.9
-"""Share of a fit over which the weight of the KL divergence increases by default."""
 
 
 class UQMethod(OptimizedPredictor):
@@ -215,12 +213,7 @@ class UQMethod(OptimizedPredictor):
 
     def effective_kl_weight(self) -> float:
         """Returns the weight of the KL divergence in the current step."""
-        if self.kl_warmup_epochs is None:
-            is_training = self._trainer is not None and self.trainer.training
-            share = share_done(self.trainer, self.burnin_epochs) if is_training else None
-            return self.kl_weight if share is None else self.kl_weight * min(1.0, share / KL_WARMUP_SHARE)
-        warm_epochs = self.current_epoch - self.burnin_epochs + 1
-        return self.kl_weight * min(1.0, max(0, warm_epochs) / (self.kl_warmup_epochs + 1))
+        return self.kl_weight * annealing_factor(self._trainer, self.burnin_epochs, self.kl_warmup_epochs)
 
     def forward(self, x: NetworkInput) -> Tensor:
         """Computes network outputs without sampling, see `point_outputs`."""
@@ -428,7 +421,7 @@ class UQMethod(OptimizedPredictor):
                 self.likelihood.check(outputs, target)
                 loss = self.likelihood.point_loss(outputs, target, weight)
                 logged = {"train_loss": loss}
-                loss = self._involving_all_parameters(loss)
+                loss = involving_all_parameters(loss, self)
             else:
                 outputs, terms = self.objective(
                     x, target, weight, num_data=self.num_data, kl_weight=self.effective_kl_weight()
@@ -450,12 +443,6 @@ class UQMethod(OptimizedPredictor):
         if not self._is_layout_checked and outputs.dim() > 3:
             check_targets_last(self.backbone, self.likelihood, x, self.point_outputs)
         self._is_layout_checked = True
-
-    def _involving_all_parameters(self, loss: Tensor) -> Tensor:
-        """The same loss, with a gradient for each parameter, which distributed processes exchange."""
-        if self.trainer.world_size > 1:
-            loss = loss + 0.0 * sum(p.sum() for p in self.parameters() if p.requires_grad)
-        return loss
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _end_step(

@@ -19,7 +19,7 @@ from lightning_vi.datamodules._treatment import Treatment, missing_targets, row_
 
 
 class Survey(NamedTuple):
-    """What one pass over a table finds.
+    """Result of one pass over a table.
 
     Attributes:
         num_rows: Number of rows of the table.

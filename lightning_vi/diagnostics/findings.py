@@ -1,4 +1,4 @@
-"""What speaks against a fit by variational inference, and what to change."""
+"""Findings that speak against a fit by variational inference, with advice."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -67,7 +67,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class FitFacts:
-    """What is known at the end of a fit.
+    """Facts about a fit at its end.
 
     Attributes:
         history: The epochs.
@@ -156,7 +156,7 @@ def _still_falling(facts: FitFacts, trained: Sequence[EpochRecord]) -> Finding |
     return Finding(
         "still_falling",
         f"The loss still falls: by {fall:.2g} nats per datum over the last {len(window)} epochs.",
-        "Train for more epochs, or raise the learning rate (optimizer=partial(torch.optim.Adam, lr=1e-2)).",
+        "Train for more epochs, or raise the learning rate (the method's `lr`).",
     )
 
 

@@ -14,7 +14,7 @@ from lightning_vi.plots._arrays import Array, Floats, as_floats, as_labels, as_p
 
 @runtime_checkable
 class SupportsAsDict(Protocol):
-    """What the plots need of a `Prediction`."""
+    """Interface of a `Prediction`, as far as the plots need it."""
 
     @property
     def metadata(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ MAX_LABEL_IN_TWO_COLUMNS = 38
 
 @runtime_checkable
 class SelectiveResult(Protocol):
-    """What the plot needs of a `SelectivePrediction`."""
+    """Interface of a `SelectivePrediction`, as far as the plot needs it."""
 
     @property
     def uncertainty(self) -> Tensor:

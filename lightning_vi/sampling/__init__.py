@@ -11,7 +11,7 @@ from lightning_vi.sampling.dropout_layers import (
     set_dropout_rate,
 )
 from lightning_vi.sampling.dropout_mode import watch_functional_dropout, without_dropout
-from lightning_vi.sampling.engine import VECTORIZATIONS, SamplingEngine, Vectorization
+from lightning_vi.sampling.engine import SamplingEngine
 from lightning_vi.sampling.flat import FlatParameters
 from lightning_vi.sampling.input_gradients import input_gradients
 from lightning_vi.sampling.memory import chunk_ranges, num_fitting
@@ -35,6 +35,7 @@ from lightning_vi.sampling.stacked import (
     stacked_tensors,
     unstack_network,
 )
+from lightning_vi.sampling.vectorization import VECTORIZATIONS, Vectorization
 
 __all__ = [
     "VECTORIZATIONS",

@@ -9,9 +9,9 @@ stochastic module is computed once. The samples are run in one of three ways:
 - ``"loop"``: one pass for each sample.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -46,11 +46,9 @@ from lightning_vi.sampling.network import (
 )
 from lightning_vi.sampling.probe import MAX_ROWS, copies_stay_apart, probe
 from lightning_vi.sampling.shared_noise import means_in_slots
+from lightning_vi.sampling.vectorization import Vectorization, check_copies, check_options
 from lightning_vi.sampling.weights import JointPosterior, Slot, WeightSampler, in_place, known_stds, without_noise
 from lightning_vi.tracing import is_exporting
-
-Vectorization = Literal["auto", "repeat", "vmap", "loop"]
-VECTORIZATIONS: tuple[Vectorization, ...] = ("auto", "repeat", "vmap", "loop")
 
 
 class SamplingEngine:
@@ -102,7 +100,7 @@ class SamplingEngine:
         self._layers = {
             name: module for name, module in network.named_modules() if isinstance(module, VariationalLayer)
         }
-        self._check_options()
+        check_options(vectorization, antithetic, self.modules, self._layers)
         self._weights = WeightSampler(self._owners, antithetic, coupling)
         self._chain = unroll(network)
         self._rows_stay_apart = len(self._layers) == len(self.modules) and all(map(treats_rows_alike, self._chain))
@@ -117,18 +115,6 @@ class SamplingEngine:
         self._copies_stay_apart = True
         self.shares_dropout = False
         self.check_input: Callable[[NetworkInput], None] | None = None
-
-    def _check_options(self) -> None:
-        if self.vectorization not in VECTORIZATIONS:
-            raise InputValueError(f"vectorization must be one of {VECTORIZATIONS}, got {self.vectorization!r}")
-        others = [type(module).__name__ for module in self.modules if not isinstance(module, VariationalLayer)]
-        if self.vectorization == "repeat" and others:
-            raise InputValueError(
-                f"vectorization='repeat' needs layers that are linear in their weights, but {others} are stochastic too"
-            )
-        flipped = [name for name, layer in self._layers.items() if layer.estimator == "flipout"]
-        if self.antithetic and flipped:
-            raise InputValueError(f"antithetic noise cannot be combined with random signs, but {flipped} use flipout")
 
     @property
     def coupling(self) -> NoiseCoupling | None:
@@ -350,23 +336,10 @@ class SamplingEngine:
             )
         settle_estimators(self._layers, seen)
         self._head = seen.last
-        self._check_repeat(seen.read)
+        if self.vectorization == "repeat":
+            check_copies(self._layers, seen.read, self._copies_stay_apart or self.modules == [self._head])
         self._width = seen.width
         self._is_settled = True
-
-    def _check_repeat(self, read: Collection[VariationalLayer]) -> None:
-        if self.vectorization != "repeat":
-            return
-        names = [name for name, layer in self._layers.items() if layer in read]
-        if names:
-            raise InputValueError(
-                f"vectorization='repeat' stacks weights, but the weights of {names} are read without a call: use 'auto'"
-            )
-        if not self._copies_stay_apart and self.modules != [self._head]:
-            raise InputValueError(
-                "vectorization='repeat' runs copies of the batch in one pass, but the network gives other outputs for "
-                "them: an input tensor has another first dimension than the output, or rows are summed. Use 'auto'"
-            )
 
     def _divide(self, features: NetworkInput) -> tuple[int, Sequence[NetworkInput]]:
         """Number of samples that fit into one pass, and the rows, in parts if not even one sample fits."""

@@ -1,4 +1,4 @@
-"""What speaks against a fit, from histories that are made by hand."""
+"""Findings of histories that are made by hand."""
 
 from typing import Any
 

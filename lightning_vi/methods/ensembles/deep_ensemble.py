@@ -43,6 +43,7 @@ from lightning_vi.core.members import (
     stack_likelihood,
     unstack_likelihood,
 )
+from lightning_vi.core.strategies import involving_all_parameters
 from lightning_vi.errors import InputValueError
 from lightning_vi.functional import RunningMoments, disagreement
 from lightning_vi.likelihoods import Likelihood, Prediction, join_members
@@ -276,7 +277,7 @@ class DeepEnsemble(UQMethod):
             self.likelihood.check(outputs.flatten(0, 1).unsqueeze(0), flat)
             if self.in_burnin:
                 mean_loss = call_members(self.likelihood, "point_loss", outputs, targets, *weights).mean()
-                loss = self._involving_all_parameters(mean_loss * self.num_members)
+                loss = involving_all_parameters(mean_loss * self.num_members, self)
                 logged = {"train_loss": mean_loss}
             else:
                 terms = self._terms(outputs, targets, *weights)

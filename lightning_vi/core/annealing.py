@@ -1,0 +1,27 @@
+"""Annealing of the KL divergence's weight."""
+
+from lightning import Trainer
+
+from lightning_vi.core.fit_progress import share_done
+
+WARMUP_SHARE = 0.9
+"""Share of a fit over which the weight increases by default."""
+
+
+def annealing_factor(trainer: Trainer | None, burnin_epochs: int, warmup_epochs: int | None) -> float:
+    """Returns the factor of the KL divergence's weight in the current step.
+
+    Args:
+        trainer: The Trainer, None without one.
+        burnin_epochs: Number of initial epochs without divergence.
+        warmup_epochs: Number of epochs after burn-in in which the factor increases; None for an increase in each step
+            over 90% of a fit.
+
+    Returns:
+        A number in [0, 1]; 1 by default outside of fits and in fits of unknown length.
+    """
+    if warmup_epochs is None:
+        share = share_done(trainer, burnin_epochs) if trainer is not None and trainer.training else None
+        return 1.0 if share is None else min(1.0, share / WARMUP_SHARE)
+    epoch = 0 if trainer is None else trainer.current_epoch
+    return min(1.0, max(0, epoch - burnin_epochs + 1) / (warmup_epochs + 1))
