@@ -1,6 +1,7 @@
 """Kullback-Leibler divergences in closed form."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,20 +12,23 @@ class _MomentSums(torch.autograd.Function):
     """The sums with an explicit gradient, which saves the inputs alone for the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(mean, std)
+    def forward(ctx: Any, mean: Tensor, std: Tensor, part: Tensor | None, num_parts: int) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(mean, std, part)
+        if part is not None:
+            squares = torch.addcmul(mean * mean, std, std)
+            return squares.new_zeros(num_parts).index_add_(0, part, squares), std.log().sum()
         flat_mean, flat_std = mean.reshape(-1), std.reshape(-1)
         return flat_mean.dot(flat_mean) + flat_std.dot(flat_std), std.log().sum()
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor]:
-        mean, std = ctx.saved_tensors
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        mean, std, part = ctx.saved_tensors
         grad_squares, grad_logs = grad_outputs
-        twice = 2 * grad_squares
-        return mean * twice, torch.addcmul(grad_logs / std, std, twice)
+        twice = 2 * grad_squares if part is None else (2 * grad_squares)[part]
+        return mean * twice, torch.addcmul(grad_logs / std, std, twice), None, None
 
 
-def moment_sums(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+def moment_sums(mean: Tensor, std: Tensor, sizes: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
     r"""Sum of the second moments of a diagonal Gaussian, and of the logarithms of its standard deviations.
 
     .. math:: \sum_i \mu_i^2 + \sigma_i^2, \qquad \sum_i \ln \sigma_i
@@ -35,9 +39,10 @@ def moment_sums(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         mean: Means, any shape.
         std: Standard deviations, the shape of `mean`, positive.
+        sizes: Sizes of consecutive parts of one-dimensional `mean` and `std`, whose second moments are summed apart.
 
     Returns:
-        Two scalar tensors, differentiable in `mean` and `std`.
+        Two scalar tensors, or the first of shape [number of parts], differentiable in `mean` and `std`.
 
     Example:
         >>> import torch
@@ -46,7 +51,10 @@ def moment_sums(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
     """
     if mean.dtype in (torch.float16, torch.bfloat16):
         mean, std = mean.float(), std.float()
-    sums: tuple[Tensor, Tensor] = _MomentSums.apply(mean, std)  # type: ignore[no-untyped-call]
+    part = None
+    if sizes is not None:
+        part = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)).to(mean.device)
+    sums: tuple[Tensor, Tensor] = _MomentSums.apply(mean, std, part, len(sizes or ()))  # type: ignore[no-untyped-call]
     return sums
 
 

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
 from torch import Tensor, nn
 
@@ -42,11 +42,8 @@ class Prior(nn.Module, ABC):
         return True
 
     @property
-    def elementwise_key(self) -> Hashable:
-        """Key shared by equal elementwise priors, None for other priors.
-
-        Parameters whose priors have the same key may be concatenated before the KL divergence is computed.
-        """
+    def joint_key(self) -> Hashable:
+        """Key shared by equal priors whose parameters may be concatenated, see `joint_kl`; None for other priors."""
         return None
 
     @property
@@ -77,6 +74,19 @@ class Prior(nn.Module, ABC):
         Returns:
             KL divergence in nats, a scalar tensor.
         """
+
+    def joint_kl(self, mean: Tensor, std: Tensor, sizes: Sequence[int]) -> Tensor:  # noqa: ARG002
+        """KL divergence of several concatenated parameters whose priors have the same `joint_key`.
+
+        Args:
+            mean: Posterior means of all parameters, shape [sum of `sizes`].
+            std: Posterior standard deviations, shape [sum of `sizes`].
+            sizes: Number of elements of each parameter.
+
+        Returns:
+            KL divergence in nats, a scalar tensor; that of `kl_from_gaussian` for priors of single elements.
+        """
+        return self.kl_from_gaussian(mean, std)
 
     @abstractmethod
     def log_prob(self, value: Tensor) -> Tensor:

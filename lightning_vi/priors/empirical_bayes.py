@@ -1,6 +1,7 @@
 """Gaussian prior with empirical-Bayes variances."""
 
 import math
+from collections.abc import Hashable, Sequence
 from typing import Literal
 
 from torch import Tensor
@@ -86,10 +87,24 @@ class EmpiricalBayesPrior(Prior):
         else:
             second_moments = (mean * mean + std * std).sum(self._dims(mean))
             log_stds = std.log().sum()
-        per_group = mean.numel() // second_moments.numel()
-        variance = self._optimum(second_moments, per_group)
-        divergence = 0.5 * (per_group * (variance.log() - 1) + second_moments / variance).sum() - log_stds
-        return divergence - self._log_hyperprior(variance).sum()
+        return self._kl(second_moments, log_stds, mean.numel() // second_moments.numel())
+
+    @property
+    def joint_key(self) -> Hashable:  # noqa: D102
+        return (EmpiricalBayesPrior, self.alpha, self.beta) if self.per == "tensor" else None
+
+    def joint_kl(self, mean: Tensor, std: Tensor, sizes: Sequence[int]) -> Tensor:  # noqa: D102
+        second_moments, log_stds = moment_sums(mean, std, sizes)
+        return self._kl(second_moments, log_stds, second_moments.new_tensor(sizes))
+
+    def _kl(self, second_moments: Tensor, log_stds: Tensor, size: Tensor | int) -> Tensor:
+        """KL divergence of groups of `size` weights each, from sums over the groups, and over all log stds."""
+        variance = self._optimum(second_moments, size)
+        log_variance = variance.log()
+        divergence = 0.5 * (size * (log_variance - 1) + second_moments / variance)
+        constant = self.alpha * math.log(self.beta) - math.lgamma(self.alpha)
+        log_hyperprior = constant - (self.alpha + 1) * log_variance - self.beta / variance
+        return (divergence - log_hyperprior).sum() - log_stds
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density of each element, with the optimal variances for the values themselves.
@@ -114,12 +129,8 @@ class EmpiricalBayesPrior(Prior):
         dims = self._dims(squares)
         return self._optimum(squares.sum(dims, keepdim=keepdim), math.prod(squares.shape[dim] for dim in dims))
 
-    def _optimum(self, sums: Tensor, size: int) -> Tensor:
+    def _optimum(self, sums: Tensor, size: Tensor | int) -> Tensor:
         return (sums + 2 * self.beta) / (size + 2 * self.alpha + 2)
-
-    def _log_hyperprior(self, variance: Tensor) -> Tensor:
-        constant = self.alpha * math.log(self.beta) - math.lgamma(self.alpha)
-        return constant - (self.alpha + 1) * variance.log() - self.beta / variance
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"alpha={self.alpha}, beta={self.beta}, per={self.per!r}"

@@ -75,7 +75,7 @@ class GaussianPrior(Prior):
         return GaussianPrior(mean, std)
 
     @property
-    def elementwise_key(self) -> Hashable:  # noqa: D102
+    def joint_key(self) -> Hashable:  # noqa: D102
         numbers = (self.mean, self.std)
         return None if any(isinstance(number, Tensor | str) for number in numbers) else (GaussianPrior, *numbers)
 

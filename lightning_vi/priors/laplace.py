@@ -47,7 +47,7 @@ class LaplacePrior(Prior):
         return LaplacePrior(self.mean, self.std)
 
     @property
-    def elementwise_key(self) -> Hashable:  # noqa: D102
+    def joint_key(self) -> Hashable:  # noqa: D102
         return LaplacePrior, self.mean, self.std
 
     def kl_from_gaussian(self, mean: Tensor, std: Tensor) -> Tensor:  # noqa: D102

@@ -50,7 +50,7 @@ class ScaleMixturePrior(Prior):
         return ScaleMixturePrior(self.mixing_weight, self.wide_std, self.narrow_std, self.num_pairs)
 
     @property
-    def elementwise_key(self) -> Hashable:  # noqa: D102
+    def joint_key(self) -> Hashable:  # noqa: D102
         return ScaleMixturePrior, self.mixing_weight, self.wide_std, self.narrow_std, self.num_pairs
 
     def kl_from_gaussian(self, mean: Tensor, std: Tensor) -> Tensor:  # noqa: D102

@@ -93,6 +93,7 @@ class JointPosterior:
     Attributes:
         posterior: Of the only parameter's shape, or of shape [number of elements].
         size: Number of elements.
+        sizes: Number of elements of each parameter.
         is_drawn_in_training: See `Slot`.
     """
 
@@ -101,6 +102,7 @@ class JointPosterior:
         self.slots = slots
         self.posterior = MeanFieldGaussian(posterior.mu, posterior.rho, posterior.std)
         self.size = posterior.mu.numel()
+        self.sizes = [slot.stop - slot.start for slot in slots]
         self.is_drawn_in_training = slots[0].is_drawn_in_training
 
     def kl(self, scale: Tensor | None = None) -> Tensor:
@@ -112,16 +114,16 @@ class JointPosterior:
         Returns:
             Nats, a scalar tensor.
         """
-        prior = self.slots[0].prior
-        if scale is None:
-            return self.posterior.kl(prior)
-        return prior.kl_from_gaussian(self.posterior.mu, self.posterior.std * scale.view_as(self.posterior.mu))
+        prior, mean, std = self.slots[0].prior, self.posterior.mu, self.posterior.std
+        if scale is not None:
+            std = std * scale.view_as(mean)
+        return prior.kl_from_gaussian(mean, std) if len(self.slots) == 1 else prior.joint_kl(mean, std, self.sizes)
 
     def stds(self) -> list[Tensor]:
         """Standard deviations of each parameter, of its shape."""
         if len(self.slots) == 1:
             return [self.posterior.std]
-        parts = self.posterior.std.split_with_sizes([slot.stop - slot.start for slot in self.slots])
+        parts = self.posterior.std.split_with_sizes(self.sizes)
         return [part.view(slot.mu.shape) for slot, part in zip(self.slots, parts, strict=True)]
 
     def select(self, values: Tensor) -> Tensor:
@@ -157,8 +159,7 @@ class JointPosterior:
         if len(self.slots) == 1:
             yield draws
             return
-        sizes = [slot.stop - slot.start for slot in self.slots]
-        parts = torch.unsafe_split_with_sizes(draws, sizes, 1)  # these may be changed in-place, as by max_norm
+        parts = torch.unsafe_split_with_sizes(draws, self.sizes, 1)  # these may be changed in-place, as by max_norm
         for slot, part in zip(self.slots, parts, strict=True):
             yield part.view(-1, *slot.mu.shape)
 
@@ -252,7 +253,7 @@ class WeightSampler:
         self._training_slots = self.slots if self._shares_noise else drawn
         groups: dict[Hashable, list[Slot]] = {}
         for slot in self.distinct_slots:
-            mu, shared_key = slot.mu, slot.prior.elementwise_key
+            mu, shared_key = slot.mu, slot.prior.joint_key
             is_small = shared_key is not None and mu.numel() <= memory.MAX_JOINED_WEIGHTS
             kind = (shared_key, slot.is_drawn_in_training, mu.dtype, mu.device)
             groups.setdefault(kind if is_small else slot, []).append(slot)

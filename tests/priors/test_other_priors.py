@@ -161,3 +161,22 @@ def test_kl_of_concatenated_parameters(prior: Prior) -> None:
 def test_invalid_arguments_raise(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("prior", [EmpiricalBayesPrior(1.5, 4.0), GaussianPrior(0.3, 0.7), LaplacePrior(std=0.4)])
+def test_joint_divergence_is_the_sum_of_the_parameters(prior: Prior) -> None:
+    """Also its gradient, although a variance is shared within each parameter alone."""
+    sizes = (1, 6, 3)
+    means = [torch.randn(size, dtype=torch.float64, requires_grad=True) for size in sizes]
+    stds = [(torch.rand(size, dtype=torch.float64) + 0.1).requires_grad_() for size in sizes]
+    apart = torch.stack([prior.kl_from_gaussian(mean, std) for mean, std in zip(means, stds, strict=True)]).sum()
+    joint = prior.joint_kl(torch.cat(means), torch.cat(stds), sizes)
+    torch.testing.assert_close(joint, apart)
+    expected, found = (torch.autograd.grad(kl, [*means, *stds]) for kl in (apart, joint))
+    torch.testing.assert_close(found, expected)
+
+
+def test_priors_with_other_hyperparameters_are_not_joined() -> None:
+    keys = {EmpiricalBayesPrior(1.0, beta).joint_key for beta in (3.0, 4.0)}
+    assert len(keys) == 2
+    assert EmpiricalBayesPrior(per="unit").joint_key is None

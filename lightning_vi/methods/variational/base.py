@@ -338,7 +338,8 @@ class VariationalMethod(DiagnosedMethod):
         if gradient_clip_val is not None:
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
         elif self.trainer.precision != "16-mixed":
-            nn.utils.clip_grad_norm_(self.parameters(), self.max_gradient_norm)
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self.max_gradient_norm)
 
     def point_outputs(self, x: NetworkInput) -> Tensor:  # noqa: D102
         return self.engine.mean_output(x)
