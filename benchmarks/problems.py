@@ -104,8 +104,12 @@ PROBLEMS = {
         10,
         draw_transport,
     ),
-    "heat2d": Problem(partial(Heat2DDataModule, batch_size=32), plate_network, Categorical(2), 60, draw_plates),
-    "waves": Problem(partial(WavesDataModule, batch_size=128), wave_network, Gaussian(), 150, draw_waves),
+    "heat2d": Problem(
+        partial(Heat2DDataModule, batch_size=32), plate_network, Categorical(2), 60, draw_plates, "LastLayerVI"
+    ),
+    "waves": Problem(
+        partial(WavesDataModule, batch_size=128), wave_network, Gaussian(), 150, draw_waves, "LastLayerVI"
+    ),
 }
 
 
