@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from lightning_vi import LastLayerVI, MeanFieldVI
 from lightning_vi.backbones import MLP
 from lightning_vi.likelihoods import Bernoulli, Gaussian
+from lightning_vi.methods.variational.base import feature_learning_rate
 
 X, Y = torch.linspace(-1, 1, 16).unsqueeze(1), torch.linspace(1, -1, 16).unsqueeze(1)
 DATA = partial(loader, X, Y, batch_size=4)  # four steps an epoch
@@ -113,7 +114,21 @@ def test_posterior_has_a_higher_rate_than_deterministic_weights_by_default() -> 
     method = LastLayerVI(MLP(1, [7, 50], 1), Gaussian())
     rates = {id(p): group["lr"] for group in method.make_optimizer().param_groups for p in group["params"]}
     assert [rates[id(p)] for p in method.engine.parameters()] == pytest.approx([1.7 / math.sqrt(2000)] * 4)
-    assert rates[id(next(method.backbone.parameters()))] == 0.003
+    assert rates[id(next(method.backbone.parameters()))] == pytest.approx(0.4 / math.sqrt(2000))
+
+
+@pytest.mark.parametrize(
+    ("width", "steps", "rate"),
+    [(50, 400, 0.012), (50, 2500, 0.008), (50, 40000, 0.003), (200, 400, 0.012), (500, 100, 0.012), (500, 2500, 0.004)],
+)
+def test_rate_of_deterministic_weights_depends_on_length_and_width(width: int, steps: int, rate: float) -> None:
+    assert feature_learning_rate(width, steps) == pytest.approx(rate)
+
+
+def test_deterministic_weights_have_the_rate_of_a_given_optimizer() -> None:
+    method = LastLayerVI(MLP(1, [7, 50], 1), Gaussian(), optimizer=partial(torch.optim.Adam, lr=0.1))
+    rates = {id(p): group["lr"] for group in method.make_optimizer().param_groups for p in group["params"]}
+    assert {rates[id(p)] for p in method.backbone.parameters()} == {0.1}
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,42 @@ def posterior_learning_rate(fan_in: int, num_steps: float, has_bounded_gradient:
     return min(0.2, min(4.8 if has_bounded_gradient else 1.7, 300 / fan_in) / math.sqrt(steps))
 
 
+def feature_learning_rate(fan_in: int, num_steps: float) -> float:
+    r"""Learning rate of the deterministic weights of a stochastic network with the default optimizer.
+
+    .. math:: \eta = \min\Big(4 \eta_0,\ \max\Big(\eta_0,\ \frac{\min(0.4, 100 / F)}{\sqrt T}\Big)\Big)
+
+    The rate of a deterministic network, :math:`\eta_0 = 0.003`, is for a constant rate. Here the rate decays, and a
+    short fit of a narrow network starts with a higher one.
+
+    Args:
+        fan_in: Largest number F of inputs of a unit.
+        num_steps: Number T of optimizer steps; infinite if unknown.
+
+    Returns:
+        The learning rate.
+
+    Example:
+        >>> round(feature_learning_rate(fan_in=50, num_steps=1700), 4), feature_learning_rate(1000, 1700)
+        (0.0097, 0.003)
+    """
+    steps = num_steps if 0 < num_steps < math.inf else USUAL_STEPS
+    rate = min(0.4, 100 / fan_in) / math.sqrt(steps)
+    return min(4 * DEFAULT_LEARNING_RATE, max(DEFAULT_LEARNING_RATE, rate))
+
+
+def largest_fan_in(weights: Iterable[Tensor]) -> int:
+    """Largest number of inputs of a unit.
+
+    Args:
+        weights: Weights [out, in, ...]; vectors are ignored.
+
+    Returns:
+        The number, 1 without any.
+    """
+    return max((weight[0].numel() for weight in weights if weight.dim() > 1), default=1)
+
+
 class VariationalOptions(TypedDict, total=False):
     """Types of the keyword arguments that subclasses pass to `VariationalMethod`."""
 
@@ -307,14 +343,24 @@ class VariationalMethod(DiagnosedMethod):
         """Factor of the learning rate of the posterior, see `posterior_learning_rate`."""
         if not self.has_default_optimizer:
             return 1.0
-        fan_in = max(mu[0].numel() if mu.dim() > 1 else 1 for mu in self.engine.parameters()[::2])
+        fan_in = largest_fan_in(self.engine.parameters()[::2])
         rate = posterior_learning_rate(fan_in, self.num_steps, self.likelihood.has_bounded_gradient)
         return rate / DEFAULT_LEARNING_RATE
+
+    @property
+    def feature_factor(self) -> float:
+        """Factor of the learning rate of deterministic weights, see `feature_learning_rate`."""
+        if not self.has_default_optimizer:
+            return 1.0
+        posterior = set(self.engine.parameters())
+        fan_in = largest_fan_in(each for each in self.backbone.parameters() if each not in posterior)
+        return feature_learning_rate(fan_in, self.num_steps) / DEFAULT_LEARNING_RATE
 
     def learning_rate_factors(self) -> Mapping[nn.Parameter, float]:  # noqa: D102
         factor = self.main_factor
         coupling = [] if self.coupling is None else self.coupling.parameters()
         return {
+            **dict.fromkeys(self.backbone.parameters(), self.feature_factor),
             **super().learning_rate_factors(),
             **dict.fromkeys(self.engine.parameters(), factor),
             **dict.fromkeys(coupling, factor * self.coupling_learning_rate),
