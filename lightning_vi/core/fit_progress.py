@@ -45,8 +45,23 @@ def is_last_step(trainer: Trainer) -> bool:
     return trainer.should_stop and num_epochs >= (loop.min_epochs or 0) and step >= (loop.min_steps or 0)
 
 
+def is_searching(trainer: Trainer) -> bool:
+    """Returns whether the Trainer searches for a learning rate, in steps that do not count.
+
+    Args:
+        trainer: A Trainer.
+
+    Returns:
+        False in the fit itself.
+    """
+    schedulers = (each.scheduler for each in trainer.lr_scheduler_configs)
+    return any(type(scheduler).__module__.startswith("lightning.pytorch.tuner") for scheduler in schedulers)
+
+
 def share_done(trainer: Trainer, skipped_epochs: int = 0) -> float | None:
     """Returns the share of a fit that is done after the current training step.
+
+    A search for a learning rate counts as the beginning of the fit: its own limit of steps is ignored.
 
     Args:
         trainer: A Trainer that fits.
@@ -62,7 +77,7 @@ def share_done(trainer: Trainer, skipped_epochs: int = 0) -> float | None:
         of_epoch = (trainer.fit_loop.epoch_loop.batch_idx + 1) / num_batches if is_counted else 1.0
         epochs = trainer.current_epoch + of_epoch - skipped_epochs
         shares.append(_share(epochs, max_epochs - skipped_epochs))
-    if trainer.max_steps >= 0:
+    if trainer.max_steps >= 0 and not (shares and is_searching(trainer)):
         skipped_steps = skipped_epochs * num_batches / trainer.accumulate_grad_batches if is_counted else 0.0
         shares.append(_share(trainer.global_step + 1 - skipped_steps, trainer.max_steps - skipped_steps))
     return max(shares) if shares else None

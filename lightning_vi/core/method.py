@@ -488,7 +488,8 @@ class UQMethod(OptimizedPredictor):
         self._watch.flush(self)
         check_weights(self, self._weight_limit)
         self.log_dict(self._record.means(), sync_dist=True)
-        self.log_dict(self.train_metrics.compute())
+        if any(metric.update_called for metric in self.train_metrics.values()):  # not if resumed behind the last batch
+            self.log_dict(self.train_metrics.compute())
         self._record.reset()
         stage = {"train_kl_weight": 0.0 if self.in_burnin else self.effective_kl_weight()}
         if self.burnin_epochs:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_vi.core.fit_progress import is_searching
 from lightning_vi.core.optimizers import (
     LRSchedulerFactory,
     OptimizerFactory,
@@ -102,8 +103,7 @@ class OptimizedPredictor(Predictor):
     def _restore_rates(self) -> None:
         """Gives the parameter groups their multiples of a learning rate that a search has found for all."""
         configs = self.trainer.lr_scheduler_configs
-        is_searching = any(type(each.scheduler).__module__.startswith("lightning.pytorch.tuner") for each in configs)
-        if self._learning_rate is None or self.trainer.global_step > 0 or is_searching:
+        if self._learning_rate is None or self.trainer.global_step > 0 or is_searching(self.trainer):
             return
         for optimizer in self.trainer.optimizers:
             self._set_rates(optimizer, self._learning_rate)

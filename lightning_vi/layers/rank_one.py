@@ -44,6 +44,8 @@ class RankOneModule(VariationalModule):
         return self._scaled(output - bias, self.output_scale) + bias
 
     def _scaled(self, x: Tensor, scale: Tensor) -> Tensor:
+        if not x.is_floating_point():
+            raise TypeError(f"expected an input of {scale.dtype}, got {x.dtype}")  # the product would convert it
         dim = 1 if isinstance(self, nn.modules.conv._ConvNd) else -1
         if len(scale) > 1:
             scale = scale.repeat(-(-x.shape[0] // len(scale)), 1)[: x.shape[0]]

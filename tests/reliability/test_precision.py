@@ -18,7 +18,7 @@ from lightning_vi.likelihoods import Gaussian
 
 PRECISIONS: dict[Any, float] = {"64-true": 0.01, "bf16-mixed": 0.05, "16-mixed": 0.05, "bf16-true": 0.05}
 """Largest difference of a prediction from that in 32-true, in units of the largest predictive std."""
-OTHER_NOISE = {"IVON": 1.0}  # its first steps are long
+OTHER_NOISE = {"IVON": 1.0, "MeanFieldVI, flipout": 1.0}  # their first steps are long
 """The same where training draws other numbers; 0.3 by default."""
 QUICK = ("LowRankVI", "LatentVariableVI", "VBLL, low rank", "SWAG", "LastLayerVI", "Deterministic")
 X = normal(24, 3)
