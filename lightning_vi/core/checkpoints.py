@@ -102,12 +102,18 @@ def digest(value: Any) -> str:
     Returns:
         The SHA-256 digest, in hexadecimal.
 
+    Raises:
+        ValueError: If a container has itself inside, or is nested too deep.
+
     Example:
         >>> digest({"a": torch.zeros(2)}) == digest({"a": torch.zeros(2)}), digest([0]) == digest([0.0])
         (True, False)
     """
     hasher = hashlib.sha256()
-    _update(hasher, value)
+    try:
+        _update(hasher, value)
+    except RecursionError as error:
+        raise InputValueError("the checkpoint is damaged: an entry contains itself; use another checkpoint") from error
     return hasher.hexdigest()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from checkpoint_files import load, predictions, write_checkpoint
 
+from lightning_vi.core.checkpoints import digest
 from lightning_vi.errors import InputError
 
 
@@ -46,3 +47,10 @@ def test_truncated_files(num_cuts: int, tmp_path: Path, tally: Callable[..., Non
     results = [is_safe(data[: draw.randrange(len(data))], path, expected) for _ in range(num_cuts)]
     tally("truncated files", "load_from_checkpoint", tried=num_cuts, right=sum(right for _, right in results))
     assert results == [(True, True)] * num_cuts
+
+
+def test_an_entry_that_contains_itself_is_refused() -> None:
+    entry: list[object] = [1]
+    entry.append({"again": entry})
+    with pytest.raises(InputError, match="an entry contains itself"):
+        digest(entry)
