@@ -19,8 +19,8 @@ symbol              argument
 =================== ==================================================
 
 The update of m and h is that of `lightning_vi.optim.PosteriorIVON`. Options that are None depend on :math:`\lambda` and
-on the number of steps T: the prior has a standard deviation of 1, the posterior starts with one of 0.0067, the start of h
-counts by :math:`e^{-4}` at the end of the fit, and a step moves a weight by at most 0.02.
+on the number of steps T: the prior has a standard deviation of 1, the posterior starts with one of 0.0067, the start of
+h counts by :math:`e^{-4}` at the end of the fit, and a step moves a weight by at most 0.02.
 
 .. math:: \delta = \frac1\lambda, \qquad h_0 = \frac{1}{\lambda\, 0.0067^2}, \qquad \beta_2 = 1 - \frac{4}{T}, \qquad
     \xi = \frac{0.02}{\mathrm{lr}\,(h_0 + \delta)}
@@ -81,8 +81,8 @@ class IVON(VariationalMethod):
         hess_init: Initial Hessian h of the mean loss. The initial standard deviation is
             :math:`1 / \sqrt{\lambda (h + \delta)}`. None for a standard deviation of 0.0067.
         betas: Decay rates of the running means of gradient and Hessian. The Hessian changes over about
-            1 / (1 - betas[1]) steps. None for 0.9 and a quarter of the length of the fit; the second is 0.99999 if the length
-            is unknown.
+            1 / (1 - betas[1]) steps. None for 0.9 and a quarter of the length of the fit; the second is 0.99999 if the
+            length is unknown.
         weight_decay: :math:`\delta`, positive. None for a prior with standard deviation 1.
         clip_radius: :math:`\xi`, the maximum absolute update of a mean before multiplication by
             :math:`\mathrm{lr}\,(h_0 + \delta)`. None for 0.02 after the multiplication.
