@@ -8,6 +8,21 @@ WARMUP_SHARE = 0.9
 """Share of a fit over which the weight increases by default."""
 
 
+def late_increase(trainer: Trainer | None, burnin_epochs: int, start: float) -> float:
+    """Returns a factor that is 0 at first, and then increases linearly to 1 in the last step of a fit.
+
+    Args:
+        trainer: The Trainer, None without one.
+        burnin_epochs: Number of initial epochs that do not count.
+        start: Share of the fit at which the factor begins to increase.
+
+    Returns:
+        A number in [0, 1]; 1 outside of fits and in fits of unknown length.
+    """
+    share = share_done(trainer, burnin_epochs) if trainer is not None and trainer.training else None
+    return 1.0 if share is None else max(0.0, (share - start) / (1 - start))
+
+
 def annealing_factor(trainer: Trainer | None, burnin_epochs: int, warmup_epochs: int | None) -> float:
     """Returns the factor of the KL divergence's weight in the current step.
 

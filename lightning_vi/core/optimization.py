@@ -85,6 +85,11 @@ class OptimizedPredictor(Predictor):
         return 1.0
 
     @property
+    def default_lr(self) -> float:
+        """Learning rate for most parameters unless `lr` is set."""
+        return self.main_factor * float(self._optimizer_factory([nn.Parameter(torch.zeros(1))]).param_groups[0]["lr"])
+
+    @property
     def lr(self) -> float:
         """Learning rate of the optimizer for most parameters; others have a multiple of it.
 
@@ -92,7 +97,7 @@ class OptimizedPredictor(Predictor):
         """
         if self._learning_rate is not None:
             return self._learning_rate
-        return self.main_factor * float(self._optimizer_factory([nn.Parameter(torch.zeros(1))]).param_groups[0]["lr"])
+        return self.default_lr
 
     @lr.setter
     def lr(self, rate: float) -> None:

@@ -134,6 +134,29 @@ def test_larger_alpha_gives_wider_predictions() -> None:
     assert widths[1] > 1.5 * widths[0]
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"alpha": 0.5}, [0.0] * 7 + [0.5 / 3, 1 / 3, 0.5]),
+        ({"alpha": 1e-4}, [0.0] * 9 + [1e-4]),
+        ({"alpha": 0.5, "kl_warmup_epochs": 0}, [0.5] * 10),
+        ({"alpha": 0.5, "burnin_epochs": 5}, [0.0] * 3 + [1 / 6, 0.5]),
+    ],
+)
+def test_alpha_increases_in_the_last_three_tenths_of_a_fit(options: Any, expected: list[float]) -> None:
+    alphas = []
+
+    class Recorded(AlphaDivergenceVI):
+        def objective(self, *args: Any, **options: Any) -> Any:
+            alphas.append(self.effective_alpha())
+            return super().objective(*args, **options)
+
+    built = Recorded(MLP(2, [3], 1), Gaussian(0.5), **options)
+    fit(built, loader(X, Y, batch_size=12), max_epochs=10)
+    assert alphas == pytest.approx(expected)
+    assert built.effective_alpha() == options["alpha"]
+
+
 @pytest.mark.parametrize("prior", [None, LaplacePrior(), EmpiricalBayesPrior(), {"*.bias": GaussianPrior(std=2.0)}])
 def test_training_and_reloading_with_each_prior(prior: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)

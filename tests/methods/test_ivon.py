@@ -16,7 +16,7 @@ from torch.testing import assert_close
 from lightning_vi import IVON
 from lightning_vi.backbones import MLP
 from lightning_vi.functional import gaussian_kl
-from lightning_vi.likelihoods import Gaussian, HeteroscedasticGaussian
+from lightning_vi.likelihoods import Bernoulli, Gaussian, HeteroscedasticGaussian
 from lightning_vi.noise import private_random_state
 
 X, Y = normal(24, 3), normal(24, 1)
@@ -92,17 +92,37 @@ def test_steps_with_large_layers_are_those_without_known_stds() -> None:
 
 def test_defaults_follow_from_the_size_of_the_data_and_the_length_of_the_fit() -> None:
     method = IVON(MLP(3, [4], 1), Gaussian())
-    trainer = quiet_trainer(max_epochs=4)
-    trainer.fit(method, loader(X, Y, batch_size=8))  # 24 rows, 12 steps
+    trainer = quiet_trainer(max_epochs=20)
+    trainer.fit(method, loader(X, Y, batch_size=8))  # 24 rows, 60 steps
     (optimizer,) = trainer.optimizers
     for group in optimizer.param_groups:
         assert group["ess"] == 24
         assert (group["ess"] * group["weight_decay"]) ** -0.5 == pytest.approx(1.0)
-        assert (group["ess"] * group["hess_init"]) ** -0.5 == pytest.approx(0.01)
-        assert group["betas"] == (0.9, pytest.approx(max(0.9, 1 - 2 / 12)))
+        assert (group["ess"] * group["hess_init"]) ** -0.5 == pytest.approx(0.0067)
+        assert group["betas"] == (0.9, pytest.approx(1 - 4 / 60))
         step = method.lr * (group["hess_init"] + group["weight_decay"]) * group["clip_radius"]
-        assert step == pytest.approx(0.06)
+        assert step == pytest.approx(0.02)
+    assert optimizer.param_groups[0]["initial_lr"] == method.lr == pytest.approx(0.4 * 24 / 60)
     assert optimizer.param_groups[0]["lr"] < 0.1 * method.lr
+
+
+@pytest.mark.parametrize("num_data", [None, 24])
+@pytest.mark.parametrize(("likelihood", "epochs", "rate"), [(Gaussian(), 2, 0.3), (Bernoulli(), 20, 1.0)])
+def test_default_learning_rate(likelihood: Any, epochs: int, rate: float, num_data: int | None) -> None:
+    method = IVON(MLP(3, [4], 1), likelihood, num_data=num_data)
+    targets = Y if isinstance(likelihood, Gaussian) else (Y > 0).long().squeeze(1)
+    trainer = quiet_trainer(max_epochs=epochs)
+    trainer.fit(method, loader(X, targets, batch_size=8))
+    assert trainer.optimizers[0].param_groups[0]["initial_lr"] == rate
+
+
+def test_default_learning_rate_of_a_fit_of_other_data_follows_from_them() -> None:
+    method = IVON(MLP(3, [4], 1), Gaussian())
+    for num_rows in (24, 12):
+        trainer = quiet_trainer(max_epochs=20)
+        trainer.fit(method, loader(X[:num_rows], Y[:num_rows], batch_size=num_rows))
+        expected = min(0.3, 0.4 * num_rows / 20)
+        assert trainer.optimizers[0].param_groups[0]["initial_lr"] == pytest.approx(expected)
 
 
 def test_given_options_win_and_a_loop_without_a_length_has_constant_rates() -> None:
@@ -112,7 +132,8 @@ def test_given_options_win_and_a_loop_without_a_length_has_constant_rates() -> N
     assert group["weight_decay"] == 0.03
     (group,) = IVON(nn.Linear(3, 1), Gaussian(), num_data=400).make_optimizer().param_groups[:1]
     assert group["betas"] == (0.9, 0.99999)
-    assert group["hess_init"] == pytest.approx(25.0)
+    assert group["hess_init"] == pytest.approx(0.0067**-2 / 400)
+    assert group["lr"] == 0.3
 
 
 @contextmanager

@@ -19,11 +19,15 @@ symbol              argument
 =================== ==================================================
 
 The update of m and h is that of `lightning_vi.optim.PosteriorIVON`. Options that are None depend on :math:`\lambda` and
-on the number of steps T: the prior has a standard deviation of 1, the posterior starts with one of 0.01, the start of h
-counts by :math:`e^{-2}` at the end of the fit, and a step moves a weight by at most 0.06.
+on the number of steps T: the prior has a standard deviation of 1, the posterior starts with one of 0.0067, the start of
+h counts by :math:`e^{-4}` at the end of the fit, and a step moves a weight by at most 0.02.
 
-.. math:: \delta = \frac1\lambda, \qquad h_0 = \frac{1}{\lambda\, 0.01^2}, \qquad \beta_2 = 1 - \frac{2}{T}, \qquad
-    \xi = \frac{0.06}{\mathrm{lr}\,(h_0 + \delta)}
+.. math:: \delta = \frac1\lambda, \qquad h_0 = \frac{1}{\lambda\, 0.0067^2}, \qquad \beta_2 = 1 - \frac{4}{T}, \qquad
+    \xi = \frac{0.02}{\mathrm{lr}\,(h_0 + \delta)}
+
+The learning rate is 1 for likelihoods with a bounded gradient, such as `Categorical`; for others
+
+.. math:: \mathrm{lr} = \min\Big(0.3,\ 0.4 \frac{N}{T}\Big).
 """
 
 import math
@@ -37,23 +41,27 @@ from torch.optim import Optimizer
 from lightning_vi.arguments import check_positive
 from lightning_vi.conversion import ModuleSelector
 from lightning_vi.core import LRSchedulerFactory
+from lightning_vi.core.training_data import single_dataloader
 from lightning_vi.diagnostics import WeightPosterior, weight_posteriors
 from lightning_vi.errors import InputTypeError
 from lightning_vi.functional import sum_log_softplus
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.methods.variational.base import VariationalMethod
-from lightning_vi.objectives import ObjectiveTerms, negative_elbo
+from lightning_vi.objectives import ObjectiveTerms, count_training_data, negative_elbo
 from lightning_vi.optim import KnownStds, PosteriorIVON, cosine_decay
-from lightning_vi.posteriors import inverse_softplus
+from lightning_vi.posteriors import DEFAULT_STD, inverse_softplus
 from lightning_vi.priors import GaussianPrior
 from lightning_vi.sampling import NetworkInput, Vectorization
 
-PRIOR_STD, INITIAL_STD = 1.0, 0.01
-MAX_STEP = 0.06
-FORGETTING = 2.0
-"""The decay rate of the Hessian is such that its start counts by exp(-2) at the end of a fit."""
+PRIOR_STD = 1.0
+MAX_STEP = 0.02
+FORGETTING = 4.0
+"""The decay rate of the Hessian is such that its start counts by exp(-4) at the end of a fit."""
 USUAL_DECAY = 0.99999
 """Decay rate of the Hessian where the length of the fit is unknown."""
+USUAL_LR, LR_FOR_BOUNDED_GRADIENTS = 0.3, 1.0
+LR_TIMES_EPOCH_SHARE = 0.4
+"""Product of the learning rate with the number of steps over the number of data."""
 
 
 class IVON(VariationalMethod):
@@ -68,15 +76,16 @@ class IVON(VariationalMethod):
         backbone: Any network; it is copied, and its weights become posterior means.
         likelihood: The observation model; it is copied.
         stochastic_module_names: As for `VariationalMethod`.
-        lr: Learning rate of the posterior means.
+        lr: Learning rate of the posterior means. None for 1 if the gradient of the log-likelihood is bounded, otherwise
+            0.4 N over the number of steps and at most 0.3; 0.3 if the length of the fit is unknown.
         hess_init: Initial Hessian h of the mean loss. The initial standard deviation is
-            :math:`1 / \sqrt{\lambda (h + \delta)}`. None for a standard deviation of 0.01.
+            :math:`1 / \sqrt{\lambda (h + \delta)}`. None for a standard deviation of 0.0067.
         betas: Decay rates of the running means of gradient and Hessian. The Hessian changes over about
-            1 / (1 - betas[1]) steps. None for 0.9 and half the length of the fit; the second is 0.99999 if the length
-            is unknown.
+            1 / (1 - betas[1]) steps. None for 0.9 and a quarter of the length of the fit; the second is 0.99999 if the
+            length is unknown.
         weight_decay: :math:`\delta`, positive. None for a prior with standard deviation 1.
         clip_radius: :math:`\xi`, the maximum absolute update of a mean before multiplication by
-            :math:`\mathrm{lr}\,(h_0 + \delta)`. None for 0.06 after the multiplication.
+            :math:`\mathrm{lr}\,(h_0 + \delta)`. None for 0.02 after the multiplication.
         point_lr: Learning rate of Adam for parameters without a posterior.
         estimator: As for `VariationalMethod`; weights are sampled by default, as in the paper.
         stochastic_biases: As for `VariationalMethod`.
@@ -103,7 +112,7 @@ class IVON(VariationalMethod):
         >>> type(method.make_optimizer()).__name__
         'PosteriorIVON'
         >>> round(method.backbone[0].posterior("weight").std[0, 0].item(), 3)
-        0.01
+        0.007
     """
 
     def __init__(
@@ -112,7 +121,7 @@ class IVON(VariationalMethod):
         likelihood: Likelihood,
         *,
         stochastic_module_names: Sequence[ModuleSelector] | None = None,
-        lr: float = 0.3,
+        lr: float | None = None,
         hess_init: float | None = None,
         betas: tuple[float, float] | None = None,
         weight_decay: float | None = None,
@@ -152,7 +161,8 @@ class IVON(VariationalMethod):
             lr_scheduler=lr_scheduler,
         )
         self._known_stds = KnownStds()
-        self.lr = lr
+        if lr is not None:
+            self.lr = lr
         self.hess_init = hess_init
         self.betas = None if betas is None else (betas[0], betas[1])
         self.weight_decay = weight_decay
@@ -187,10 +197,27 @@ class IVON(VariationalMethod):
         """Returns the options that depend on the number of data."""
         ess = num_data / self.kl_weight
         decay = PRIOR_STD**-2 / ess if self.weight_decay is None else self.weight_decay
-        hess_init = INITIAL_STD**-2 / ess if self.hess_init is None else self.hess_init
+        hess_init = DEFAULT_STD**-2 / ess if self.hess_init is None else self.hess_init
         step = max(self.lr, 1e-12) * (hess_init + decay)
         radius = MAX_STEP / step if self.clip_radius is None else self.clip_radius
         return {"hess_init": hess_init, "weight_decay": decay, "clip_radius": radius}
+
+    @property
+    def default_lr(self) -> float:
+        """Learning rate of the means for the likelihood, the size of the training set and the length of the fit."""
+        num_data, is_known = self._size_of_fit(), 0 < self.num_steps < math.inf
+        if not is_known or num_data is None:
+            return USUAL_LR
+        if self.likelihood.has_bounded_gradient:
+            return LR_FOR_BOUNDED_GRADIENTS
+        return min(USUAL_LR, LR_TIMES_EPOCH_SHARE * num_data / self.num_steps)
+
+    def _size_of_fit(self) -> int | None:
+        """Size of the training set, also before the fit has counted it."""
+        is_loaded = self._trainer is not None and math.isfinite(self.num_steps) and self.trainer.training
+        if self._num_data_given is None and is_loaded:
+            return count_training_data(single_dataloader(self.trainer))
+        return self.num_data
 
     def _betas(self) -> tuple[float, float]:
         if self.betas is not None:
@@ -209,7 +236,7 @@ class IVON(VariationalMethod):
         """
         pairs = self._pairs()
         variational = {id(parameter) for pair in pairs for parameter in pair}
-        num_data = self.num_data or 1
+        num_data = self._size_of_fit() or 1
         return PosteriorIVON(
             pairs,
             [p for p in self.parameters() if p.requires_grad and id(p) not in variational],
