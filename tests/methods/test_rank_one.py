@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import fit, loader, randomize_posteriors
+from helpers import randomize_posteriors
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from lightning_vi import Deterministic, RankOneVI
 from lightning_vi.backbones import MLP
 from lightning_vi.functional import gaussian_kl
-from lightning_vi.likelihoods import Categorical, Gaussian, HeteroscedasticGaussian
+from lightning_vi.likelihoods import Gaussian, HeteroscedasticGaussian
 from lightning_vi.priors import GaussianPrior
 
 LAYERS = [
@@ -133,17 +133,6 @@ def test_unsupported_layers_stay_deterministic_or_raise() -> None:
 def test_arguments_out_of_range(option: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"{option} must be"):
         RankOneVI(nn.Linear(1, 1), Gaussian(), **{option: value})
-
-
-@pytest.mark.parametrize(("likelihood", "rate"), [(Gaussian(), 0.017), (Categorical(2), 0.02)])
-def test_rate_of_the_weights_follows_that_of_the_scales(likelihood: Any, rate: float) -> None:
-    built = RankOneVI(nn.Linear(2, 2 if isinstance(likelihood, Categorical) else 1), likelihood)
-    targets = torch.arange(25) % 2 if isinstance(likelihood, Categorical) else torch.randn(25, 1)
-    fit(built, loader(torch.randn(25, 2), targets, batch_size=1), max_epochs=4)
-    groups = built.optimizers().param_groups  # type: ignore[union-attr]
-    rates = {id(p): group["initial_lr"] for group in groups for p in group["params"]}
-    assert rates[id(built.backbone.weight)] == pytest.approx(rate)
-    assert rates[id(built.backbone.input_scale_mu)] == pytest.approx(10 * rate)
 
 
 def test_rate_of_the_weights_is_at_least_that_of_a_plain_network() -> None:

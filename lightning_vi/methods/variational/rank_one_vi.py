@@ -76,8 +76,6 @@ class RankOneVI(VariationalMethod):
     """
 
     draws_weights = True
-    weight_learning_rate = 0.1
-    """Learning rate of the weights relative to that of the scales, at least that of `default_optimizer`."""
 
     def __init__(
         self,
@@ -118,10 +116,6 @@ class RankOneVI(VariationalMethod):
             num_components=self.num_components,
             component_std=self.component_std,
         )
-
-    def learning_rate_factors(self) -> Mapping[nn.Parameter, float]:  # noqa: D102
-        factor = max(1.0, self.weight_learning_rate * self.main_factor)
-        return {**dict.fromkeys(self.backbone.parameters(), factor), **super().learning_rate_factors()}
 
     def weight_posteriors(self) -> Sequence[WeightPosterior]:
         """Returns the posterior of the scales of each module, with the mean divergence of the components."""
