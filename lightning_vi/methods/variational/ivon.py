@@ -60,7 +60,7 @@ FORGETTING = 4.0
 USUAL_DECAY = 0.99999
 """Decay rate of the Hessian where the length of the fit is unknown."""
 USUAL_LR, LR_FOR_BOUNDED_GRADIENTS = 0.3, 1.0
-LR_TIMES_EPOCH_SHARE = 0.4
+LR_TIMES_STEPS_PER_DATUM = 0.4
 """Product of the learning rate with the number of steps over the number of data."""
 
 
@@ -161,6 +161,7 @@ class IVON(VariationalMethod):
             lr_scheduler=lr_scheduler,
         )
         self._known_stds = KnownStds()
+        self._chosen_lr = USUAL_LR
         if lr is not None:
             self.lr = lr
         self.hess_init = hess_init
@@ -193,10 +194,13 @@ class IVON(VariationalMethod):
         for _, rho in self._pairs():
             rho.fill_(inverse_softplus(std))
 
+    def _decay(self, num_data: int) -> float:
+        return PRIOR_STD**-2 * self.kl_weight / num_data if self.weight_decay is None else self.weight_decay
+
     def _options(self, num_data: int) -> dict[str, float]:
         """Returns the options that depend on the number of data."""
         ess = num_data / self.kl_weight
-        decay = PRIOR_STD**-2 / ess if self.weight_decay is None else self.weight_decay
+        decay = self._decay(num_data)
         hess_init = DEFAULT_STD**-2 / ess if self.hess_init is None else self.hess_init
         step = max(self.lr, 1e-12) * (hess_init + decay)
         radius = MAX_STEP / step if self.clip_radius is None else self.clip_radius
@@ -204,18 +208,20 @@ class IVON(VariationalMethod):
 
     @property
     def default_lr(self) -> float:
-        """Learning rate of the means for the likelihood, the size of the training set and the length of the fit."""
-        num_data, is_known = self._size_of_fit(), 0 < self.num_steps < math.inf
-        if not is_known or num_data is None:
+        """Learning rate of the means, chosen when the optimizer is made."""
+        return self._chosen_lr
+
+    def _choose_lr(self) -> float:
+        num_data, num_steps = self._size_of_fit(), self.num_steps
+        if num_data is None or not 0 < num_steps < math.inf:
             return USUAL_LR
         if self.likelihood.has_bounded_gradient:
             return LR_FOR_BOUNDED_GRADIENTS
-        return min(USUAL_LR, LR_TIMES_EPOCH_SHARE * num_data / self.num_steps)
+        return min(USUAL_LR, LR_TIMES_STEPS_PER_DATUM * num_data / num_steps)
 
     def _size_of_fit(self) -> int | None:
         """Size of the training set, also before the fit has counted it."""
-        is_loaded = self._trainer is not None and math.isfinite(self.num_steps) and self.trainer.training
-        if self._num_data_given is None and is_loaded:
+        if self._num_data_given is None and self._trainer is not None and math.isfinite(self.num_steps):
             return count_training_data(single_dataloader(self.trainer))
         return self.num_data
 
@@ -237,6 +243,7 @@ class IVON(VariationalMethod):
         pairs = self._pairs()
         variational = {id(parameter) for pair in pairs for parameter in pair}
         num_data = self._size_of_fit() or 1
+        self._chosen_lr = self._choose_lr()
         return PosteriorIVON(
             pairs,
             [p for p in self.parameters() if p.requires_grad and id(p) not in variational],
@@ -302,7 +309,7 @@ class IVON(VariationalMethod):
         return weight_posteriors(self.backbone, self.engine, GaussianPrior(std=self._prior_std(self.num_data or 1)))
 
     def _prior_std(self, num_data: int) -> float:
-        return float((num_data / self.kl_weight * self._options(num_data)["weight_decay"]) ** -0.5)
+        return float((num_data / self.kl_weight * self._decay(num_data)) ** -0.5)
 
     @torch.no_grad()
     def _kl(self, stds: Sequence[Tensor], num_data: int) -> Tensor:
