@@ -6,9 +6,9 @@ The model is the toy problem's: 1-50-50-2 with ReLU, outputs mean and log varian
 N(0, 1), 350 training points. `data/nuts_toy_predictions.npz` holds the predictions of the No-U-Turn sampler (4 chains
 of 2000 draws after 1500, largest R-hat 1.0006). Every method has these priors where it has priors of weights, the same
 number of epochs with a cosine schedule, and kl_weight 1. Distances are root mean squares over the grid, inside the
-range of the training inputs and outside of it; "ratio" is the geometric mean of a method's epistemic std over that of
-the sampler. `VBLL`, `Laplace` and `SNGP`, whose formulas are written out for it, have a softplus in place of the log
-variance.
+range of the training inputs and outside of it; "W2" is the mean Wasserstein-2 distance of the predictive distributions,
+as Gaussians, and "ratio" the geometric mean of a method's epistemic std over that of the sampler. `VBLL`, `Laplace` and
+`SNGP`, whose formulas are written out for it, have a softplus in place of the log variance.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from torch import Tensor
 from toy import METHODS, fit, silence
 from tqdm import tqdm
 
+from lightning_vi.evaluation import wasserstein_2
 from lightning_vi.likelihoods import HeteroscedasticGaussian
 from lightning_vi.plots._style import IDEAL, MEAN, band, legend_below, panel_grid, style_axes
 from lightning_vi.priors import GaussianPrior
@@ -55,9 +56,11 @@ def predictions(name: str, seed: int, epochs: int) -> tuple[dict[str, Array], Ar
 
 
 def distances(ours: dict[str, Array], exact: dict[str, Array], inside: NDArray[np.bool_]) -> dict[str, float]:
-    """Root mean square differences, and the ratio of epistemic stds."""
+    """Root mean square differences, the Wasserstein-2 distance, and the ratio of epistemic stds."""
     row = {}
     for label, region in (("in", inside), ("out", ~inside)):
+        total = [np.hypot(each["epistemic_std"], each["aleatoric_std"])[region] for each in (ours, exact)]
+        row[f"W2 {label}"] = wasserstein_2((ours["mean"][region], total[0]), (exact["mean"][region], total[1]))
         for key in ("mean", "epistemic_std", "aleatoric_std"):
             row[f"{key} {label}"] = float(np.sqrt(np.mean((ours[key] - exact[key])[region] ** 2)))
         ratio = np.maximum(ours["epistemic_std"], 1e-6) / exact["epistemic_std"]
