@@ -15,9 +15,12 @@ from lightning_vi.errors import InputValueError
 class CyclicalSchedule:
     r"""Cycles of exploration and sampling (Zhang et al., 2020).
 
-    Each cycle explores with a learning rate that decreases along half a cosine, then samples with a constant one:
+    Each cycle explores with a learning rate that decreases along half a cosine, then samples with a constant one. The
+    temperature increases linearly in the first half of the exploration:
 
-    .. math:: \eta_r / \eta = f + (1 - f) \tfrac12 \big(1 + \cos(\pi \min(1, r / e))\big), \qquad 0 \le r < 1.
+    .. math::
+        \eta_r / \eta = f + (1 - f) \tfrac12 \big(1 + \cos(\pi \min(1, r / e))\big), \qquad
+        T_r / T = \min(1, 2 r / e), \qquad 0 \le r < 1.
 
     Args:
         num_cycles: Number of cycles C in a fit.
@@ -33,6 +36,8 @@ class CyclicalSchedule:
         [1.0, 0.55, 0.1, 0.1, 1.0, 0.55, 0.1, 0.1]
         >>> [schedule.num_sampling_steps(step, 8) for step in range(8)]
         [0, 0, 1, 2, 2, 2, 3, 4]
+        >>> [schedule.heat(step, 8) for step in range(4)]
+        [0.0, 1.0, 1.0, 1.0]
     """
 
     num_cycles: int
@@ -59,6 +64,19 @@ class CyclicalSchedule:
         length, start = self._cycle(total_steps)
         share = min(1.0, (step % length) / start) if start else 1.0
         return self.sampling_factor + (1 - self.sampling_factor) * 0.5 * (1 + math.cos(math.pi * share))
+
+    def heat(self, step: int, total_steps: int) -> float:
+        """Factor of the temperature.
+
+        Args:
+            step: Number of steps before this one.
+            total_steps: Number T of steps of the fit.
+
+        Returns:
+            A number in [0, 1].
+        """
+        length, start = self._cycle(total_steps)
+        return min(1.0, 2 * (step % length) / start) if start else 1.0
 
     def is_sampling(self, step: int, total_steps: int) -> bool:
         """Returns True if a step belongs to the sampling stage of its cycle.

@@ -22,7 +22,8 @@ cycles, their stages               `num_cycles`, `exploration`, `sampling_factor
 independent chains, kept draws     `num_chains`, `num_draws`
 =================================  ===============================================================
 
-A cycle explores without noise and sets the masses m, one for each weight, then samples with these masses.
+A cycle explores, while the noise grows to its full temperature and the masses m, one for each weight, adapt to the
+gradients; then it samples with these masses.
 """
 
 import copy
@@ -54,11 +55,12 @@ from lightning_vi.tracing import known
 class SGHMC(FittedMethod, StackedMethod):
     """Draws from the posterior of all weights by stochastic-gradient Hamiltonian Monte Carlo (Chen et al., 2014).
 
-    Each of `num_cycles` cycles of a fit (Zhang et al., 2020) explores by gradient descent with momentum, then samples.
-    In the sampling stages `num_draws` sets of weights are kept, evenly spaced, with the likelihood's parameters and
-    the running statistics of batch normalization of the same step. They are part of checkpoints, and are the samples of
-    predictions. Learned parameters of the likelihood are sampled too, under a flat prior. Several independent chains
-    run at once, with stacked weights and separate orders of the data, as the members of `DeepEnsemble` do.
+    Each of `num_cycles` cycles of a fit (Zhang et al., 2020) starts as gradient descent with momentum, to which noise
+    is added by and by, then samples. The sampling stages keep `num_draws` sets of weights, evenly spaced, with the
+    likelihood's parameters and the running statistics of batch normalization of the same step. They are part of
+    checkpoints, and are the samples of predictions. Learned parameters of the likelihood are sampled too, under a flat
+    prior. Several independent chains run at once, with stacked weights and separate orders of the data, as the members
+    of `DeepEnsemble` do.
 
     From the first draw on, `forward`, validation and predictions use the draws so far; before, they use the present
     weights. A new fit discards earlier draws, and a resumed fit keeps them. Gradient clipping would change what is
@@ -73,7 +75,7 @@ class SGHMC(FittedMethod, StackedMethod):
         num_chains: Number of chains.
         num_draws: Number of sets of weights to keep, over all chains; rounded down to a multiple of the chains.
         num_cycles: Number of cycles of a fit, whose number of steps must be known.
-        exploration: Share of a cycle without noise and draws.
+        exploration: Share of a cycle before its first draw.
         lr: Learning rate at the start of a cycle, the square of a step's time, times N. It decreases along half a
             cosine over the exploration.
         sampling_factor: Factor of the learning rate in the sampling stage.
@@ -226,15 +228,16 @@ class SGHMC(FittedMethod, StackedMethod):
         self.is_fitted.fill_(was_fitted and int(self.num_kept) > 0)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Sets the stage of the step: exploration without noise, or sampling."""
+        """Sets the stage of the step: exploration, which adapts the masses and heats up, or sampling."""
         super().on_train_batch_start(batch, batch_idx)
-        is_sampling = self._is_sampling(self.trainer.global_step)
+        step, num_steps = self.trainer.global_step, int(self.num_steps)
+        heat = 0.0 if self.in_burnin else self.schedule.heat(step, num_steps)
         for optimizer in self.trainer.optimizers:
             for group in optimizer.param_groups:
                 group.update(
                     num_data=self.require_num_data(self.num_data),
-                    temperature=self.temperature if is_sampling else 0.0,
-                    adapt=not is_sampling,
+                    temperature=self.temperature * heat,
+                    adapt=not self._is_sampling(step),
                 )
 
     def _is_sampling(self, step: int) -> bool:
