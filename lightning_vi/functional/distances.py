@@ -76,8 +76,11 @@ def sample_wasserstein_2(samples: Tensor, other: Tensor) -> Tensor:
     """
     num_samples, num_other = len(samples), len(other)
     # The steps of both quantile functions, as integers in units of 1 / (S R).
-    steps = torch.cat([torch.arange(num_samples + 1) * num_other, torch.arange(num_other + 1) * num_samples]).unique()
+    steps = torch.unique(
+        torch.cat([torch.arange(num_samples + 1) * num_other, torch.arange(num_other + 1) * num_samples])
+    )
     starts, widths = steps[:-1], steps.diff().to(samples) / (num_samples * num_other)
     own = samples.sort(0).values[(starts // num_other).to(samples.device)]
     theirs = other.sort(0).values[(starts // num_samples).to(other.device)]
-    return torch.tensordot(widths, (own - theirs).square(), dims=1).sqrt()
+    mean_square: Tensor = torch.tensordot(widths, (own - theirs).square(), dims=1)  # type: ignore[no-untyped-call]
+    return mean_square.sqrt()

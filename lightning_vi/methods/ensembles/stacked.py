@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import repeat
 from operator import itemgetter
 from typing import Any
 
@@ -13,11 +12,10 @@ from torch.optim import Optimizer
 from torch.utils.data import default_collate
 
 from lightning_vi.core import LRSchedulerFactory, OptimizerFactory, Predictive, UQMethod
-from lightning_vi.core.batch import to_device
-from lightning_vi.core.data_order import DataOrders, can_reorder
 from lightning_vi.core.diagnosis import explained
 from lightning_vi.core.divergence import watched_step
 from lightning_vi.core.members import call_member, call_members, clip_members, make_networks, stack_likelihood
+from lightning_vi.core.separate_orders import SeparateOrders
 from lightning_vi.core.strategies import involving_all_parameters
 from lightning_vi.errors import InputValueError
 from lightning_vi.functional import RunningMoments
@@ -34,7 +32,7 @@ from lightning_vi.sampling import (
 )
 
 
-class StackedMethod(UQMethod):
+class StackedMethod(SeparateOrders, UQMethod):
     """Base class of methods that train M networks of one architecture independently, in one fit.
 
     The weights of all networks are stacked in one tensor for each parameter, and so are the parameters of the
@@ -80,11 +78,6 @@ class StackedMethod(UQMethod):
         self.likelihood = stack_likelihood(self.likelihood, num_networks)
         self.num_networks = num_networks
         self.own_data_order = own_data_order
-        self._orders: DataOrders | None = None
-        self._other_batches: Iterator[tuple[Any, ...]] | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"_orders": None, "_other_batches": None}
 
     def trained_networks(self) -> list[nn.Module]:  # noqa: D102
         return [unstack_network(self.backbone, index) for index in range(self.num_networks)]
@@ -141,37 +134,9 @@ class StackedMethod(UQMethod):
         nll = -log_prob.sum() / targets.shape[1]
         return ObjectiveTerms(nll + self.regularizer(num_data), nll.detach() / self.num_networks, nll.new_zeros(()))
 
-    def on_train_start(self) -> None:
-        """Releases the batches of an interrupted fit."""
-        super().on_train_start()
-        self._other_batches = None
-
-    def on_train_epoch_start(self) -> None:
-        """Releases the batches of the previous epoch."""
-        super().on_train_epoch_start()
-        self._other_batches = None
-
-    def _start_orders(self, first_batch: int) -> Iterator[tuple[Any, ...]]:
-        """Shuffles the data for all networks except the first; a fit may be resumed within an epoch."""
-        loader = self.trainer.train_dataloader
-        if not (self.own_data_order and self.num_networks > 1 and can_reorder(loader)):
-            self._orders = None
-            return repeat(())
-        if self._orders is None or self._orders.dataloader is not loader:
-            self._orders = DataOrders(loader, self.num_networks - 1, self.noise.seed)
-        return self._orders.epoch(self.current_epoch, first_batch)
-
-    def on_train_end(self) -> None:
-        """Releases the dataloaders."""
-        super().on_train_end()
-        self._orders = self._other_batches = None
-
     def training_step(self, batch: Any, batch_idx: int = 0) -> Tensor:
         """Computes the loss of all networks."""
-        if self._other_batches is None:
-            self._other_batches = self._start_orders(batch_idx)
-        batches = [batch, *(to_device(self, other) for other in next(self._other_batches))]
-        x, targets, weight = self._stacked_rows(batches)
+        x, targets, weight = self._stacked_rows(self.member_batches(batch, batch_idx, self.num_networks))
         flat = targets.flatten(0, 1)
         self._begin_step(x, flat, weight)
         check_batch = partial(self._check_values, x, flat, weight)

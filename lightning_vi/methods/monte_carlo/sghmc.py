@@ -30,7 +30,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
@@ -157,7 +157,7 @@ class SGHMC(FittedMethod, StackedMethod):
         self._names = [name for name, value in self.backbone.named_parameters() if value.requires_grad]
         if not self._names:
             raise InputValueError("backbone must have trainable parameters to sample, got none")
-        self.priors = nn.ModuleList(self._resolved_priors(GaussianPrior() if prior is None else prior))
+        self._priors = nn.ModuleList(self._resolved_priors(GaussianPrior() if prior is None else prior))
         self.drawn_likelihood = _drawn_likelihood(self.likelihood, self.num_draws)
         self.register_buffer("num_kept", torch.tensor(0))
         for name, tensors in (("draws", self._sampled()), ("norm_draws", running_statistics(self.backbone))):
@@ -193,7 +193,8 @@ class SGHMC(FittedMethod, StackedMethod):
             Sum over the chains, a scalar tensor.
         """
         log_probs = [
-            prior.log_prob(value).sum() for prior, value in zip(self.priors, self._sampled().values(), strict=True)
+            cast(Prior, prior).log_prob(value).sum()
+            for prior, value in zip(self._priors, self._sampled().values(), strict=True)
         ]
         return -torch.stack(log_probs).sum() / self.require_num_data(num_data)
 
@@ -232,7 +233,7 @@ class SGHMC(FittedMethod, StackedMethod):
         super().on_train_batch_start(batch, batch_idx)
         step, num_steps = self.trainer.global_step, int(self.num_steps)
         heat = 0.0 if self.in_burnin else self.schedule.heat(step, num_steps)
-        for optimizer in self.trainer.optimizers:
+        for optimizer in self.own_optimizers():
             for group in optimizer.param_groups:
                 group.update(
                     num_data=self.require_num_data(self.num_data),
@@ -338,7 +339,8 @@ class SGHMC(FittedMethod, StackedMethod):
         if not known(self, "is_fitted"):
             return super().point_outputs(x)
         sums = [outputs.sum(0) for outputs in self.sampled_outputs(x, self.num_draws, self.noise.seed)]
-        return torch.stack(sums).sum(0) / min(known(self, "num_kept"), self.num_draws)
+        total: Tensor = torch.stack(sums).sum(0)
+        return total / min(int(known(self, "num_kept")), self.num_draws)
 
 
 def _drawn_likelihood(stacked: Likelihood, num_draws: int) -> Likelihood | None:
