@@ -5,10 +5,11 @@
 The model is the toy problem's: 1-50-50-2 with ReLU, outputs mean and log variance, weights N(0, 2 / fan-in) and biases
 N(0, 1), 350 training points. `data/nuts_toy_predictions.npz` holds the predictions of the No-U-Turn sampler (4 chains
 of 2000 draws after 1500, largest R-hat 1.0006). Every method has these priors where it has priors of weights, the same
-number of epochs with a cosine schedule, and kl_weight 1. Distances are root mean squares over the grid, inside the
-range of the training inputs and outside of it; "ratio" is the geometric mean of a method's epistemic std over that of
-the sampler. `VBLL`, `Laplace` and `SNGP`, whose formulas are written out for it, have a softplus in place of the log
-variance.
+number of epochs with a cosine schedule, and kl_weight 1; `SGHMC` takes the same number of steps on all data. Distances
+are root mean squares over the grid, inside the range of the training inputs and outside of it; "W2" is the mean
+Wasserstein-2 distance of the predictive distributions, as Gaussians, and "ratio" the geometric mean of a method's
+epistemic std over that of the sampler. `VBLL`, `Laplace` and `SNGP`, whose formulas are written out for it, have a
+softplus in place of the log variance.
 """
 
 import argparse
@@ -25,13 +26,16 @@ from torch import Tensor
 from toy import METHODS, fit, silence
 from tqdm import tqdm
 
+from lightning_vi.evaluation import wasserstein_2
 from lightning_vi.likelihoods import HeteroscedasticGaussian
 from lightning_vi.plots._style import IDEAL, MEAN, band, legend_below, panel_grid, style_axes
 from lightning_vi.priors import GaussianPrior
 
 Array = NDArray[np.float64]
 REFERENCE = Path(__file__).parent / "data" / "nuts_toy_predictions.npz"
-WITH_WEIGHT_PRIOR = {"LastLayerVI", "MeanFieldVI", "LowRankVI", "FullRankVI", "RadialVI", "AlphaDivergenceVI"}
+WITH_WEIGHT_PRIOR = {"LastLayerVI", "MeanFieldVI", "LowRankVI", "FullRankVI", "RadialVI", "AlphaDivergenceVI", "SGHMC"}
+STEPS_PER_EPOCH = 11
+"""Steps of an epoch with batches of 32, which the sampler takes on all data."""
 WITH_SOFTPLUS = {"VBLL", "Laplace", "SNGP"}
 
 
@@ -48,16 +52,23 @@ def predictions(name: str, seed: int, epochs: int) -> tuple[dict[str, Array], Ar
     options: dict[str, Any] = {"prior": GaussianPrior(std="fan_in")} if name in WITH_WEIGHT_PRIOR else {}
     schedule = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=epochs)
     likelihood = HeteroscedasticGaussian() if name in WITH_SOFTPLUS else LogVarianceGaussian()
-    method, datamodule, _ = fit(name, seed, epochs, likelihood=likelihood, lr_scheduler=schedule, **options)
+    if name == "SGHMC":
+        epochs *= STEPS_PER_EPOCH
+        options |= {"batch_size": 350, "momentum": 0.98, "num_draws": 500}
+    else:
+        options["lr_scheduler"] = schedule
+    method, datamodule, _ = fit(name, seed, epochs, likelihood=likelihood, **options)
     result = method.predict(datamodule.X_gtext, num_samples=1000).as_dict()
     keys = {"mean": "pred", "epistemic_std": "epistemic_uct", "aleatoric_std": "aleatoric_uct"}
     return {key: result[ours][:, 0].double().numpy() for key, ours in keys.items()}, datamodule.X_train.numpy()
 
 
 def distances(ours: dict[str, Array], exact: dict[str, Array], inside: NDArray[np.bool_]) -> dict[str, float]:
-    """Root mean square differences, and the ratio of epistemic stds."""
+    """Root mean square differences, the Wasserstein-2 distance, and the ratio of epistemic stds."""
     row = {}
     for label, region in (("in", inside), ("out", ~inside)):
+        total = [np.hypot(each["epistemic_std"], each["aleatoric_std"])[region] for each in (ours, exact)]
+        row[f"W2 {label}"] = wasserstein_2((ours["mean"][region], total[0]), (exact["mean"][region], total[1]))
         for key in ("mean", "epistemic_std", "aleatoric_std"):
             row[f"{key} {label}"] = float(np.sqrt(np.mean((ours[key] - exact[key])[region] ** 2)))
         ratio = np.maximum(ours["epistemic_std"], 1e-6) / exact["epistemic_std"]

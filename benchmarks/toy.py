@@ -20,6 +20,7 @@ from lightning import Trainer, seed_everything
 
 from lightning_vi import (
     IVON,
+    SGHMC,
     SNGP,
     SWA,
     SWAG,
@@ -69,15 +70,18 @@ METHODS: dict[str, Callable[..., UQMethod]] = {
         burnin_epochs=20,
     ),
     "DeepEnsemble": partial(DeepEnsemble, num_members=5, burnin_epochs=20),
+    "SGHMC": SGHMC,
     "Deterministic": Deterministic,
     "MeanVarianceEstimation": partial(MeanVarianceEstimation, burnin_epochs=20),
 }
 
 
-def fit(name: str, seed: int, epochs: int, **options: Any) -> tuple[UQMethod, ToyHeteroscedasticDataModule, Trainer]:
+def fit(
+    name: str, seed: int, epochs: int, batch_size: int = 32, **options: Any
+) -> tuple[UQMethod, ToyHeteroscedasticDataModule, Trainer]:
     """One method with one seed, fitted."""
     seed_everything(seed, verbose=False)
-    datamodule = ToyHeteroscedasticDataModule(batch_size=32, n_points=500)
+    datamodule = ToyHeteroscedasticDataModule(batch_size=batch_size, n_points=500)
     arguments = {"likelihood": HeteroscedasticGaussian()} | options
     method = METHODS[name](MLP(n_inputs=1, n_hidden=[50, 50], n_outputs=2), **arguments)
     trainer = Trainer(
@@ -86,6 +90,7 @@ def fit(name: str, seed: int, epochs: int, **options: Any) -> tuple[UQMethod, To
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        limit_val_batches=0,
     )
     trainer.fit(method, datamodule)
     return method, datamodule, trainer

@@ -19,6 +19,7 @@ from lightning_vi.core.optimizers import (
 from lightning_vi.core.predictor import Predictor
 from lightning_vi.errors import InputValueError
 from lightning_vi.likelihoods import Likelihood
+from lightning_vi.optim import JointOptimizer
 
 
 class OptimizedPredictor(Predictor):
@@ -105,12 +106,19 @@ class OptimizedPredictor(Predictor):
             raise InputValueError(f"lr must be nonnegative and finite, got {rate}")
         self._learning_rate = float(rate)
 
+    def own_optimizers(self) -> list[Optimizer]:
+        """Returns the optimizers of the fit that train this method, also where it is a member of an ensemble."""
+        optimizers = self.trainer.optimizers
+        parts = [part for each in optimizers for part in (each.parts if isinstance(each, JointOptimizer) else [each])]
+        own = {id(parameter) for parameter in self.parameters()} if len(parts) > 1 else set()
+        return [part for part in parts if len(parts) == 1 or id(part.param_groups[0]["params"][0]) in own]
+
     def _restore_rates(self) -> None:
         """Gives the parameter groups their multiples of a learning rate that a search has found for all."""
         configs = self.trainer.lr_scheduler_configs
         if self._learning_rate is None or self.trainer.global_step > 0 or is_searching(self.trainer):
             return
-        for optimizer in self.trainer.optimizers:
+        for optimizer in self.own_optimizers():
             self._set_rates(optimizer, self._learning_rate)
             for config in configs:
                 for group in optimizer.param_groups:
@@ -129,8 +137,11 @@ class OptimizedPredictor(Predictor):
             else:
                 group["lr"] = rate * factor
 
-    def configure_optimizers(self) -> Any:
-        """Builds the optimizer and the scheduler.
+    def prepare_optimizer(self) -> Optimizer:
+        """Makes the optimizer of a fit, with the learning rate that was set.
+
+        Returns:
+            The optimizer.
 
         Raises:
             ValueError: If there are parameters in float16.
@@ -146,5 +157,10 @@ class OptimizedPredictor(Predictor):
         self._rate_factors = [rate / main if main else 1.0 for rate in rates]
         if self._learning_rate is not None:
             self._set_rates(optimizer, self._learning_rate)
+        return optimizer
+
+    def configure_optimizers(self) -> Any:
+        """Builds the optimizer and the scheduler."""
+        optimizer = self.prepare_optimizer()
         scheduler = self._make_scheduler(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": scheduler} if scheduler else optimizer

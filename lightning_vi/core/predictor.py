@@ -173,8 +173,15 @@ class Predictor(LightningModule, ABC):
             checkpoint_path, map_location, hparams_file, strict, weights_only is not False, **kwargs
         )
 
+    @property
+    def is_member(self) -> bool:
+        """True within the fit of an ensemble that holds this method."""
+        return self._trainer is not None and self.trainer.lightning_module not in (None, self)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the state of the training data, the format version and digests, which must be the last change."""
+        if self.is_member:
+            return
         if self.data_state is not None:
             checkpoint[DATA_STATE] = self.data_state
         if self.input_range is not None:

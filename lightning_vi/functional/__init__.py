@@ -6,6 +6,12 @@ from lightning_vi.functional.decomposition import (
     decompose_entropy,
     entropy,
 )
+from lightning_vi.functional.distances import (
+    gaussian_wasserstein_2,
+    sample_wasserstein_2,
+    top_class_agreement,
+    total_variation_distance,
+)
 from lightning_vi.functional.divergence import gaussian_kl, moment_sums
 from lightning_vi.functional.ensembles import disagreement
 from lightning_vi.functional.intervals import uniform_histogram_band, wilson_interval
@@ -33,12 +39,16 @@ __all__ = [
     "false_positive_rate",
     "gauss_hermite",
     "gaussian_kl",
+    "gaussian_wasserstein_2",
     "inverse_softplus",
     "moment_sums",
     "put_inverse_softplus",
     "risk_coverage_curve",
+    "sample_wasserstein_2",
     "signal_to_noise",
     "sum_log_softplus",
+    "top_class_agreement",
+    "total_variation_distance",
     "uniform_histogram_band",
     "unit_signal_to_noise",
     "wilson_interval",

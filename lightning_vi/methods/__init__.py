@@ -13,6 +13,7 @@ from lightning_vi.methods.averaging import *  # noqa: F403
 from lightning_vi.methods.deterministic import *  # noqa: F403
 from lightning_vi.methods.ensembles import *  # noqa: F403
 from lightning_vi.methods.laplace import *  # noqa: F403
+from lightning_vi.methods.monte_carlo import *  # noqa: F403
 from lightning_vi.methods.variational import *  # noqa: F403
 
 if not TYPE_CHECKING:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lightning_vi import (
     IVON,
+    SGHMC,
     SNGP,
     SWA,
     SWAG,
@@ -240,6 +241,13 @@ METHODS = {
         loss_is_elbo=False,
         num_functions=MEMBERS,
     ),
+    "SGHMC": Method(
+        partial(SGHMC, num_chains=2, num_draws=MEMBERS, num_data=ROWS),
+        has_kl=False,
+        logs_kl=False,
+        loss_is_elbo=False,
+        num_functions=MEMBERS,
+    ),
     "MCDropout": without_kl(MCDropout, dropout_p=0.3, dropout_module_names=[0]),
     "SNGP": Method(partial(SNGP, num_random_features=16, num_mc_samples_test=TEST), logs_kl=False, is_exact=True),
     "SWA": point(SWA),
@@ -293,7 +301,7 @@ class Case:
         """The method in training mode, with wide posteriors, fitted if it needs a fit."""
         method = self.method.make(self.backbone(), self.problem.likelihood(), **options).to(dtype)
         randomize_posteriors(method.backbone)
-        if isinstance(method, SWA | SWAG):
+        if isinstance(method, SWA | SWAG | SGHMC):
             collect_snapshots(method)
         if hasattr(method, "fit_posterior"):
             method.fit_posterior([self.problem.data(dtype)])
@@ -338,7 +346,7 @@ def params(cases: Collection[Case], *, default: Collection[Case] = DEFAULT) -> l
 each_case = pytest.mark.parametrize("case", params(CASES))
 
 
-def collect_snapshots(method: SWA | SWAG) -> None:
+def collect_snapshots(method: SWA | SWAG | SGHMC) -> None:
     """Collects three snapshots around the present weights."""
     for _ in range(3):
         with torch.no_grad():
@@ -350,7 +358,8 @@ def collect_snapshots(method: SWA | SWAG) -> None:
 def weights_of_predictions(method: UQMethod) -> list[Tensor]:
     """The weights of the network that predicts, or their mean."""
     averaged = [method.weight_mean] if isinstance(method, SWA | SWAG) else []
-    return [*averaged, *method.backbone.parameters()]
+    drawn = [method.draws] if isinstance(method, SGHMC) else []
+    return [*averaged, *drawn, *method.backbone.parameters()]
 
 
 def global_states() -> list[Any]:

@@ -20,9 +20,9 @@ from torch.testing import assert_close
 
 from lightning_vi import DeepEnsemble, Deterministic, Ensemble
 from lightning_vi.backbones import MLP
+from lightning_vi.core import separate_orders
 from lightning_vi.core.members import reinitialized
 from lightning_vi.likelihoods import Categorical, Gaussian, HeteroscedasticGaussian, Likelihood, StudentT
-from lightning_vi.methods import deep_ensemble
 
 M, N = 3, 22
 X, Y = normal(N, 3), normal(N, 1)
@@ -228,8 +228,8 @@ def test_copy_during_an_epoch_and_reuse_of_dataloaders(
 ) -> None:
     copies: list[DeepEnsemble] = []
     made: list[Any] = []
-    original = deep_ensemble.DataOrders
-    monkeypatch.setattr(deep_ensemble, "DataOrders", lambda *args: made.append(args) or original(*args))
+    original = separate_orders.DataOrders
+    monkeypatch.setattr(separate_orders, "DataOrders", lambda *args: made.append(args) or original(*args))
 
     class Copy(Callback):
         def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:

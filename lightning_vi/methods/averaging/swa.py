@@ -304,7 +304,7 @@ class SWA(FittedMethod, PointMethod):
         rate = self.schedule.learning_rate(self._averaging_epoch, batch_idx, self.trainer.num_training_batches)
         if rate is None:
             return
-        for optimizer in self.trainer.optimizers:
+        for optimizer in self.own_optimizers():
             self._set_rates(optimizer, rate)
 
     def after_step(self) -> bool:
