@@ -9,6 +9,7 @@ from lightning_vi.functional.decomposition import (
 from lightning_vi.functional.divergence import gaussian_kl, moment_sums
 from lightning_vi.functional.ensembles import disagreement
 from lightning_vi.functional.intervals import uniform_histogram_band, wilson_interval
+from lightning_vi.functional.low_rank import best_factors, random_factors
 from lightning_vi.functional.quadrature import gauss_hermite
 from lightning_vi.functional.selective import (
     area_under_risk_coverage,
@@ -26,6 +27,7 @@ __all__ = [
     "RunningMoments",
     "area_under_risk_coverage",
     "auroc",
+    "best_factors",
     "decompose_entropy",
     "disagreement",
     "entropy",
@@ -36,6 +38,7 @@ __all__ = [
     "inverse_softplus",
     "moment_sums",
     "put_inverse_softplus",
+    "random_factors",
     "risk_coverage_curve",
     "signal_to_noise",
     "sum_log_softplus",
