@@ -2,8 +2,10 @@
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from lightning_vi.arguments import check_at_least, check_positive
@@ -32,6 +34,7 @@ def add_adapters(
     alpha: float = 16.0,
     *,
     trainable: Sequence[ModuleSelector] = (),
+    checkpoint: str | Path | None = None,
 ) -> nn.Module:
     r"""Returns a frozen copy of a network with trainable low-rank changes of weights (LoRA, Hu et al., ICLR 2022).
 
@@ -49,13 +52,16 @@ def add_adapters(
         rank: The rank r.
         alpha: The scale :math:`\alpha`.
         trainable: Layers that are trained as they are, such as a new last layer.
+        checkpoint: File with the weights of the network, for configuration files: the checkpoint of a method, or a
+            state dictionary. None for the weights that it has.
 
     Returns:
         The copy.
 
     Raises:
         ValueError: If `rank` or `alpha` is not positive, a selector matches no layer or none that is supported, the
-            network has adapters or low-rank weights already, or nothing would be adapted.
+            network has adapters or low-rank weights already, nothing would be adapted, or the checkpoint is of another
+            network.
 
     Example:
         >>> from lightning_vi import MeanFieldVI
@@ -77,6 +83,8 @@ def add_adapters(
             "network has adapters or low-rank weights already: merge them first, with merge_low_rank_weights(network)"
         )
     network = copy.deepcopy(network)
+    if checkpoint is not None:
+        _load(network, checkpoint)
     layers = named_layers(network)
     kept = {name for _, found in select_layers(network, layers, list(trainable), "trainable") for name in found}
     obstacles = {name: _obstacle(layer, rank, name in kept) for name, layer in layers.items()}
@@ -94,6 +102,18 @@ def add_adapters(
     return network
 
 
+def _load(network: nn.Module, checkpoint: str | Path) -> None:
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    state = saved.get("state_dict", saved)
+    of_network = {name.removeprefix("backbone."): state[name] for name in state if name.startswith("backbone.")}
+    try:
+        network.load_state_dict(of_network or state)
+    except RuntimeError as error:
+        raise InputValueError(
+            f"checkpoint {str(checkpoint)!r} holds no weights of a {type(network).__name__} like this one: {error}"
+        ) from error
+
+
 def _obstacle(layer: nn.Module, rank: int, is_trainable: bool) -> str | None:
     """Reason why a layer cannot have an adapter, None if it can."""
     obstacle = "it is one of the trainable layers" if is_trainable else unsupported(layer)
@@ -105,7 +125,8 @@ def _obstacle(layer: nn.Module, rank: int, is_trainable: bool) -> str | None:
 
 def _adapted(network: nn.Module, layer: nn.Module, rank: int, scale: float) -> nn.Module:
     if isinstance(layer, nn.MultiheadAttention):
-        factors = make_linear_factors(cast(Tensor, layer.in_proj_weight), rank, bias=False, zero=True)
+        layer.in_proj_base = layer._parameters.pop("in_proj_weight")
+        factors = make_linear_factors(cast(Tensor, layer.in_proj_base), rank, bias=False, zero=True)
         layer.in_proj_adapter = LowRankLayer(*factors)
         layer.scale = scale  # type: ignore[assignment]
         object.__setattr__(layer, "__class__", AdaptedAttention)
@@ -151,10 +172,14 @@ def _pairs(network: nn.Module) -> list[AdaptedLayer | LowRankLayer]:
 
 
 def _merge_projection(attention: LowRankAttention | AdaptedAttention) -> None:
-    weight, own = attention.in_proj_weight.detach().clone(), attention._parameters.pop("in_proj_weight", None)
-    delattr(attention, "in_proj" if isinstance(attention, LowRankAttention) else "in_proj_adapter")
+    weight, is_trained = attention.in_proj_weight.detach().clone(), True
+    if isinstance(attention, AdaptedAttention):
+        is_trained = attention.in_proj_base.requires_grad
+        del attention.in_proj_base, attention.in_proj_adapter
+    else:
+        del attention.in_proj
     object.__setattr__(attention, "__class__", nn.MultiheadAttention)
-    attention.register_parameter("in_proj_weight", nn.Parameter(weight, own is None or own.requires_grad))
+    attention.register_parameter("in_proj_weight", nn.Parameter(weight, is_trained))
 
 
 def _dense(pair: AdaptedLayer | LowRankLayer) -> nn.Module:

@@ -99,13 +99,32 @@ def low_rank_obstacles(network: nn.Module, layers: Mapping[str, nn.Module], rank
         if obstacle is None and name in reused:
             obstacle = "its weight is used in several places"
         if obstacle is None:
-            num_outputs, num_inputs = weight_shape(layer)
-            limit = (num_outputs * num_inputs - 1) // (num_outputs + num_inputs)
-            shape = f"its {num_outputs} x {num_inputs} weight"
+            (num_outputs, num_inputs), limit = weight_shape(layer), _limit(layer)
             advice = f"needs rank <= {limit}" if limit else "is smallest as it is"
-            obstacle = f"{shape} {advice}" if rank > limit else None
+            obstacle = f"its {num_outputs} x {num_inputs} weight {advice}" if rank > limit else None
         found[name] = obstacle
     return found
+
+
+def largest_rank(network: nn.Module) -> int:
+    """Largest rank with which `convert_to_low_rank_weights` makes a layer smaller; 0 if there is none.
+
+    Args:
+        network: Any network.
+
+    Example:
+        >>> largest_rank(nn.Sequential(nn.Linear(8, 50), nn.Linear(50, 1)))
+        6
+    """
+    layers = named_layers(network)
+    possible = [layer for name, layer in layers.items() if low_rank_obstacles(network, {name: layer}, 1)[name] is None]
+    return max(map(_limit, possible), default=0)
+
+
+def _limit(layer: nn.Module) -> int:
+    """Largest rank with which the factors of a supported layer are smaller than its weight."""
+    num_outputs, num_inputs = weight_shape(layer)
+    return (num_outputs * num_inputs - 1) // (num_outputs + num_inputs)
 
 
 def nothing_smaller(rank: int, obstacles: Mapping[str, str | None]) -> InputValueError:
@@ -182,7 +201,7 @@ def factorized(network: nn.Module, names: Sequence[str], rank: int, init: Factor
             weight = cast(Tensor, layer._parameters.pop("in_proj_weight")).detach()
             pair = LowRankLayer(*make_linear_factors(weight, rank, bias=False, zero=False))
             put_factors(pair.down, pair.up, *find(weight, rank))
-            layer.in_proj = pair
+            layer.in_proj = pair.train(layer.training)
             object.__setattr__(layer, "__class__", LowRankAttention)
             continue
         pair = LowRankLayer(*make_factors(layer, rank, bias=True, zero=False))

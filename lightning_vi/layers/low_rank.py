@@ -141,17 +141,19 @@ class AdaptedAttention(nn.MultiheadAttention):
     """`torch.nn.MultiheadAttention` with a low-rank change of its input projection, which is added in each pass.
 
     Attributes:
+        in_proj_base: The projection as it was.
         in_proj_adapter: The factors, which are read and never called.
         scale: See `AdaptedLayer`.
     """
 
+    in_proj_base: nn.Parameter
     in_proj_adapter: LowRankLayer
     scale: float
 
     @property
     def in_proj_weight(self) -> Tensor:  # type: ignore[override]
         """The changed projection, shape [3 E, E]."""
-        return cast(Tensor, self._parameters["in_proj_weight"]) + self.scale * self.in_proj_adapter.weight
+        return self.in_proj_base + self.scale * self.in_proj_adapter.weight
 
 
 def product(down: nn.Module, up: nn.Module) -> Tensor:
