@@ -51,12 +51,17 @@ class DigitTransformer(nn.Module):
 
 
 plain = partial(Deterministic, lr_scheduler=cosine_decay)
+mean_field = partial(MeanFieldVI, num_mc_samples_train=4)
 METHODS: dict[str, tuple[str, Callable[..., UQMethod]]] = {
     "weights, Deterministic": ("weights", plain),
     "adapters, Deterministic": ("adapters", plain),
     "adapters, Laplace of the head": ("adapters", partial(Laplace, lr_scheduler=cosine_decay)),
     "adapters, LastLayerVI": ("adapters", LastLayerVI),
-    "adapters, MeanFieldVI": ("adapters", partial(MeanFieldVI, num_mc_samples_train=4)),
+    "adapters, MeanFieldVI": ("adapters", mean_field),
+    "adapters, MeanFieldVI of `down` and head": (
+        "adapters",
+        partial(mean_field, stochastic_module_names=["*.down", "head"]),
+    ),
     "adapters, IVON": ("adapters", IVON),
     "adapters, DeepEnsemble": ("adapters", partial(DeepEnsemble, num_members=5, lr_scheduler=cosine_decay)),
 }
@@ -90,9 +95,8 @@ def run(seed: int, num_rows: int, epochs: int, names: list[str], alpha: float, r
     y = torch.tensor(digits.target)
     order = torch.randperm(len(x))
     x, y = x[order], y[order]
-    pretrained = train(
-        plain(DigitTransformer(), Categorical(CLASSES)), x[:NUM_PRETRAINING], y[:NUM_PRETRAINING], 20, 50
-    )
+    upright = x[:NUM_PRETRAINING], y[:NUM_PRETRAINING]
+    pretrained = train(plain(DigitTransformer(), Categorical(CLASSES)), *upright, epochs=20, batch_size=50)
     network = pretrained.trained_networks()[0]
     x = x.rot90(1, (1, 2))
     rest, test = slice(NUM_PRETRAINING, -NUM_TEST), slice(-NUM_TEST, None)

@@ -125,8 +125,9 @@ def _obstacle(layer: nn.Module, rank: int, is_trainable: bool) -> str | None:
 
 def _adapted(network: nn.Module, layer: nn.Module, rank: int, scale: float) -> nn.Module:
     if isinstance(layer, nn.MultiheadAttention):
-        layer.in_proj_base = layer._parameters.pop("in_proj_weight")
-        factors = make_linear_factors(cast(Tensor, layer.in_proj_base), rank, bias=False, zero=True)
+        projection = cast(nn.Parameter, layer._parameters.pop("in_proj_weight"))
+        layer.in_proj_base = projection
+        factors = make_linear_factors(projection, rank, bias=False, zero=True)
         layer.in_proj_adapter = LowRankLayer(*factors)
         layer.scale = scale  # type: ignore[assignment]
         object.__setattr__(layer, "__class__", AdaptedAttention)

@@ -277,12 +277,12 @@ def dense_layer(pair: LowRankLayer) -> nn.Module:
         kind = _CONVOLUTIONS[len(down.kernel_size) - 1]
         dense = kind(down.in_channels, len(weight), down.kernel_size, bias=bias is not None, **options, **place)  # type: ignore[arg-type]
     elif isinstance(down, nn.Embedding):
-        dense = nn.Embedding.from_pretrained(
-            weight,
-            freeze=False,
+        dense = nn.Embedding(
+            *weight.shape,
             padding_idx=down.padding_idx,
             scale_grad_by_freq=down.scale_grad_by_freq,
             sparse=down.sparse,
+            **place,
         )
     else:
         dense = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, **place)
