@@ -272,14 +272,28 @@ def test_parameters_behind_a_parametrization_are_stochastic() -> None:
 
 
 def test_hooks_and_frozen_parameters_are_kept() -> None:
-    network = nn.Sequential(nn.Linear(3, 2))
+    network = nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2).requires_grad_(False))
     calls: list[int] = []
     network[0].register_forward_hook(lambda *_: calls.append(1))
     network[0].bias.requires_grad_(False)
-    converted, _ = convert(network)
+    converted, report = convert(network)
     converted(torch.ones(1, 3))
     assert calls == [1]
-    assert [converted[0].get_parameter(f"{name}_mu").requires_grad for name in ("weight", "bias")] == [True, False]
+    assert {name for name, _ in converted.named_parameters()} == {
+        *("0.weight_mu", "0.weight_rho", "0.bias", "1.weight", "1.bias")
+    }
+    assert not any(converted.get_parameter(name).requires_grad for name in ("0.bias", "1.weight", "1.bias"))
+    assert [row.reason for row in report.modules] == ["selected; only weight", "frozen (requires_grad=False)"]
+    network[0].bias.requires_grad_(True)
+    network[0].weight.requires_grad_(False)
+    converted, report = convert(network)
+    assert {name for name, each in converted.named_parameters() if each.requires_grad} == {"0.bias_mu", "0.bias_rho"}
+    assert report.modules[0].reason == "selected; its weight is frozen; only bias"
+    assert torch.allclose(converted(torch.ones(1, 3)), network(torch.ones(1, 3)))
+    with pytest.raises(ValueError, match=r"-1 selects nothing that can be stochastic \(1: frozen"):
+        convert(network[1:], [-1])
+    with pytest.raises(ValueError, match=r"leaves nothing stochastic(.|\n)*frozen \(requires_grad=False\)"):
+        convert(network.requires_grad_(False))
 
 
 def test_shared_modules_and_tied_weights_share_one_posterior() -> None:

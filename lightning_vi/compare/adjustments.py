@@ -10,12 +10,14 @@ from typing import Any
 from torch import nn
 
 from lightning_vi.compare.reshaping import activation_classes, with_outputs
+from lightning_vi.conversion import largest_rank
 from lightning_vi.core import Predictor
 from lightning_vi.likelihoods import HeteroscedasticGaussian, Likelihood, Quantiles
-from lightning_vi.methods import MCDropout, MeanVarianceEstimation, QuantileRegression
+from lightning_vi.methods import LowRankWeightsVI, MCDropout, MeanVarianceEstimation, QuantileRegression
 from lightning_vi.sampling import dropout_layers, dropout_rate
 
 DROPOUT_P = 0.1
+RANK = 8
 
 
 def _unchanged(likelihood: Likelihood) -> Likelihood:
@@ -61,7 +63,14 @@ def _dropout(network: nn.Module) -> dict[str, Any]:
     return {"dropout_p": DROPOUT_P, "dropout_module_names": places} if places else {}
 
 
+def _rank(network: nn.Module) -> dict[str, Any]:
+    """A rank with which a layer of a small network becomes smaller."""
+    largest = largest_rank(network)
+    return {"rank": largest} if 0 < largest < RANK else {}
+
+
 ADJUSTMENTS: Mapping[type[Predictor], Adjustment] = {
+    LowRankWeightsVI: Adjustment(options=_rank),
     MCDropout: Adjustment(options=_dropout),
     MeanVarianceEstimation: Adjustment(likelihood=_heteroscedastic),
     QuantileRegression: Adjustment(likelihood=_quantiles),

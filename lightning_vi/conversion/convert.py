@@ -1,7 +1,6 @@
 """Conversion of the selected modules of a network to variational modules."""
 
 import copy
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
@@ -10,9 +9,11 @@ from torch.jit import ScriptModule
 from lightning_vi.conversion.layers import (
     affine_parent,
     count_elements,
+    is_frozen,
     named_layers,
     own_parameters,
     reading_parent,
+    reused_layers,
 )
 from lightning_vi.conversion.named_priors import choose_priors
 from lightning_vi.conversion.report import ConversionReport, ModuleReport
@@ -45,8 +46,9 @@ def convert(
 ) -> tuple[nn.Module, ConversionReport]:
     """Returns a copy of a network with posteriors over the parameters of the selected modules.
 
-    Parameters of any module can be stochastic. The weights become posterior means, tied weights share one posterior,
-    and variational layers are kept. The network itself is not changed.
+    Parameters of any module can be stochastic, except frozen ones (``requires_grad=False``), which stay as they are.
+    The weights become posterior means, tied weights share one posterior, and variational layers are kept. The network
+    itself is not changed.
 
     Args:
         network: Any network.
@@ -88,7 +90,7 @@ def convert(
         if stochastic_module_names is not None:
             raise InputValueError(f"stochastic_module_names: {name!r} is {obstacles[name]}: select both or neither")
         selected.discard(name)
-    weight_space = _weight_space_reasons(network, layers)
+    weight_space = _weight_space_reasons(network, layers, names)
     priors = choose_priors({name: names[name] for name in layers if name in selected}, prior, EmpiricalBayesPrior())
     _check_support(estimator, {name: reason for name, reason in weight_space.items() if name in selected})
     shared: SharedParameters = {}
@@ -137,7 +139,7 @@ def _stochastic_names(layer: nn.Module, stochastic_biases: bool) -> list[str]:
     return [
         name
         for name, parameter in own_parameters(layer)
-        if parameter.is_floating_point() and (stochastic_biases or not _is_bias(name))
+        if parameter.is_floating_point() and parameter.requires_grad and (stochastic_biases or not _is_bias(name))
     ]
 
 
@@ -150,39 +152,29 @@ def _obstacle(layer: nn.Module, names: Sequence[str]) -> str | None:
     if isinstance(layer, ScriptModule):
         return "a compiled ScriptModule cannot be changed"
     if not names:
-        return "it has no weight that could be stochastic"
+        return "frozen (requires_grad=False)" if is_frozen(layer) else "it has no weight that could be stochastic"
     taken = [f"{name}_{kind}" for name in names for kind in ("mu", "rho") if hasattr(layer, f"{name}_{kind}")]
     return f"it has an attribute {taken[0]!r} already" if taken else None
 
 
-def _weight_space_reasons(network: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, str]:
+def _weight_space_reasons(
+    network: nn.Module, layers: Mapping[str, nn.Module], names: Mapping[str, Sequence[str]]
+) -> dict[str, str]:
     """Layers that support only weight-space estimators, with the reason."""
-    reused, reasons = _reused(network, layers), dict[str, str]()
+    reused, reasons = reused_layers(network, layers), dict[str, str]()
     for name, layer in layers.items():
         if stochastic_parameters(layer) is not None:
             continue
         reader = reading_parent(network, name)
         if affine_parent(layer) is None:
             reasons[name] = f"{type(layer).__name__} is drawn in weight space"
+        elif "weight" not in names[name]:
+            reasons[name] = "its weight is frozen"
         elif name in reused:
             reasons[name] = "its weight is used in several places"
         elif reader is not None:
             reasons[name] = f"its parent {reader} reads its weight directly"
     return reasons
-
-
-def _reused(network: nn.Module, layers: Mapping[str, nn.Module]) -> set[str]:
-    """Names of the layers that occur several times in the network or share a parameter with another layer."""
-    uses = Counter(
-        id(parameter)
-        for _, module in network.named_modules(remove_duplicate=False)
-        for _, parameter in own_parameters(module)
-    )
-    return {
-        name
-        for name, layer in layers.items()
-        if any(uses[id(parameter)] > 1 for parameter in layer.parameters(recurse=False))
-    }
 
 
 def _check_support(estimator: str, reasons: Mapping[str, str]) -> None:
@@ -205,7 +197,7 @@ def _convert_layer(
     shared: SharedParameters,
 ) -> None:
     """Converts a layer in place."""
-    parent = affine_parent(layer)
+    parent = affine_parent(layer) if "weight" in names else None
     if parent is not None:
         VARIATIONAL_COUNTERPART[parent].convert_in_place(
             layer,

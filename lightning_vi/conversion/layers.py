@@ -1,6 +1,7 @@
 """Layers of a network and their parameters."""
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -33,6 +34,35 @@ def named_layers(network: nn.Module) -> dict[str, nn.Module]:
 def own_parameters(layer: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """Names and parameters that a module owns directly; tied parameters appear under each of their names."""
     return layer.named_parameters(recurse=False, remove_duplicate=False)
+
+
+def reused_layers(network: nn.Module, layers: Mapping[str, nn.Module]) -> set[str]:
+    """Names of the layers that occur several times in a network or share a parameter with another layer.
+
+    Args:
+        network: Any network.
+        layers: Its `named_layers`.
+    """
+    uses = Counter(
+        id(parameter)
+        for _, module in network.named_modules(remove_duplicate=False)
+        for _, parameter in own_parameters(module)
+    )
+    return {
+        name
+        for name, layer in layers.items()
+        if any(uses[id(parameter)] > 1 for parameter in layer.parameters(recurse=False))
+    }
+
+
+def is_frozen(layer: nn.Module) -> bool:
+    """Returns True if a module owns weights and all of them are frozen; integers are no weights.
+
+    Args:
+        layer: Any module.
+    """
+    own = [parameter for _, parameter in own_parameters(layer) if parameter.is_floating_point()]
+    return bool(own) and not any(parameter.requires_grad for parameter in own)
 
 
 def count_elements(parameters: Iterable[Tensor]) -> int:

@@ -8,6 +8,7 @@ from torch import nn
 from lightning_vi.conversion.layers import (
     affine_parent,
     count_elements,
+    is_frozen,
     named_layers,
     own_parameters,
     reading_parent,
@@ -91,5 +92,7 @@ def _obstacle(network: nn.Module, name: str, layer: nn.Module) -> str | None:
         return "it is already variational"
     if affine_parent(layer) is None:
         return "it is not a linear layer or convolution"
+    if is_frozen(layer):
+        return "frozen (requires_grad=False)"
     reader = reading_parent(network, name)
     return None if reader is None else f"its parent {reader} reads its weight directly"

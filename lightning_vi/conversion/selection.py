@@ -12,9 +12,15 @@ from lightning_vi.layers import stochastic_parameters
 ModuleSelector = str | int | type[nn.Module] | Callable[[str, nn.Module], bool]
 """A dotted name or glob, an index, a class, or a predicate of the name and the module."""
 
+ARGUMENT = "stochastic_module_names"
+"""Name of the argument with selectors of most methods."""
+
 
 def select_layers(
-    network: nn.Module, layers: Mapping[str, nn.Module], selectors: Sequence[ModuleSelector]
+    network: nn.Module,
+    layers: Mapping[str, nn.Module],
+    selectors: Sequence[ModuleSelector],
+    argument: str = ARGUMENT,
 ) -> list[tuple[ModuleSelector, list[str]]]:
     """Finds the layers that each selector matches.
 
@@ -23,6 +29,7 @@ def select_layers(
         layers: Its modules that own parameters, by name, in order of definition.
         selectors: Names, globs, classes and predicates match modules with all their submodules; an index refers to
             `layers`, and -1 to the layer that is called last, see `last_layer`.
+        argument: Argument name for error messages.
 
     Returns:
         Each selector with the names of its layers, at least one.
@@ -30,8 +37,8 @@ def select_layers(
     Raises:
         ValueError: If `selectors` is not a list, or a selector matches no layer.
     """
-    _check_list(selectors, "stochastic_module_names")
-    return [(selector, _matching_layers(network, layers, selector)) for selector in selectors]
+    _check_list(selectors, argument)
+    return [(selector, _matching_layers(network, layers, selector, argument)) for selector in selectors]
 
 
 def select_convertible(
@@ -54,17 +61,46 @@ def select_convertible(
     Raises:
         ValueError: If a selector matches no layer, or none that can be stochastic.
     """
-    possible = {name for name in layers if obstacles[name] is None and stochastic_parameters(layers[name]) is None}
+    if selectors is None:
+        return {name for name in layers if obstacles[name] is None and stochastic_parameters(layers[name]) is None}
+    present = {name for name, layer in layers.items() if stochastic_parameters(layer) is not None}
+    remaining = {name: None if name in present else obstacle for name, obstacle in obstacles.items()}
+    return select_possible(network, layers, remaining, selectors)
+
+
+def select_possible(
+    network: nn.Module,
+    layers: Mapping[str, nn.Module],
+    obstacles: Mapping[str, str | None],
+    selectors: Sequence[ModuleSelector] | None,
+    argument: str = ARGUMENT,
+    purpose: str = "be stochastic",
+) -> set[str]:
+    """Selects layers among those that allow something.
+
+    Args:
+        network: The network.
+        layers: Its `named_layers`.
+        obstacles: Reason why each layer does not allow it, None if it does.
+        selectors: Selectors of layers; None selects all that allow it.
+        argument: Argument name for error messages.
+        purpose: What a layer could do, for error messages.
+
+    Returns:
+        Names of selected layers that allow it.
+
+    Raises:
+        ValueError: If a selector matches no layer, or none that allows it.
+    """
+    possible = {name for name in layers if obstacles[name] is None}
     if selectors is None:
         return possible
     selected: set[str] = set()
-    for selector, chosen in select_layers(network, layers, selectors):
-        usable = {name for name in chosen if name in possible or stochastic_parameters(layers[name]) is not None}
+    for selector, chosen in select_layers(network, layers, selectors, argument):
+        usable = possible.intersection(chosen)
         if not usable:
             reasons = ", ".join(f"{name or '(root)'}: {obstacles[name]}" for name in chosen)
-            raise InputValueError(
-                f"stochastic_module_names: {selector!r} selects nothing that can be stochastic ({reasons})"
-            )
+            raise InputValueError(f"{argument}: {selector!r} selects nothing that can {purpose} ({reasons})")
         selected |= usable
     return selected
 
@@ -136,8 +172,9 @@ def _check_selector(selector: ModuleSelector, argument: str) -> None:
         raise InputValueError(f"{argument}: a name, glob, index, class or predicate is expected, got {selector!r}")
 
 
-def _matching_layers(network: nn.Module, layers: Mapping[str, nn.Module], selector: ModuleSelector) -> list[str]:
-    argument = "stochastic_module_names"
+def _matching_layers(
+    network: nn.Module, layers: Mapping[str, nn.Module], selector: ModuleSelector, argument: str
+) -> list[str]:
     _check_selector(selector, argument)
     if selector == -1 and layers:
         return [last_layer(network, dict(layers))]

@@ -132,6 +132,11 @@ def widened(network: nn.Module, num_new: int) -> tuple[nn.Module, FirstLayer]:
         raise InputValueError(
             f"the first layer of backbone, {name!r}, shares its weight with another module: give it a weight of its own"
         )
+    if not weight.requires_grad:
+        raise InputValueError(
+            f"the first layer of backbone, {name!r}, is frozen (requires_grad=False), and weights of the latent "
+            "variables would be added to it: call requires_grad_(True) on it"
+        )
     first = FirstLayer(weight.shape[1], weight.dim() - 2)
     new = weight.new_empty(weight.shape[0], num_new, *weight.shape[2:])
     bound = ((weight.shape[1] + num_new) * math.prod(weight.shape[2:])) ** -0.5

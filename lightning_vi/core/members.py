@@ -44,7 +44,8 @@ def reinitialized(network: nn.Module) -> nn.Module:
     """Returns a copy of a network with new initial values.
 
     Args:
-        network: Any network. Submodules are reset before their parents, which may override the values.
+        network: Any network. Submodules are reset before their parents, which may override the values. Frozen
+            parameters keep their values.
 
     Returns:
         The copy.
@@ -57,11 +58,15 @@ def reinitialized(network: nn.Module) -> nn.Module:
         reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
         if callable(reset):
             reset()
-        elif any(True for _ in module.parameters(recurse=False)):
+        elif any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
             raise InputValueError(
                 f"{name or 'the network'!r}, a {type(module).__name__}, has parameters and no reset_parameters(): give "
                 "a function that returns a network as backbone"
             )
+    with torch.no_grad():
+        for new, given in zip(fresh.parameters(), network.parameters(), strict=True):
+            if not given.requires_grad:
+                new.copy_(given)
     return fresh
 
 

@@ -15,6 +15,7 @@ from lightning_vi.functional.distances import (
 from lightning_vi.functional.divergence import gaussian_kl, moment_sums
 from lightning_vi.functional.ensembles import disagreement
 from lightning_vi.functional.intervals import uniform_histogram_band, wilson_interval
+from lightning_vi.functional.low_rank import best_factors, random_factors
 from lightning_vi.functional.quadrature import gauss_hermite
 from lightning_vi.functional.selective import (
     area_under_risk_coverage,
@@ -32,6 +33,7 @@ __all__ = [
     "RunningMoments",
     "area_under_risk_coverage",
     "auroc",
+    "best_factors",
     "decompose_entropy",
     "disagreement",
     "entropy",
@@ -43,6 +45,7 @@ __all__ = [
     "inverse_softplus",
     "moment_sums",
     "put_inverse_softplus",
+    "random_factors",
     "risk_coverage_curve",
     "sample_wasserstein_2",
     "signal_to_noise",

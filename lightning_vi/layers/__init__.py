@@ -24,6 +24,17 @@ from lightning_vi.layers.estimators import (
     check_estimator,
 )
 from lightning_vi.layers.linear import VariationalLinear
+from lightning_vi.layers.low_rank import (
+    AdaptedAttention,
+    AdaptedLayer,
+    LowRankAttention,
+    LowRankLayer,
+    dense_layer,
+    make_factors,
+    make_linear_factors,
+    matrix_shape,
+    put_factors,
+)
 from lightning_vi.layers.module import VariationalModule, make_variational, num_inputs_of
 from lightning_vi.layers.parameters import SharedParameters, StochasticParameters, stochastic_parameters
 from lightning_vi.layers.random_features import RandomFourierFeatures
@@ -49,11 +60,15 @@ __all__ = [
     "ESTIMATORS",
     "SCALES",
     "VARIATIONAL_COUNTERPART",
+    "AdaptedAttention",
+    "AdaptedLayer",
     "BayesianLastLayer",
     "BoundedModule",
     "DenseLastLayer",
     "DiagonalLastLayer",
+    "LowRankAttention",
     "LowRankLastLayer",
+    "LowRankLayer",
     "RandomFourierFeatures",
     "RankOneModule",
     "SharedParameters",
@@ -71,8 +86,13 @@ __all__ = [
     "bound_spectral_norm",
     "can_be_bounded",
     "check_estimator",
+    "dense_layer",
+    "make_factors",
+    "make_linear_factors",
     "make_rank_one",
     "make_variational",
+    "matrix_shape",
     "num_inputs_of",
+    "put_factors",
     "stochastic_parameters",
 ]

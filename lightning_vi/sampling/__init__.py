@@ -1,5 +1,6 @@
 """Repeated forward passes of a network: with stochastic layers, with several sets of weights, or with dropout."""
 
+from lightning_vi.sampling.agreement import deterministic_copy
 from lightning_vi.sampling.batch_norm import KeptRows, estimate_statistics, first_rows, running_statistics
 from lightning_vi.sampling.draw_cache import DrawCache
 from lightning_vi.sampling.dropout import DropoutSampler
@@ -22,6 +23,7 @@ from lightning_vi.sampling.network import (
     call_with,
     evaluating,
     few_rows,
+    is_hooked,
     map_tensors,
     rows_first,
     tensors,
@@ -55,6 +57,7 @@ __all__ = [
     "call_with",
     "chunk_ranges",
     "copies_stay_apart",
+    "deterministic_copy",
     "dropout_layers",
     "dropout_rate",
     "estimate_statistics",
@@ -63,6 +66,7 @@ __all__ = [
     "first_rows",
     "hooks_behind",
     "input_gradients",
+    "is_hooked",
     "map_tensors",
     "num_fitting",
     "rows_first",

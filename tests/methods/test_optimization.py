@@ -94,9 +94,9 @@ def test_gradient_clipping_ignores_frozen_layers() -> None:
     backbone = MLP(2, [3], 1)
     backbone[0].weight.requires_grad_(False)
     method = MeanFieldVI(backbone, Gaussian())
-    before = method.backbone[0].weight_mu.detach().clone()
+    before = method.backbone[0].weight.detach().clone()
     fit(method, loader(X, Y), max_epochs=2, gradient_clip_val=0.1)
-    assert torch.equal(method.backbone[0].weight_mu, before)
+    assert torch.equal(method.backbone[0].weight, before)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,14 @@ import copy
 from torch import nn
 
 from lightning_vi.arguments import check_at_least
-from lightning_vi.conversion import LastLayerCheck, check_state_dict, find_last_layer, named_layers, replace_layer
+from lightning_vi.conversion import (
+    LastLayerCheck,
+    check_state_dict,
+    find_last_layer,
+    is_frozen,
+    named_layers,
+    replace_layer,
+)
 from lightning_vi.core import LRSchedulerFactory, OptimizerFactory, default_optimizer
 from lightning_vi.curvature import is_pointwise
 from lightning_vi.errors import InputValueError
@@ -112,7 +119,7 @@ class SNGP(Laplace):
         network = replace_layer(network, layer, nn.Sequential(features, head))
         if spectral_norm_bound is not None:
             for module in list(network.modules()):
-                if module is not head and can_be_bounded(module):
+                if module is not head and can_be_bounded(module) and not is_frozen(module):
                     bound_spectral_norm(module, spectral_norm_bound)
             check_state_dict(network)
         super().__init__(
