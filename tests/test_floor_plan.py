@@ -13,7 +13,7 @@ FLOORS = (
     {"errors", "locks"},
     {"tracing"},
     {"arguments", "functional", "noise", "backbones"},
-    {"likelihoods", "priors", "posteriors", "metrics", "plots", "datamodules"},
+    {"kernels", "likelihoods", "priors", "posteriors", "metrics", "plots", "datamodules"},
     {"layers"},
     {"sampling"},
     {"conversion"},

@@ -25,6 +25,7 @@ from lightning_vi import (
     DeepEnsemble,
     Deterministic,
     FullRankVI,
+    FunctionSpaceVI,
     Laplace,
     LastLayerVI,
     LatentVariableVI,
@@ -227,6 +228,9 @@ METHODS = {
     "LatentVariableVI": replace(sampled(LatentVariableVI, num_latent_samples_test=4), problems=FLAT),
     "IVON": sampled(IVON),
     "AlphaDivergenceVI": replace(sampled(AlphaDivergenceVI), loss_is_elbo=False),
+    "FunctionSpaceVI": Method(
+        partial(FunctionSpaceVI, num_context=8, num_frequencies=16, num_mc_samples_test=TEST), is_exact=True
+    ),
     "VBLL": Method(partial(VBLL, num_mc_samples_test=TEST), WITH_LINEAR_HEAD, is_exact=True),
     "VBLL, low rank": Method(
         partial(VBLL, parameterization="low_rank", num_mc_samples_test=TEST), WITH_LINEAR_HEAD, is_exact=True

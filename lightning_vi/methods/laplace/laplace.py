@@ -25,17 +25,15 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from operator import itemgetter
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from lightning_vi.conversion import LastLayerCheck, ModuleSelector, last_selected, named_layers
-from lightning_vi.core import FittedMethod, LRSchedulerFactory, OptimizerFactory, Predictive, default_optimizer
-from lightning_vi.core.batch import check_values, joined_batches
+from lightning_vi.core import InformedMethod, LRSchedulerFactory, OptimizerFactory, Predictive, default_optimizer
+from lightning_vi.core.batch import joined_batches
 from lightning_vi.core.diagnosis import explained
 from lightning_vi.core.hyperparameters import is_plain
 from lightning_vi.curvature import (
@@ -65,10 +63,8 @@ from lightning_vi.sampling import (
     NetworkInput,
     chunk_ranges,
     evaluating,
-    map_tensors,
     memory,
     num_fitting,
-    rows_first,
 )
 
 Structure = Literal["full", "per_output", "kronecker", "diagonal"]
@@ -76,7 +72,7 @@ PredictiveName = Literal["probit", "sampling"]
 PriorStd = float | Literal["auto", "marginal_likelihood"]
 
 
-class Laplace(FittedMethod, PointMethod):
+class Laplace(InformedMethod, PointMethod):
     r"""Laplace approximation: a Gaussian posterior around the trained weights of a network.
 
     The network is trained like `Deterministic`; a final pass over the training data computes the GGN. For a network
@@ -212,8 +208,8 @@ class Laplace(FittedMethod, PointMethod):
 
         def terms() -> Iterator[tuple[Linearization, Tensor, Tensor | None]]:
             nonlocal num_rows, log_likelihood
-            joined = joined_batches(map(self._weighted_batch, data), self.likelihood.num_outputs)
-            for x, target, weight in (part for batch in joined for part in self._parts_for_information(*batch)):
+            joined = joined_batches(map(self.weighted_batch, data), self.likelihood.num_outputs)
+            for x, target, weight in (part for batch in joined for part in self.parts_for_information(*batch)):
                 self._check_last_layer(x)
                 with explained(self, x):
                     linearization = linearize(self.backbone, self._blocks, x)
@@ -223,7 +219,7 @@ class Laplace(FittedMethod, PointMethod):
                 log_likelihood = log_likelihood + self.likelihood.log_prob(outputs, target, weight).sum()
                 num_rows += len(target)
                 factor = self.likelihood.information_factor(linearization.outputs)
-                weights = self._output_weights(target, weight, linearization.outputs)
+                weights = self.output_weights(target, weight, linearization.outputs)
                 if weights is not None:
                     factor = factor * weights.flatten(1).sqrt().unsqueeze(-1)
                 yield linearization, factor, weights
@@ -231,8 +227,8 @@ class Laplace(FittedMethod, PointMethod):
                 raise InputValueError("there are no data to fit the posterior to")
 
         with evaluating(self):
-            self.curvature.fit(terms(), self._sum_over_processes)
-        self.log_likelihood.copy_(self._sum_over_processes(log_likelihood))
+            self.curvature.fit(terms(), self.sum_over_processes)
+        self.log_likelihood.copy_(self.sum_over_processes(log_likelihood))
         weights = flat_weights(self.backbone, self._blocks)
         if self._uses_validation_data:
             batches = self._validation_batches() if validation_data is None else validation_data
@@ -252,47 +248,14 @@ class Laplace(FittedMethod, PointMethod):
     def _validation_scores(self, batches: Iterable[Any], precisions: Tensor) -> Tensor:
         """Returns summed negative log-likelihoods under the probit approximation, shape [K], for precisions [K]."""
         scores = torch.zeros_like(precisions)
-        for x, target, weight in map(self._weighted_batch, batches):
+        for x, target, weight in map(self.weighted_batch, batches):
             linearization = linearize(self.backbone, self._blocks, x, centered_dim=self.likelihood.softmax_dim)
             for k, precision in enumerate(precisions):
                 variance = self.curvature.variances(linearization, precision).view_as(linearization.outputs)
                 predictive = ProbitPredictive(self.likelihood, linearization.outputs, variance, list)
                 log_prob = predictive.metric_inputs(target)["log_prob"][0]
                 scores[k] -= (log_prob if weight is None or weight.dim() > 1 else log_prob * weight).sum()
-        return self._sum_over_processes(scores)
-
-    def _weighted_batch(self, batch: Any) -> tuple[NetworkInput, Tensor, Tensor | None]:
-        """Returns input, target and weights of a batch, on the device, after a check of their values."""
-        x, target, weight = self._labeled(apply_to_collection(batch, Tensor, lambda tensor: tensor.to(self.device)))
-        check_values(self.likelihood, x, target, weight, "training inputs")
-        return x, target, self.likelihood.element_weights(target, weight)
-
-    def _output_weights(self, target: Tensor, weight: Tensor | None, outputs: Tensor) -> Tensor | None:
-        """Returns the weights of the network's outputs, zero where the target is missing; None if all are one."""
-        observed = self.likelihood.observed(target)
-        if observed is not None:
-            of_rows = 1.0 if weight is None else weight.view(*weight.shape, *[1] * (target.dim() - weight.dim()))
-            weight = observed * of_rows
-        return None if weight is None else self.likelihood.per_output(weight.to(outputs.dtype), outputs)
-
-    def _parts_for_information(
-        self, x: NetworkInput, target: Tensor, weight: Tensor | None
-    ) -> Iterator[tuple[NetworkInput, Tensor, Tensor | None]]:
-        """Rows of a batch in parts, because the Fisher information of each is a matrix over its outputs."""
-        num_rows, outputs_per_row = len(target), self.likelihood.num_outputs * max(1, target[:1].numel())
-        size = num_fitting(memory.MAX_INFORMATION_NUMBERS, outputs_per_row**2)
-        if size >= num_rows or not rows_first(x):
-            yield x, target, weight
-            return
-        for first in range(0, num_rows, size):
-            rows = slice(first, first + size)
-            yield map_tensors(itemgetter(rows), x), target[rows], None if weight is None else weight[rows]
-
-    def _sum_over_processes(self, tensor: Tensor) -> Tensor:
-        if self._trainer is None or self.trainer.world_size == 1:
-            return tensor
-        reduced: Tensor = self.trainer.strategy.reduce(tensor, reduce_op="sum")
-        return reduced
+        return self.sum_over_processes(scores)
 
     def undecayed_parameters(self) -> Iterable[nn.Parameter]:
         """Returns the likelihood's parameters and, if their prior is given, the weights with a posterior."""

@@ -3,6 +3,7 @@
 from lightning_vi.methods.variational.alpha_divergence_vi import AlphaDivergenceVI as AlphaDivergenceVI
 from lightning_vi.methods.variational.base import VariationalMethod as VariationalMethod
 from lightning_vi.methods.variational.full_rank_vi import FullRankVI as FullRankVI
+from lightning_vi.methods.variational.function_space_vi import FunctionSpaceVI as FunctionSpaceVI
 from lightning_vi.methods.variational.ivon import IVON as IVON
 from lightning_vi.methods.variational.last_layer_vi import LastLayerVI as LastLayerVI
 from lightning_vi.methods.variational.latent_variable_vi import LatentVariableVI as LatentVariableVI
