@@ -17,7 +17,7 @@ FLOORS = (
     {"layers"},
     {"sampling"},
     {"conversion"},
-    {"curvature", "objectives", "optim"},
+    {"curvature", "moments", "objectives", "optim"},
     {"core"},
     {"calibration", "diagnostics"},
     {"methods"},

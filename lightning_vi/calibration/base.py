@@ -20,7 +20,7 @@ from lightning_vi.core.fit_progress import is_step_done
 from lightning_vi.core.input_range import InputRange
 from lightning_vi.core.intake import network_batch
 from lightning_vi.core.predictive import Predictive, TransformedPredictive
-from lightning_vi.core.predictor import Predictor
+from lightning_vi.core.predictor import Approximation, Predictor
 from lightning_vi.core.training_data import single_dataloader
 from lightning_vi.errors import InputTypeError, InputValueError, NotFittedError
 from lightning_vi.likelihoods import Likelihood, Prediction, Task
@@ -197,7 +197,19 @@ class CalibratedMethod(Predictor):
         return self.method(x)  # type: ignore[no-any-return]
 
     def make_predictive(self, x: NetworkInput, num_samples: int, seed: int) -> Predictive:  # noqa: D102
-        return self.make_calibrated(x, self.method.predictive_distribution(x, num_samples, seed))
+        return self.make_calibrated(x, self.method.predictive_distribution(x, num_samples, seed, "sampling"))
+
+    def make_moments_predictive(self, x: NetworkInput) -> Predictive:  # noqa: D102
+        return self.make_calibrated(x, self.method.predictive_distribution(x, 1, self.noise.seed, "moments"))
+
+    @property
+    def approximation(self) -> Approximation:  # type: ignore[override]
+        """That of the method, which a calibration fits."""
+        return self.method.approximation
+
+    @approximation.setter
+    def approximation(self, approximation: Approximation) -> None:
+        self.method.approximation = approximation
 
     @property
     def unmet_requirement(self) -> str:  # noqa: D102

@@ -20,6 +20,7 @@ from lightning_vi.core.divergence import MAX_GROWTH, LossWatch, check_weights, l
 from lightning_vi.core.input_range import InputRange
 from lightning_vi.core.intake import network_batch
 from lightning_vi.core.layout import check_targets_last
+from lightning_vi.core.moments_predictive import MomentsPredictive, no_moments
 from lightning_vi.core.optimization import OptimizedPredictor
 from lightning_vi.core.optimizers import LRSchedulerFactory, OptimizerFactory
 from lightning_vi.core.predictive import GaussianPredictive, Predictive, SampledPredictive
@@ -170,6 +171,29 @@ class UQMethod(OptimizedPredictor):
         if not likelihood.has_gaussian_noise:
             return sampled
         return GaussianPredictive(likelihood, partial(self.output_moments, x), sampled)
+
+    def propagated_moments(self, x: NetworkInput) -> tuple[Tensor, Tensor]:
+        """Computes means and variances of the network's output in one pass, for ``approximation="moments"``.
+
+        `output_moments` comes first, where it has a result.
+
+        Args:
+            x: Input, each tensor of shape [B, ...].
+
+        Returns:
+            Each of shape [B, ...].
+
+        Raises:
+            TypeError: By default, because it needs marginal variances of the weights.
+        """
+        raise no_moments(self)
+
+    def make_moments_predictive(self, x: NetworkInput) -> Predictive:  # noqa: D102
+        return MomentsPredictive(self.predictive_likelihood, partial(self._moments, x))
+
+    def _moments(self, x: NetworkInput) -> tuple[Tensor, Tensor]:
+        exact = self.output_moments(x)
+        return self.propagated_moments(x) if exact is None else (exact[0], exact[1].square())
 
     @property
     def predictive_likelihood(self) -> Likelihood:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, Self, cast
+from typing import Any, Literal, Self, cast, get_args
 
 import torch
 from lightning import LightningModule
@@ -25,10 +25,11 @@ from lightning_vi.core.hyperparameters import unsaved_arguments
 from lightning_vi.core.input_range import InputRange, input_range_from
 from lightning_vi.core.intake import network_batch, network_input
 from lightning_vi.core.locked_predictive import LockedPredictive
+from lightning_vi.core.moments_predictive import no_moments
 from lightning_vi.core.predictive import Predictive
 from lightning_vi.core.scoreboard import Scoreboard, update
 from lightning_vi.core.strategies import check_strategy
-from lightning_vi.errors import NotFittedError
+from lightning_vi.errors import InputValueError, NotFittedError
 from lightning_vi.likelihoods import Likelihood, Prediction
 from lightning_vi.locks import ModuleLock, exclusive
 from lightning_vi.metrics import default_metrics
@@ -42,6 +43,8 @@ from lightning_vi.sampling import (
     num_fitting,
     tensors,
 )
+
+Approximation = Literal["sampling", "moments"]
 
 DATA_STATE, INPUT_RANGE = "data_state", "input_range"
 """Keys of a checkpoint under which the state of the training data and the range of their inputs are stored."""
@@ -68,6 +71,8 @@ class Predictor(LightningModule, ABC):
     """State of the datamodule that the method was trained on, by which datamodules treat new data; None if unknown."""
     input_range: InputRange | None = None
     """Range of the training inputs, if they are rows of numbers."""
+    approximation: Approximation = "sampling"
+    """How predictions, validation and test integrate over the posterior, see `predict`. Checkpoints do not hold it."""
 
     def __init__(self, likelihood: Likelihood, *, num_mc_samples_test: int) -> None:
         super().__init__()
@@ -217,13 +222,40 @@ class Predictor(LightningModule, ABC):
         if self.unmet_requirement:
             raise NotFittedError(f"{type(self).__name__} cannot predict before it is {self.unmet_requirement}")
 
-    def predictive_distribution(self, x: NetworkInput, num_samples: int, seed: int) -> Predictive:
+    def make_moments_predictive(self, x: NetworkInput) -> Predictive:  # noqa: ARG002
+        """Makes the predictive distribution of a batch with ``approximation="moments"``.
+
+        Args:
+            x: Input, each tensor of shape [B, ...].
+
+        Returns:
+            The distribution.
+
+        Raises:
+            TypeError: By default, because it needs marginal variances of the weights.
+        """
+        raise no_moments(self)
+
+    def _make(self, x: NetworkInput, num_samples: int, seed: int, approximation: Approximation | None) -> Predictive:
+        approximation = self.approximation if approximation is None else approximation
+        if approximation not in get_args(Approximation):
+            raise InputValueError(
+                f"approximation must be one of {list(get_args(Approximation))}, got {approximation!r}"
+            )
+        if approximation == "moments":
+            return self.make_moments_predictive(x)
+        return self.make_predictive(x, num_samples, seed)
+
+    def predictive_distribution(
+        self, x: NetworkInput, num_samples: int, seed: int, approximation: Approximation | None = None
+    ) -> Predictive:
         """Returns the predictive distribution of a batch, to be asked in evaluation mode and without gradients.
 
         Args:
             x: Input, each tensor of shape [B, ...].
             num_samples: S.
             seed: Names the S networks.
+            approximation: As for `predict`.
 
         Returns:
             The distribution; the network runs when it is asked.
@@ -233,7 +265,7 @@ class Predictor(LightningModule, ABC):
         """
         with exclusive(self):
             self.require_fitted()
-            return LockedPredictive(self.make_predictive(x, num_samples, seed), partial(exclusive, self))
+            return LockedPredictive(self._make(x, num_samples, seed, approximation), partial(exclusive, self))
 
     def predict(
         self,
@@ -242,6 +274,7 @@ class Predictor(LightningModule, ABC):
         seed: int | None = None,
         return_samples: bool = False,
         differentiable: bool = False,
+        approximation: Approximation | None = None,
     ) -> Prediction:
         """Predicts, with the uncertainty split into epistemic and aleatoric parts.
 
@@ -255,6 +288,8 @@ class Predictor(LightningModule, ABC):
             seed: Names the S networks; the same ones in every call by default.
             return_samples: Whether to return the samples' means or probabilities too.
             differentiable: Whether the prediction has gradients with respect to the input, and to nothing else.
+            approximation: ``"sampling"``, or ``"moments"`` for means and variances that are propagated through the
+                network in one pass, without samples; by default the attribute of this name.
 
         Returns:
             The prediction in target units, see `Prediction`.
@@ -262,7 +297,8 @@ class Predictor(LightningModule, ABC):
         Raises:
             ValueError: If `num_samples` is not positive, the network cannot take the input, or gradients are asked for
                 in `torch.inference_mode`.
-            TypeError: If the input holds no numbers, or gradients are asked for and it has no floating-point ones.
+            TypeError: If the input holds no numbers, gradients are asked for and it has no floating-point ones, or
+                the method or a function that the network calls does not support ``"moments"``.
             NotFittedError: If the predictor is not fitted.
         """
         num_samples = self.num_mc_samples_test if num_samples is None else num_samples
@@ -273,7 +309,7 @@ class Predictor(LightningModule, ABC):
             self.input_range.check(x)
         with explained(self, x), evaluating(self), input_gradients(self, x) if differentiable else torch.no_grad():
             self.require_fitted()
-            prediction = self.make_predictive(x, num_samples, seed).prediction(return_samples=return_samples)
+            prediction = self._make(x, num_samples, seed, approximation).prediction(return_samples=return_samples)
             self._check_prediction(prediction)
         return replace(prediction, metadata={"method": type(self).__name__, "seed": seed} | prediction.metadata)
 

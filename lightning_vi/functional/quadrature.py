@@ -11,10 +11,20 @@ from torch.quasirandom import SobolEngine
 
 from lightning_vi.errors import InputValueError
 
-__all__ = ["NUM_NODES", "NUM_POINTS", "gauss_hermite", "gaussian_nodes", "sobol_gaussian"]
+__all__ = [
+    "NUM_EQUAL_POINTS",
+    "NUM_NODES",
+    "NUM_POINTS",
+    "equal_points",
+    "gauss_hermite",
+    "gaussian_nodes",
+    "sobol_gaussian",
+]
 
 NUM_NODES, NUM_POINTS = 32, 512
 """Numbers of nodes of `gaussian_nodes` in one dimension, and in several."""
+NUM_EQUAL_POINTS = 64
+"""Number of points of `equal_points`."""
 
 
 def gauss_hermite(num_nodes: int) -> tuple[Tensor, Tensor]:
@@ -106,6 +116,33 @@ def gaussian_nodes(dim: int, like: Tensor) -> tuple[Tensor, Tensor]:
         nodes, weights = _sobol_gaussian(NUM_POINTS, dim), np.full(NUM_POINTS, 1 / NUM_POINTS)
     options: dict[str, Any] = {"dtype": torch.promote_types(like.dtype, torch.float32), "device": like.device}
     return torch.tensor(nodes, **options), torch.tensor(weights, **options)
+
+
+def equal_points(dim: int, like: Tensor) -> Tensor:
+    """Points of the standard normal density with equal weights, in the place of samples.
+
+    They are the 64 points of `sobol_gaussian`, in many dimensions with the mean and the variance of each made exact.
+
+    Args:
+        dim: K, the number of variables.
+        like: Sets the device and the dtype, which is at least float32.
+
+    Returns:
+        Shape [64, K].
+
+    Raises:
+        ValueError: If `dim` is not positive.
+
+    Example:
+        >>> equal_points(3, like=torch.zeros(())).square().mean(0)
+        tensor([1.0000, 1.0000, 1.0000])
+    """
+    if dim < 1:
+        raise InputValueError(f"dim must be positive, got {dim}")
+    points = _sobol_gaussian(NUM_EQUAL_POINTS, dim)
+    if 4 * dim > NUM_EQUAL_POINTS:
+        points = (points - points.mean(0)) / points.std(0)
+    return torch.tensor(points, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)
 
 
 @lru_cache(maxsize=32)

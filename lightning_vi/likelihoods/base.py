@@ -1,5 +1,6 @@
 """Base class of observation models."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from lightning_vi.arguments import all_finite
 from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.functional import RunningMoments
-from lightning_vi.functional.quadrature import gaussian_nodes
+from lightning_vi.functional.quadrature import equal_points, gaussian_nodes
 from lightning_vi.likelihoods.prediction import Prediction
 
 Task = Literal["regression", "classification"]
@@ -286,13 +287,9 @@ class Likelihood(nn.Module, ABC):
             Nats, the shape of `target`.
         """
         nodes, weights = gaussian_nodes(self.outputs_per_element, like=mean)
-        nodes = nodes.repeat_interleave(self.num_outputs // self.outputs_per_element, dim=1)
         # The gradient of the square root is infinite at 0.
         std = variance.to(nodes.dtype).clamp_min(torch.finfo(nodes.dtype).eps ** 2).sqrt()
-        mean_last, std_last = (moment.movedim(self.output_dim, -1) for moment in (mean, std))
-        outputs = mean_last + std_last * nodes.view(len(nodes), *[1] * (mean.dim() - 1), -1)
-        dim = self.output_dim + 1 if self.output_dim >= 0 else self.output_dim
-        elements = self.elementwise_log_prob(outputs.movedim(-1, dim), target)
+        elements = self.elementwise_log_prob(self._outputs_at(nodes, mean, std), target)
         expectation: Tensor = torch.tensordot(weights, elements, 1)
         return expectation
 
@@ -315,37 +312,69 @@ class Likelihood(nn.Module, ABC):
         """
         raise InputTypeError(f"{type(self).__name__} has no Fisher information of its outputs")
 
-    def gaussian_prediction(self, mean: Tensor, std: Tensor, **extras: Any) -> Prediction:  # noqa: ARG002
-        """Prediction in closed form for independent Gaussian network outputs.
+    def gaussian_prediction(self, mean: Tensor, std: Tensor, **extras: Any) -> Prediction:
+        """Prediction for independent Gaussian network outputs.
+
+        It is exact with `has_gaussian_noise`. The default treats 64 equally probable outputs of
+        `lightning_vi.functional.quadrature.equal_points` as samples.
 
         Args:
-            mean: Means of the network's outputs, shape [B, ..., D].
+            mean: Means of the network's outputs, shape [B, ...].
             std: Standard deviations of the network's outputs, the shape of `mean`.
             **extras: Further fields of the prediction.
 
         Returns:
             The prediction in target units.
-
-        Raises:
-            TypeError: If `has_gaussian_noise` is False.
         """
-        raise InputTypeError(f"{type(self).__name__} has no Gaussian noise that is independent of the network's output")
+        moments = RunningMoments()
+        means, spread = self.predictive_moments(self._likely_outputs(mean, std))
+        moments.update(means)
+        return self.prediction(moments, spread.mean(0), **extras)
 
-    def gaussian_metric_inputs(self, mean: Tensor, std: Tensor, target: Tensor) -> dict[str, Any]:  # noqa: ARG002
-        """Inputs of the metrics for independent Gaussian network outputs, with one component in place of S.
+    def gaussian_metric_inputs(self, mean: Tensor, std: Tensor, target: Tensor) -> dict[str, Any]:
+        """Inputs of the metrics for independent Gaussian network outputs, see `gaussian_prediction`.
 
         Args:
-            mean: Means of the network's outputs, shape [B, ..., D].
+            mean: Means of the network's outputs, shape [B, ...].
             std: Standard deviations of the network's outputs, the shape of `mean`.
-            target: Targets, shape [B, ..., D].
+            target: Targets, shape [B, ...].
 
         Returns:
             The keys of `metric_inputs`; the density of a datum is the product of its elements' marginals.
+        """
+        outputs = self._likely_outputs(mean, std)
+        log_prob = self.elementwise_log_prob(outputs, self.fill(target)).logsumexp(0, keepdim=True)
+        log_prob = sum_over_datum(self._weighted(log_prob - math.log(len(outputs)), target, None))
+        return self.metric_inputs(outputs, target) | {"log_prob": log_prob}
+
+    def gaussian_log_probs(self, mean: Tensor, std: Tensor) -> Tensor:
+        """Log-probabilities of all classes for independent Gaussian network outputs, see `gaussian_prediction`.
+
+        Args:
+            mean: Means of the network's outputs, shape [B, ...].
+            std: Standard deviations of the network's outputs, the shape of `mean`.
+
+        Returns:
+            Normalized log-probabilities in nats, shape [B, C, ...].
 
         Raises:
-            TypeError: If `has_gaussian_noise` is False.
+            TypeError: If the likelihood has no classes.
         """
-        raise InputTypeError(f"{type(self).__name__} has no Gaussian noise that is independent of the network's output")
+        log_probs = self.log_probs(self._likely_outputs(mean, std))
+        return log_probs.logsumexp(0) - math.log(len(log_probs))
+
+    def _likely_outputs(self, mean: Tensor, std: Tensor) -> Tensor:
+        """Equally probable outputs [Q, B, ...]."""
+        points = equal_points(self.outputs_per_element, like=mean)
+        return self._outputs_at(points, mean, std.to(points.dtype))
+
+    def _outputs_at(self, nodes: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        """Outputs [Q, B, ...] at standardized nodes [Q, outputs_per_element]."""
+        nodes = nodes.repeat_interleave(self.num_outputs // self.outputs_per_element, dim=1)
+        mean_last, std_last = (moment.movedim(self.output_dim, -1) for moment in (mean, std))
+        outputs = mean_last + std_last * nodes.view(len(nodes), *[1] * (mean.dim() - 1), -1)
+        dim = self.output_dim + 1 if self.output_dim >= 0 else self.output_dim
+        return outputs.movedim(-1, dim)
 
     @abstractmethod
     def elementwise_point_loss(self, outputs: Tensor, target: Tensor) -> Tensor:

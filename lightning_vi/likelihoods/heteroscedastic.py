@@ -1,13 +1,23 @@
 """Gaussian noise with a predicted standard deviation."""
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_vi.errors import InputValueError
 from lightning_vi.functional import gauss_hermite
-from lightning_vi.likelihoods.base import Missing
-from lightning_vi.likelihoods.location_scale import LOG_SQRT_TWO_PI, GaussianNoise, diagonal_factor
+from lightning_vi.functional.quadrature import sobol_gaussian
+from lightning_vi.likelihoods.base import Missing, sum_over_datum
+from lightning_vi.likelihoods.location_scale import (
+    LOG_SQRT_TWO_PI,
+    GaussianNoise,
+    diagonal_factor,
+    gaussian_log_prob,
+)
+from lightning_vi.likelihoods.prediction import Prediction
 
 
 class HeteroscedasticGaussian(GaussianNoise):
@@ -96,6 +106,58 @@ class HeteroscedasticGaussian(GaussianNoise):
         log_prob = -(weights * (0.5 * squares / stds.square() + stds.log())).sum(0)
         return log_prob - LOG_SQRT_TWO_PI - self.target_std.log()
 
+    def gaussian_prediction(self, mean: Tensor, std: Tensor, **extras: Any) -> Prediction:
+        r"""Exact in the mean, by Gauss-Hermite quadrature in the raw scale: the variance is :math:`\mathrm{E}[\sigma_d^2]`.
 
+        Args:
+            mean: Means of the network's outputs, shape [B, ..., 2 D].
+            std: Standard deviations of the network's outputs, the shape of `mean`.
+            **extras: Further fields of the prediction.
+
+        Returns:
+            The prediction in target units.
+        """
+        width = self.num_targets
+        means, noise = self._at(self.nodes, mean, std)
+        weights = self.node_weights.to(noise.dtype).view(-1, *[1] * mean.dim())
+        aleatoric = (weights * noise.square()).sum(0)
+        epistemic = (std[..., :width] * self.target_std).square()
+        return Prediction(means, epistemic, aleatoric, epistemic + aleatoric, **extras)
+
+    def gaussian_metric_inputs(self, mean: Tensor, std: Tensor, target: Tensor) -> dict[str, Any]:
+        r"""Mixture over the raw scale of :math:`\mathcal{N}(m_d, v_d + \sigma_d^2)`, with 16 equally probable scales.
+
+        Args:
+            mean: Means of the network's outputs, shape [B, ..., 2 D].
+            std: Standard deviations of the network's outputs, the shape of `mean`.
+            target: Targets, shape [B, ..., D].
+
+        Returns:
+            The keys of `metric_inputs`.
+        """
+        points = sobol_gaussian(NUM_SCALES, 1)[:, 0]
+        variance = (std[..., : self.num_targets] * self.target_std).square()
+        means, noise = self._at(points, mean, std)
+        stds = (variance + noise.square()).sqrt()
+        log_prob = gaussian_log_prob((self.fill(target) - means) / stds, stds).logsumexp(0, keepdim=True)
+        log_prob = log_prob - math.log(NUM_SCALES)
+        return {
+            "preds": means,
+            "means": means.expand_as(stds),
+            "stds": stds,
+            "log_prob": sum_over_datum(self._weighted(log_prob, target, None)),
+            "target": target,
+        }
+
+    def _at(self, nodes: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean [B, ..., D] and noise stds [Q, B, ..., D] in target units, for nodes [Q] of the raw scale."""
+        width = self.num_targets
+        raw = mean[..., width:] + std[..., width:] * nodes.to(mean).view(-1, *[1] * mean.dim())
+        means = mean[..., :width] * self.target_std + self.target_mean
+        return means, (F.softplus(raw) + self.min_std) * self.target_std
+
+
+NUM_SCALES = 16
+"""Number of equally probable scales in a mixture for metrics."""
 NUM_NODES = 20
 """Number of nodes; the error is below 1e-4 nats if the standard deviation of the raw scale is at most 1."""

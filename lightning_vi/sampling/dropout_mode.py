@@ -195,7 +195,7 @@ class FunctionalWatch(TorchFunctionMode):
     ) -> Any:
         options = dict(kwargs or {})
         if func in _RATES and _rate(func, args, options) > 0:
-            caller = _running_module()
+            caller = running_module()
             if caller is not None and not is_dropout_layer(caller):
                 self.functional.add(f"{func.__name__} in the forward of {type(caller).__name__}")
         result = func(*args, **options)
@@ -204,7 +204,7 @@ class FunctionalWatch(TorchFunctionMode):
         return result
 
 
-def _running_module() -> nn.Module | None:
+def running_module() -> nn.Module | None:
     """Innermost module in the call stack."""
     frame: FrameType | None = sys._getframe()
     while frame is not None:

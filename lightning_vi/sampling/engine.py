@@ -126,6 +126,11 @@ class SamplingEngine:
         """Places of the stochastic weights, tied ones once."""
         return self._weights.distinct_slots
 
+    @property
+    def places(self) -> list[Slot]:
+        """Places of the stochastic weights, tied ones several times."""
+        return self._weights.slots
+
     def parameters(self) -> list[nn.Parameter]:
         """The variational parameters: means and unconstrained scales, tied ones once."""
         return cast(list[nn.Parameter], self._weights.parameters())

@@ -34,6 +34,7 @@ from lightning_vi.core.intake import network_input
 from lightning_vi.errors import InputValueError
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.methods.averaging.swa import SWA
+from lightning_vi.moments import network_moments
 from lightning_vi.noise import sample_noise
 from lightning_vi.optim.averaging_schedule import AveragingRate
 from lightning_vi.sampling import (
@@ -180,6 +181,17 @@ class SWAG(SWA):
         return weights | estimate_statistics(
             self.backbone, weights, network_input(self.kept_rows.on(self.device), self)
         )
+
+    def propagated_moments(self, x: NetworkInput) -> tuple[Tensor, Tensor]:  # noqa: D102
+        return network_moments(self.backbone, x, self.mean_network(), self._weights.split(self._marginal_variance()))
+
+    def _marginal_variance(self) -> Tensor:
+        """Returns the variance of each weight, shape [P]."""
+        if not self.max_rank:
+            return self._rounded(self.scale**2 * self.weight_variance)
+        rank = min(known(self, "num_snapshots"), self.max_rank)
+        squares = self.deviations[:rank].square().sum(0) / max(rank - 1, 1) if rank > 1 else 0.0
+        return self._rounded(0.5 * self.scale**2 * (self.weight_variance + squares))
 
     def sampled_outputs(self, x: NetworkInput, num_samples: int, seed: int) -> Iterator[Tensor]:  # noqa: D102
         chunk = self._runner.num_sets_per_pass(self._weights.num_weights, batch_size(x))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from lightning_vi.core import LRSchedulerFactory, OptimizerFactory, UQMethod
+from lightning_vi.core import LRSchedulerFactory, OptimizerFactory, Predictive, UQMethod
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.objectives import ObjectiveTerms
 from lightning_vi.sampling import NetworkInput, call
@@ -60,6 +60,22 @@ class PointMethod(UQMethod):
 
     def sampled_outputs(self, x: NetworkInput, num_samples: int, seed: int) -> Iterator[Tensor]:  # noqa: ARG002, D102
         yield self.point_outputs(x).unsqueeze(0)
+
+    def make_moments_predictive(self, x: NetworkInput) -> Predictive:
+        """Makes the predictive distribution of the one network.
+
+        Args:
+            x: Input, each tensor of shape [B, ...].
+
+        Returns:
+            The distribution.
+
+        Raises:
+            TypeError: If a subclass samples several networks, and has no `propagated_moments`.
+        """
+        if type(self).sampled_outputs is PointMethod.sampled_outputs:
+            return self.make_predictive(x, 1, self.noise.seed)
+        return super().make_moments_predictive(x)
 
     def objective(  # noqa: D102
         self,

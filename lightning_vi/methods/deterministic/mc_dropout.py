@@ -28,9 +28,11 @@ from lightning_vi.core import LRSchedulerFactory, OptimizerFactory, default_opti
 from lightning_vi.errors import InputValueError
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.methods.deterministic.base import PointMethod
+from lightning_vi.moments import propagated
 from lightning_vi.sampling import (
     DropoutSampler,
     NetworkInput,
+    call,
     dropout_layers,
     dropout_rate,
     set_dropout_rate,
@@ -135,6 +137,9 @@ class MCDropout(PointMethod):
         self._seen_in_training = frozenset(seen)
         self._point_out(seen, _FUNCTIONAL)
         return outputs
+
+    def propagated_moments(self, x: NetworkInput) -> tuple[Tensor, Tensor]:  # noqa: D102
+        return propagated(self.backbone, lambda: call(self.backbone, x), drops_units=True)
 
     def sampled_outputs(self, x: NetworkInput, num_samples: int, seed: int) -> Iterator[Tensor]:  # noqa: D102
         sampled = self.sampler.functional_dropout(x)

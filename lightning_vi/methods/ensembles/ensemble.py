@@ -131,6 +131,10 @@ class Ensemble(Predictor):
         ]
         return MixturePredictive(self.likelihood, parts, [size for size in sizes if size > 0])
 
+    def make_moments_predictive(self, x: NetworkInput) -> Predictive:  # noqa: D102
+        parts = [member.predictive_distribution(x, 1, member.noise.seed, "moments") for member in self.members]
+        return MixturePredictive(self.likelihood, parts, [1] * len(parts))
+
 
 def _checked(methods: Sequence[Predictor]) -> Sequence[Predictor]:
     if not methods:

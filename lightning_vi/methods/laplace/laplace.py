@@ -274,12 +274,27 @@ class Laplace(InformedMethod, PointMethod):
         return outputs, ObjectiveTerms(terms.loss + energy / self.require_num_data(num_data), terms.nll, energy)
 
     def output_moments(self, x: NetworkInput) -> tuple[Tensor, Tensor]:  # noqa: D102
-        return self._moments(linearize(self.backbone, self._blocks, x))
+        return self._moments_of(linearize(self.backbone, self._blocks, x))
 
-    def _moments(self, linearization: Linearization) -> tuple[Tensor, Tensor]:
+    def _moments_of(self, linearization: Linearization) -> tuple[Tensor, Tensor]:
         variances = self.curvature.variances(linearization, self.prior_precision)
         outputs = linearization.outputs
         return outputs, flat_at_zero(torch.sqrt, variances.clamp_min(0)).view_as(outputs)
+
+    def propagated_moments(self, x: NetworkInput) -> tuple[Tensor, Tensor]:
+        """Computes the outputs, and the variances of the linearized network.
+
+        Logits exclude their mean over classes, which a softmax does not depend on.
+
+        Args:
+            x: Input, each tensor of shape [B, ...].
+
+        Returns:
+            Each of shape [B, ...].
+        """
+        dim, num_logits = self.likelihood.softmax_dim, self.likelihood.num_outputs
+        outputs, std = self._moments_of(linearize(self.backbone, self._blocks, x, centered_dim=dim))
+        return outputs, std.square() * (1.0 if dim is None else num_logits / (num_logits - 1))
 
     def sampled_outputs(self, x: NetworkInput, num_samples: int, seed: int) -> Iterator[Tensor]:  # noqa: D102
         return self._samples(linearize(self.backbone, self._blocks, x), num_samples, seed)
@@ -315,7 +330,7 @@ class Laplace(InformedMethod, PointMethod):
         if self.likelihood.task != "classification" or self.predictive != "probit":
             return super().make_predictive(x, num_samples, seed)
         linearization = linearize(self.backbone, self._blocks, x, centered_dim=self.likelihood.softmax_dim)
-        logits, std = self._moments(linearization)
+        logits, std = self._moments_of(linearization)
         return ProbitPredictive(
             self.likelihood, logits, std.square(), partial(self._samples, linearization, num_samples, seed)
         )

@@ -21,11 +21,12 @@ from lightning_vi.core.hyperparameters import is_plain
 from lightning_vi.diagnostics import DiagnosedMethod, WeightPosterior, weight_posteriors
 from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.likelihoods import Likelihood
+from lightning_vi.moments import engine_moments
 from lightning_vi.objectives import ObjectiveTerms, negative_elbo
 from lightning_vi.optim import cosine_decay
 from lightning_vi.posteriors import DEFAULT_STD, InitialStd, NoiseCoupling, ProportionalStd
 from lightning_vi.priors import GaussianPrior, Prior
-from lightning_vi.sampling import NetworkInput, SamplingEngine, Vectorization
+from lightning_vi.sampling import DrawCache, NetworkInput, SamplingEngine, Vectorization
 
 USUAL_STEPS = 2000
 """Number of steps for which a learning rate is chosen where the length of the fit is unknown."""
@@ -221,6 +222,7 @@ class VariationalMethod(DiagnosedMethod):
         self.engine = engine
         self.coupling = engine.coupling
         self._conversion = conversion
+        self._variances = DrawCache[list[Tensor]]()
         self.num_mc_samples_train = num_mc_samples_train
 
     def convert_backbone(
@@ -389,6 +391,11 @@ class VariationalMethod(DiagnosedMethod):
 
     def point_outputs(self, x: NetworkInput) -> Tensor:  # noqa: D102
         return self.engine.mean_output(x)
+
+    def propagated_moments(self, x: NetworkInput) -> tuple[Tensor, Tensor]:  # noqa: D102
+        if type(self).sampled_outputs is not VariationalMethod.sampled_outputs:
+            return super().propagated_moments(x)
+        return engine_moments(self.engine, x, self._variances)
 
     def sampled_outputs(self, x: NetworkInput, num_samples: int, seed: int) -> Iterator[Tensor]:  # noqa: D102
         return self.engine.prediction_samples(x, num_samples, seed)

@@ -34,6 +34,7 @@ from lightning_vi.errors import InputValueError
 from lightning_vi.layers import RankOneModule
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.methods.variational.base import VariationalArguments, VariationalMethod
+from lightning_vi.moments import engine_moments
 from lightning_vi.objectives import ObjectiveTerms, negative_elbo
 from lightning_vi.posteriors import InitialStd
 from lightning_vi.priors import Prior
@@ -151,6 +152,19 @@ class RankOneVI(VariationalMethod):
             Shape [B, ...].
         """
         return self._split_components(super().point_outputs(self._repeat(x)).unsqueeze(0)).mean(0)
+
+    def propagated_moments(self, x: NetworkInput) -> tuple[Tensor, Tensor]:
+        """Computes means and variances of the mixture of the components' outputs.
+
+        Args:
+            x: Input, each tensor of shape [B, ...].
+
+        Returns:
+            Each of shape [B, ...].
+        """
+        moments = engine_moments(self.engine, self._repeat(x), self._variances)
+        means, variances = (self._split_components(moment.unsqueeze(0)) for moment in moments)
+        return means.mean(0), variances.mean(0) + means.var(0, correction=0)
 
     def sampled_outputs(self, x: NetworkInput, num_samples: int, seed: int) -> Iterator[Tensor]:  # noqa: D102
         remaining = num_samples

@@ -1,0 +1,70 @@
+"""Tensors of independent Gaussian variables."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+
+class GaussianTensor(Tensor):
+    """A tensor of independent Gaussian variables.
+
+    Its own values are the means, so that its shape, type and device are those of the means. The variances are those of
+    the attribute `variance`. `Propagation` gives the results of torch's functions on it; outside of one, they are
+    functions of the means.
+
+    Example:
+        >>> x = make_gaussian(torch.zeros(2), torch.ones(2))
+        >>> mean_of(x), variance_of(x)
+        (tensor([0., 0.]), tensor([1., 1.]))
+    """
+
+    mean_values: Tensor
+    variance: Tensor
+    logit_variance: Tensor | None
+    """Variances of the logits, if the tensor is a softmax over its last dimension."""
+
+    __torch_function__: ClassVar[Callable[..., Any]] = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+
+def make_gaussian(mean: Tensor, variance: Tensor | None, logit_variance: Tensor | None = None) -> Tensor:
+    """Makes a tensor of independent Gaussian variables.
+
+    Args:
+        mean: Means, any shape.
+        variance: Variances, the shape of `mean`; None for constants.
+        logit_variance: See `GaussianTensor`.
+
+    Returns:
+        A `GaussianTensor`; `mean` itself for constants.
+    """
+    if variance is None:
+        return mean
+    tensor = mean.as_subclass(GaussianTensor)
+    tensor.mean_values, tensor.variance, tensor.logit_variance = mean, variance, logit_variance
+    return tensor
+
+
+def mean_of(x: Any) -> Any:
+    """Means of a tensor.
+
+    Args:
+        x: Any object.
+
+    Returns:
+        The means of a `GaussianTensor`, and any other object itself.
+    """
+    return x.mean_values if isinstance(x, GaussianTensor) else x
+
+
+def variance_of(x: Any) -> Tensor | None:
+    """Variances of a tensor.
+
+    Args:
+        x: Any object.
+
+    Returns:
+        The variances of a `GaussianTensor`, and None for any other object.
+    """
+    return x.variance if isinstance(x, GaussianTensor) else None

@@ -1,0 +1,112 @@
+"""Means and variances of the outputs of a network."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lightning_vi.moments.gaussian_tensor import make_gaussian, mean_of, variance_of
+from lightning_vi.moments.propagation import NoRuleError, Propagation
+from lightning_vi.posteriors import NoiseCoupling
+from lightning_vi.sampling import DrawCache, NetworkInput, SamplingEngine, call, call_with
+from lightning_vi.sampling.dropout_mode import as_written
+from lightning_vi.sampling.weights import Slot, in_place
+
+Moments = tuple[Tensor, Tensor]
+
+
+def engine_moments(engine: SamplingEngine, x: NetworkInput, cache: DrawCache[list[Tensor]]) -> Moments:
+    """Moments of the outputs of a network with stochastic modules.
+
+    Args:
+        engine: Has the network and the marginal variances of its weights.
+        x: Network input, each tensor of shape [B, ...].
+        cache: Keeps the variances of the weights.
+
+    Returns:
+        Means and variances, each of shape [B, ...].
+
+    Raises:
+        TypeError: If the network calls a function that has no rule.
+    """
+    if engine.check_input is not None:
+        engine.check_input(x)
+    slots = engine.places
+    variances = cache.get((0,), engine.parameters(), lambda: weight_variances(slots, engine.coupling))
+    weights = [make_gaussian(slot.mean.detach(), variance) for slot, variance in zip(slots, variances, strict=True)]
+
+    def run() -> Tensor:
+        with in_place(slots, weights):
+            return call(engine.network, x)
+
+    return propagated(engine.network, run)
+
+
+def weight_variances(slots: Sequence[Slot], coupling: NoiseCoupling | None) -> list[Tensor]:
+    """Marginal variances of weights.
+
+    Args:
+        slots: Places of the weights.
+        coupling: The joint posterior of all weights; None if they are independent.
+
+    Returns:
+        One tensor for each place, of the shape of its parameter.
+    """
+    scale = None if coupling is None else coupling.marginals()[0]
+    variances = []
+    for slot in slots:
+        std = slot.posterior.std
+        if scale is not None:
+            std = std * scale[slot.start : slot.stop].view_as(std).to(std.dtype)
+        variance = std.square()
+        for row in slot.owner.deterministic_rows(slot.name):
+            variance[row] = 0.0
+        variances.append(variance)
+    return variances
+
+
+def network_moments(
+    network: nn.Module,
+    x: NetworkInput,
+    weights: Mapping[str, Tensor],
+    variances: Mapping[str, Tensor],
+) -> Moments:
+    """Moments of the outputs of a network with random weights.
+
+    Args:
+        network: The network.
+        x: Network input, each tensor of shape [B, ...].
+        weights: Means of parameters, and buffers, by name; missing ones are the network's.
+        variances: Variances of some of the parameters.
+
+    Returns:
+        Means and variances, each of shape [B, ...].
+
+    Raises:
+        TypeError: If the network calls a function that has no rule.
+    """
+    random = {name: make_gaussian(value, variances.get(name)) for name, value in weights.items()}
+    return propagated(network, lambda: call_with(network, random, x))
+
+
+def propagated(network: nn.Module, run: Callable[[], Tensor], *, drops_units: bool = False) -> Moments:
+    """Moments of the outputs of a pass.
+
+    Args:
+        network: The network, for error messages.
+        run: Runs it and returns its output.
+        drops_units: Whether dropout is random.
+
+    Returns:
+        Means and variances, each of shape [B, ...]; variances of constants are zero.
+
+    Raises:
+        TypeError: If the network calls a function that has no rule.
+    """
+    try:
+        with as_written(network), Propagation(drops_units=drops_units):
+            output = run()
+    except NoRuleError as error:
+        raise error.named(network) from None
+    mean, variance = mean_of(output), variance_of(output)
+    return mean, torch.zeros_like(mean) if variance is None else variance

@@ -1,0 +1,138 @@
+r"""Rules of normalizations.
+
+Batch normalization in evaluation mode is affine. The others divide by statistics of their input, and are linearized at
+its means: with n elements, :math:`y = (x - \bar x) / \sigma`, and independent :math:`x_i` of variance :math:`v_i`,
+
+.. math:: \mathrm{Var}[y_i] \approx \frac1{\sigma^2} \Big(v_i \Big(1 - \frac{2 (1 + y_i^2)}n\Big)
+    + \frac1{n^2} \sum_j (1 + y_i y_j)^2 v_j\Big), \qquad
+    \sigma^2 = \frac1n \sum_j (x_j - \bar x)^2 + v_j
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightning_vi.moments.gaussian_tensor import make_gaussian, mean_of, variance_of
+from lightning_vi.moments.linear_rules import elementwise_product, total
+from lightning_vi.moments.propagation import rule
+
+
+@rule("batch_norm")
+def batch_norm(
+    func: Callable[..., Any],  # noqa: ARG001
+    input: Tensor,  # noqa: A002
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,  # noqa: ARG001
+    eps: float = 1e-5,
+) -> Tensor:
+    """Batch normalization by running statistics, or by those of the means."""
+    mean, variance = mean_of(input), variance_of(input)
+    if training or running_mean is None or running_var is None:
+        others = [dim for dim in range(mean.dim()) if dim != 1]
+        running_var, running_mean = torch.var_mean(mean, others, correction=0)
+    shape = [1, -1, *[1] * (mean.dim() - 2)]
+    scale = (running_var + eps).rsqrt().view(shape)
+    normalized = (mean - running_mean.view(shape)) * scale
+    result = make_gaussian(normalized, None if variance is None else variance * scale.square())
+    return _affine(result, *(_viewed(part, shape) for part in (weight, bias)))
+
+
+@rule("layer_norm")
+def layer_norm(
+    func: Callable[..., Any],  # noqa: ARG001
+    input: Tensor,  # noqa: A002
+    normalized_shape: Any,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Layer normalization, linearized."""
+    size = math.prod(normalized_shape)
+    shape = input.shape
+    rows = shape[: len(shape) - len(normalized_shape)]
+    return _affine(_normalized(input, (*rows, size), eps), weight, bias)
+
+
+@rule("rms_norm")
+def rms_norm(
+    func: Callable[..., Any],  # noqa: ARG001
+    input: Tensor,  # noqa: A002
+    normalized_shape: Any,
+    weight: Tensor | None = None,
+    eps: float | None = None,
+) -> Tensor:
+    """Normalization by the root of the mean square, linearized."""
+    rows = input.shape[: input.dim() - len(normalized_shape)]
+    small = torch.finfo(input.dtype).eps if eps is None else eps
+    return _affine(_normalized(input, (*rows, math.prod(normalized_shape)), small, centered=False), weight, None)
+
+
+@rule("group_norm")
+def group_norm(
+    func: Callable[..., Any],  # noqa: ARG001
+    input: Tensor,  # noqa: A002
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Normalization of groups of channels, linearized."""
+    shape = [1, -1, *[1] * (input.dim() - 2)]
+    normalized = _normalized(input, (input.shape[0], num_groups, -1), eps)
+    return _affine(normalized, *(_viewed(part, shape) for part in (weight, bias)))
+
+
+@rule("instance_norm")
+def instance_norm(
+    func: Callable[..., Any],  # noqa: ARG001
+    input: Tensor,  # noqa: A002
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Normalization of each channel, linearized."""
+    if not use_input_stats:
+        return batch_norm(F.batch_norm, input, running_mean, running_var, weight, bias, False, momentum, eps)
+    return group_norm(F.group_norm, input, input.shape[1], weight, bias, eps)
+
+
+def _normalized(input: Tensor, shape: tuple[int, ...], eps: float, *, centered: bool = True) -> Tensor:  # noqa: A002
+    """Normalizes the last dimension of a view of the input."""
+    mean, variance = mean_of(input).reshape(shape), variance_of(input)
+    spread = None if variance is None else variance.reshape(shape)
+    size = mean.shape[-1]
+    shifted = mean - mean.mean(-1, keepdim=True) if centered else mean
+    square = shifted.square() if spread is None else shifted.square() + spread * ((1 - 1 / size) if centered else 1)
+    scale = (square.mean(-1, keepdim=True) + eps).rsqrt()
+    result = shifted * scale
+    if spread is None:
+        return result.view(input.shape)
+    one = 1.0 if centered else 0.0
+    sums = one * spread.mean(-1, keepdim=True) + 2 * one * result * (result * spread).mean(-1, keepdim=True)
+    sums = sums + result.square() * (result.square() * spread).mean(-1, keepdim=True)
+    own = spread * (1 - 2 * (one + result.square()) / size) + sums / size
+    return make_gaussian(result.view(input.shape), (scale.square() * own).clamp_min(0).view(input.shape))
+
+
+def _affine(normalized: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    scaled = normalized if weight is None else elementwise_product(torch.mul, normalized, weight)
+    return scaled if bias is None else total(torch.add, scaled, bias)
+
+
+def _viewed(x: Tensor | None, shape: list[int]) -> Tensor | None:
+    if x is None:
+        return None
+    variance = variance_of(x)
+    return make_gaussian(mean_of(x).view(shape), None if variance is None else variance.view(shape))
