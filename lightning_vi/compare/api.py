@@ -7,6 +7,7 @@ from typing import Any
 from lightning import LightningDataModule
 from rich.console import Console
 from torch import nn
+from torchmetrics import Metric
 
 from lightning_vi.arguments import check_at_least
 from lightning_vi.compare.entries import Entry, MethodLike, make_entries
@@ -33,6 +34,7 @@ def compare(
     common_options: Mapping[str, Any] | None = None,
     test_sets: Mapping[str, TestSet] | None = None,
     ood_sets: Mapping[str, TestSet] | None = None,
+    metrics: Mapping[str, Metric] | None = None,
     measures: Mapping[str, Measure] | None = None,
     visit: Visitor | None = None,
     output_dir: str | Path | None = None,
@@ -72,6 +74,8 @@ def compare(
             functions from the datamodule of the fit to a dataloader.
         ood_sets: Out-of-distribution data, as `test_sets`. They are not scored by labels, but by how well the
             uncertainty tells them from the test data, see `lightning_vi.evaluation.ood_detection`.
+        metrics: Further metrics of the labeled test sets by name, such as ``{"pinball": PinballLoss()}``, which take
+            their arguments from the quantities that all of the methods have, see `lightning_vi.metrics`.
         measures: Further numbers: functions from a fitted method and its datamodule.
         visit: Called with the name of the method, the seed, the fitted method and its datamodule after each run, such
             as to draw figures.
@@ -123,6 +127,7 @@ def compare(
         dict(ood_sets or {}),
         dict(measures or {}),
         visit,
+        dict(metrics or {}),
     )
     _check_names(problem)
     folder = None if output_dir is None else Path(output_dir)

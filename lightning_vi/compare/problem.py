@@ -2,12 +2,13 @@
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from lightning import LightningDataModule
 from torch import nn
 from torch.utils.data import DataLoader
+from torchmetrics import Metric
 
 from lightning_vi.compare.describe import describe
 from lightning_vi.core import Predictor
@@ -38,6 +39,7 @@ class Problem:
         ood_sets: Out-of-distribution data by name, without labels.
         measures: Further numbers by name.
         visit: Called with each fitted method.
+        metrics: Further metrics of the labeled test sets by name.
     """
 
     data: Mapping[str, Data]
@@ -48,6 +50,7 @@ class Problem:
     ood_sets: Mapping[str, TestSet]
     measures: Mapping[str, Measure]
     visit: Visitor | None = None
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
 
     def make_data(self, name: str, seed: int) -> LightningDataModule:
         """Makes the datamodule of a run.
@@ -131,6 +134,7 @@ class Problem:
             "test_sets": self.test_sets,
             "ood_sets": self.ood_sets,
             "measures": self.measures,
+            **({"metrics": self.metrics} if self.metrics else {}),  # as before there were any
         }
         return {key: describe(value) for key, value in facts.items()}
 

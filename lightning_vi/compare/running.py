@@ -144,6 +144,7 @@ def _fit_and_score(
     for calibration in entry.calibrations:
         method, trainer = _calibrated(calibration(method), datamodule, problem.trainer, folder)
     seconds = time.perf_counter() - start
+    method.test_metrics.add_metrics({name: copy.deepcopy(metric) for name, metric in problem.metrics.items()})
 
     rows: list[dict[str, Any]] = []
     scores_in: dict[str, Tensor] = {}

@@ -27,12 +27,12 @@ from lightning_vi.core.intake import network_batch, network_input
 from lightning_vi.core.locked_predictive import LockedPredictive
 from lightning_vi.core.moments_predictive import no_moments
 from lightning_vi.core.predictive import Predictive
-from lightning_vi.core.scoreboard import Scoreboard, update
+from lightning_vi.core.scoreboard import Scoreboard, uncertainty_inputs, update
 from lightning_vi.core.strategies import check_strategy
 from lightning_vi.errors import InputValueError, NotFittedError
 from lightning_vi.likelihoods import Likelihood, Prediction
 from lightning_vi.locks import ModuleLock, exclusive
-from lightning_vi.metrics import default_metrics
+from lightning_vi.metrics import default_metrics, uncertainty_metrics
 from lightning_vi.noise import NoiseStream
 from lightning_vi.sampling import (
     NetworkInput,
@@ -84,6 +84,8 @@ class Predictor(LightningModule, ABC):
         task, width = likelihood.task, likelihood.num_predictions
         self.val_metrics = default_metrics(task, "val_", num_outputs=width)
         self.test_metrics = default_metrics(task, "test_", num_outputs=width)
+        for metrics in (self.val_metrics, self.test_metrics):
+            metrics.add_metrics(uncertainty_metrics(task))
         self._val_scores, self._test_scores = Scoreboard("val"), Scoreboard("test")
 
     @abstractmethod
@@ -415,7 +417,8 @@ class Predictor(LightningModule, ABC):
                     if is_provisional
                     else self.predictive_distribution(rows, self.num_mc_samples_test, self.noise.seed)
                 )
-                inputs = predictive.metric_inputs(labels)
+                predictive.keep()
+                inputs = predictive.metric_inputs(labels) | uncertainty_inputs(predictive.prediction())
             update(metrics, inputs, self.likelihood.observed(labels))
         scores.log(self, metrics)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from lightning_vi.core.loader_rows import num_unrepeated_rows
+from lightning_vi.likelihoods import Prediction
 
 Stage = Literal["val", "test"]
 
@@ -101,6 +102,25 @@ class Scoreboard:
         if isinstance(loaders, Mapping):
             return list(loaders.values())[dataloader_idx]
         return loaders[dataloader_idx] if isinstance(loaders, list | tuple) else loaders
+
+
+def uncertainty_inputs(prediction: Prediction) -> dict[str, Tensor]:
+    """Returns the inputs of metrics that measure the uncertainty of a prediction.
+
+    Args:
+        prediction: The prediction.
+
+    Returns:
+        `epistemic_var` and `total_var`, and for classification `mutual_information` and `predictive_entropy`.
+    """
+    inputs = {"epistemic_var": prediction.epistemic_var, "total_var": prediction.total_var}
+    if prediction.mutual_information is None or prediction.predictive_entropy is None:
+        return inputs
+    entropies = {
+        "mutual_information": prediction.mutual_information,
+        "predictive_entropy": prediction.predictive_entropy,
+    }
+    return inputs | entropies
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]

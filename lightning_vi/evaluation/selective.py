@@ -13,8 +13,10 @@ from lightning_vi.errors import InputTypeError
 from lightning_vi.evaluation.collecting import check_not_nan, collect
 from lightning_vi.evaluation.scores import Loss, Score, check_score, datum_losses, datum_scores
 from lightning_vi.functional.selective import (
+    area_under_generalized_risk_coverage,
     area_under_risk_coverage,
     count_that_reaches,
+    coverage_at_risk,
     excess_area_under_risk_coverage,
     risk_coverage_curve,
 )
@@ -27,6 +29,8 @@ class SelectivePrediction:
     Attributes:
         aurc: Area under the risk-coverage curve, in units of the loss; lower is better.
         excess_aurc: `aurc` minus that of the optimal ranking, by the losses themselves; 0 is perfect.
+        augrc: Area under the generalized risk-coverage curve, the mean share of data that are kept and wrong, in units
+            of the loss; lower is better.
         coverage: Fractions of the data for which the method predicts, 1/N, 2/N, ..., 1, float64 of shape [N].
         risk: Mean loss of these data at each coverage, float64 of shape [N].
         uncertainty: Score of each datum, in the order of the dataloader, shape [N].
@@ -36,6 +40,7 @@ class SelectivePrediction:
 
     aurc: float
     excess_aurc: float
+    augrc: float
     coverage: Tensor = field(repr=False)
     risk: Tensor = field(repr=False)
     uncertainty: Tensor = field(repr=False)
@@ -55,6 +60,20 @@ class SelectivePrediction:
             ValueError: If `coverage` is outside (0, 1].
         """
         return float(self.risk[count_that_reaches(coverage, len(self.risk), "coverage") - 1])
+
+    def coverage_at(self, risk: float) -> float:
+        """Returns the largest coverage at which the risk does not exceed a given one; 0 if there is none.
+
+        Args:
+            risk: Mean loss, in units of the loss.
+
+        Returns:
+            Fraction of the data.
+
+        Raises:
+            ValueError: If `risk` is NaN.
+        """
+        return float(coverage_at_risk(self.uncertainty.double(), self.loss.double(), risk))
 
 
 def selective_prediction(
@@ -128,6 +147,7 @@ def selective_prediction(
     return SelectivePrediction(
         aurc=float(area_under_risk_coverage(*in_double)),
         excess_aurc=float(excess_area_under_risk_coverage(*in_double)),
+        augrc=float(area_under_generalized_risk_coverage(*in_double)),
         coverage=coverage,
         risk=risk,
         uncertainty=uncertainty,

@@ -1,5 +1,14 @@
 """Pure tensor functions: divergences, decompositions, quadrature, scores, intervals of counts and rankings."""
 
+from lightning_vi.functional.calibration_errors import (
+    BrierParts,
+    adaptive_calibration_error,
+    brier_decomposition,
+    class_bins,
+    classwise_calibration_error,
+    maximum_calibration_error,
+)
+from lightning_vi.functional.conditional_coverage import size_stratified_coverage, worst_slab_coverage
 from lightning_vi.functional.decomposition import (
     EntropyDecomposition,
     RunningMoments,
@@ -13,46 +22,79 @@ from lightning_vi.functional.distances import (
     total_variation_distance,
 )
 from lightning_vi.functional.divergence import gaussian_kl, moment_sums
+from lightning_vi.functional.energy import energy_score, mixture_draws
 from lightning_vi.functional.ensembles import disagreement
 from lightning_vi.functional.intervals import uniform_histogram_band, wilson_interval
 from lightning_vi.functional.low_rank import best_factors, random_factors
 from lightning_vi.functional.quadrature import gauss_hermite
+from lightning_vi.functional.quantile_scores import (
+    calibration_gap,
+    interval_score,
+    miscalibration_area,
+    pinball_loss,
+    shares_below,
+)
 from lightning_vi.functional.selective import (
+    area_under_generalized_risk_coverage,
     area_under_risk_coverage,
     auroc,
+    coverage_at_risk,
     excess_area_under_risk_coverage,
     false_positive_rate,
     risk_coverage_curve,
 )
 from lightning_vi.functional.signal import signal_to_noise, unit_signal_to_noise
+from lightning_vi.functional.smooth_calibration import residual_nodes, smooth_calibration_error
 from lightning_vi.functional.softplus import put_inverse_softplus, sum_log_softplus
+from lightning_vi.functional.sparsification import area_under_sparsification_error, sparsification_curve
 from lightning_vi.functional.special import inverse_softplus
 
 __all__ = [
+    "BrierParts",
     "EntropyDecomposition",
     "RunningMoments",
+    "adaptive_calibration_error",
+    "area_under_generalized_risk_coverage",
     "area_under_risk_coverage",
+    "area_under_sparsification_error",
     "auroc",
     "best_factors",
+    "brier_decomposition",
+    "calibration_gap",
+    "class_bins",
+    "classwise_calibration_error",
+    "coverage_at_risk",
     "decompose_entropy",
     "disagreement",
+    "energy_score",
     "entropy",
     "excess_area_under_risk_coverage",
     "false_positive_rate",
     "gauss_hermite",
     "gaussian_kl",
     "gaussian_wasserstein_2",
+    "interval_score",
     "inverse_softplus",
+    "maximum_calibration_error",
+    "miscalibration_area",
+    "mixture_draws",
     "moment_sums",
+    "pinball_loss",
     "put_inverse_softplus",
     "random_factors",
+    "residual_nodes",
     "risk_coverage_curve",
     "sample_wasserstein_2",
+    "shares_below",
     "signal_to_noise",
+    "size_stratified_coverage",
+    "smooth_calibration_error",
+    "sparsification_curve",
     "sum_log_softplus",
     "top_class_agreement",
     "total_variation_distance",
     "uniform_histogram_band",
     "unit_signal_to_noise",
     "wilson_interval",
+    "worst_slab_coverage",
 ]

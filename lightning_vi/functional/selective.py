@@ -18,8 +18,10 @@ from torch import Tensor
 from lightning_vi.errors import InputValueError
 
 __all__ = [
+    "area_under_generalized_risk_coverage",
     "area_under_risk_coverage",
     "auroc",
+    "coverage_at_risk",
     "excess_area_under_risk_coverage",
     "false_positive_rate",
     "risk_coverage_curve",
@@ -122,6 +124,70 @@ def excess_area_under_risk_coverage(uncertainty: Tensor, loss: Tensor) -> Tensor
     """
     best = area_under_risk_coverage(loss, loss)
     return (area_under_risk_coverage(uncertainty, loss) - best).clamp_min(0)
+
+
+def area_under_generalized_risk_coverage(uncertainty: Tensor, loss: Tensor) -> Tensor:
+    r"""Returns the area under the generalized risk-coverage curve (AUGRC).
+
+    .. math::
+        \mathrm{AUGRC} = \int_0^1 g(c)\, dc, \qquad g(k / N) = \frac1N \sum_{i=1}^{k} \ell_{(i)}
+
+    Traub et al. (2024), "Overcoming Common Flaws in the Evaluation of Selective Classification Systems". The
+    generalized risk g is the share of all data that are kept and wrong: the mean loss times the coverage. In the risk
+    of the other areas, errors at small coverages weigh far more than others. The curve is linear between its points.
+    For the 0-1 loss the area is :math:`(1 - a)^2 / 2 + (1 - \mathrm{AUROC})\, a (1 - a)` with the accuracy a.
+
+    Args:
+        uncertainty: larger is less certain, any unit, shape ``[N]``.
+        loss: loss of each prediction, shape ``[N]``.
+
+    Returns:
+        The area in the unit of the loss, a scalar tensor; half of the mean loss for an uninformative uncertainty.
+
+    Raises:
+        ValueError: if the shapes are not ``[N]`` or N is 0.
+
+    Example:
+        >>> area_under_generalized_risk_coverage(torch.tensor([0.1, 0.9, 0.5, 0.5]), torch.tensor([0, 1, 1, 0]))
+        tensor(0.1562)
+    """
+    coverage, risk = risk_coverage_curve(uncertainty, loss)
+    generalized = coverage * risk
+    return generalized.mean() - generalized[-1] / (2 * len(generalized))
+
+
+def coverage_at_risk(uncertainty: Tensor, loss: Tensor, risk: float) -> Tensor:
+    r"""Returns the largest coverage at which the risk does not exceed a given one.
+
+    .. math::
+        \max \{ c_k : r_k \le \text{risk} \}
+
+    Franc, Prusa and Voracek (2023), "Optimal Strategies for Reject Option Classifiers". 1 if all data may be kept, 0 if
+    even the most certain ones have a larger risk.
+
+    Args:
+        uncertainty: larger is less certain, any unit, shape ``[N]``.
+        loss: loss of each prediction, shape ``[N]``.
+        risk: largest mean loss of the data kept, in the unit of the loss.
+
+    Returns:
+        The coverage between 0 and 1, a scalar tensor.
+
+    Raises:
+        ValueError: if the shapes are not ``[N]``, N is 0 or ``risk`` is NaN.
+
+    Example:
+        >>> coverage_at_risk(torch.tensor([0.1, 0.2, 0.3, 0.4]), torch.tensor([0, 0, 1, 0]), risk=0.25)
+        tensor(1.)
+        >>> coverage_at_risk(torch.tensor([0.1, 0.2, 0.3, 0.4]), torch.tensor([0, 0, 1, 1]), risk=0.1)
+        tensor(0.5000)
+    """
+    if math.isnan(risk):
+        raise InputValueError("risk must be a number, got nan")
+    coverage, risks = risk_coverage_curve(uncertainty, loss)
+    # Risks are ratios that rounding may lift above the exact value.
+    limit = risk + 4 * torch.finfo(risks.dtype).eps * abs(risk)
+    return torch.where(risks <= limit, coverage, 0).amax() + 0 * risks[-1]
 
 
 def auroc(scores_in: Tensor, scores_out: Tensor) -> Tensor:

@@ -1,12 +1,17 @@
-"""Base class of the metrics that average a score over the data."""
+"""Base classes of metrics: those that average a score over the data, and those that store numbers of each datum."""
 
+import math
+from abc import abstractmethod
 from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
-__all__ = ["MeanScore"]
+from lightning_vi.errors import InputValueError
+
+__all__ = ["MeanScore", "StoredScores"]
 
 
 class MeanScore(Metric):
@@ -59,3 +64,63 @@ class MeanScore(Metric):
     def _summarize(self, mean: Tensor) -> Tensor:
         """Returns the value of the metric, given the mean score."""
         return mean
+
+
+class StoredScores(Metric):
+    """Base class of metrics that need some numbers of each datum until `reset`, such as rankings.
+
+    Subclasses set `stored`, the names of the numbers, implement `update`, which passes a batch to `_store`, and
+    `_value`, which maps the numbers of all data to the value of the metric.
+
+    Example:
+        >>> import torch
+        >>> class Median(StoredScores):
+        ...     stored = ("values",)
+        ...     def update(self, values: Tensor) -> None:
+        ...         self._store(values=values)
+        ...     def _value(self, values: Tensor) -> Tensor:
+        ...         return values.median()
+        >>> metric = Median()
+        >>> metric.update(torch.tensor([1.0, 2.0]))
+        >>> metric.update(torch.tensor([4.0]))
+        >>> metric.compute()
+        tensor(2.)
+    """
+
+    is_differentiable: bool = False
+    higher_is_better: bool | None = False
+    full_state_update: bool = False
+
+    stored: tuple[str, ...]
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        for name in self.stored:
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def compute(self) -> Tensor:
+        """Returns the value of the metric, a scalar tensor; NaN without data."""
+        columns = [self._column(name) for name in self.stored]
+        return self._value(*columns) if len(columns[0]) else self._nan()
+
+    @abstractmethod
+    def _value(self, *columns: Tensor) -> Tensor:
+        """Returns the value of the metric, given the numbers of all data, at least one, in the order of `stored`."""
+
+    def _store(self, **batch: Tensor) -> None:
+        """Appends a batch, one tensor of shape [B] for each name, cast to the dtype of the metric.
+
+        One dtype and one dimension for all, because a process without data sends an empty tensor of that kind.
+        """
+        shapes = {name: list(tensor.shape) for name, tensor in batch.items()}
+        if any(tensor.ndim != 1 for tensor in batch.values()) or len({len(tensor) for tensor in batch.values()}) > 1:
+            raise InputValueError(f"{' and '.join(batch)} must have the same shape [B], got {shapes}")
+        for name, tensor in batch.items():
+            getattr(self, name).append(tensor.detach().to(self.dtype))
+
+    def _column(self, name: str) -> Tensor:
+        batches: list[Tensor] | Tensor = getattr(self, name)
+        return dim_zero_cat(batches) if len(batches) else torch.empty(0, device=self.device, dtype=self.dtype)
+
+    def _nan(self) -> Tensor:
+        return torch.full((), math.nan, device=self.device, dtype=self.dtype)

@@ -48,7 +48,7 @@ class Accuracy(MeanScore):
             ValueError: if the shapes do not match.
             TypeError: if ``target`` is not an integer tensor.
         """
-        _check_width(preds, self.num_classes)
+        check_width(preds, self.num_classes)
         self._accumulate(top_label(preds, target)[1], observed)
 
 
@@ -88,7 +88,7 @@ class BrierScore(MeanScore):
             ValueError: if the shapes do not match.
             TypeError: if ``target`` is not an integer tensor.
         """
-        _check_width(preds, self.num_classes)
+        check_width(preds, self.num_classes)
         labels = target if observed is None else target * observed
         self._accumulate(brier_score(preds, labels), observed)
 
@@ -147,7 +147,7 @@ class ExpectedCalibrationError(Metric):
             ValueError: if the shapes do not match.
             TypeError: if ``target`` is not an integer tensor.
         """
-        _check_width(preds, self.num_classes)
+        check_width(preds, self.num_classes)
         bins = top_label_bins(*top_label(preds, target), self.num_bins, observed)
         self.bins = self.bins + bins.to(self.bins.dtype)
 
@@ -156,7 +156,8 @@ class ExpectedCalibrationError(Metric):
         return expected_calibration_error(self.bins)
 
 
-def _check_width(preds: Tensor, num_classes: int | None) -> None:
+def check_width(preds: Tensor, num_classes: int | None) -> None:
+    """Raises a `ValueError` if predictions do not have the given number of classes; None allows any."""
     if num_classes is not None and preds.shape[1:2] != (num_classes,):
         raise InputValueError(
             f"preds must have shape [B, {num_classes}] or [B, {num_classes}, ...], got {list(preds.shape)}"

@@ -1,12 +1,21 @@
 """Coverage and size of prediction intervals and prediction sets."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from lightning_vi.errors import InputValueError
+from lightning_vi.functional.quantile_scores import interval_score
 from lightning_vi.metrics.base import MeanScore
 
-__all__ = ["PredictionIntervalCoverage", "PredictionIntervalWidth", "PredictionSetCoverage", "PredictionSetSize"]
+__all__ = [
+    "PredictionIntervalCoverage",
+    "PredictionIntervalScore",
+    "PredictionIntervalWidth",
+    "PredictionSetCoverage",
+    "PredictionSetSize",
+]
 
 
 class PredictionIntervalCoverage(MeanScore):
@@ -66,6 +75,50 @@ class PredictionIntervalWidth(MeanScore):
         _check_shape("lower", lower, "upper", upper)
         dtype = torch.promote_types(upper.dtype, torch.float32)
         self._accumulate(upper.to(dtype) - lower.to(dtype), observed)
+
+
+class PredictionIntervalScore(MeanScore):
+    r"""Mean interval score (Winkler score) of given prediction intervals, in the target's units.
+
+    .. math::
+        S_\alpha(l, u; y) = (u - l) + \frac{2}{\alpha} (l - y)_+ + \frac{2}{\alpha} (y - u)_+, \qquad \alpha = 1 - level
+
+    See `lightning_vi.functional.interval_score`. It takes coverage and width into account; lower is better.
+    `IntervalScore` computes the interval from a predictive distribution instead.
+
+    Args:
+        level: nominal coverage of the intervals, strictly between 0 and 1.
+
+    Raises:
+        ValueError: if ``level`` is outside (0, 1).
+
+    Example:
+        >>> import torch
+        >>> metric = PredictionIntervalScore(level=0.5)
+        >>> metric.update(torch.zeros(2, 1), torch.ones(2, 1), torch.tensor([[0.5], [1.5]]))
+        >>> metric.compute()
+        tensor(2.)
+    """
+
+    def __init__(self, level: float = 0.9, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not 0.0 < level < 1.0:
+            raise InputValueError(f"level must lie strictly between 0 and 1, got {level!r}")
+        self.level = level
+
+    def update(self, lower: Tensor, upper: Tensor, target: Tensor, observed: Tensor | None = None) -> None:
+        """Adds a batch.
+
+        Args:
+            lower: lower endpoints, in the target's units, shape ``[B, ..., D]``.
+            upper: upper endpoints, the same shape.
+            target: observed values, the same shape.
+            observed: True for the elements of the target to score, its shape; by default all.
+
+        Raises:
+            ValueError: if the shapes differ.
+        """
+        self._accumulate(interval_score(lower, upper, target, self.level), observed)
 
 
 class PredictionSetCoverage(MeanScore):

@@ -17,6 +17,7 @@ from lightning_vi.metrics.classification import Accuracy, BrierScore, ExpectedCa
 from lightning_vi.metrics.likelihood import NegativeLogLikelihood
 from lightning_vi.metrics.mixture import IntervalCoverage, IntervalWidth, MixtureCRPS
 from lightning_vi.metrics.point import MeanAbsoluteError, R2Score, RootMeanSquaredError
+from lightning_vi.metrics.uncertainty import EpistemicShare, MutualInformation
 
 __all__ = [
     "Scope",
@@ -26,6 +27,7 @@ __all__ = [
     "point_classification_metrics",
     "point_regression_metrics",
     "regression_metrics",
+    "uncertainty_metrics",
 ]
 
 Task = Literal["regression", "classification"]
@@ -166,6 +168,32 @@ def default_metrics(
     if scope == "point":
         return point_regression_metrics(prefix)
     return regression_metrics(prefix, num_targets=num_outputs, interval_level=interval_level)
+
+
+def uncertainty_metrics(task: Task, prefix: str = "") -> MetricCollection:
+    """Returns the size of the epistemic uncertainty that methods log beside their scores.
+
+    For regression it is ``epistemic_share``, whose ``update`` takes ``epistemic_var`` and ``total_var [B, ..., D]``;
+    for classification ``mutual_information``, whose ``update`` takes ``mutual_information [B]`` or ``[B, ...]``.
+
+    Args:
+        task: ``"regression"`` or ``"classification"``.
+        prefix: prefix of each name, such as ``"val_"``.
+
+    Returns:
+        The collection.
+
+    Raises:
+        ValueError: if ``task`` is unknown.
+
+    Example:
+        >>> list(uncertainty_metrics("regression", "test_"))
+        ['test_epistemic_share']
+    """
+    _check_choice("task", task, get_args(Task))
+    if task == "classification":
+        return _collection(prefix, mutual_information=MutualInformation())
+    return _collection(prefix, epistemic_share=EpistemicShare())
 
 
 def _collection(prefix: str, **metrics: Metric) -> MetricCollection:

@@ -3,26 +3,25 @@
 import math
 from typing import Any
 
-import torch
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
 from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.functional.selective import (
+    area_under_generalized_risk_coverage,
     area_under_risk_coverage,
     auroc,
     count_that_reaches,
+    coverage_at_risk,
     excess_area_under_risk_coverage,
     false_positive_rate,
 )
+from lightning_vi.functional.sparsification import ErrorNorm, area_under_sparsification_error
+from lightning_vi.metrics.base import StoredScores
 
-__all__ = ["AURC", "OODAUROC", "ExcessAURC", "OODFalsePositiveRate"]
-
-States = list[Tensor] | Tensor
+__all__ = ["AUGRC", "AURC", "AUSE", "OODAUROC", "CoverageAtRisk", "ExcessAURC", "OODFalsePositiveRate"]
 
 
-class AURC(Metric):
+class AURC(StoredScores):
     r"""Area under the risk-coverage curve (AURC) of selective prediction.
 
     .. math::
@@ -41,17 +40,7 @@ class AURC(Metric):
         tensor(0.2708)
     """
 
-    is_differentiable: bool = False
-    higher_is_better: bool = False
-    full_state_update: bool = False
-
-    uncertainty: States
-    loss: States
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.add_state("uncertainty", default=[], dist_reduce_fx="cat")
-        self.add_state("loss", default=[], dist_reduce_fx="cat")
+    stored = ("uncertainty", "loss")
 
     def update(self, uncertainty: Tensor, loss: Tensor) -> None:
         """Adds a batch.
@@ -63,15 +52,10 @@ class AURC(Metric):
         Raises:
             ValueError: if a shape is not ``[B]``.
         """
-        _append(self, uncertainty=uncertainty, loss=loss)
+        self._store(uncertainty=uncertainty, loss=loss)
 
-    def compute(self) -> Tensor:
-        """Returns the area, a scalar tensor; NaN without data."""
-        uncertainty, loss = _cat(self, self.uncertainty), _cat(self, self.loss)
-        return self._area(uncertainty, loss) if len(loss) else _nan(self)
-
-    def _area(self, uncertainty: Tensor, loss: Tensor) -> Tensor:
-        return area_under_risk_coverage(uncertainty, loss)
+    def _value(self, *columns: Tensor) -> Tensor:
+        return area_under_risk_coverage(*columns)
 
 
 class ExcessAURC(AURC):
@@ -91,11 +75,113 @@ class ExcessAURC(AURC):
         tensor(0.0625)
     """
 
-    def _area(self, uncertainty: Tensor, loss: Tensor) -> Tensor:
-        return excess_area_under_risk_coverage(uncertainty, loss)
+    def _value(self, *columns: Tensor) -> Tensor:
+        return excess_area_under_risk_coverage(*columns)
 
 
-class OODAUROC(Metric):
+class AUGRC(AURC):
+    r"""Area under the generalized risk-coverage curve (AUGRC) of selective prediction.
+
+    .. math::
+        \mathrm{AUGRC} = \int_0^1 c\, r(c)\, dc
+
+    Traub et al. (2024), "Overcoming Common Flaws in the Evaluation of Selective Classification Systems". The mean share
+    of data that are kept and wrong; errors weigh the same at all coverages. In units of the loss; lower is better. See
+    `lightning_vi.functional.area_under_generalized_risk_coverage`.
+
+    Example:
+        >>> import torch
+        >>> metric = AUGRC()
+        >>> metric.update(torch.tensor([0.1, 0.9, 0.5, 0.5]), torch.tensor([0.0, 1.0, 1.0, 0.0]))
+        >>> metric.compute()
+        tensor(0.1562)
+    """
+
+    def _value(self, *columns: Tensor) -> Tensor:
+        return area_under_generalized_risk_coverage(*columns)
+
+
+class CoverageAtRisk(AURC):
+    r"""Largest share of the data that may be kept without exceeding a given risk.
+
+    See `lightning_vi.functional.coverage_at_risk`. Higher is better.
+
+    Args:
+        risk: largest mean loss of the data kept, in units of the loss.
+
+    Raises:
+        ValueError: if ``risk`` is NaN.
+
+    Example:
+        >>> import torch
+        >>> metric = CoverageAtRisk(risk=0.1)
+        >>> metric.update(torch.tensor([0.1, 0.2, 0.3, 0.4]), torch.tensor([0.0, 0.0, 1.0, 1.0]))
+        >>> metric.compute()
+        tensor(0.5000)
+    """
+
+    higher_is_better = True
+
+    def __init__(self, risk: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if math.isnan(risk):
+            raise InputValueError(f"risk must be a number, got {risk!r}")
+        self.risk = risk
+
+    def _value(self, *columns: Tensor) -> Tensor:
+        uncertainty, loss = columns
+        return coverage_at_risk(uncertainty, loss, self.risk)
+
+
+class AUSE(StoredScores):
+    r"""Area under the sparsification error (AUSE): how well an uncertainty ranks the errors of a regression.
+
+    .. math::
+        \mathrm{AUSE} = \frac{1}{N} \sum_{k=1}^{N} \frac{e_k(u) - e_k(|y - \hat y|)}{e_N}
+
+    where :math:`e_k(u)` is the error of the k data with the smallest uncertainty u. Ilg et al. (2018), "Uncertainty
+    Estimates and Multi-Hypotheses Networks for Optical Flow". 0 is perfect. See
+    `lightning_vi.functional.area_under_sparsification_error`.
+
+    Args:
+        norm: ``"rmse"`` or ``"mae"``.
+        normalized: whether to divide by the error of all data.
+
+    Example:
+        >>> import torch
+        >>> metric = AUSE("mae")
+        >>> metric.update(torch.tensor([2.0, 1.0]), torch.tensor([0.0, -4.0]))
+        >>> metric.compute()
+        tensor(1.)
+    """
+
+    stored = ("uncertainty", "error")
+
+    def __init__(self, norm: ErrorNorm = "rmse", normalized: bool = True, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if norm not in ("rmse", "mae"):
+            raise InputValueError(f"norm must be one of ['rmse', 'mae'], got {norm!r}")
+        self.norm: ErrorNorm = norm
+        self.normalized = normalized
+
+    def update(self, uncertainty: Tensor, error: Tensor) -> None:
+        """Adds a batch.
+
+        Args:
+            uncertainty: larger values are less certain, shape ``[B]``.
+            error: difference of prediction and target, with or without sign, shape ``[B]``.
+
+        Raises:
+            ValueError: if a shape is not ``[B]``.
+        """
+        self._store(uncertainty=uncertainty, error=error)
+
+    def _value(self, *columns: Tensor) -> Tensor:
+        uncertainty, error = columns
+        return area_under_sparsification_error(uncertainty, error, self.norm, self.normalized)
+
+
+class OODAUROC(StoredScores):
     r"""Area under the ROC curve (AUROC) of out-of-distribution detection.
 
     .. math::
@@ -113,17 +199,8 @@ class OODAUROC(Metric):
         tensor(0.9167)
     """
 
-    is_differentiable: bool = False
-    higher_is_better: bool = True
-    full_state_update: bool = False
-
-    scores: States
-    target: States
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.add_state("scores", default=[], dist_reduce_fx="cat")
-        self.add_state("target", default=[], dist_reduce_fx="cat")
+    higher_is_better = True
+    stored = ("scores", "target")
 
     def update(self, scores: Tensor, target: Tensor) -> None:
         """Adds a batch.
@@ -138,15 +215,14 @@ class OODAUROC(Metric):
         """
         if target.is_floating_point() or target.is_complex():
             raise InputTypeError(f"target must hold integers 0 and 1 or booleans, got dtype {target.dtype}")
-        _append(self, scores=scores, target=target.bool())
+        self._store(scores=scores, target=target.bool())
 
-    def compute(self) -> Tensor:
-        """Returns the value of the metric, a scalar tensor; NaN if either class has no data."""
-        scores, is_out = _cat(self, self.scores), _cat(self, self.target).bool()
+    def _value(self, *columns: Tensor) -> Tensor:
+        scores, is_out = columns[0], columns[1].bool()
         scores_in, scores_out = scores[~is_out], scores[is_out]
-        return self._value(scores_in, scores_out) if len(scores_in) and len(scores_out) else _nan(self)
+        return self._detection(scores_in, scores_out) if len(scores_in) and len(scores_out) else self._nan()
 
-    def _value(self, scores_in: Tensor, scores_out: Tensor) -> Tensor:
+    def _detection(self, scores_in: Tensor, scores_out: Tensor) -> Tensor:
         return auroc(scores_in, scores_out)
 
 
@@ -174,32 +250,12 @@ class OODFalsePositiveRate(OODAUROC):
         tensor(0.2500)
     """
 
-    higher_is_better: bool = False
+    higher_is_better = False
 
     def __init__(self, true_positive_rate: float = 0.95, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         count_that_reaches(true_positive_rate, 1, "true_positive_rate")
         self.true_positive_rate = true_positive_rate
 
-    def _value(self, scores_in: Tensor, scores_out: Tensor) -> Tensor:
+    def _detection(self, scores_in: Tensor, scores_out: Tensor) -> Tensor:
         return false_positive_rate(scores_in, scores_out, self.true_positive_rate)
-
-
-def _append(metric: Metric, **batch: Tensor) -> None:
-    """Appends a batch to the list states of the same names, cast to the dtype of the metric.
-
-    One dtype for all, because a rank without data sends an empty tensor of that dtype.
-    """
-    shapes = {name: list(tensor.shape) for name, tensor in batch.items()}
-    if any(tensor.ndim != 1 for tensor in batch.values()) or len({len(tensor) for tensor in batch.values()}) > 1:
-        raise InputValueError(f"{' and '.join(batch)} must have the same shape [B], got {shapes}")
-    for name, tensor in batch.items():
-        getattr(metric, name).append(tensor.detach().to(metric.dtype))
-
-
-def _cat(metric: Metric, state: States) -> Tensor:
-    return dim_zero_cat(state) if len(state) else torch.empty(0, device=metric.device, dtype=metric.dtype)
-
-
-def _nan(metric: Metric) -> Tensor:
-    return torch.full((), math.nan, device=metric.device, dtype=metric.dtype)

@@ -20,6 +20,7 @@ from lightning_vi.datamodules import ToyHeteroscedasticDataModule
 from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.likelihoods import Gaussian, HeteroscedasticGaussian, Likelihood
 from lightning_vi.methods import UQMethod
+from lightning_vi.metrics import PinballLoss
 
 TIMES = ["train_seconds", "seconds_per_1000"]
 WIDTH = 8
@@ -96,6 +97,20 @@ def test_passes_count_what_each_sample_runs(table: Comparison) -> None:
     assert costly == pytest.approx(2 * cheap)
     last_layer = table.frame.query("method == 'LastLayerVI'")["passes"].iloc[0]
     assert 1 < last_layer < 3  # the layers in front of the last one run once for all samples
+
+
+def test_further_metrics_are_scored_on_all_labeled_data(tmp_path: Path) -> None:
+    metrics = {"pinball": PinballLoss([0.5])}
+    comparison = toy(seeds=1, metrics=metrics, test_sets={"far": far}, output_dir=tmp_path)
+    frame = comparison.frame.set_index(["method", "test_set"])
+    assert (frame["pinball"] > 0).all()
+    assert frame.loc[("Deterministic", "test"), "pinball"] == pytest.approx(
+        frame.loc[("Deterministic", "test"), "mae"] / 2
+    )
+    assert comparison.higher_is_better["pinball"] is False
+    assert not metrics["pinball"].update_called
+    with pytest.raises(ValueError, match=r"metrics"):
+        toy(seeds=1, metrics={"pinball": PinballLoss([0.9])}, test_sets={"far": far}, output_dir=tmp_path)
 
 
 def test_the_global_random_state_stays() -> None:

@@ -89,6 +89,9 @@ def test_equals_predictions_by_hand(problem: str, key: str, trainer: Any) -> Non
     assert result.excess_aurc == pytest.approx(
         expected.mean() - np.mean(np.cumsum(np.sort(loss)) / np.arange(1, ROWS + 1)), rel=1e-3
     )
+    generalized = np.concatenate([[0.0], expected * np.arange(1, ROWS + 1) / ROWS])
+    assert result.augrc == pytest.approx(np.trapezoid(generalized, dx=1 / ROWS), rel=1e-4)
+    assert result.coverage_at(float(expected[14]) * (1 + 1e-3)) >= 15 / ROWS
     assert result.risk_at(1.0) == pytest.approx(loss.mean(), rel=1e-4)
     assert result.risk_at(0.5) == pytest.approx(expected[14], rel=1e-4)
     assert result.risk_at(0.51) == pytest.approx(expected[15], rel=1e-4)
@@ -172,7 +175,7 @@ def test_constant_score_has_the_mean_loss_and_optimal_ranking_has_no_excess() ->
 
 def test_repr_has_the_metrics_only() -> None:
     method, x, y = classifier()
-    assert str(selective_prediction(method, loader(x, y))).count(",") == 1
+    assert str(selective_prediction(method, loader(x, y))).count(",") == 2
 
 
 class TestSideEffects:

@@ -20,8 +20,8 @@ from lightning_vi.evaluation import ood_detection
 from lightning_vi.likelihoods import Categorical, Gaussian
 from lightning_vi.priors import GaussianPrior
 
-REGRESSION = {"rmse", "mae", "r2", "nll", "crps", "coverage", "interval_width"}
-CLASSIFICATION = {"accuracy", "nll", "brier", "ece"}
+REGRESSION = {"rmse", "mae", "r2", "nll", "crps", "coverage", "interval_width", "epistemic_share"}
+CLASSIFICATION = {"accuracy", "nll", "brier", "ece", "mutual_information"}
 
 
 def as_mapping(rows: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:

@@ -10,25 +10,46 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_vi.metrics import (
+    AUGRC,
     AURC,
+    AUROC,
+    AUSE,
     OODAUROC,
     Accuracy,
+    AdaptiveCalibrationError,
+    AveragePrecision,
+    BrierDecomposition,
     BrierScore,
+    ClasswiseCalibrationError,
+    CoverageAtRisk,
+    EpistemicShare,
     ExcessAURC,
     ExpectedCalibrationError,
+    F1Score,
     GaussianMixtureCRPS,
     IntervalCoverage,
+    IntervalScore,
     IntervalWidth,
+    MaximumCalibrationError,
     MeanAbsoluteError,
+    MiscalibrationArea,
     MixtureCRPS,
+    MutualInformation,
     NegativeLogLikelihood,
     OODFalsePositiveRate,
+    PinballLoss,
     PredictionIntervalCoverage,
+    PredictionIntervalScore,
     PredictionIntervalWidth,
     PredictionSetCoverage,
     PredictionSetSize,
+    QuantileCalibrationError,
     R2Score,
     RootMeanSquaredError,
+    Sharpness,
+    SizeStratifiedCoverage,
+    SmoothCalibrationError,
+    StoredScores,
 )
 
 NUM_SAMPLES, NUM_DATA, NUM_TARGETS, NUM_CLASSES = 4, 23, 2, 3
@@ -54,7 +75,31 @@ CASES: dict[str, tuple[Callable[[], Metric], str]] = {
     "excess aurc": (ExcessAURC, "ranking"),
     "ood auroc": (OODAUROC, "ranking"),
     "ood fpr": (lambda: OODFalsePositiveRate(0.9), "ranking"),
+    "augrc": (AUGRC, "ranking"),
+    "coverage at risk": (lambda: CoverageAtRisk(0.4), "ranking"),
+    "ause": (AUSE, "ranking"),
+    "mce": (lambda: MaximumCalibrationError(NUM_CLASSES), "pixels"),
+    "adaptive ece": (lambda: AdaptiveCalibrationError(NUM_CLASSES), "pixels"),
+    "classwise ece": (lambda: ClasswiseCalibrationError(NUM_CLASSES), "pixels"),
+    "smooth ece": (lambda: SmoothCalibrationError(NUM_CLASSES), "pixels"),
+    "brier reliability": (lambda: BrierDecomposition(NUM_CLASSES), "pixels"),
+    "brier resolution": (lambda: BrierDecomposition(NUM_CLASSES, "resolution"), "classification"),
+    "brier uncertainty": (lambda: BrierDecomposition(NUM_CLASSES, "uncertainty"), "classification"),
+    "auroc": (lambda: AUROC(NUM_CLASSES), "pixels"),
+    "auprc": (lambda: AveragePrecision(NUM_CLASSES), "classification"),
+    "f1": (lambda: F1Score(NUM_CLASSES), "pixels"),
+    "mutual information": (MutualInformation, "uncertainty"),
+    "epistemic share": (EpistemicShare, "uncertainty"),
+    "interval score": (lambda: IntervalScore(0.8), "regression"),
+    "interval score of given intervals": (lambda: PredictionIntervalScore(0.8), "intervals"),
+    "pinball": (PinballLoss, "regression"),
+    "quantile calibration": (QuantileCalibrationError, "regression"),
+    "miscalibration area": (MiscalibrationArea, "regression"),
+    "sharpness": (Sharpness, "regression"),
+    "stratified coverage of intervals": (lambda: SizeStratifiedCoverage(3), "intervals"),
+    "stratified coverage of sets": (lambda: SizeStratifiedCoverage(3), "sets"),
 }
+SPLITTING = AUROC, OODAUROC  # compute() splits the data by their values
 
 
 def make_data(kind: str) -> Batch:
@@ -68,7 +113,15 @@ def make_data(kind: str) -> Batch:
         scores = torch.randint(9, (NUM_DATA,), generator=generator) / 8
         is_out = torch.rand(NUM_DATA, generator=generator) < 0.2 + 0.6 * scores
         is_out[:2] = torch.tensor([True, False])
-        return {"uncertainty": scores, "loss": is_out.float(), "scores": scores, "target": is_out}
+        error = torch.randn(NUM_DATA, generator=generator)
+        return {"uncertainty": scores, "loss": is_out.float(), "scores": scores, "target": is_out, "error": error}
+    if kind == "uncertainty":
+        epistemic_var, noise_var = torch.rand(2, NUM_DATA, 3, generator=generator)
+        return {
+            "epistemic_var": epistemic_var,
+            "total_var": epistemic_var + noise_var,
+            "mutual_information": epistemic_var,
+        }
     if kind == "intervals":
         lower, width, target = torch.randn(3, NUM_DATA, 3, NUM_TARGETS, generator=generator)
         return {"lower": lower, "upper": lower + 3 * width.abs(), "target": target}
@@ -195,7 +248,7 @@ def test_updates_do_not_read_values(case) -> None:
     factory, data = case
     metric = factory().to("meta")
     update(metric, {k: v.to("meta") for k, v in data.items()})
-    if not isinstance(metric, OODAUROC):  # compute() splits the scores by their labels
+    if not isinstance(metric, SPLITTING):
         assert metric.compute().device.type == "meta"
     metric.reset()
     states = [getattr(metric, name) for name in metric._defaults]
@@ -217,8 +270,10 @@ def test_state_is_detached_and_of_fixed_size_or_two_numbers_per_datum(case) -> N
     update(metric, {k: v.requires_grad_() if v.is_floating_point() else v for k, v in data.items()})
     assert not metric.compute().requires_grad
     after = {name: getattr(metric, name) for name in metric._defaults}
-    if isinstance(metric, AURC | OODAUROC):
-        assert [(state.shape, state.dtype) for (state,) in after.values()] == [((NUM_DATA,), torch.float32)] * 2
+    if isinstance(metric, StoredScores):
+        states = [state for (state,) in after.values()]
+        assert all(state.dtype == torch.float32 and state.ndim == 1 for state in states)
+        assert states[-1].numel() in (NUM_DATA, 10 * NUM_DATA, 6 * NUM_DATA)  # pixels, or positions of two targets
     else:
         assert {name: state.shape for name, state in after.items()} == {k: state.shape for k, state in before.items()}
 
@@ -229,5 +284,23 @@ def test_flags() -> None:
     assert {metric.is_differentiable for metric in metrics.values()} == {False}
     higher = {name for name, metric in metrics.items() if metric.higher_is_better is True}
     neither = {name for name, metric in metrics.items() if metric.higher_is_better is None}
-    assert higher == {"accuracy", "r2", "ood auroc"}
-    assert neither == {"coverage", "coverage of given intervals", "coverage of sets"}
+    assert higher == {
+        "accuracy",
+        "r2",
+        "ood auroc",
+        "auroc",
+        "auprc",
+        "f1",
+        "brier resolution",
+        "coverage at risk",
+        "stratified coverage of intervals",
+        "stratified coverage of sets",
+    }
+    assert neither == {
+        "coverage",
+        "coverage of given intervals",
+        "coverage of sets",
+        "brier uncertainty",
+        "mutual information",
+        "epistemic share",
+    }
