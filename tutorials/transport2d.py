@@ -23,10 +23,8 @@
 
 # %%
 import os
-from functools import partial
 from pathlib import Path
 
-import torch
 from lightning import Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger
 from matplotlib.figure import Figure
@@ -37,9 +35,7 @@ from lightning_vi.backbones import MLP
 from lightning_vi.datamodules import Transport2DDataModule
 from lightning_vi.evaluation import ood_detection
 from lightning_vi.likelihoods import HeteroscedasticGaussian
-from lightning_vi.optim import PerStep
 from lightning_vi.plots import plot_calibration, plot_ood_scores
-from lightning_vi.priors import EmpiricalBayesPrior
 
 MAX_EPOCHS = int(os.environ.get("MAX_EPOCHS", "10"))
 OUTPUT_DIR = Path(os.environ.get("OUTPUT_DIR", "outputs/transport2d"))
@@ -59,13 +55,8 @@ print(dm.input_names, dm.ranges, dm.ood_ranges, sep="\n")
 method = MeanFieldVI(
     MLP(n_inputs=5, n_hidden=[96, 96], n_outputs=4, activation_fn=nn.SiLU()),
     HeteroscedasticGaussian(num_targets=2),
-    prior=EmpiricalBayesPrior(),
-    init_std=0.0067,
     num_mc_samples_train=2,
     num_mc_samples_test=50,
-    kl_warmup_epochs=MAX_EPOCHS // 2,
-    optimizer=partial(torch.optim.Adam, lr=1e-2),
-    lr_scheduler=PerStep(torch.optim.lr_scheduler.CosineAnnealingLR),
 )
 trainer = Trainer(
     max_epochs=MAX_EPOCHS,

@@ -20,10 +20,8 @@
 
 # %%
 import os
-from functools import partial
 from pathlib import Path
 
-import torch
 from lightning import Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
@@ -33,9 +31,7 @@ from lightning_vi.backbones import FourierFeatures, ResidualMLP
 from lightning_vi.datamodules import WavesDataModule
 from lightning_vi.evaluation import ood_detection
 from lightning_vi.likelihoods import Gaussian
-from lightning_vi.optim import PerStep
 from lightning_vi.plots import plot_calibration, plot_predictions_regression
-from lightning_vi.priors import EmpiricalBayesPrior
 
 MAX_EPOCHS = int(os.environ.get("MAX_EPOCHS", "150"))
 OUTPUT_DIR = Path(os.environ.get("OUTPUT_DIR", "outputs/waves"))
@@ -54,13 +50,8 @@ network = nn.Sequential(features, ResidualMLP(features.num_features(1), width=72
 method = LastLayerVI(
     network,
     Gaussian(),
-    prior=EmpiricalBayesPrior(),
-    init_std=0.0067,
     num_mc_samples_train=2,
     num_mc_samples_test=50,
-    kl_warmup_epochs=MAX_EPOCHS // 2,
-    optimizer=partial(torch.optim.Adam, lr=3e-3),
-    lr_scheduler=PerStep(torch.optim.lr_scheduler.CosineAnnealingLR),
 )
 trainer = Trainer(
     max_epochs=MAX_EPOCHS,
