@@ -19,8 +19,10 @@
 
 # %%
 import os
+from functools import partial
 from pathlib import Path
 
+import torch
 from lightning import Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger
 from matplotlib.figure import Figure
@@ -30,7 +32,9 @@ from lightning_vi import LastLayerVI
 from lightning_vi.datamodules import Heat2DDataModule
 from lightning_vi.evaluation import ood_detection
 from lightning_vi.likelihoods import Categorical
+from lightning_vi.optim import PerStep
 from lightning_vi.plots import plot_ood_scores, plot_reliability_diagram
+from lightning_vi.priors import GaussianPrior
 
 MAX_EPOCHS = int(os.environ.get("MAX_EPOCHS", "60"))
 OUTPUT_DIR = Path(os.environ.get("OUTPUT_DIR", "outputs/heat2d"))
@@ -56,8 +60,13 @@ network = nn.Sequential(
 method = LastLayerVI(
     network,
     Categorical(num_classes=2),
+    prior=GaussianPrior(std=1.0),
+    init_std=0.1,
     num_mc_samples_train=2,
     num_mc_samples_test=50,
+    kl_warmup_epochs=MAX_EPOCHS // 2,
+    optimizer=partial(torch.optim.Adam, lr=3e-3),
+    lr_scheduler=PerStep(torch.optim.lr_scheduler.CosineAnnealingLR),
 )
 trainer = Trainer(
     max_epochs=MAX_EPOCHS,
