@@ -175,7 +175,7 @@ class UQMethod(OptimizedPredictor):
     def propagated_moments(self, x: NetworkInput) -> tuple[Tensor, Tensor]:
         """Computes means and variances of the network's output in one pass, for ``approximation="moments"``.
 
-        `output_moments` comes first, where it has a result.
+        The default are those of `output_moments`.
 
         Args:
             x: Input, each tensor of shape [B, ...].
@@ -184,16 +184,16 @@ class UQMethod(OptimizedPredictor):
             Each of shape [B, ...].
 
         Raises:
-            TypeError: By default, because it needs marginal variances of the weights.
+            TypeError: If the method has no marginal variances of the weights, or the network calls a function that has
+                no rule.
         """
-        raise no_moments(self)
+        moments = self.output_moments(x)
+        if moments is None:
+            raise no_moments(self)
+        return moments[0], moments[1].square()
 
     def make_moments_predictive(self, x: NetworkInput) -> Predictive:  # noqa: D102
-        return MomentsPredictive(self.predictive_likelihood, partial(self._moments, x))
-
-    def _moments(self, x: NetworkInput) -> tuple[Tensor, Tensor]:
-        exact = self.output_moments(x)
-        return self.propagated_moments(x) if exact is None else (exact[0], exact[1].square())
+        return MomentsPredictive(self.predictive_likelihood, partial(self.propagated_moments, x))
 
     @property
     def predictive_likelihood(self) -> Likelihood:

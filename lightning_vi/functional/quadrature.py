@@ -27,7 +27,7 @@ NUM_EQUAL_POINTS = 64
 """Number of points of `equal_points`."""
 
 
-def gauss_hermite(num_nodes: int) -> tuple[Tensor, Tensor]:
+def gauss_hermite(num_nodes: int, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
     r"""Nodes and weights of Gauss-Hermite quadrature under the standard normal density.
 
     .. math:: \mathrm{E}_{z \sim \mathcal{N}(0, 1)}[g(z)] \approx \sum_i \omega_i\, g(z_i)
@@ -36,9 +36,10 @@ def gauss_hermite(num_nodes: int) -> tuple[Tensor, Tensor]:
 
     Args:
         num_nodes: Number of nodes.
+        dtype: Their type; None for the default dtype.
 
     Returns:
-        Nodes and weights, each of shape [num_nodes], in the default dtype; the weights add up to one.
+        Nodes and weights, each of shape [num_nodes]; the weights add up to one.
 
     Raises:
         ValueError: If `num_nodes` is not positive.
@@ -51,7 +52,7 @@ def gauss_hermite(num_nodes: int) -> tuple[Tensor, Tensor]:
     if num_nodes < 1:
         raise InputValueError(f"num_nodes must be positive, got {num_nodes}")
     nodes, weights = _gauss_hermite(num_nodes)
-    dtype = torch.get_default_dtype()
+    dtype = torch.get_default_dtype() if dtype is None else dtype
     return torch.tensor(nodes, dtype=dtype), torch.tensor(weights, dtype=dtype)
 
 

@@ -6,6 +6,7 @@ Each function takes means m and variances v, and returns the mean and the varian
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from torch import Tensor
 from lightning_vi.functional.quadrature import gauss_hermite
 
 Moments = tuple[Tensor, Tensor]
+MAX_RATIO = 7.0
+"""Ratios of mean to standard deviation beyond which a variable counts as having one sign."""
 NUM_NODES = 9
 """Nodes of `by_quadrature`. Errors of mean and standard deviation of a tanh are below 0.4% of the standard deviation of
 its argument where that is at most 1, and below 2.5% where it is 2."""
@@ -46,13 +49,83 @@ def by_quadrature(function: Callable[[Tensor], Tensor], mean: Tensor, variance: 
         >>> round(mean.item(), 4), round(variance.item(), 4)
         (1.0, 2.0)
     """
-    nodes, weights = (part.to(mean) for part in gauss_hermite(NUM_NODES))
-    outer = torch.cat([nodes[: NUM_NODES // 2], nodes[NUM_NODES // 2 + 1 :]])  # the node in the middle is zero
-    outer_weights = torch.cat([weights[: NUM_NODES // 2], weights[NUM_NODES // 2 + 1 :]])
+    outer, outer_weights = _outer_nodes(mean.dtype, mean.device)
     center = function(mean)
     shifts = function(mean + std_of(variance) * outer.view(-1, *[1] * mean.dim())) - center
     shift = torch.tensordot(outer_weights, shifts, 1)
     return center + shift, (torch.tensordot(outer_weights, shifts.square(), 1) - shift.square()).clamp_min(0)
+
+
+@lru_cache(maxsize=8)
+def _outer_nodes(dtype: torch.dtype, device: torch.device) -> Moments:
+    """Nodes and weights, without the node in the middle, which is zero."""
+    outer = [index for index in range(NUM_NODES) if index != NUM_NODES // 2]
+    nodes, weights = gauss_hermite(NUM_NODES, torch.float64)
+    return nodes[outer].to(device, dtype), weights[outer].to(device, dtype)
+
+
+def normal_cdf_and_density(x: Tensor) -> Moments:
+    r"""Distribution function and density of a standard normal variable, by a sigmoid (Waissi and Rossin, 1996).
+
+    .. math:: \Phi(x) \approx \frac{1}{1 + e^{-\sqrt\pi (0.9 x + 0.0418198 x^3 - 0.0004406 x^5)}}
+
+    The density is its derivative. Errors are below 5e-5 and 2e-4. On a CPU it takes a fraction of the time of an error
+    function.
+
+    Args:
+        x: Any shape.
+
+    Returns:
+        Each of the shape of `x`.
+
+    Example:
+        >>> below, density = normal_cdf_and_density(torch.tensor(0.0))
+        >>> round(below.item(), 4), round(density.item(), 4)
+        (0.5, 0.3988)
+    """
+    x = x.clamp(-MAX_RATIO, MAX_RATIO)
+    square = x.square()
+    below = torch.sigmoid(x * ((_FIFTH * square + _THIRD) * square + _FIRST))
+    return below, below * (1 - below) * ((5 * _FIFTH * square + 3 * _THIRD) * square + _FIRST)
+
+
+def gelu_moments(mean: Tensor, variance: Tensor) -> Moments:
+    r"""Moments of :math:`x \Phi(x)`.
+
+    With :math:`c = \sqrt{1 + v}` and the standard normal density and distribution function at :math:`m / c`, the mean is
+    :math:`M = m \Phi + \phi v / c`. The variance is a sum over its derivatives,
+    :math:`\sum_k (M^{(k)})^2 v^k / k!`, of which three terms are kept. The error of the standard deviation is below
+    0.1% of that of x where that is at most 0.5, and below 2% everywhere.
+
+    Args:
+        mean: m, any shape.
+        variance: v, the shape of `mean`.
+
+    Returns:
+        Mean and variance, each of the shape of `mean`.
+    """
+    inverse = (1 + variance).rsqrt()
+    ratio = mean * inverse
+    below, density = normal_cdf_and_density(ratio)
+    square = inverse.square()
+    first = below + density * ratio * square
+    curve = 1 + square * (1 - ratio.square())
+    second = density * inverse * curve
+    third = density * square * ratio * (curve + 2 * square)
+    spread = first.square() + 0.5 * variance * (second.square() + variance / 3 * third.square())
+    return mean * below + density * variance * inverse, variance * spread
+
+
+def fast_tanh(x: Tensor) -> Tensor:
+    """Hyperbolic tangent by a sigmoid, which takes a fraction of the time on a CPU.
+
+    Args:
+        x: Any shape.
+
+    Returns:
+        The shape of `x`.
+    """
+    return 2 * torch.sigmoid(2 * x) - 1
 
 
 def leaky_relu_moments(mean: Tensor, variance: Tensor, negative_slope: float | Tensor = 0.0) -> Moments:
@@ -78,17 +151,17 @@ def leaky_relu_moments(mean: Tensor, variance: Tensor, negative_slope: float | T
     """
     std = std_of(variance)
     ratio = mean / std
-    below = torch.special.ndtr(ratio)
-    density = torch.exp(-0.5 * ratio.square()) * _DENSITY_AT_ZERO
-    positive = ratio * below + density
-    shared = ratio.square() * below * (1 - below) + ratio * density * (1 - 2 * below) - density.square()
+    below, density = normal_cdf_and_density(ratio)
+    ratio = ratio.clamp(-MAX_RATIO, MAX_RATIO)
+    positive = mean * below + std * density
+    shared = ratio * ((ratio * below + density) * (1 - below) - density * below) - density.square()
     spread = (below + shared).clamp_min(0)
     if isinstance(negative_slope, float | int) and negative_slope == 0:
-        return std * positive, variance * spread
-    negative = positive - ratio
+        return positive, variance * spread
+    negative = positive - mean
     opposite = (1 - below + shared).clamp_min(0)
-    spread = spread + negative_slope**2 * opposite + 2 * negative_slope * positive * negative
-    return std * (positive - negative_slope * negative), variance * spread
+    spread = variance * (spread + negative_slope**2 * opposite) + 2 * negative_slope * positive * negative
+    return positive - negative_slope * negative, spread
 
 
 def clamp_moments(mean: Tensor, variance: Tensor, low: float, high: float) -> Moments:
@@ -128,9 +201,9 @@ def maximum_moments(first: Moments, second: Moments) -> Moments:
         Mean and variance.
     """
     positive, spread = leaky_relu_moments(first[0] - second[0], first[1] + second[1])
-    share = torch.special.ndtr((first[0] - second[0]) / std_of(first[1] + second[1]))
+    share, _ = normal_cdf_and_density((first[0] - second[0]) / std_of(first[1] + second[1]))
     # max(a, b) = b + max(a - b, 0), whose covariance is -Var[b] P(a > b) by Stein's lemma.
     return second[0] + positive, (second[1] + spread - 2 * second[1] * share).clamp_min(0)
 
 
-_DENSITY_AT_ZERO = 1 / math.sqrt(2 * math.pi)
+_FIRST, _THIRD, _FIFTH = (math.sqrt(math.pi) * factor for factor in (0.9, 0.0418198, -0.0004406))

@@ -10,6 +10,8 @@ from torch import Tensor
 from lightning_vi.moments.activations import (
     by_quadrature,
     clamp_moments,
+    fast_tanh,
+    gelu_moments,
     leaky_relu_moments,
     maximum_moments,
 )
@@ -30,8 +32,19 @@ def by_nodes(func: Callable[..., Any], input: Tensor, *args: Any, **options: Any
     options.pop("inplace", None)
     takes_place = args and isinstance(args[-1], bool)
     rest = args[:-1] if takes_place else args
-    moments = by_quadrature(lambda x: func(x, *rest, **options), mean_of(input), input.variance)  # type: ignore[attr-defined]
-    return make_gaussian(*moments)
+    fast = _FAST.get(func.__name__) if not rest else None
+    if func.__name__ == "gelu" and options.get("approximate", "none") == "none":
+        return make_gaussian(*gelu_moments(mean_of(input), input.variance))  # type: ignore[attr-defined]
+    function = fast or partial(_first_of, func, rest, options)
+    return make_gaussian(*by_quadrature(function, mean_of(input), input.variance))  # type: ignore[attr-defined]
+
+
+def _first_of(func: Callable[..., Any], rest: tuple[Any, ...], options: dict[str, Any], x: Tensor) -> Tensor:
+    result: Tensor = func(x, *rest, **options)
+    return result
+
+
+_FAST: dict[str, Callable[[Tensor], Tensor]] = {"tanh": fast_tanh}
 
 
 @rule("relu")

@@ -393,7 +393,8 @@ class VariationalMethod(DiagnosedMethod):
         return self.engine.mean_output(x)
 
     def propagated_moments(self, x: NetworkInput) -> tuple[Tensor, Tensor]:  # noqa: D102
-        if type(self).sampled_outputs is not VariationalMethod.sampled_outputs:
+        is_exact = self.output_moments(x) is not None
+        if is_exact or type(self).sampled_outputs is not VariationalMethod.sampled_outputs:
             return super().propagated_moments(x)
         return engine_moments(self.engine, x, self._variances)
 

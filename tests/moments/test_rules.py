@@ -1,0 +1,202 @@
+"""Moments of single functions, against draws and closed forms."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from lightning_vi.moments import NoRuleError, Propagation, make_gaussian, mean_of, variance_of
+
+DRAWS = 20_000
+
+
+def random_tensor(*shape: int, scale: float = 1.0) -> Tensor:
+    return make_gaussian(scale * torch.randn(shape), scale**2 * (0.1 + torch.rand(shape)))
+
+
+def draws_of(x: Any) -> Any:
+    if variance_of(x) is None:
+        return x
+    mean, variance = mean_of(x), variance_of(x)
+    return mean + variance.sqrt() * torch.randn(DRAWS, *mean.shape)
+
+
+def check(function: Callable[..., Tensor], *inputs: Any, atol: float = 0.0, rtol: float = 0.0) -> None:
+    """Compares moments with those of draws, within five standard errors and the error of an approximation."""
+    with Propagation():
+        result = function(*inputs)
+    dims = tuple(None if variance_of(x) is None else 0 for x in inputs)
+    outputs = torch.vmap(function, in_dims=dims)(*map(draws_of, inputs))
+    mean, variance = mean_of(result), variance_of(result)
+    std = outputs.std(0)
+    kurtosis = ((outputs - outputs.mean(0)) / std.clamp_min(1e-6)).pow(4).mean(0)
+    assert mean.shape == variance.shape == outputs.shape[1:]
+    assert ((mean - outputs.mean(0)).abs() <= 5 * std / DRAWS**0.5 + atol + 1e-5).all()
+    error = (variance.sqrt() - std).abs()
+    assert (error <= 5 * std * (kurtosis / 4 / DRAWS).sqrt() + atol + rtol * std + 1e-4).all(), error.max()
+
+
+ELEMENTWISE: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
+    "relu": (F.relu, 1e-3),
+    "leaky_relu": (lambda x: F.leaky_relu(x, 0.2), 1e-3),
+    "prelu": (lambda x: F.prelu(x, torch.tensor([0.3])), 1e-3),
+    "relu6": (F.relu6, 1e-3),
+    "hardtanh": (lambda x: F.hardtanh(x, -0.5, 2.0), 1e-3),
+    "clamp_min": (lambda x: x.clamp(min=0.3), 1e-3),
+    "clamp_max": (lambda x: x.clamp(max=0.3), 1e-3),
+    "hardsigmoid": (F.hardsigmoid, 1e-3),
+    "gelu": (F.gelu, 0.02),
+    "gelu by tanh": (lambda x: F.gelu(x, approximate="tanh"), 0.02),
+    "silu": (F.silu, 3e-3),
+    "mish": (F.mish, 3e-3),
+    "tanh": (torch.tanh, 5e-3),
+    "sigmoid": (Tensor.sigmoid, 1e-3),
+    "softplus": (F.softplus, 1e-3),
+    "elu": (F.elu, 0.01),
+    "selu": (F.selu, 0.05),
+    "square": (lambda x: x**2, 1e-3),
+    "product with itself": (lambda x: x * x, 1e-3),
+    "exp": (lambda x: torch.exp(0.3 * x), 1e-3),
+    "sin": (torch.sin, 2e-3),
+    "affine": (lambda x: 3 - 2 * x / 4, 1e-3),
+}
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_elementwise_functions(name: str) -> None:
+    function, error = ELEMENTWISE[name]
+    check(function, random_tensor(40), atol=error)
+
+
+WEIGHT, KERNEL = (torch.randn(3, 5), torch.randn(4, 2, 3, 3))
+
+
+@pytest.mark.parametrize("random_input", [True, False])
+def test_linear_maps_are_exact(random_input: bool) -> None:
+    x, image = random_tensor(6, 5), random_tensor(2, 2, 5, 5)
+    if not random_input:
+        x, image = mean_of(x), mean_of(image)
+    check(F.linear, x, random_tensor(3, 5), random_tensor(3))
+    check(lambda *args: F.conv2d(*args, stride=2, padding=1), image, random_tensor(4, 2, 3, 3), random_tensor(4))
+    check(lambda *args: F.conv_transpose2d(*args, stride=2), image, random_tensor(2, 3, 3, 3))
+    check(torch.matmul, x, random_tensor(5, 2))
+    if random_input:
+        check(lambda a: F.linear(a, WEIGHT), x)
+        check(lambda a: F.conv2d(a, KERNEL, groups=1, padding=1), image)
+        check(lambda a: torch.einsum("ij,kj->ik", a, WEIGHT), x)
+
+
+def test_sums_products_and_averages_of_independent_tensors_are_exact() -> None:
+    x, y = random_tensor(3, 4, 6), random_tensor(3, 1, 6)
+    check(lambda a, b: a + 2 * b, x, y)
+    check(lambda a, b: a * b - 1, x, y)
+    check(lambda a: a.mean((1, 2)), x)
+    check(lambda a: a.sum(-1, keepdim=True), x)
+    check(lambda a: F.avg_pool1d(a, 2), x)
+    check(lambda a: F.adaptive_avg_pool1d(a, 3), x)
+
+
+def test_moves_treat_means_and_variances_alike() -> None:
+    x = random_tensor(2, 3, 4)
+    functions: list[Callable[[Tensor], Tensor]] = [
+        lambda a: a.flatten(1),
+        lambda a: a.transpose(1, 2)[:, 0],
+        lambda a: a.view(2, 12).unsqueeze(1).expand(2, 3, 12),
+        lambda a: torch.cat([a, 2 * a], -1),
+        lambda a: torch.stack(a.unbind(1)),
+        lambda a: F.pad(a, (1, 1), value=3.0),
+        lambda a: a.masked_fill(torch.eye(3, 4).bool(), 7.0),
+        lambda a: torch.where(torch.eye(3, 4).bool(), a, torch.zeros(())),
+        lambda a: a.chunk(2, -1)[1].contiguous().reshape(-1),
+    ]
+    for function in functions:
+        check(function, x)
+
+
+def test_normalizations_and_attention_are_close_for_small_variances() -> None:
+    x = make_gaussian(torch.randn(3, 6), 0.02 * torch.rand(3, 6))
+    check(lambda a: F.layer_norm(a, (6,), torch.rand(6)), x, rtol=0.1, atol=0.02)
+    check(lambda a: F.rms_norm(a, (6,)), x, rtol=0.1, atol=0.02)
+    check(lambda a: F.group_norm(a, 2), x, rtol=0.25, atol=0.05)
+    check(lambda a: F.batch_norm(a, torch.ones(6), torch.rand(6) + 1, torch.rand(6), torch.rand(6)), x)
+    check(lambda a: a.softmax(-1), x, rtol=0.1, atol=0.01)
+    check(lambda a: F.log_softmax(a, -1), x, rtol=0.1, atol=0.02)
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_attention_is_linearized_in_its_scores(by_hand: bool) -> None:
+    q, k, v = (make_gaussian(torch.randn(2, 5, 4), 0.02 * torch.rand(2, 5, 4)) for _ in range(3))
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return (q @ k.transpose(-1, -2) / 2).softmax(-1) @ v if by_hand else F.scaled_dot_product_attention(q, k, v)
+
+    check(attend, q, k, v, rtol=0.2, atol=0.02)
+
+
+def test_max_pooling_takes_the_element_with_the_largest_mean() -> None:
+    mean, variance = torch.tensor([[[0.0, 3.0, 1.0, -1.0]]]), torch.tensor([[[0.1, 0.2, 0.3, 0.4]]])
+    with Propagation():
+        result = F.max_pool1d(make_gaussian(mean, variance), 2)
+    assert_close(mean_of(result), torch.tensor([[[3.0, 1.0]]]))
+    assert_close(variance_of(result), torch.tensor([[[0.2, 0.3]]]))
+
+
+def test_functions_in_place_change_their_input() -> None:
+    x = random_tensor(4)
+    with Propagation():
+        expected = F.relu(make_gaussian(mean_of(x).clone(), variance_of(x)))
+        F.relu(x, inplace=True)
+        x += 1
+    assert_close(mean_of(x), mean_of(expected) + 1)
+    assert_close(variance_of(x), variance_of(expected))
+
+
+def test_dropout_does_nothing_or_multiplies_by_independent_masks() -> None:
+    x = random_tensor(5)
+    with Propagation():
+        assert F.dropout(x, 0.5) is x
+    with Propagation(drops_units=True):
+        result, constant = F.dropout(x, 0.3), F.dropout(torch.ones(2), 0.5)
+    masks = (torch.rand(DRAWS, 5) > 0.3).float() / 0.7
+    products = masks * draws_of(x)
+    assert_close(mean_of(result), products.mean(0), rtol=0, atol=0.06)
+    assert_close(variance_of(result), products.var(0), rtol=0.1, atol=0.02)
+    assert_close(variance_of(constant), torch.ones(2))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.sort(x)[0],
+        lambda x: x / x,
+        lambda x: x > 0,
+        lambda x: torch.zeros(4).index_put((torch.arange(4),), x),
+        lambda x: torch.linalg.norm(x),
+    ],
+)
+def test_other_functions_are_refused_by_name(function: Callable[[Tensor], Tensor]) -> None:
+    with Propagation(), pytest.raises(NoRuleError, match="approximation='moments' has no rule for '"):
+        function(random_tensor(4))
+
+
+def test_a_random_value_is_not_written_into_a_constant() -> None:
+    constant = torch.zeros(4)
+    with Propagation(), pytest.raises(NoRuleError, match="__setitem__"):
+        constant[0] = random_tensor(1)[0]
+    assert_close(constant, torch.zeros(4))
+
+
+def test_python_functions_of_torch_run_with_moments_in_their_place() -> None:
+    attention = nn.MultiheadAttention(4, 2, batch_first=True).eval()
+    x = torch.randn(2, 3, 4)
+    with torch.no_grad(), Propagation():
+        output, weights = attention(*[make_gaussian(x, torch.full_like(x, 1e-12))] * 3)
+    with torch.no_grad():
+        expected, expected_weights = attention(x, x, x)
+    assert_close(mean_of(output), expected)
+    assert_close(mean_of(weights), expected_weights)
+    assert (variance_of(output) < 1e-9).all()
