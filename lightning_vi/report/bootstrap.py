@@ -14,6 +14,7 @@ from torchmetrics import Metric, MetricCollection
 from lightning_vi.core.scoreboard import update
 from lightning_vi.functional.scoring import top_label, top_label_bins
 from lightning_vi.metrics import ExpectedCalibrationError, MeanScore, R2Score
+from lightning_vi.report.names import place_of
 
 Floats = npt.NDArray[np.float64]
 NUM_RESAMPLES, LEVEL = 1000, 0.95
@@ -114,14 +115,14 @@ class RowScores:
                 self._parts[name].append(_moments_of_rows(inputs["preds"], inputs["target"], observed))
 
     def values(self) -> dict[str, float]:
-        """Returns the metrics by name; those that are no numbers are left out."""
-        found = {name: torch.as_tensor(value) for name, value in self.metrics.compute().items()}
-        return {name: float(value) for name, value in found.items() if value.numel() == 1}
+        """Returns the metrics by name, the most important one first; those that are no numbers are left out."""
+        found = {_plain(name): torch.as_tensor(value) for name, value in self.metrics.compute().items()}
+        return {name: float(found[name]) for name in sorted(found, key=place_of) if found[name].numel() == 1}
 
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Returns the confidence intervals of the metrics that are functions of sums over rows, by name."""
         known = {name: self._row_terms(name, metric) for name, metric in self.metrics.items() if self._parts[name]}
-        return {name: bootstrap_interval(rows) for name, rows in known.items()}
+        return {_plain(name): bootstrap_interval(rows) for name, rows in known.items()}
 
     def _record(self, name: str, metric: MeanScore, scores: Tensor, observed: Tensor | None = None) -> None:
         rows = scores.detach().double().reshape(len(scores), -1)
@@ -143,6 +144,10 @@ class RowScores:
         center = total.sum(0) / seen.sum(0).clip(1)  # around which the sums of squares do not cancel
         columns = [seen, total - center * seen, square - 2 * center * total + center**2 * seen, error]
         return RowTerms(np.concatenate(columns, 1), _r2, is_mean=False)
+
+
+def _plain(name: str) -> str:
+    return name.removeprefix("test_")
 
 
 def _bins_of_rows(metric: ExpectedCalibrationError, preds: Tensor, target: Tensor, observed: Tensor | None) -> Tensor:

@@ -8,19 +8,26 @@ from lightning_vi.plots._metric_units import metric_unit
 
 NAMES: Mapping[str, str] = {
     "accuracy": "Accuracy",
-    "brier": "Brier score",
-    "conformal_coverage": "Conformal coverage",
-    "conformal_set_size": "Conformal set size",
-    "conformal_width": "Conformal width",
-    "coverage": "Coverage of 95% intervals",
+    "nll": "Negative log-likelihood",
+    "rmse": "Root mean squared error",
     "crps": "CRPS",
-    "ece": "Calibration error (ECE)",
+    "coverage": "Coverage of 95% intervals",
     "interval_width": "Width of 95% intervals",
     "mae": "Mean absolute error",
-    "nll": "Negative log-likelihood",
     "r2": "R²",
-    "rmse": "Root mean squared error",
+    "brier": "Brier score",
+    "ece": "Calibration error (ECE)",
+    "conformal_coverage": "Conformal coverage",
+    "conformal_width": "Conformal width",
+    "conformal_set_size": "Conformal set size",
 }
+"""Names in words, the most important metric first."""
+
+
+def place_of(metric: str) -> tuple[int, str]:
+    """Returns the key by which metrics are sorted: those with a name first."""
+    known = list(NAMES)
+    return (known.index(metric) if metric in NAMES else len(known), metric)
 
 
 def name_of(metric: str) -> str:

@@ -21,7 +21,7 @@ nav a { color: var(--accent); margin-right: 1.1rem; text-decoration: none; displ
 nav a:hover { text-decoration: underline; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.2rem; margin: 1rem 0; font-size: .93rem; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); gap: .8rem; margin: 1.6rem 0 0; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.6rem, 1fr)); gap: .8rem; margin: 1.6rem 0 0; }
 .tile { background: var(--box); border-radius: .6rem; padding: .8rem 1rem; }
 .tile span { display: block; color: var(--soft); font-size: .84rem; line-height: 1.3; }
 .tile b { display: block; font-size: 1.55rem; font-weight: 600; line-height: 1.35; }
