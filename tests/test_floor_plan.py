@@ -23,7 +23,7 @@ FLOORS = (
     {"methods"},
     {"callbacks", "evaluation", "export", "testing"},
     {"compare"},
-    {"demo"},
+    {"demo", "report"},
     {"cli", "__init__"},
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from lightning_vi.cli import compare, configs, init, plot
+from lightning_vi.cli import compare, configs, init, plot, report
 from lightning_vi.errors import InputError
 
 # Exceptions whose message is enough for the user. The last four are a file that is missing or in the way.
@@ -28,6 +28,7 @@ examples:
   lightning-vi fit --config configs/regression/mean_field_vi.yaml
   lightning-vi test --config configs/regression/mean_field_vi.yaml
   lightning-vi plot --config configs/regression/mean_field_vi.yaml
+  lightning-vi report --config configs/regression/mean_field_vi.yaml --output report.html
   lightning-vi fit --help
   lightning-vi compare --config configs/regression/mean_field_vi.yaml --methods MeanFieldVI Deterministic
 """
@@ -86,6 +87,7 @@ def _build_parser() -> argparse.ArgumentParser:
     configs.add_command(commands)
     compare.add_command(commands)
     plot.add_command(commands)
+    report.add_command(commands)
     demo_summary = "compare methods on three data sets in tables and figures (about two minutes)"
     demo = commands.add_parser("demo", help=demo_summary, description=demo_summary)
     demo.add_argument(

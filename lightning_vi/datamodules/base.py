@@ -137,6 +137,8 @@ class ArrayDataModule(LightningDataModule):
     target_mean: Tensor | None = None
     target_std: Tensor | None = None
     kind_of_data = "arrays"
+    image_shape: tuple[int, ...] | None = None
+    """Shape of the image that a flat row of pixels is; None if inputs are images already, or none."""
     test_split: TestSplit = "test"
     """The rows of `test_dataloader` and `predict_dataloader`: those of the test set, or the out-of-distribution set."""
 

@@ -93,6 +93,8 @@ class DigitsDataModule(ArrayDataModule):
         (torch.Size([1078, 1, 8, 8]), torch.int64, 10)
     """
 
+    image_shape = (1, 8, 8)
+
     def __init__(
         self,
         batch_size: int = 32,

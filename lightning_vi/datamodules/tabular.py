@@ -250,6 +250,11 @@ class TabularDataModule(ArrayDataModule):
         """
         return self._treatment.all_inputs(read_table(data, self._treatment.reading_of(data)))
 
+    def table(self) -> pd.DataFrame:
+        """Returns the whole table as it was read, with texts for categories, and rows in the order of the file."""
+        texts = [column.name for column in self._treatment.features.categories]
+        return read_table(self._data, self._treatment.reading.as_text(texts))
+
     def new_data(self, data: TableSource, **options: Any) -> NewTableDataModule:
         """Returns a datamodule of all rows of another table, treated as this one.
 

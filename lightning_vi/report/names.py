@@ -1,0 +1,52 @@
+"""Names of metrics, and the direction in which they are better."""
+
+from collections.abc import Mapping
+
+from torchmetrics import MetricCollection
+
+from lightning_vi.plots._metric_units import metric_unit
+
+NAMES: Mapping[str, str] = {
+    "accuracy": "Accuracy",
+    "nll": "Negative log-likelihood",
+    "rmse": "Root mean squared error",
+    "crps": "CRPS",
+    "coverage": "Coverage of 95% intervals",
+    "interval_width": "Width of 95% intervals",
+    "mae": "Mean absolute error",
+    "r2": "R²",
+    "brier": "Brier score",
+    "ece": "Calibration error (ECE)",
+    "conformal_coverage": "Conformal coverage",
+    "conformal_width": "Conformal width",
+    "conformal_set_size": "Conformal set size",
+}
+"""Names in words, the most important metric first."""
+
+
+def place_of(metric: str) -> tuple[int, str]:
+    """Returns the key by which metrics are sorted: those with a name first."""
+    known = list(NAMES)
+    return (known.index(metric) if metric in NAMES else len(known), metric)
+
+
+def name_of(metric: str) -> str:
+    """Returns the name of a metric in words."""
+    return NAMES.get(metric, metric)
+
+
+def better(metric: str, metrics: MetricCollection) -> str:
+    """Returns which values of a metric are better.
+
+    Args:
+        metric: Its name without prefix.
+        metrics: The collection that has it.
+    """
+    found = {name.removeprefix("test_"): each for name, each in metrics.items()}
+    is_higher = getattr(found.get(metric), "higher_is_better", None)
+    return "nominal" if is_higher is None else "higher" if is_higher else "lower"
+
+
+def unit_of(metric: str) -> str:
+    """Returns the unit of a metric."""
+    return metric_unit(metric)
