@@ -20,6 +20,8 @@ UNITS = {
     "ece": "probability",
     "brier": "squared probability",
     "conformal_set_size": "classes",
+    "epistemic_share": "share of the variance",
+    "mutual_information": "nats",
 }
 
 

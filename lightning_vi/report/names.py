@@ -20,6 +20,8 @@ NAMES: Mapping[str, str] = {
     "conformal_coverage": "Conformal coverage",
     "conformal_width": "Conformal width",
     "conformal_set_size": "Conformal set size",
+    "epistemic_share": "Epistemic share of the variance",
+    "mutual_information": "Mutual information",
 }
 """Names in words, the most important metric first."""
 
@@ -41,10 +43,15 @@ def better(metric: str, metrics: MetricCollection) -> str:
     Args:
         metric: Its name without prefix.
         metrics: The collection that has it.
+
+    Returns:
+        ``"higher"``, ``"lower"``, ``"nominal"`` for coverages, and nothing for what describes a prediction.
     """
     found = {name.removeprefix("test_"): each for name, each in metrics.items()}
     is_higher = getattr(found.get(metric), "higher_is_better", None)
-    return "nominal" if is_higher is None else "higher" if is_higher else "lower"
+    if is_higher is None:
+        return "nominal" if "coverage" in metric else ""
+    return "higher" if is_higher else "lower"
 
 
 def unit_of(metric: str) -> str:

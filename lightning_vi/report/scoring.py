@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_vi.core import Predictive, Predictor
 from lightning_vi.core.batch import check_values, to_device
+from lightning_vi.core.scoreboard import uncertainty_inputs
 from lightning_vi.evaluation.scores import datum_losses, datum_scores
 from lightning_vi.likelihoods import Prediction
 from lightning_vi.methods import CalibratedMethod
@@ -95,7 +96,7 @@ def score(
 def _collect(collected: _Collected, method: Predictor, predictive: Predictive, labels: Tensor) -> None:
     likelihood = method.likelihood
     prediction, observed = predictive.prediction(), likelihood.observed(labels)
-    collected.board.update(predictive.metric_inputs(labels), observed)
+    collected.board.update(predictive.metric_inputs(labels) | uncertainty_inputs(prediction), observed)
     values = prediction.as_dict()
     uncertainty = datum_scores("pred_uct", values, likelihood, observed)
     collected.rows.append((uncertainty.cpu(), datum_losses(None, values, labels, likelihood).cpu()))

@@ -6,7 +6,7 @@ from lightning_vi.report.markup import Html, Section, heading, join, number, tab
 from lightning_vi.report.names import better, name_of, unit_of
 from lightning_vi.report.scoring import ScoredSet
 
-WORDS = {"higher": "higher is better", "lower": "lower is better", "nominal": "nearest to its level is best"}
+WORDS = {"higher": "higher is better", "lower": "lower is better", "nominal": "nearest to its level is best", "": ""}
 
 
 def scores_section(facts: Facts) -> Section:
