@@ -1,11 +1,12 @@
 """Findings that speak against a fit by variational inference, with advice."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from lightning_vi.diagnostics.advice import advice
 from lightning_vi.diagnostics.posterior import PosteriorDiagnostics
 from lightning_vi.diagnostics.reference import FitReference
 
@@ -14,15 +15,17 @@ MIN_EPOCHS = 10
 MIN_STEPS = 200
 MIN_SCORE = 4.0
 """Least number of standard errors of a trend, of a difference of losses."""
-MIN_FALL = 0.05
-"""Least fall of the loss over the last epochs, as a share of what was learned so far."""
+MIN_FALL = 0.1
+"""Least fall of the loss, and of the likelihood's part of it, over the last epochs as a share of what was learned."""
 MIN_SHARE = 0.5
 """Share of what was learned early that must be left at the end."""
-MAX_PRUNED, MAX_PRUNED_ALONE = 0.5, 0.95
-"""Share of pruned units that is worth a word beside other findings or if noise costs much, and alone: mean-field
-posteriors of networks that are wider than the problem needs prune many units in good fits too."""
-MAX_NOISE_COST = 0.15
+MAX_PRUNED = 0.5
+"""Share of pruned units that is worth a word in a fit that has learned little. Posteriors prune the units that the data
+do not pay for, in the best fits too."""
+MAX_NOISE_COST = 0.5
 """Share of what was learned that the noise of the weights may cost."""
+FOR_DIVERGENCE = ("prior", "init_std", "kl_warmup_epochs", "from_pretrained", "correlations", "network", "kl_weight")
+"""Remedies against a divergence that outweighs the likelihood."""
 MIN_STD_CHANGE = 0.05
 """Least change of the mean logarithm of a module's posterior standard deviations."""
 
@@ -55,7 +58,8 @@ class Finding:
     """Something that speaks against a fit.
 
     Attributes:
-        kind: ``"still_falling"``, ``"kl_warmup"``, ``"constant"``, ``"kl_takes_over"``, ``"pruned"`` or ``"std"``.
+        kind: ``"constant"``, ``"kl_takes_over"``, ``"noise"``, ``"kl_warmup"``, ``"still_falling"``, ``"std"`` or
+            ``"pruned"``.
         text: What was measured.
         advice: What to change.
     """
@@ -75,6 +79,7 @@ class FitFacts:
         kl_weight: Weight of the KL divergence that the warm-up leads to.
         reference: The fit beside constant outputs; None if unknown.
         std_changes: Change of the mean log standard deviation by module; empty if the method was trained before.
+        open_remedies: Names of the `REMEDIES` that would change something in the method.
     """
 
     history: Sequence[EpochRecord]
@@ -82,6 +87,7 @@ class FitFacts:
     kl_weight: float
     reference: FitReference | None
     std_changes: Mapping[str, float]
+    open_remedies: Collection[str] = ()
 
 
 def is_long_enough(history: Sequence[EpochRecord]) -> bool:
@@ -110,14 +116,12 @@ def find_problems(facts: FitFacts) -> tuple[Finding, ...]:
         _constant(facts),
         _kl_takes_over(facts, trained),
         _burnin_lost(facts),
-        _kl_warmup(facts, trained),
-        _still_falling(facts, trained),
-        _stds(facts),
+        _noise(facts),
     ]
-    others = tuple(finding for finding in found if finding is not None)
-    is_noisy = facts.reference is not None and facts.reference.noise_cost > MAX_NOISE_COST
-    pruned = _pruned(facts, MAX_PRUNED if others or is_noisy else MAX_PRUNED_ALONE)
-    return others if pruned is None else (*others, pruned)
+    if any(finding is not None for finding in found):
+        found.append(_pruned(facts))
+    found += [_kl_warmup(facts, trained), _still_falling(facts, trained), _stds(facts)]
+    return tuple(finding for finding in found if finding is not None)
 
 
 def fall_of(losses: Sequence[float]) -> tuple[float, float]:
@@ -144,19 +148,24 @@ def fall_of(losses: Sequence[float]) -> tuple[float, float]:
 
 def _still_falling(facts: FitFacts, trained: Sequence[EpochRecord]) -> Finding | None:
     last = trained[-1].kl_weight
-    settled = [r.loss for r in trained if math.isclose(r.kl_weight, last, rel_tol=1e-6)]
+    settled = [r for r in trained if math.isclose(r.kl_weight, last, rel_tol=1e-6)]
     window = settled[-max(MIN_EPOCHS, len(trained) // 5) :]
     if len(window) < MIN_EPOCHS:
         return None
-    fall, error = fall_of(window)
+    losses = [r.loss for r in window]
+    fall, error = fall_of(losses)
     start = facts.reference.constant_nll if facts.reference is not None else max(r.loss for r in trained)
-    learned = max(start, max(settled)) - window[-1]
+    learned = max(start, max(r.loss for r in settled)) - losses[-1]
     if fall < MIN_SCORE * error or fall < MIN_FALL * learned:
+        return None
+    likelihoods = [r.nll for r in window if r.nll is not None]
+    # the divergence alone falls throughout a fit by IVON, at the pace at which the Hessian forgets its start
+    if len(likelihoods) == len(window) and fall_of(likelihoods)[0] < MIN_FALL * (start - likelihoods[-1]):
         return None
     return Finding(
         "still_falling",
         f"The loss still falls: by {fall:.2g} nats per datum over the last {len(window)} epochs.",
-        "Train for more epochs, or raise the learning rate (the method's `lr`).",
+        advice(["epochs", "optimizer", "lr"], facts.open_remedies),
     )
 
 
@@ -168,9 +177,10 @@ def _constant(facts: FitFacts) -> Finding | None:
         "constant",
         f"The fit explains no more than a constant: its negative log-likelihood is {reference.nll:.3g} nats per datum "
         f"on {reference.num_rows} training rows, that of the best constant {reference.constant_nll:.3g}.",
-        "Give the KL divergence its weight late (kl_warmup_epochs of half of the training, or some burnin_epochs), "
-        "start with a small init_std, use prior=EmpiricalBayesPrior(), and raise the learning rate; or begin with a "
-        "trained network (from_pretrained).",
+        advice(
+            ["kl_warmup_epochs", "init_std", "prior", "optimizer", "lr_scheduler", "epochs", "from_pretrained"],
+            facts.open_remedies,
+        ),
     )
 
 
@@ -188,8 +198,7 @@ def _kl_takes_over(facts: FitFacts, trained: Sequence[EpochRecord]) -> Finding |
         "kl_takes_over",
         f"The KL divergence takes over: the negative log-likelihood was {best:.3g} nats per datum at a small KL weight "
         f"and is {end:.3g} at the end, where the best constant has {reference.constant_nll:.3g}.",
-        "Use prior=EmpiricalBayesPrior() or a prior that fits the weights, a smaller init_std, a longer "
-        "kl_warmup_epochs, or begin with a trained network (from_pretrained).",
+        advice(FOR_DIVERGENCE, facts.open_remedies),
     )
 
 
@@ -206,8 +215,7 @@ def _burnin_lost(facts: FitFacts) -> Finding | None:
         "kl_takes_over",
         f"The fit lost what the burn-in had learned: the point loss at the posterior means was {burnin[-1]:.3g} "
         f"after it and is {reference.point_loss:.3g} now; the best constant has {reference.constant_point_loss:.3g}.",
-        "Use a longer kl_warmup_epochs, a smaller init_std, prior=EmpiricalBayesPrior(), or from_pretrained, whose "
-        "prior is centered at the trained weights.",
+        advice(FOR_DIVERGENCE, facts.open_remedies),
     )
 
 
@@ -218,16 +226,29 @@ def _kl_warmup(facts: FitFacts, trained: Sequence[EpochRecord]) -> Finding | Non
     return Finding(
         "kl_warmup",
         f"The fit ended before the KL warm-up: the weight reached {reached:.2g} of {facts.kl_weight:g}.",
-        "Train for more epochs, or choose fewer kl_warmup_epochs.",
+        advice(["epochs", "fewer_kl_warmup_epochs"], facts.open_remedies),
     )
 
 
-def _pruned(facts: FitFacts, limit: float) -> Finding | None:
+def _noise(facts: FitFacts) -> Finding | None:
+    reference = facts.reference
+    if reference is None or reference.noise_cost <= MAX_NOISE_COST:
+        return None
+    return Finding(
+        "noise",
+        f"The noise of the weights costs {reference.noise_cost:.0%} of what the network at its posterior means has "
+        f"learned: the negative log-likelihood is {reference.nll:.3g} nats per datum, {reference.nll_at_means:.3g} at "
+        f"the means, and that of the best constant {reference.constant_nll:.3g}.",
+        advice(FOR_DIVERGENCE, facts.open_remedies),
+    )
+
+
+def _pruned(facts: FitFacts) -> Finding | None:
     shares = {}
     for place, module in enumerate(facts.posterior.modules):
         candidates = [module.pruned_units, module.ignored_inputs if place > 0 else None]
         share = max((share for share in candidates if share is not None), default=0.0)
-        if share > limit:
+        if share > MAX_PRUNED:
             shares[module.module or "(root)"] = share
     if not shares:
         return None
@@ -235,8 +256,7 @@ def _pruned(facts: FitFacts, limit: float) -> Finding | None:
     return Finding(
         "pruned",
         f"Many units are pruned, with weights that are noise: {places}.",
-        "Use prior=EmpiricalBayesPrior(), a smaller init_std, a longer kl_warmup_epochs, or a posterior with "
-        "correlations (MatrixVariateVI); or a smaller network.",
+        advice(["prior", "init_std", "kl_warmup_epochs", "correlations", "network"], facts.open_remedies),
     )
 
 
@@ -247,5 +267,6 @@ def _stds(facts: FitFacts) -> Finding | None:
     return Finding(
         "std",
         "The posterior standard deviations are where they started: they changed by less than 5%.",
-        "Train for more epochs or raise the learning rate; the uncertainty of the predictions is that of init_std.",
+        "The uncertainty of the predictions is that of the start. "
+        + advice(["epochs", "optimizer", "lr"], facts.open_remedies),
     )

@@ -22,6 +22,10 @@ class PosteriorMethod(UQMethod):
         """Returns the KL divergence from the joint posterior to the product of its marginals, in nats."""
         return 0.0
 
+    def open_remedies(self) -> frozenset[str]:
+        """Returns the names of the `REMEDIES` that would change something in this method."""
+        return frozenset()
+
     def posterior_diagnostics(self) -> PosteriorDiagnostics:
         """Computes KL divergence, signal-to-noise ratio and pruned units of each module.
 

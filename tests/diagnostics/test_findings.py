@@ -1,5 +1,6 @@
 """Findings of histories that are made by hand."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -101,18 +102,49 @@ def test_a_burnin_that_was_lost_is_found() -> None:
     assert kinds(epochs, reference=kept) == []
 
 
-def test_pruned_units_are_found_but_not_irrelevant_inputs_of_the_network() -> None:
-    assert kinds(history(settled()), modules=(module("0", 0.97, 0.0), module("2", 0.0, 0.0))) == ["pruned"]
-    assert kinds(history(settled()), modules=(module("0", 0.0, 0.0), module("2", 0.0, 0.97))) == ["pruned"]
-    assert kinds(history(settled()), modules=(module("0", 0.0, 0.97), module("2", 0.0, 0.0))) == []
-
-
-def test_fewer_pruned_units_are_found_beside_another_finding() -> None:
-    modules = (module("0", 0.8, 0.0), module("2", 0.0, 0.0))
+def test_pruned_units_of_a_fit_that_has_learned_are_not_found() -> None:
+    modules = (module("0", 0.97, 0.0), module("2", 0.0, 0.97))
+    noisy = FitReference(500, 0.6, 0.25, 1.4, 0.02, 0.1, 0.5)  # noise takes 30% of what was learned
     assert kinds(history(settled()), modules=modules) == []
-    assert kinds(history(np.linspace(1.4, 0.3, 60)), modules=modules) == ["still_falling", "pruned"]
-    noisy = FitReference(500, 0.9, 0.7, 1.4, 0.02, 0.1, 0.5)
-    assert kinds(history(settled() + 0.6), modules=modules, reference=noisy) == ["pruned"]
+    assert kinds(history(settled()), modules=modules, reference=noisy) == []
+    assert kinds(history(np.linspace(1.4, 0.3, 60)), modules=modules) == ["still_falling"]
+
+
+def test_pruned_units_are_found_beside_a_fit_that_has_not_learned_but_not_irrelevant_inputs() -> None:
+    nothing = FitReference(500, 1.39, 1.38, 1.4, 0.02, 0.49, 0.5)
+    flat = 1.4 + 0.001 * np.random.default_rng(4).normal(size=60)
+    pruned = (module("0", 0.8, 0.0), module("2", 0.0, 0.0))
+    ignored = (module("0", 0.0, 0.8), module("2", 0.0, 0.0))
+    assert kinds(history(flat), reference=nothing, modules=pruned) == ["constant", "pruned"]
+    assert kinds(history(flat), reference=nothing, modules=ignored) == ["constant"]
+
+
+def test_noise_that_takes_most_of_what_was_learned_is_found() -> None:
+    noisy = FitReference(500, 0.9, 0.3, 1.4, 0.02, 0.1, 0.5)
+    assert kinds(history(settled() + 0.6), reference=noisy) == ["noise"]
+
+
+def test_a_divergence_that_falls_alone_is_not_found() -> None:
+    """So it is throughout a fit by IVON, whose standard deviations follow a schedule."""
+    falling = [
+        EpochRecord(i, 16 * (i + 1), 1.0, False, nll + kl / 100, nll, kl)
+        for i, (nll, kl) in enumerate(zip(settled(), np.linspace(2000, 1000, 60), strict=True))
+    ]
+    assert kinds(falling) == []
+    both = [replace(record, nll=1.4 - 0.015 * record.epoch) for record in falling]
+    assert kinds(both) == ["still_falling"]
+
+
+def test_advice_leaves_out_what_is_so_already() -> None:
+    nothing = FitReference(500, 1.39, 1.38, 1.4, 0.02, 0.49, 0.5)
+    flat = 1.4 + 0.001 * np.random.default_rng(4).normal(size=60)
+    texts = []
+    for remedies in ((), ("prior", "init_std", "lr_scheduler")):
+        facts = FitFacts(history(flat), PosteriorDiagnostics(()), 1.0, nothing, {}, remedies)
+        texts.append(find_problems(facts)[0].advice)
+    assert texts[0] == "Train for more epochs."
+    assert all(word in texts[1] for word in ("leave out prior", "init_std", "lr_scheduler", "train for more epochs"))
+    assert not any(word in texts[1] for word in ("kl_warmup_epochs", "leave out optimizer", "from_pretrained"))
 
 
 def test_standard_deviations_that_have_not_moved_are_found() -> None:

@@ -25,7 +25,7 @@ from lightning_vi.moments import engine_moments
 from lightning_vi.objectives import ObjectiveTerms, negative_elbo
 from lightning_vi.optim import cosine_decay
 from lightning_vi.posteriors import DEFAULT_STD, InitialStd, NoiseCoupling, ProportionalStd
-from lightning_vi.priors import GaussianPrior, Prior
+from lightning_vi.priors import EmpiricalBayesPrior, GaussianPrior, Prior
 from lightning_vi.sampling import DrawCache, NetworkInput, SamplingEngine, Vectorization
 
 USUAL_STEPS = 2000
@@ -223,6 +223,12 @@ class VariationalMethod(DiagnosedMethod):
         self.coupling = engine.coupling
         self._conversion = conversion
         self._variances = DrawCache[list[Tensor]]()
+        self._is_pretrained = isinstance(init_std, ProportionalStd)
+        self._given_scales = set[str]()
+        if prior is not None and not isinstance(prior, EmpiricalBayesPrior):
+            self._given_scales.add("prior")
+        if isinstance(init_std, float) and init_std > DEFAULT_STD:
+            self._given_scales.add("init_std")
         self.num_mc_samples_train = num_mc_samples_train
 
     def convert_backbone(
@@ -334,6 +340,19 @@ class VariationalMethod(DiagnosedMethod):
 
     def posterior_dependence(self) -> float:  # noqa: D102
         return 0.0 if self.coupling is None else self.coupling.marginals()[1].item()
+
+    def open_remedies(self) -> frozenset[str]:  # noqa: D102
+        warmup, num_epochs = self.kl_warmup_epochs, self.current_epoch - self.burnin_epochs
+        is_open = {
+            "kl_warmup_epochs": warmup is not None and 2 * warmup < num_epochs,
+            "fewer_kl_warmup_epochs": bool(warmup),
+            "optimizer": not self.has_default_optimizer,
+            "lr_scheduler": self._lr_scheduler_factory is not cosine_decay,
+            "correlations": self.coupling is None,
+        }
+        if not self._is_pretrained:
+            is_open |= dict.fromkeys(self._given_scales, True) | {"from_pretrained": True}
+        return frozenset(name for name, value in is_open.items() if value)
 
     def undecayed_parameters(self) -> Iterable[nn.Parameter]:
         """Returns the likelihood's parameters and the variational parameters, which the prior regularizes."""

@@ -308,6 +308,10 @@ class IVON(VariationalMethod):
         """Returns the marginal posterior of each parameter tensor beside the prior that `weight_decay` and N make."""
         return weight_posteriors(self.backbone, self.engine, GaussianPrior(std=self._prior_std(self.num_data or 1)))
 
+    def open_remedies(self) -> frozenset[str]:
+        """Returns the names of remedies, without those for options that this method does not have."""
+        return super().open_remedies() & {"fewer_kl_warmup_epochs", "lr_scheduler", "correlations"}
+
     def _prior_std(self, num_data: int) -> float:
         return float((num_data / self.kl_weight * self._decay(num_data)) ** -0.5)
 
