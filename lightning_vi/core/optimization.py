@@ -109,13 +109,24 @@ class OptimizedPredictor(Predictor):
 
     def _restore_rates(self) -> None:
         """Gives the parameter groups their multiples of a learning rate that a search has found for all."""
-        configs = self.trainer.lr_scheduler_configs
-        is_searching = any(type(each.scheduler).__module__.startswith("lightning.pytorch.tuner") for each in configs)
-        if self._learning_rate is None or self.trainer.global_step > 0 or is_searching:
+        if self._learning_rate is None or not self.takes_rates:
             return
         for optimizer in self.own_optimizers():
             self._set_rates(optimizer, self._learning_rate)
-            for config in configs:
+        if not self.is_member:
+            self.restart_schedules()
+
+    @property
+    def takes_rates(self) -> bool:
+        """True at the start of a fit, but not in a search for a learning rate."""
+        configs = self.trainer.lr_scheduler_configs
+        is_searching = any(type(each.scheduler).__module__.startswith("lightning.pytorch.tuner") for each in configs)
+        return self.trainer.global_step == 0 and not is_searching
+
+    def restart_schedules(self) -> None:
+        """Makes the schedules of the fit anew, from the present learning rates."""
+        for optimizer in self.trainer.optimizers:
+            for config in self.trainer.lr_scheduler_configs:
                 for group in optimizer.param_groups:
                     group.pop("initial_lr", None)
                 config.scheduler = self._make_scheduler(optimizer)["scheduler"]
