@@ -54,7 +54,7 @@ def predictions(name: str, seed: int, epochs: int) -> tuple[dict[str, Array], Ar
     likelihood = HeteroscedasticGaussian() if name in WITH_SOFTPLUS else LogVarianceGaussian()
     if name == "SGHMC":
         epochs *= STEPS_PER_EPOCH
-        options |= {"batch_size": 350, "momentum": 0.98, "num_draws": 500}
+        options |= {"batch_size": 350, "momentum": 0.98, "num_chains": 10, "num_draws": 500}
     else:
         options["lr_scheduler"] = schedule
     method, datamodule, _ = fit(name, seed, epochs, likelihood=likelihood, **options)
