@@ -15,8 +15,9 @@ from torch.testing import assert_close
 
 from lightning_vi import IVON, SWAG, Deterministic, Ensemble, Laplace, MeanFieldVI, MethodEnsemble, RankOneVI
 from lightning_vi.backbones import MLP
-from lightning_vi.likelihoods import Gaussian, HeteroscedasticGaussian
+from lightning_vi.likelihoods import Categorical, Gaussian, HeteroscedasticGaussian
 from lightning_vi.optim import cosine_decay
+from lightning_vi.testing import check_method
 
 X, Y = normal(22, 3), 40 + 7 * normal(22, 1)
 MEMBERS: dict[str, Any] = {
@@ -116,6 +117,20 @@ def test_a_loop_of_your_own_trains_all_members() -> None:
     optimizer.step()
     after = copy_of_state(method)
     assert all(not torch.equal(before[name], after[name]) for name in before if name.endswith("_mu"))
+
+
+def test_a_found_learning_rate_reaches_all_members() -> None:
+    method = make(Deterministic)
+    method.lr = 0.02
+    trainer = quiet_trainer(max_epochs=1)
+    trainer.fit(method, loader(X, Y))
+    assert [group["lr"] for group in trainer.optimizers[0].param_groups] == pytest.approx([0.02, 0.2] * 3)
+    assert method.lr == 0.02
+
+
+def test_an_ensemble_keeps_the_contract() -> None:
+    method = MethodEnsemble(MLP(2, [8], 3), Categorical(num_classes=3), member=MeanFieldVI, num_members=2)
+    check_method(method, x=normal(6, 2), y=torch.tensor([0, 1, 2, 0, 1, 2]))
 
 
 def test_wrong_members_are_refused() -> None:
