@@ -26,6 +26,7 @@ from torch import Tensor
 from toy import METHODS, fit, silence
 from tqdm import tqdm
 
+from lightning_vi import MeanFieldVI
 from lightning_vi.evaluation import wasserstein_2
 from lightning_vi.likelihoods import HeteroscedasticGaussian
 from lightning_vi.plots._style import IDEAL, MEAN, band, legend_below, panel_grid, style_axes
@@ -34,6 +35,7 @@ from lightning_vi.priors import GaussianPrior
 Array = NDArray[np.float64]
 REFERENCE = Path(__file__).parent / "data" / "nuts_toy_predictions.npz"
 WITH_WEIGHT_PRIOR = {"LastLayerVI", "MeanFieldVI", "LowRankVI", "FullRankVI", "RadialVI", "AlphaDivergenceVI", "SGHMC"}
+MEMBERS = {"MeanFieldVI, 5 members": MeanFieldVI}
 STEPS_PER_EPOCH = 11
 """Steps of an epoch with batches of 32, which the sampler takes on all data."""
 WITH_SOFTPLUS = {"VBLL", "Laplace", "SNGP"}
@@ -54,7 +56,9 @@ def predictions(name: str, seed: int, epochs: int) -> tuple[dict[str, Array], Ar
     likelihood = HeteroscedasticGaussian() if name in WITH_SOFTPLUS else LogVarianceGaussian()
     if name == "SGHMC":
         epochs *= STEPS_PER_EPOCH
-        options |= {"batch_size": 350, "momentum": 0.98, "num_draws": 500}
+        options |= {"batch_size": 350, "momentum": 0.98, "num_chains": 10, "num_draws": 500}
+    elif name in MEMBERS:
+        options["member"] = partial(MEMBERS[name], prior=GaussianPrior(std="fan_in"), lr_scheduler=schedule)
     else:
         options["lr_scheduler"] = schedule
     method, datamodule, _ = fit(name, seed, epochs, likelihood=likelihood, **options)

@@ -36,6 +36,7 @@ from lightning_vi import (
     MCDropout,
     MeanFieldVI,
     MeanVarianceEstimation,
+    MethodEnsemble,
     RadialVI,
     RankOneVI,
 )
@@ -43,11 +44,11 @@ from lightning_vi.backbones import MLP
 from lightning_vi.compare import compare
 from lightning_vi.datamodules import ToyHeteroscedasticDataModule
 from lightning_vi.likelihoods import HeteroscedasticGaussian
-from lightning_vi.methods import UQMethod
+from lightning_vi.methods import Predictor
 from lightning_vi.priors import GaussianPrior
 
 VARIATIONAL = {"num_mc_samples_test": 25}
-METHODS: dict[str, Callable[..., UQMethod]] = {
+METHODS: dict[str, Callable[..., Predictor]] = {
     "LastLayerVI": partial(LastLayerVI, **VARIATIONAL),
     "VBLL": partial(VBLL, num_mc_samples_test=25, burnin_epochs=20),
     "MeanFieldVI": partial(MeanFieldVI, **VARIATIONAL),
@@ -71,6 +72,7 @@ METHODS: dict[str, Callable[..., UQMethod]] = {
     ),
     "DeepEnsemble": partial(DeepEnsemble, num_members=5, burnin_epochs=20),
     "SGHMC": SGHMC,
+    "MeanFieldVI, 5 members": partial(MethodEnsemble, member=partial(MeanFieldVI, **VARIATIONAL), num_members=5),
     "Deterministic": Deterministic,
     "MeanVarianceEstimation": partial(MeanVarianceEstimation, burnin_epochs=20),
 }
@@ -78,7 +80,7 @@ METHODS: dict[str, Callable[..., UQMethod]] = {
 
 def fit(
     name: str, seed: int, epochs: int, batch_size: int = 32, **options: Any
-) -> tuple[UQMethod, ToyHeteroscedasticDataModule, Trainer]:
+) -> tuple[Predictor, ToyHeteroscedasticDataModule, Trainer]:
     """One method with one seed, fitted."""
     seed_everything(seed, verbose=False)
     datamodule = ToyHeteroscedasticDataModule(batch_size=batch_size, n_points=500)
@@ -102,7 +104,7 @@ def silence() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
 
-def end_of_grid(index: int, method: UQMethod, datamodule: ToyHeteroscedasticDataModule) -> float:
+def end_of_grid(index: int, method: Predictor, datamodule: ToyHeteroscedasticDataModule) -> float:
     """Epistemic std at one end of the extended grid over its median on the training inputs."""
     end = method.predict_step(datamodule.X_gtext)["epistemic_uct"][index, 0]
     return float(end / method.predict_step(datamodule.X_train)["epistemic_uct"].median())

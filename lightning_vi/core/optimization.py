@@ -110,17 +110,27 @@ class OptimizedPredictor(Predictor):
         """Returns the optimizers of the fit that train this method, also where it is a member of an ensemble."""
         optimizers = self.trainer.optimizers
         parts = [part for each in optimizers for part in (each.parts if isinstance(each, JointOptimizer) else [each])]
-        own = {id(parameter) for parameter in self.parameters()} if len(parts) > 1 else set()
-        return [part for part in parts if len(parts) == 1 or id(part.param_groups[0]["params"][0]) in own]
+        own = {id(parameter) for parameter in self.parameters()}
+        return [part for part in parts if any(id(p) in own for group in part.param_groups for p in group["params"])]
 
     def _restore_rates(self) -> None:
         """Gives the parameter groups their multiples of a learning rate that a search has found for all."""
-        configs = self.trainer.lr_scheduler_configs
-        if self._learning_rate is None or self.trainer.global_step > 0 or is_searching(self.trainer):
+        if self._learning_rate is None or not self.takes_rates:
             return
         for optimizer in self.own_optimizers():
             self._set_rates(optimizer, self._learning_rate)
-            for config in configs:
+        if not self.is_member:
+            self.restart_schedules()
+
+    @property
+    def takes_rates(self) -> bool:
+        """True at the start of a fit, but not in a search for a learning rate."""
+        return self.trainer.global_step == 0 and not is_searching(self.trainer)
+
+    def restart_schedules(self) -> None:
+        """Makes the schedules of the fit anew, from the present learning rates."""
+        for optimizer in self.trainer.optimizers:
+            for config in self.trainer.lr_scheduler_configs:
                 for group in optimizer.param_groups:
                     group.pop("initial_lr", None)
                 config.scheduler = self._make_scheduler(optimizer)["scheduler"]

@@ -82,5 +82,5 @@ def sample_wasserstein_2(samples: Tensor, other: Tensor) -> Tensor:
     starts, widths = steps[:-1], steps.diff().to(samples) / (num_samples * num_other)
     own = samples.sort(0).values[(starts // num_other).to(samples.device)]
     theirs = other.sort(0).values[(starts // num_samples).to(other.device)]
-    mean_square: Tensor = torch.tensordot(widths, (own - theirs).square(), dims=1)  # type: ignore[no-untyped-call]
+    mean_square: Tensor = torch.tensordot(widths, (own - theirs).square(), dims=1)
     return mean_square.sqrt()

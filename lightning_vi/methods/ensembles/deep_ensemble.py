@@ -43,7 +43,8 @@ class DeepEnsemble(StackedMethod):
     their losses, and gradients are clipped for each member separately. The weights of all members are stacked in one
     tensor for each parameter, so the optimizer must be elementwise, such as SGD and Adam.
 
-    The members are the samples of predictions. A `num_samples` larger than M has no effect.
+    The members are the samples of predictions. A `num_samples` larger than M has no effect. For members that are other
+    methods, such as `MeanFieldVI`, see `MethodEnsemble`.
 
     Args:
         backbone: Any network; it is copied. Or a function that returns a network, which is called for each member, for

@@ -28,7 +28,7 @@ class Ensemble(Predictor):
 
     S samples are distributed over the M members in turn. With fewer samples than members, only the first S members
     predict. Each member predicts as it does alone, for example in closed form. An ensemble cannot be trained: fit its
-    members, or use `DeepEnsemble`, which trains M networks at once.
+    members, or use `DeepEnsemble` or `MethodEnsemble`, which train M networks or methods at once.
 
     Args:
         methods: Methods of any class that predict the same quantity; they are copied.

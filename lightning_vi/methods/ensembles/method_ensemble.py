@@ -205,7 +205,10 @@ class MethodEnsemble(SeparateOrders, Ensemble):
         """Prepares the members."""
         super().on_train_start()
         self._each("on_train_start")
-        self.input_range = self.members[0].input_range
+        first = self.members[0]
+        if first.takes_rates:
+            first.restart_schedules()
+        self.input_range = first.input_range
 
     def on_train_epoch_start(self) -> None:
         """Prepares the members for the training data of the epoch."""

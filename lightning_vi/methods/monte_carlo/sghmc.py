@@ -28,8 +28,7 @@ gradients; then it samples with these masses.
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from operator import attrgetter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import torch
@@ -45,8 +44,10 @@ from lightning_vi.errors import InputValueError
 from lightning_vi.layers.module import num_inputs_of
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.methods.ensembles.stacked import StackedMethod, StackedPredictive
+from lightning_vi.methods.monte_carlo.draws import join_stacked, split_stacked, spread_order
 from lightning_vi.noise import mix_seed
 from lightning_vi.optim import CyclicalSchedule, PerStep, SGHMCOptimizer, cyclical_rate
+from lightning_vi.optim.sghmc import check_options
 from lightning_vi.priors import GaussianPrior, Prior
 from lightning_vi.sampling import NetworkInput, StackedVectorization, batch_size, chunk_ranges, running_statistics
 from lightning_vi.tracing import known
@@ -136,6 +137,7 @@ class SGHMC(FittedMethod, StackedMethod):
         check_at_least("num_chains", num_chains, 1)
         check_at_least("num_draws", num_draws, num_chains)
         check_positive("lr", lr)
+        check_options(lr, momentum, temperature)
         schedule = CyclicalSchedule(num_cycles, exploration, sampling_factor)
         super().__init__(
             backbone,
@@ -154,6 +156,7 @@ class SGHMC(FittedMethod, StackedMethod):
         self.lr = lr
         self.momentum = momentum
         self.temperature = temperature
+        self._total_steps = 1
         self._names = [name for name, value in self.backbone.named_parameters() if value.requires_grad]
         if not self._names:
             raise InputValueError("backbone must have trainable parameters to sample, got none")
@@ -161,9 +164,8 @@ class SGHMC(FittedMethod, StackedMethod):
         self.drawn_likelihood = _drawn_likelihood(self.likelihood, self.num_draws)
         self.register_buffer("num_kept", torch.tensor(0))
         for name, tensors in (("draws", self._sampled()), ("norm_draws", running_statistics(self.backbone))):
-            values = _join(tensors, num_chains)
+            values = join_stacked(tensors, num_chains)
             self.register_buffer(name, values.new_zeros(self.num_draws, values.shape[1]))
-        SGHMCOptimizer([nn.Parameter(torch.zeros(1))], lr=lr, num_data=1, momentum=momentum, temperature=temperature)
 
     def _resolved_priors(self, prior: Prior | Mapping[str, Prior]) -> list[Prior]:
         """Returns the prior of each sampled parameter, in order."""
@@ -193,7 +195,7 @@ class SGHMC(FittedMethod, StackedMethod):
             Sum over the chains, a scalar tensor.
         """
         log_probs = [
-            cast(Prior, prior).log_prob(value).sum()
+            cast(Prior, prior).log_prob(value).sum(dtype=torch.promote_types(value.dtype.to_real(), torch.float32))
             for prior, value in zip(self._priors, self._sampled().values(), strict=True)
         ]
         return -torch.stack(log_probs).sum() / self.require_num_data(num_data)
@@ -224,6 +226,12 @@ class SGHMC(FittedMethod, StackedMethod):
         super().on_train_start()
         if math.isinf(self.num_steps):
             raise InputValueError("SGHMC needs a fit of known length for its cycles: give max_epochs or max_steps")
+        self._total_steps = int(self.num_steps)
+        if self.trainer.world_size > 1:  # the noise must be that of one sampler
+            seed = self.trainer.strategy.broadcast(self.own_optimizers()[0].param_groups[0]["seed"])
+            for optimizer in self.own_optimizers():
+                for group in optimizer.param_groups:
+                    group["seed"] = seed
         if self.trainer.global_step == 0:
             self.num_kept.zero_()
         self.is_fitted.fill_(was_fitted and int(self.num_kept) > 0)
@@ -231,8 +239,8 @@ class SGHMC(FittedMethod, StackedMethod):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Sets the stage of the step: exploration, which adapts the masses and heats up, or sampling."""
         super().on_train_batch_start(batch, batch_idx)
-        step, num_steps = self.trainer.global_step, int(self.num_steps)
-        heat = 0.0 if self.in_burnin else self.schedule.heat(step, num_steps)
+        step = self.trainer.global_step
+        heat = 0.0 if self.in_burnin else self.schedule.heat(step, self._total_steps)
         for optimizer in self.own_optimizers():
             for group in optimizer.param_groups:
                 group.update(
@@ -242,7 +250,7 @@ class SGHMC(FittedMethod, StackedMethod):
                 )
 
     def _is_sampling(self, step: int) -> bool:
-        return not self.in_burnin and self.schedule.is_sampling(step, int(self.num_steps))
+        return not self.in_burnin and self.schedule.is_sampling(step, self._total_steps)
 
     def after_step(self) -> bool:
         """Keeps the weights of a step that is one of the draws.
@@ -252,7 +260,7 @@ class SGHMC(FittedMethod, StackedMethod):
         """
         step = self.trainer.global_step - 1
         num_rounds = self.num_draws // self.num_networks
-        if not (self._is_sampling(step) and self.schedule.is_draw(step, int(self.num_steps), num_rounds)):
+        if not (self._is_sampling(step) and self.schedule.is_draw(step, self._total_steps, num_rounds)):
             return False
         self.collect()
         return True
@@ -262,8 +270,8 @@ class SGHMC(FittedMethod, StackedMethod):
         """Keeps the present weights of all chains as draws, for custom training loops; new draws replace the oldest."""
         first, size = int(self.num_kept) % self.num_draws, self.num_networks
         rows = slice(first, first + size)
-        self.draws[rows] = _join(self._sampled(), size).to(self.draws)
-        self.norm_draws[rows] = _join(running_statistics(self.backbone), size).to(self.norm_draws)
+        self.draws[rows] = join_stacked(self._sampled(), size).to(self.draws)
+        self.norm_draws[rows] = join_stacked(running_statistics(self.backbone), size).to(self.norm_draws)
         if self.drawn_likelihood is not None:
             for kept, value in zip(self.drawn_likelihood.parameters(), self.likelihood.parameters(), strict=True):
                 kept[rows] = value.to(kept)
@@ -301,22 +309,20 @@ class SGHMC(FittedMethod, StackedMethod):
         """
         check_at_least("num_samples", num_samples, 1)
         self.require_fitted()
-        return _split(self.draws[self._order(num_samples)], self._names, self.backbone)
+        return split_stacked(self.draws[self._order(num_samples)], self._names, self.backbone)
 
     def _order(self, num_samples: int) -> Tensor:
         """Indices of the first S draws, in an order whose beginnings are spread over all chains and stages."""
         kept = min(known(self, "num_kept"), self.num_draws)
-        width = max(1, (kept - 1).bit_length())
-        order = sorted(range(kept), key=lambda index: int(f"{index:0{width}b}"[::-1], 2))
-        return torch.tensor(order[:num_samples], device=self.device)
+        return torch.tensor(spread_order(kept)[:num_samples], device=self.device)
 
     def sampled_outputs(self, x: NetworkInput, num_samples: int, seed: int) -> Iterator[Tensor]:  # noqa: ARG002, D102
         order = self._order(num_samples)
         chunk = self._runner.num_sets_per_pass(self.draws.shape[1], batch_size(x))
         for first, stop in chunk_ranges(len(order), chunk):
             chosen, norms = order[first:stop], running_statistics(self.backbone)
-            weights = _split(self.draws[chosen], self._names, self.backbone)
-            yield self._runner(weights | _split(self.norm_draws[chosen], list(norms), self.backbone), x)
+            weights = split_stacked(self.draws[chosen], self._names, self.backbone)
+            yield self._runner(weights | split_stacked(self.norm_draws[chosen], list(norms), self.backbone), x)
 
     def make_predictive(self, x: NetworkInput, num_samples: int, seed: int) -> Predictive:  # noqa: D102
         if self.drawn_likelihood is None:
@@ -357,25 +363,3 @@ def _rows_of(likelihood: Likelihood, rows: Tensor) -> Likelihood:
     for parameter in chosen.parameters():
         parameter.data = parameter.data[rows]
     return chosen
-
-
-def _join(tensors: Mapping[str, Tensor], num_networks: int) -> Tensor:
-    """Joins stacked tensors into vectors, shape [K, P]; complex numbers as pairs of real ones."""
-    rows = [_real(value.detach()).reshape(num_networks, -1) for value in tensors.values()]
-    return torch.cat(rows, 1) if rows else torch.zeros(num_networks, 0)
-
-
-def _split(vectors: Tensor, names: Sequence[str], stacked: nn.Module) -> dict[str, Tensor]:
-    """Splits vectors [S, P] into tensors by the names and shapes of a stacked network."""
-    result, first = dict[str, Tensor](), 0
-    for name in names:
-        value = attrgetter(name)(stacked)
-        shape = _real(value)[0].shape
-        part = vectors[:, first : first + shape.numel()].reshape(-1, *shape).to(value.dtype.to_real())
-        result[name] = torch.view_as_complex(part) if value.is_complex() else part
-        first += shape.numel()
-    return result
-
-
-def _real(value: Tensor) -> Tensor:
-    return torch.view_as_real(value) if value.is_complex() else value
