@@ -26,6 +26,7 @@ from lightning_vi import (
     FullRankVI,
     Laplace,
     LastLayerVI,
+    LatentVariableVI,
     LowRankVI,
     MCDropout,
     MeanFieldVI,
@@ -229,6 +230,8 @@ def test_refusals() -> None:
             add_adapters(taken)
     with pytest.raises(ValueError, match=r"selects nothing that can be stochastic \(.*2: frozen"):
         LastLayerVI(add_adapters(network, ["0"], rank=2), Gaussian(0.5, 3))
+    with pytest.raises(ValueError, match=r"first layer of backbone, '0.base', is frozen"):
+        LatentVariableVI(add_adapters(network, ["0"], rank=2), Gaussian(0.5, 3))
     scaled = RankOneVI(add_adapters(network, ["0"], rank=2), Categorical(3))
     with pytest.raises(ValueError, match="random scales of RankOneVI cannot be merged"):
         merge_low_rank_weights(scaled.backbone)

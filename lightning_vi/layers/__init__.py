@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from lightning_vi.layers.adapted import AdaptedAttention, AdaptedLayer
 from lightning_vi.layers.base import VariationalLayer
 from lightning_vi.layers.bayesian_last_layer import (
     BayesianLastLayer,
@@ -23,18 +24,9 @@ from lightning_vi.layers.estimators import (
     activation_moments,
     check_estimator,
 )
+from lightning_vi.layers.factors import make_factors, make_linear_factors, matrix_shape, put_factors
 from lightning_vi.layers.linear import VariationalLinear
-from lightning_vi.layers.low_rank import (
-    AdaptedAttention,
-    AdaptedLayer,
-    LowRankAttention,
-    LowRankLayer,
-    dense_layer,
-    make_factors,
-    make_linear_factors,
-    matrix_shape,
-    put_factors,
-)
+from lightning_vi.layers.low_rank import LowRankAttention, LowRankLayer, dense_layer
 from lightning_vi.layers.module import VariationalModule, make_variational, num_inputs_of
 from lightning_vi.layers.parameters import SharedParameters, StochasticParameters, stochastic_parameters
 from lightning_vi.layers.random_features import RandomFourierFeatures
