@@ -38,8 +38,9 @@ def log_marginal_likelihood(kernel: Kernel, x: Tensor, y: Tensor, noise_std: Ten
 def fit_kernel(kernel: Kernel, x: Tensor, y: Tensor) -> None:
     """Finds the length scales and the standard deviation that were not given, by maximum marginal likelihood.
 
-    It fits a Gaussian process with an unknown noise to at most 256 evenly spaced rows; each input with at most 64
-    features has a length scale for each of them. The cost is 60 Cholesky decompositions.
+    It fits a Gaussian process with an unknown noise to at most 256 evenly spaced rows; inputs with at most 64 features
+    have a length scale for each of them. The cost is 60 Cholesky decompositions. A standard deviation below that of the
+    targets is raised to it afterwards, because smooth data say little about how far the function goes elsewhere.
 
     Args:
         kernel: The kernel, changed in place.
@@ -77,5 +78,5 @@ def fit_kernel(kernel: Kernel, x: Tensor, y: Tensor) -> None:
     if kernel.finds_length_scale:
         kernel.length_scale = log_scale.detach().exp().to(kernel.length_scale)
     if kernel.finds_std:
-        kernel.std.copy_(log_std.exp())
+        kernel.std.copy_(torch.maximum(log_std.exp(), y.std(0, correction=0).square().mean().sqrt()))
     kernel.is_resolved.fill_(True)
