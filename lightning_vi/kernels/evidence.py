@@ -31,7 +31,9 @@ def log_marginal_likelihood(kernel: Kernel, x: Tensor, y: Tensor, noise_std: Ten
     noise = torch.as_tensor(noise_std, dtype=x.dtype, device=x.device)
     root = cholesky(kernel(x, x) + noise.square() * torch.eye(len(x), dtype=x.dtype, device=x.device))
     fit = torch.linalg.solve_triangular(root, y, upper=False).square().sum()
-    return -0.5 * fit - y.shape[1] * (root.diagonal().log().sum() + 0.5 * len(x) * math.log(2 * math.pi))
+    log_normalizer = root.diagonal().log().sum() + 0.5 * len(x) * math.log(2 * math.pi)
+    log_likelihood: Tensor = -0.5 * fit - y.shape[1] * log_normalizer
+    return log_likelihood
 
 
 @torch.no_grad()
@@ -73,7 +75,7 @@ def fit_kernel(kernel: Kernel, x: Tensor, y: Tensor) -> None:
                 twin.std = log_std.exp()
             loss = -log_marginal_likelihood(twin, x, y, log_noise.exp() + MIN_NOISE)
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
     if kernel.finds_length_scale:
         kernel.length_scale = log_scale.detach().exp().to(kernel.length_scale)

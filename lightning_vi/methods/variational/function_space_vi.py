@@ -214,7 +214,8 @@ class FunctionSpaceVI(InformedMethod):
             ridge = self.gamma * self.kernel.variance.to(points) * torch.eye(len(points)).to(points)
             root = torch.linalg.cholesky(self.kernel(points, points) + ridge)
             whitened = torch.linalg.solve_triangular(root, precise(values), upper=False)
-            return (0.5 * whitened.square().sum()).to(torch.promote_types(values.dtype, torch.float32))
+            divergence: Tensor = 0.5 * whitened.square().sum()
+            return divergence.to(torch.promote_types(values.dtype, torch.float32))
 
     def _moved_rows(self, rows: Tensor, size: int) -> Tensor:
         """Rows with a random part of their features drawn uniformly from the enlarged range, shape [size, F]."""
