@@ -42,6 +42,7 @@ VARIATIONAL = (
     "RadialVI",
     "RankOneVI",
     "AlphaDivergenceVI",
+    "FunctionSpaceVI",
     "LatentVariableVI",
     "IVON",
     "LastLayerVI",

@@ -31,15 +31,18 @@ def log_marginal_likelihood(kernel: Kernel, x: Tensor, y: Tensor, noise_std: Ten
     noise = torch.as_tensor(noise_std, dtype=x.dtype, device=x.device)
     root = cholesky(kernel(x, x) + noise.square() * torch.eye(len(x), dtype=x.dtype, device=x.device))
     fit = torch.linalg.solve_triangular(root, y, upper=False).square().sum()
-    return -0.5 * fit - y.shape[1] * (root.diagonal().log().sum() + 0.5 * len(x) * math.log(2 * math.pi))
+    log_normalizer = root.diagonal().log().sum() + 0.5 * len(x) * math.log(2 * math.pi)
+    log_likelihood: Tensor = -0.5 * fit - y.shape[1] * log_normalizer
+    return log_likelihood
 
 
 @torch.no_grad()
 def fit_kernel(kernel: Kernel, x: Tensor, y: Tensor) -> None:
     """Finds the length scales and the standard deviation that were not given, by maximum marginal likelihood.
 
-    It fits a Gaussian process with an unknown noise to at most 256 evenly spaced rows; each input with at most 64
-    features has a length scale for each of them. The cost is 60 Cholesky decompositions.
+    It fits a Gaussian process with an unknown noise to at most 256 evenly spaced rows; inputs with at most 64 features
+    have a length scale for each of them. The cost is 60 Cholesky decompositions. A standard deviation below that of the
+    targets is raised to it afterwards, because smooth data say little about how far the function goes elsewhere.
 
     Args:
         kernel: The kernel, changed in place.
@@ -72,10 +75,10 @@ def fit_kernel(kernel: Kernel, x: Tensor, y: Tensor) -> None:
                 twin.std = log_std.exp()
             loss = -log_marginal_likelihood(twin, x, y, log_noise.exp() + MIN_NOISE)
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
     if kernel.finds_length_scale:
         kernel.length_scale = log_scale.detach().exp().to(kernel.length_scale)
     if kernel.finds_std:
-        kernel.std.copy_(log_std.exp())
+        kernel.std.copy_(torch.maximum(log_std.exp(), y.std(0, correction=0).square().mean().sqrt()))
     kernel.is_resolved.fill_(True)

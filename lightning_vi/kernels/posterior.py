@@ -101,7 +101,7 @@ class FunctionPosterior(ResizedOnLoading):
         """
         size = len(self.inducing)
         total = precise(self.inducing).new_zeros(precisions.shape[1], size, size)
-        for rows, weights in zip(x.split(CHUNK), precisions.split(CHUNK), strict=True):
+        for rows, weights in zip(torch.split(x, CHUNK), torch.split(precisions, CHUNK), strict=True):
             whitened = self._whitened(kernel, precise(rows))
             weighted = whitened * precise(weights).mT.unsqueeze(1)
             total += weighted @ whitened.mT
@@ -138,7 +138,8 @@ class FunctionPosterior(ResizedOnLoading):
         whitened = self._whitened(kernel, precise(x))
         known = torch.linalg.solve_triangular(precise(self.roots), whitened.unsqueeze(0), upper=False)
         rest = (precise(kernel.variance) - whitened.square().sum(0)).clamp_min(0)
-        return (rest + known.square().sum(1)).mT
+        variances: Tensor = (rest + known.square().sum(1)).mT
+        return variances
 
     def draws(self, kernel: Kernel, x: Tensor, noise: Tensor) -> Tensor:
         """Values of sampled functions.

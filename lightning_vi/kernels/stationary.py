@@ -99,8 +99,10 @@ class Matern(IsotropicKernel):
     def of_squared_distance(self, squares: Tensor) -> Tensor:  # noqa: D102
         scaled = (2 * self.smoothness * squares).clamp_min(MIN_SQUARED_DISTANCE)
         distance = scaled.sqrt()
-        polynomial = {0.5: 1.0, 1.5: 1 + distance, 2.5: 1 + distance + scaled / 3}[self.smoothness]
-        return polynomial * torch.exp(-distance)
+        decay = torch.exp(-distance)
+        if self.smoothness == 0.5:
+            return decay
+        return (1 + distance + (scaled / 3 if self.smoothness == 2.5 else 0)) * decay
 
     def sample_frequencies(self, size: int, num_inputs: int, generator: torch.Generator) -> Tensor:  # noqa: D102
         # Student's t with 2 nu degrees of freedom, whose chi-squared is a sum of 2 nu squares.

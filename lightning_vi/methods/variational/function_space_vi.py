@@ -28,14 +28,20 @@ symbol              argument
 """
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lightning_vi.arguments import check_at_least, check_positive
-from lightning_vi.core import InformedMethod, LRSchedulerFactory, OptimizerFactory, default_optimizer
+from lightning_vi.core import (
+    DEFAULT_LEARNING_RATE,
+    InformedMethod,
+    LRSchedulerFactory,
+    OptimizerFactory,
+    default_optimizer,
+)
 from lightning_vi.core.batch import joined_batches
 from lightning_vi.core.diagnosis import explained
 from lightning_vi.core.training_sample import training_sample
@@ -48,6 +54,8 @@ from lightning_vi.objectives import ObjectiveTerms, negative_elbo
 from lightning_vi.optim import cosine_decay
 from lightning_vi.sampling import NetworkInput, call, chunk_ranges, evaluating, memory, num_fitting
 
+LEARNING_RATE = 0.01
+"""Of the network with the default optimizer."""
 LOGIT_RANGE = 5.0
 """Difference between the logits of two classes, for the scale of a prior on logits."""
 
@@ -84,7 +92,8 @@ class FunctionSpaceVI(InformedMethod):
         kl_weight: Weight :math:`\beta` of the divergence.
         kl_warmup_epochs: Number of epochs after burn-in over which the weight increases linearly to `kl_weight`.
         num_data: Size of the training set; by default it is read from the training dataloader.
-        optimizer: Function from an iterable of parameters to an optimizer.
+        optimizer: Function from an iterable of parameters to an optimizer. With the default, Adam, the network learns
+            at a rate of 0.01.
         lr_scheduler: Function from the optimizer to a scheduler, see `UQMethod`; None for a constant learning rate.
 
     Raises:
@@ -110,7 +119,7 @@ class FunctionSpaceVI(InformedMethod):
         likelihood: Likelihood,
         *,
         kernel: Kernel | None = None,
-        num_context: int = 64,
+        num_context: int = 256,
         context_margin: float = 0.1,
         gamma: float = 1e-3,
         num_inducing: int = 512,
@@ -151,6 +160,14 @@ class FunctionSpaceVI(InformedMethod):
         self.gamma = gamma
         self.num_inducing = num_inducing
         self.max_mebibytes = max_mebibytes
+
+    @property
+    def main_factor(self) -> float:
+        """Factor of the learning rate of the network."""
+        return LEARNING_RATE / DEFAULT_LEARNING_RATE if self.has_default_optimizer else 1.0
+
+    def learning_rate_factors(self) -> Mapping[nn.Parameter, float]:  # noqa: D102
+        return {**super().learning_rate_factors(), **dict.fromkeys(self.backbone.parameters(), self.main_factor)}
 
     def point_outputs(self, x: NetworkInput) -> Tensor:  # noqa: D102
         return call(self.backbone, x)
@@ -193,11 +210,12 @@ class FunctionSpaceVI(InformedMethod):
             Nats, summed over the functions, a scalar tensor.
         """
         with torch.autocast(points.device.type, enabled=False):
-            dtype = torch.promote_types(points.dtype, torch.float32)
-            points = points.to(dtype)
+            points = precise(points)
             ridge = self.gamma * self.kernel.variance.to(points) * torch.eye(len(points)).to(points)
             root = torch.linalg.cholesky(self.kernel(points, points) + ridge)
-            return 0.5 * torch.linalg.solve_triangular(root, values.to(dtype), upper=False).square().sum()
+            whitened = torch.linalg.solve_triangular(root, precise(values), upper=False)
+            divergence: Tensor = 0.5 * whitened.square().sum()
+            return divergence.to(torch.promote_types(values.dtype, torch.float32))
 
     def _moved_rows(self, rows: Tensor, size: int) -> Tensor:
         """Rows with a random part of their features drawn uniformly from the enlarged range, shape [size, F]."""
