@@ -95,8 +95,8 @@ class Propagation(TorchFunctionMode):
         return result
 
 
-class NoRuleError(InputTypeError):
-    """A function of a random variable has no rule.
+class NoRuleError(Exception):
+    """A function of a random variable has no rule. It is no `TypeError`, which operators of tensors would hide.
 
     Args:
         name: Name of the function.
@@ -118,7 +118,7 @@ class NoRuleError(InputTypeError):
         """
         names = [name for name, module in network.named_modules() if module is self.module]
         if not names:
-            return self
+            return InputTypeError(str(self))
         name = repr(names[0]) if names[0] else "the network"
         return InputTypeError(self._message(f", which {name}, a {type(self.module).__name__}, calls"))
 

@@ -41,35 +41,41 @@ def check(function: Callable[..., Tensor], *inputs: Any, atol: float = 0.0, rtol
 
 
 ELEMENTWISE: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
-    "relu": (F.relu, 1e-3),
-    "leaky_relu": (lambda x: F.leaky_relu(x, 0.2), 1e-3),
-    "prelu": (lambda x: F.prelu(x, torch.tensor([0.3])), 1e-3),
-    "relu6": (F.relu6, 1e-3),
-    "hardtanh": (lambda x: F.hardtanh(x, -0.5, 2.0), 1e-3),
-    "clamp_min": (lambda x: x.clamp(min=0.3), 1e-3),
-    "clamp_max": (lambda x: x.clamp(max=0.3), 1e-3),
-    "hardsigmoid": (F.hardsigmoid, 1e-3),
+    "relu": (F.relu, 2.5e-3),
+    "leaky_relu": (lambda x: F.leaky_relu(x, 0.2), 2.5e-3),
+    "prelu": (lambda x: F.prelu(x, torch.tensor([0.3])), 2.5e-3),
+    "relu6": (F.relu6, 2.5e-3),
+    "hardtanh": (lambda x: F.hardtanh(x, -0.5, 2.0), 2.5e-3),
+    "clamp_min": (lambda x: x.clamp(min=0.3), 2.5e-3),
+    "clamp_max": (lambda x: x.clamp(max=0.3), 2.5e-3),
+    "hardsigmoid": (F.hardsigmoid, 2.5e-3),
     "gelu": (F.gelu, 0.02),
     "gelu by tanh": (lambda x: F.gelu(x, approximate="tanh"), 0.02),
     "silu": (F.silu, 3e-3),
     "mish": (F.mish, 3e-3),
     "tanh": (torch.tanh, 5e-3),
-    "sigmoid": (Tensor.sigmoid, 1e-3),
-    "softplus": (F.softplus, 1e-3),
+    "sigmoid": (Tensor.sigmoid, 2.5e-3),
+    "softplus": (F.softplus, 2.5e-3),
     "elu": (F.elu, 0.01),
     "selu": (F.selu, 0.05),
-    "square": (lambda x: x**2, 1e-3),
-    "product with itself": (lambda x: x * x, 1e-3),
-    "exp": (lambda x: torch.exp(0.3 * x), 1e-3),
+    "square": (lambda x: x**2, 2.5e-3),
+    "product with itself": (lambda x: x * x, 2.5e-3),
+    "exp": (lambda x: torch.exp(0.3 * x), 2.5e-3),
     "sin": (torch.sin, 2e-3),
-    "affine": (lambda x: 3 - 2 * x / 4, 1e-3),
+    "affine": (lambda x: 3 - 2 * x / 4, 2.5e-3),
 }
 
 
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_elementwise_functions(name: str) -> None:
     function, error = ELEMENTWISE[name]
-    check(function, random_tensor(40), atol=error)
+    x = random_tensor(40)
+    with Propagation():
+        result = function(x)
+    quantiles = torch.special.ndtri((torch.arange(20_000).double() + 0.5) / 20_000).float().unsqueeze(1)
+    outputs = function(mean_of(x) + variance_of(x).sqrt() * quantiles)
+    assert_close(mean_of(result), outputs.mean(0), rtol=1e-3, atol=error)
+    assert_close(variance_of(result).sqrt(), outputs.std(0), rtol=1e-3, atol=error)
 
 
 WEIGHT, KERNEL = (torch.randn(3, 5), torch.randn(4, 2, 3, 3))
@@ -119,10 +125,11 @@ def test_moves_treat_means_and_variances_alike() -> None:
 
 def test_normalizations_and_attention_are_close_for_small_variances() -> None:
     x = make_gaussian(torch.randn(3, 6), 0.02 * torch.rand(3, 6))
-    check(lambda a: F.layer_norm(a, (6,), torch.rand(6)), x, rtol=0.1, atol=0.02)
+    weight, bias = torch.rand(6), torch.rand(6)
+    check(lambda a: F.layer_norm(a, (6,), weight), x, rtol=0.1, atol=0.02)
     check(lambda a: F.rms_norm(a, (6,)), x, rtol=0.1, atol=0.02)
     check(lambda a: F.group_norm(a, 2), x, rtol=0.25, atol=0.05)
-    check(lambda a: F.batch_norm(a, torch.ones(6), torch.rand(6) + 1, torch.rand(6), torch.rand(6)), x)
+    check(lambda a: F.batch_norm(a, bias, 1 + weight, weight, bias), x)
     check(lambda a: a.softmax(-1), x, rtol=0.1, atol=0.01)
     check(lambda a: F.log_softmax(a, -1), x, rtol=0.1, atol=0.02)
 
