@@ -18,22 +18,18 @@ symbol                     argument
 =========================  ====================================================================
 """
 
-from dataclasses import replace
-
 from torch import Tensor
 
 from lightning_vi.arguments import check_at_least
-from lightning_vi.calibration.conformal import ConformalMethod
-from lightning_vi.core.predictive import Predictive
+from lightning_vi.calibration.conformal_sets import ConformalSets, uniforms_of
 from lightning_vi.core.predictor import Predictor
 from lightning_vi.errors import InputValueError
 from lightning_vi.functional.calibration import adaptive_set_scores
 from lightning_vi.likelihoods import Prediction
-from lightning_vi.noise import row_uniforms
-from lightning_vi.sampling import NetworkInput, tensors
+from lightning_vi.sampling import NetworkInput
 
 
-class AdaptivePredictionSets(ConformalMethod):
+class AdaptivePredictionSets(ConformalSets):
     r"""Sets of classes that contain the label with probability at least `coverage`.
 
     Predictions have the set in `pred_set`, a boolean for each class, shape [B, C, ...], and are otherwise unchanged.
@@ -73,9 +69,6 @@ class AdaptivePredictionSets(ConformalMethod):
         tensor([[ True,  True, False]])
     """
 
-    task = "classification"
-    other_task_advice = "SplitConformal or ConformalQuantileRegression"
-
     def __init__(
         self,
         method: Predictor,
@@ -94,19 +87,7 @@ class AdaptivePredictionSets(ConformalMethod):
         self.allowed_size = allowed_size
         self.randomised = randomised
 
-    def scores(self, x: NetworkInput, predictive: Predictive, target: Tensor) -> Tensor:  # noqa: D102
-        scores = self._class_scores(x, self.checked_prediction(predictive, target))
-        return scores.gather(1, target.long().unsqueeze(1)).squeeze(1)
-
-    def calibrated(self, x: NetworkInput, prediction: Prediction) -> Prediction:  # noqa: D102
-        scores = self._class_scores(x, prediction)
-        chosen = scores <= self.quantile.to(scores.dtype)
-        return replace(prediction, pred_set=chosen.scatter(1, prediction.mean.argmax(1, keepdim=True), True))
-
-    def _class_scores(self, x: NetworkInput, prediction: Prediction) -> Tensor:
+    def class_scores(self, x: NetworkInput, prediction: Prediction) -> Tensor:  # noqa: D102
         probs = prediction.mean
-        if not self.randomised:
-            return adaptive_set_scores(probs, self.penalty, self.allowed_size)
-        places = probs[:, :1]
-        uniforms = row_uniforms(tensors(x), places[0].numel()).view_as(places)
+        uniforms = uniforms_of(x, probs) if self.randomised else 1.0
         return adaptive_set_scores(probs, self.penalty, self.allowed_size, uniforms)

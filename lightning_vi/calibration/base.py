@@ -140,6 +140,11 @@ class CalibratedMethod(Predictor):
         return {}
 
     @property
+    def source(self) -> Predictor:
+        """The predictor whose predictions are calibrated: the method."""
+        return self.method
+
+    @property
     def likelihood(self) -> Likelihood:  # type: ignore[override]
         """The method's likelihood."""
         return self.method.likelihood
@@ -197,10 +202,10 @@ class CalibratedMethod(Predictor):
         return self.method(x)  # type: ignore[no-any-return]
 
     def make_predictive(self, x: NetworkInput, num_samples: int, seed: int) -> Predictive:  # noqa: D102
-        return self.make_calibrated(x, self.method.predictive_distribution(x, num_samples, seed, "sampling"))
+        return self.make_calibrated(x, self.source.predictive_distribution(x, num_samples, seed, "sampling"))
 
     def make_moments_predictive(self, x: NetworkInput) -> Predictive:  # noqa: D102
-        return self.make_calibrated(x, self.method.predictive_distribution(x, 1, self.noise.seed, "moments"))
+        return self.make_calibrated(x, self.source.predictive_distribution(x, 1, self.noise.seed, "moments"))
 
     @property
     def approximation(self) -> Approximation:  # type: ignore[override]
@@ -218,7 +223,7 @@ class CalibratedMethod(Predictor):
         return "calibrated: run Trainer.fit(method, datamodule.calibration_dataloader()), or call calibrate(dataloader)"
 
     def provisional_predictive(self, x: NetworkInput) -> Predictive:  # noqa: D102
-        return self.method.predictive_distribution(x, self.num_mc_samples_test, self.noise.seed)
+        return self.source.predictive_distribution(x, self.num_mc_samples_test, self.noise.seed)
 
     @torch.no_grad()
     def calibrate(self, data: Iterable[Any]) -> None:
@@ -244,7 +249,7 @@ class CalibratedMethod(Predictor):
             self._finish(list(self._scores_of(data)))
 
     def _require_trained(self) -> None:
-        self.method.require_fitted()
+        self.source.require_fitted()
         if not self.is_trained:
             raise NotFittedError(
                 f"{type(self).__name__} cannot calibrate a {type(self.method).__name__} that has not been trained: fit "
@@ -261,7 +266,7 @@ class CalibratedMethod(Predictor):
     def _batch_scores(self, x: NetworkInput, target: Any) -> Tensor:
         x, target = network_batch(x, target, self)
         with explained(self, x), evaluating(self):
-            predictive = self.method.predictive_distribution(x, self.method.num_mc_samples_test, self.noise.seed)
+            predictive = self.source.predictive_distribution(x, self.source.num_mc_samples_test, self.noise.seed)
             scores = self.scores(x, predictive, self.likelihood.fill(target))
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
         observed = self.likelihood.observed(target)

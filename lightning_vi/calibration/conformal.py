@@ -1,5 +1,6 @@
 """Base class of conformal methods, which use a quantile of the calibration scores with finite-sample correction."""
 
+from abc import abstractmethod
 from dataclasses import replace
 
 import torch
@@ -18,6 +19,7 @@ from lightning_vi.metrics import (
     PredictionSetCoverage,
     PredictionSetSize,
 )
+from lightning_vi.sampling import NetworkInput
 
 
 class ConformalMethod(CalibratedMethod):
@@ -41,6 +43,8 @@ class ConformalMethod(CalibratedMethod):
     """
 
     quantile: Tensor
+    has_groups: bool = True
+    """Whether the calibration is one quantile of the scores, which `Mondrian` can compute for each group."""
 
     def __init__(self, method: Predictor, *, coverage: float, method_checkpoint: str | None) -> None:
         if isinstance(coverage, bool) or not 0 < coverage < 1:
@@ -55,6 +59,31 @@ class ConformalMethod(CalibratedMethod):
             metrics = {"coverage": PredictionSetCoverage(), "set_size": PredictionSetSize()}
         self.test_metrics.add_metrics({f"conformal_{name}": metric for name, metric in metrics.items()})
         self.register_buffer("quantile", torch.full(shape, torch.inf))
+
+    @abstractmethod
+    def region(self, x: NetworkInput, prediction: Prediction, quantile: Tensor) -> Prediction:
+        """Adds the intervals or sets of a given quantile to a prediction.
+
+        Args:
+            x: Input, each tensor of shape [B, ...].
+            prediction: The method's prediction.
+            quantile: The shape of `quantile`, or one that broadcasts with the prediction, such as one for each row.
+
+        Returns:
+            The prediction.
+        """
+
+    def calibrated(self, x: NetworkInput, prediction: Prediction) -> Prediction:
+        """Adds the intervals or sets of the calibration, see `region`.
+
+        Args:
+            x: Input, each tensor of shape [B, ...].
+            prediction: The method's prediction.
+
+        Returns:
+            The prediction.
+        """
+        return self.region(x, prediction, self.quantile)
 
     def with_interval(self, prediction: Prediction, lower: Tensor, upper: Tensor) -> Prediction:
         """Returns a prediction with intervals, and their level in its metadata.
@@ -78,9 +107,18 @@ class ConformalMethod(CalibratedMethod):
         """
         pooled = scores.reshape(-1, *self.quantile.shape)
         self.quantile.copy_(conformal_quantile(pooled, self.coverage))
-        size = int(pooled.isnan().logical_not().sum(0).min())
-        if count_that_reaches(self.coverage, size + 1) > size:
-            rank_zero_warn(
-                f"{size} calibration scores are too few for a coverage of {self.coverage}: intervals are "
-                "infinite, and sets contain all classes"
-            )
+        warn_if_too_few(int(pooled.isnan().logical_not().sum(0).min()), self.coverage)
+
+
+def warn_if_too_few(size: int, coverage: float) -> None:
+    """Warns if there are too few scores for a finite quantile.
+
+    Args:
+        size: Number of scores.
+        coverage: Probability of coverage.
+    """
+    if count_that_reaches(coverage, size + 1) > size:
+        rank_zero_warn(
+            f"{size} calibration scores are too few for a coverage of {coverage}: intervals are "
+            "infinite, and sets contain all classes"
+        )

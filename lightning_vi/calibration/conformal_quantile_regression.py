@@ -71,9 +71,9 @@ class ConformalQuantileRegression(ConformalMethod):
         lower, upper = self._interval(self.checked_prediction(predictive, target))
         return torch.maximum(lower - target, target - upper)
 
-    def calibrated(self, x: NetworkInput, prediction: Prediction) -> Prediction:  # noqa: ARG002, D102
+    def region(self, x: NetworkInput, prediction: Prediction, quantile: Tensor) -> Prediction:  # noqa: ARG002, D102
         lower, upper = self._interval(prediction)
-        distance = self.quantile.to(lower.dtype)
+        distance = quantile.to(lower.dtype)
         midpoint = (lower + upper) / 2
         return self.with_interval(
             prediction, torch.minimum(lower - distance, midpoint), torch.maximum(upper + distance, midpoint)

@@ -77,8 +77,8 @@ class SplitConformal(ConformalMethod):
         prediction = self.checked_prediction(predictive, target)
         return (target - prediction.mean).abs() / self._scale(prediction)
 
-    def calibrated(self, x: NetworkInput, prediction: Prediction) -> Prediction:  # noqa: ARG002, D102
-        half_width = self.quantile.to(prediction.mean.dtype) * self._scale(prediction)
+    def region(self, x: NetworkInput, prediction: Prediction, quantile: Tensor) -> Prediction:  # noqa: ARG002, D102
+        half_width = quantile.to(prediction.mean.dtype) * self._scale(prediction)
         return self.with_interval(prediction, prediction.mean - half_width, prediction.mean + half_width)
 
     def _scale(self, prediction: Prediction) -> Tensor:

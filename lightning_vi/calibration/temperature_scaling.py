@@ -15,22 +15,15 @@ symbol                 argument
 =====================  ====================================================
 """
 
-from dataclasses import replace
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from lightning_vi.calibration.base import CalibratedMethod
-from lightning_vi.core.batch_forms import check_target
-from lightning_vi.core.predictive import Predictive, class_metric_inputs
+from lightning_vi.calibration.class_scaling import RecalibratedClasses
+from lightning_vi.core.predictive import Predictive
 from lightning_vi.core.predictor import Predictor
-from lightning_vi.functional import entropy
 from lightning_vi.functional.calibration import best_temperature, log_odds_against, temper
-from lightning_vi.likelihoods import Likelihood, Prediction
 from lightning_vi.sampling import NetworkInput
-
-TINY = 1e-30
 
 
 class TemperatureScaling(CalibratedMethod):
@@ -82,60 +75,10 @@ class TemperatureScaling(CalibratedMethod):
         self.temperature.copy_(best_temperature(rows[~rows.isnan().any(-1)]))
 
     def make_calibrated(self, x: NetworkInput, predictive: Predictive) -> Predictive:  # noqa: ARG002, D102
-        return TemperedPredictive(predictive, self.temperature, self.likelihood)
+        return RecalibratedClasses(predictive, self._temper, self.likelihood)
+
+    def _temper(self, log_probs: Tensor) -> Tensor:
+        return temper(log_probs, self.temperature.to(log_probs.dtype))
 
     def logged_calibration(self) -> dict[str, Tensor]:  # noqa: D102
         return {"calibration_temperature": self.temperature}
-
-
-class TemperedPredictive(Predictive):
-    """Predictive distribution with tempered class probabilities and unchanged epistemic shares.
-
-    Args:
-        inner: The distribution to temper.
-        temperature: A scalar tensor.
-        likelihood: The observation model.
-    """
-
-    def __init__(self, inner: Predictive, temperature: Tensor, likelihood: Likelihood) -> None:
-        self.inner = inner
-        self.likelihood = likelihood
-        self.temperature = temperature
-
-    def keep(self) -> None:  # noqa: D102
-        self.inner.keep()
-
-    def log_probs(self) -> Tensor:  # noqa: D102
-        log_probs = self.inner.log_probs()
-        return temper(log_probs, self.temperature.to(log_probs.dtype))
-
-    def prediction(self, *, return_samples: bool = False) -> Prediction:  # noqa: D102
-        probs = self.log_probs().exp()  # called first, so that its pass over the samples is reused for the prediction
-        prediction = self.inner.prediction(return_samples=return_samples)
-        variance, uncertainty = probs * (1 - probs), entropy(probs, dim=1)
-        epistemic_var = variance * _share(prediction.epistemic_var, prediction.total_var)
-        mutual_information = uncertainty * _share(prediction.mutual_information, prediction.predictive_entropy)
-        return replace(
-            prediction,
-            mean=probs,
-            probs=probs,
-            epistemic_var=epistemic_var,
-            aleatoric_var=variance - epistemic_var,
-            total_var=variance,
-            probs_var=epistemic_var,
-            predictive_entropy=uncertainty,
-            expected_entropy=uncertainty - mutual_information,
-            mutual_information=mutual_information,
-        )
-
-    def metric_inputs(self, target: Tensor) -> dict[str, Any]:  # noqa: D102
-        self.keep()
-        check_target(self.prediction(), target)
-        return class_metric_inputs(self.log_probs(), target, self.likelihood)
-
-
-def _share(part: Tensor | None, whole: Tensor | None) -> Tensor | float:
-    """Returns the epistemic share of an uncertainty, between 0 and 1; 0 if there is no uncertainty."""
-    if part is None or whole is None:
-        return 0.0
-    return (part / whole.clamp_min(TINY)).clamp(0, 1)

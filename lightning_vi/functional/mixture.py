@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_vi.errors import InputValueError
 
-__all__ = ["Mixture", "join_mixtures", "mixture_crps", "mixture_interval_covers", "mixture_quantile"]
+__all__ = ["Mixture", "join_mixtures", "mixture_crps", "mixture_interval_covers", "mixture_quantile", "quantiles_at"]
 
 # Elements of the largest temporary of a cumulative distribution function: 1 MiB in float32, to fit in a CPU cache.
 _MAX_ELEMENTS = 2**18
@@ -146,13 +146,31 @@ def mixture_quantile(mixture: Mixture, levels: Sequence[float]) -> Tensor:
     table = mixture.table
     if table is not None:
         return torch.stack([(table < level).sum(0) for level in levels]).to(table.dtype)
+    return quantiles_at(mixture, mixture.means.new_tensor(levels).view(-1, *[1] * (mixture.means.ndim - 1)))
+
+
+@torch.no_grad()
+def quantiles_at(mixture: Mixture, levels: Tensor) -> Tensor:
+    """Quantiles of a mixture at levels that may differ between its elements, by bisection, see `mixture_quantile`.
+
+    Args:
+        mixture: The mixture.
+        levels: Probabilities, strictly between 0 and 1, a shape that broadcasts with ``[L, B, ..., D]``.
+
+    Returns:
+        Quantiles in the target's units, shape ``[L, B, ..., D]``.
+
+    Example:
+        >>> normal = torch.distributions.Normal(torch.zeros(2, 1), torch.ones(2, 1))
+        >>> quantiles_at(Mixture(normal.cdf, normal.mean, normal.stddev), torch.tensor([[0.975]]))
+        tensor([[1.9600]])
+    """
     means, stds = mixture.means, mixture.stds
-    low = torch.stack([(means - stds * math.sqrt((1 - level) / level)).amin(0) for level in levels])
-    high = torch.stack([(means + stds * math.sqrt(level / (1 - level))).amax(0) for level in levels])
+    low = torch.stack([(means - stds * ((1 - level) / level).sqrt()).amin(0) for level in levels])
+    high = torch.stack([(means + stds * (level / (1 - level)).sqrt()).amax(0) for level in levels])
     if mixture.is_count:
         low, high = low.floor() - 1, high.ceil()
-    targets = low.new_tensor(levels).view(-1, *[1] * (low.ndim - 1))
-    width = high - low
+    targets, width = levels, high - low
     num_halvings = 64 if low.dtype == torch.float64 else 32
     for halving in range(1, num_halvings + 1):
         middle = torch.add(low, width, alpha=0.5**halving)

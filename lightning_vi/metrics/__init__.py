@@ -22,7 +22,9 @@ from lightning_vi.metrics.conformal import (
     PredictionIntervalCoverage,
     PredictionIntervalScore,
     PredictionIntervalWidth,
+    PredictionRegionCoverage,
     PredictionSetCoverage,
+    PredictionSetRisk,
     PredictionSetSize,
 )
 from lightning_vi.metrics.defaults import (
@@ -90,7 +92,9 @@ __all__ = [
     "PredictionIntervalCoverage",
     "PredictionIntervalScore",
     "PredictionIntervalWidth",
+    "PredictionRegionCoverage",
     "PredictionSetCoverage",
+    "PredictionSetRisk",
     "PredictionSetSize",
     "QuantileCalibrationError",
     "R2Score",

@@ -13,7 +13,9 @@ __all__ = [
     "PredictionIntervalCoverage",
     "PredictionIntervalScore",
     "PredictionIntervalWidth",
+    "PredictionRegionCoverage",
     "PredictionSetCoverage",
+    "PredictionSetRisk",
     "PredictionSetSize",
 ]
 
@@ -75,6 +77,41 @@ class PredictionIntervalWidth(MeanScore):
         _check_shape("lower", lower, "upper", upper)
         dtype = torch.promote_types(upper.dtype, torch.float32)
         self._accumulate(upper.to(dtype) - lower.to(dtype), observed)
+
+
+class PredictionRegionCoverage(MeanScore):
+    """Fraction of the data all of whose targets are inside their prediction intervals.
+
+    Example:
+        >>> import torch
+        >>> metric = PredictionRegionCoverage()
+        >>> metric.update(torch.zeros(2, 2), torch.ones(2, 2), torch.tensor([[0.5, 1.0], [0.5, 2.0]]))
+        >>> metric.compute()
+        tensor(0.5000)
+    """
+
+    higher_is_better: bool | None = None
+
+    def update(self, lower: Tensor, upper: Tensor, target: Tensor, observed: Tensor | None = None) -> None:
+        """Adds a batch.
+
+        Args:
+            lower: lower endpoints, in the target's units, shape ``[B, ..., D]``.
+            upper: upper endpoints, the same shape.
+            target: observed values, the same shape.
+            observed: True for the elements of the target to score, its shape; by default all. Data without any are left
+                out.
+
+        Raises:
+            ValueError: if the shapes differ.
+        """
+        _check_shape("lower", lower, "target", target)
+        _check_shape("upper", upper, "target", target)
+        inside = (lower <= target) & (target <= upper)
+        if observed is None:
+            self._accumulate(inside.all(-1))
+        else:
+            self._accumulate((inside | ~observed).all(-1), observed.any(-1))
 
 
 class PredictionIntervalScore(MeanScore):
@@ -169,6 +206,48 @@ class PredictionSetSize(MeanScore):
             observed: True for the elements of the target to score, its shape; by default all.
         """
         self._accumulate(pred_set.sum(1), observed)
+
+
+class PredictionSetRisk(MeanScore):
+    """Mean share of the labels of a datum outside of their prediction sets, such as the missed pixels of an image.
+
+    For a mask this is the false negative rate. A datum without labels to find has a share of zero.
+
+    Args:
+        positive_class: class whose labels are counted; None counts those of all classes.
+
+    Example:
+        >>> import torch
+        >>> metric = PredictionSetRisk(positive_class=1)
+        >>> sets = torch.tensor([[[True, True, True], [True, False, False]]])  # one row of three pixels
+        >>> metric.update(sets, torch.tensor([[1, 1, 0]]))
+        >>> metric.compute()
+        tensor(0.5000)
+    """
+
+    def __init__(self, positive_class: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.positive_class = positive_class
+
+    def update(self, pred_set: Tensor, target: Tensor, observed: Tensor | None = None) -> None:
+        """Adds a batch.
+
+        Args:
+            pred_set: membership of each class, boolean, shape ``[B, C]`` or ``[B, C, ...]``.
+            target: class indices, an integer tensor of shape ``[B]`` or ``[B, ...]``.
+            observed: True for the elements of the target to score, its shape; by default all.
+
+        Raises:
+            ValueError: if the shapes do not match.
+        """
+        _check_shape("one class of pred_set", pred_set[:, 0], "target", target)
+        counted = torch.ones_like(target, dtype=torch.bool) if observed is None else observed
+        if self.positive_class is not None:
+            counted = counted & (target == self.positive_class)
+        labels = torch.where(counted, target, 0).long()
+        missed = counted & ~pred_set.gather(1, labels.unsqueeze(1)).squeeze(1)
+        size = [part.reshape(len(target), -1).sum(1) for part in (missed, counted)]
+        self._accumulate(size[0] / size[1].clamp_min(1))
 
 
 def _check_shape(name: str, values: Tensor, other: str, reference: Tensor) -> None:
