@@ -12,11 +12,21 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from lightning_vi.core.scoreboard import update
+from lightning_vi.functional.intervals import wilson_interval
 from lightning_vi.functional.scoring import top_label, top_label_bins
-from lightning_vi.metrics import ExpectedCalibrationError, MeanScore, R2Score
+from lightning_vi.metrics import (
+    Accuracy,
+    ExpectedCalibrationError,
+    IntervalCoverage,
+    MeanScore,
+    PredictionIntervalCoverage,
+    PredictionSetCoverage,
+    R2Score,
+)
 from lightning_vi.report.names import place_of
 
 Floats = npt.NDArray[np.float64]
+SHARES = (Accuracy, IntervalCoverage, PredictionIntervalCoverage, PredictionSetCoverage)
 NUM_RESAMPLES, LEVEL = 1000, 0.95
 MAX_DRAWN = 2**22
 """Most row numbers that are drawn at a time."""
@@ -122,7 +132,15 @@ class RowScores:
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Returns the confidence intervals of the metrics that are functions of sums over rows, by name."""
         known = {name: self._row_terms(name, metric) for name, metric in self.metrics.items() if self._parts[name]}
-        return {_plain(name): bootstrap_interval(rows) for name, rows in known.items()}
+        return {_plain(name): self._interval(name, rows) for name, rows in known.items()}
+
+    def _interval(self, name: str, rows: RowTerms) -> tuple[float, float]:
+        """The bootstrap interval; Wilson's for a share of 0 or 1, which is the same in all resamples."""
+        total = rows.terms.sum(0)
+        if isinstance(self.metrics[name], SHARES) and len(rows.terms) > 1 and total[0] in (0.0, total[1]):
+            ends = wilson_interval(torch.tensor(total[0] / total[1] * len(rows.terms)), torch.tensor(len(rows.terms)))
+            return float(ends[0]), float(ends[1])
+        return bootstrap_interval(rows)
 
     def _record(self, name: str, metric: MeanScore, scores: Tensor, observed: Tensor | None = None) -> None:
         rows = scores.detach().double().reshape(len(scores), -1)

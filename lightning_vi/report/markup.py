@@ -17,8 +17,8 @@ from lightning_vi.errors import InputError
 from lightning_vi.plots._images import as_images
 
 MAX_SVG_BYTES = 400_000
-PIXELS_PER_INCH = 92
-MAX_SHRINK = 0.62
+PIXELS_PER_INCH = 80
+MAX_SHRINK = 0.7
 """Figures shrink to this share of their width on narrow screens, and scroll in their box if they are still wider."""
 THUMBNAIL = 72
 
@@ -132,8 +132,8 @@ def figure(draw: Callable[[], Figure], caption: str, *, is_picture: bool = False
     kind = "picture" if is_picture else "drawing"
     words, source = escape(caption), _figure_uri(drawn, transparent=not is_picture)
     return Html(
-        f'<figure class="{kind}"><div class="scroll" tabindex="0"><img style="{size}" alt="{words}" src="{source}">'
-        f"</div><figcaption>{words}</figcaption></figure>"
+        f'<figure class="{kind}" style="max-width:min(100%,{width:.0f}px)"><div class="scroll" tabindex="0">'
+        f'<img style="{size}" alt="{words}" src="{source}"></div><figcaption>{words}</figcaption></figure>'
     )
 
 

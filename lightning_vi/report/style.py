@@ -4,7 +4,8 @@ STYLE = """
 :root { color-scheme: light dark; --ink: #1c2026; --soft: #5d6773; --line: #dfe3e8; --page: #fff; --box: #f6f7f9;
   --accent: #0072b2; --hit: #fff3e0; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e3e6ea; --soft: #9aa4af; --line: #323942; --page: #14171b;
-  --box: #1d2127; --accent: #66b8e8; --hit: #3a2c17; } figure.drawing img { filter: invert(1) hue-rotate(180deg); } }
+  --box: #1d2127; --accent: #66b8e8; --hit: #3a2c17; }
+  figure.drawing img { filter: invert(1) hue-rotate(180deg) brightness(1.2); } }
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; }
 body { margin: 0 auto; max-width: 64rem; padding: 2.5rem 1.5rem 4rem; background: var(--page); color: var(--ink);
@@ -31,7 +32,8 @@ th, td { text-align: left; padding: .34rem .9rem .34rem 0; border-bottom: 1px so
   white-space: nowrap; }
 th { color: var(--soft); font-weight: 600; } th.n, td.n { text-align: right; }
 td.wrap { white-space: normal; } tr.hit td { background: var(--hit); }
-figure { margin: 1.4rem 0; } figure img { display: block; max-width: 100%; height: auto; }
+figure { display: inline-block; vertical-align: top; margin: 1.2rem 1.2rem 1.2rem 0; }
+figure img { display: block; max-width: 100%; height: auto; }
 figure.picture img { background: #fff; border-radius: .4rem; }
 figcaption { margin-top: .4rem; max-width: 46rem; }
 img.thumb { image-rendering: pixelated; display: block; border-radius: .2rem; }

@@ -42,7 +42,7 @@ def _comparison(facts: Facts, variants: Mapping[str, ScoredSet]) -> Html:
         if key in before.scores
     ]
     name = type(facts.calibrations.fitted[AFTER]).__name__
-    said = f"After: {name}, fitted on {facts.calibrations.rows}. No test row was used."
+    said = f"Before: {type(facts.calibrations.base).__name__}. After: {name}, fitted on {facts.calibrations.rows}."
     return join([paragraph(said), table(("score", "before", "95% interval", "after", "95% interval"), rows)])
 
 

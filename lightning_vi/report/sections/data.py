@@ -69,8 +69,8 @@ def _splits(facts: Facts) -> Html:
     return table(("split", "rows", "numbers per input", "numbers per target"), rows)
 
 
-def _shape(rows: Tensor) -> str:
-    return " x ".join(map(str, rows.shape[1:])) or "1"
+def _shape(rows: Tensor) -> str | int:
+    return rows.shape[1] if rows.dim() == 2 else " x ".join(map(str, rows.shape[1:])) or 1
 
 
 def _columns(data: TabularDataModule) -> Html:

@@ -95,18 +95,18 @@ def _target_cells(facts: Facts, scored: ScoredSet, places: list[int]) -> tuple[l
     low = prediction.lower if prediction.lower is not None and given else mean - BAND_STDS * std
     high = prediction.upper if prediction.upper is not None and given else mean + BAND_STDS * std
     level = prediction.metadata.get("interval_level")
-    interval = f"{level:.0%} interval" if given and level else "interval" if given else f"± {BAND_STDS} std"
+    interval = f"{level:.0%} interval" if given and level else "interval" if given else f"mean ± {BAND_STDS} std"
     center = prediction.metadata.get("center", "prediction")
     names = facts.target_names[:MAX_SHOWN_TARGETS]
     header: list[str] = []
     for name in names:
         suffix = f" of {name}" if len(facts.target_names) > 1 else ""
-        header += [f"{center}{suffix}", f"std{suffix}", f"{interval}{suffix}: low", "high", f"true value{suffix}"]
+        header += [f"true value{suffix}", f"{center}{suffix}", f"std{suffix}", f"{interval}: low", "high"]
     cells = []
     for place in places:
         row: list[Any] = []
         for each in range(len(names)):
-            values = (mean, std, low, high, target)
+            values = (target, mean, std, low, high)
             row += [float(value[place].reshape(-1)[each]) for value in values]
         cells.append(row)
     inside = ((low <= target) & (target <= high)) | target.isnan()

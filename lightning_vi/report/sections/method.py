@@ -66,8 +66,7 @@ def _modules(conversion: ConversionReport) -> Html:
     if len(conversion.modules) > MAX_MODULES:
         total += f" The first {MAX_MODULES} of {len(conversion.modules)} modules are shown."
     header = ("module", "kind", "weights", "stochastic", "estimator", "why")
-    shown = table(header, rows, highlighted=[each.stochastic for each in conversion.modules[:MAX_MODULES]])
-    return join([paragraph(total), shown])
+    return join([paragraph(total), table(header, rows)])
 
 
 def _options(method: Predictor) -> list[tuple[str, str]]:
