@@ -520,6 +520,12 @@ class UQMethod(OptimizedPredictor):
             stage["train_burnin"] = float(self.in_burnin)
         self.log_dict(stage)
 
+    def size_of_fit(self) -> int | None:
+        """Returns the size of the training set, also before the fit has counted it; None if it is unknown."""
+        if self._num_data_given is None and self._trainer is not None and math.isfinite(self.num_steps):
+            return count_training_data(single_dataloader(self.trainer))
+        return self.num_data
+
     def get_extra_state(self) -> Tensor:
         """Returns the size of the training set; -2 if unknown for a trained method, -1 for an untrained one."""
         unknown = -2 if self.is_trained else -1

@@ -114,15 +114,32 @@ def test_posterior_has_a_higher_rate_than_deterministic_weights_by_default() -> 
     method = LastLayerVI(MLP(1, [7, 50], 1), Gaussian())
     rates = {id(p): group["lr"] for group in method.make_optimizer().param_groups for p in group["params"]}
     assert [rates[id(p)] for p in method.engine.parameters()] == pytest.approx([1.7 / math.sqrt(2000)] * 4)
-    assert rates[id(next(method.backbone.parameters()))] == pytest.approx(0.4 / math.sqrt(2000))
+    assert rates[id(next(method.backbone.parameters()))] == 0.003
 
 
 @pytest.mark.parametrize(
-    ("width", "steps", "rate"),
-    [(50, 400, 0.012), (50, 2500, 0.008), (50, 40000, 0.003), (200, 400, 0.012), (500, 100, 0.012), (500, 2500, 0.004)],
+    ("width", "steps", "num_data", "rate"),
+    [
+        (50, 400, 400, 0.006),
+        (50, 400, 4000, 0.012),
+        (50, 2500, 10000, 0.008),
+        (50, 40000, 10**6, 0.003),
+        (500, 2500, 10**6, 0.004),
+        (50, 400, 100, 0.003),
+        (50, math.inf, 4000, 0.003),
+        (50, 400, None, 0.003),
+    ],
 )
-def test_rate_of_deterministic_weights_depends_on_length_and_width(width: int, steps: int, rate: float) -> None:
-    assert feature_learning_rate(width, steps) == pytest.approx(rate)
+def test_rate_of_deterministic_weights_depends_on_the_fit(width: int, steps: float, num_data: Any, rate: float) -> None:
+    assert feature_learning_rate(width, steps, num_data) == pytest.approx(rate)
+
+
+def test_fit_gives_deterministic_weights_their_rate() -> None:
+    method = LastLayerVI(MLP(1, [7], 1), Gaussian())
+    fit(method, loader(X, Y, batch_size=len(X)), max_epochs=2)
+    groups = method.optimizers(use_pl_optimizer=False).param_groups  # type: ignore[union-attr]
+    rates = {id(p): group["initial_lr"] for group in groups for p in group["params"]}
+    assert rates[id(next(method.backbone.parameters()))] == pytest.approx(0.012)
 
 
 def test_deterministic_weights_have_the_rate_of_a_given_optimizer() -> None:

@@ -57,28 +57,31 @@ def posterior_learning_rate(fan_in: int, num_steps: float, has_bounded_gradient:
     return min(0.2, min(4.8 if has_bounded_gradient else 1.7, 300 / fan_in) / math.sqrt(steps))
 
 
-def feature_learning_rate(fan_in: int, num_steps: float) -> float:
+def feature_learning_rate(fan_in: int, num_steps: float, num_data: int | None) -> float:
     r"""Learning rate of the deterministic weights of a stochastic network with the default optimizer.
 
-    .. math:: \eta = \min\Big(4 \eta_0,\ \max\Big(\eta_0,\ \frac{\min(0.4, 100 / F)}{\sqrt T}\Big)\Big)
+    .. math:: \eta = \max\Big(\eta_0,\ \min\Big(4 \eta_0,\ 2 \eta_0 \frac{N}{T},\
+        \frac{\min(0.4, 100 / F)}{\sqrt T}\Big)\Big)
 
-    The rate of a deterministic network, :math:`\eta_0 = 0.003`, is for a constant rate. Here the rate decays, and a
-    short fit of a narrow network starts with a higher one.
+    The rate of a deterministic network, :math:`\eta_0 = 0.003`, is for a constant rate. Here the rate decays, and
+    starts higher in a short fit of a narrow network. With many steps per datum a higher one would only fit the noise.
 
     Args:
         fan_in: Largest number F of inputs of a unit.
         num_steps: Number T of optimizer steps; infinite if unknown.
+        num_data: Size N of the training set; None if unknown.
 
     Returns:
         The learning rate.
 
     Example:
-        >>> round(feature_learning_rate(fan_in=50, num_steps=1700), 4), feature_learning_rate(1000, 1700)
-        (0.0097, 0.003)
+        >>> [round(feature_learning_rate(50, 1700, num_data), 4) for num_data in (500, 2000, 50000)]
+        [0.003, 0.0071, 0.0097]
     """
-    steps = num_steps if 0 < num_steps < math.inf else USUAL_STEPS
-    rate = min(0.4, 100 / fan_in) / math.sqrt(steps)
-    return min(4 * DEFAULT_LEARNING_RATE, max(DEFAULT_LEARNING_RATE, rate))
+    if not 0 < num_steps < math.inf or num_data is None:
+        return DEFAULT_LEARNING_RATE
+    rate = min(4 * DEFAULT_LEARNING_RATE, 2 * DEFAULT_LEARNING_RATE * num_data / num_steps)
+    return max(DEFAULT_LEARNING_RATE, min(rate, min(0.4, 100 / fan_in) / math.sqrt(num_steps)))
 
 
 def largest_fan_in(weights: Iterable[Tensor]) -> int:
@@ -375,7 +378,7 @@ class VariationalMethod(DiagnosedMethod):
             return 1.0
         posterior = set(self.engine.parameters())
         fan_in = largest_fan_in(each for each in self.backbone.parameters() if each not in posterior)
-        return feature_learning_rate(fan_in, self.num_steps) / DEFAULT_LEARNING_RATE
+        return feature_learning_rate(fan_in, self.num_steps, self.size_of_fit()) / DEFAULT_LEARNING_RATE
 
     def learning_rate_factors(self) -> Mapping[nn.Parameter, float]:  # noqa: D102
         factor = self.main_factor

@@ -41,13 +41,12 @@ from torch.optim import Optimizer
 from lightning_vi.arguments import check_positive
 from lightning_vi.conversion import ModuleSelector
 from lightning_vi.core import LRSchedulerFactory
-from lightning_vi.core.training_data import single_dataloader
 from lightning_vi.diagnostics import WeightPosterior, weight_posteriors
 from lightning_vi.errors import InputTypeError
 from lightning_vi.functional import sum_log_softplus
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.methods.variational.base import VariationalMethod
-from lightning_vi.objectives import ObjectiveTerms, count_training_data, negative_elbo
+from lightning_vi.objectives import ObjectiveTerms, negative_elbo
 from lightning_vi.optim import KnownStds, PosteriorIVON, cosine_decay
 from lightning_vi.posteriors import DEFAULT_STD, inverse_softplus
 from lightning_vi.priors import GaussianPrior
@@ -212,18 +211,12 @@ class IVON(VariationalMethod):
         return self._chosen_lr
 
     def _choose_lr(self) -> float:
-        num_data, num_steps = self._size_of_fit(), self.num_steps
+        num_data, num_steps = self.size_of_fit(), self.num_steps
         if num_data is None or not 0 < num_steps < math.inf:
             return USUAL_LR
         if self.likelihood.has_bounded_gradient:
             return LR_FOR_BOUNDED_GRADIENTS
         return min(USUAL_LR, LR_TIMES_STEPS_PER_DATUM * num_data / num_steps)
-
-    def _size_of_fit(self) -> int | None:
-        """Size of the training set, also before the fit has counted it."""
-        if self._num_data_given is None and self._trainer is not None and math.isfinite(self.num_steps):
-            return count_training_data(single_dataloader(self.trainer))
-        return self.num_data
 
     def _betas(self) -> tuple[float, float]:
         if self.betas is not None:
@@ -242,7 +235,7 @@ class IVON(VariationalMethod):
         """
         pairs = self._pairs()
         variational = {id(parameter) for pair in pairs for parameter in pair}
-        num_data = self._size_of_fit() or 1
+        num_data = self.size_of_fit() or 1
         self._chosen_lr = self._choose_lr()
         return PosteriorIVON(
             pairs,
