@@ -18,7 +18,7 @@ from lightning_vi.functional.selective import (
     risk_coverage_curve,
 )
 from lightning_vi.functional.signal import signal_to_noise, unit_signal_to_noise
-from lightning_vi.functional.softplus import put_inverse_softplus, sum_log_softplus
+from lightning_vi.functional.softplus import put_inverse_softplus, softplus_sums
 from lightning_vi.functional.special import inverse_softplus
 
 __all__ = [
@@ -38,7 +38,7 @@ __all__ = [
     "put_inverse_softplus",
     "risk_coverage_curve",
     "signal_to_noise",
-    "sum_log_softplus",
+    "softplus_sums",
     "uniform_histogram_band",
     "unit_signal_to_noise",
     "wilson_interval",
