@@ -137,9 +137,9 @@ class PosteriorIVON(Optimizer):
             for rho, out, precision in zip(scale, std, precisions, strict=True):
                 put_inverse_softplus(rho, torch.rsqrt(precision, out=out).mul_(ess**-0.5))
         if self._known_stds is not None:
-            for *_, rho, _, std in pairs:
-                if self._known_stds.can_keep(rho):
-                    self._known_stds.keep(rho, std)
+            for *_, own, _, kept in pairs:
+                if self._known_stds.can_keep(own):
+                    self._known_stds.keep(own, kept)
 
     def _std(self, rho: Tensor) -> Tensor:
         """Standard deviations of the present scales, in memory for the next ones."""
