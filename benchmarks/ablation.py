@@ -2,7 +2,8 @@
 
     python benchmarks/ablation.py --uci path/to/UCI_Datasets --results ablation.csv
 
-Each row of the table changes one default of `MeanFieldVI`; "all former" changes all of them. Scores are negative
+Each row of the table changes one default of `MeanFieldVI`; "all former" changes all of them. The last rows are other
+methods, each also with a former default. Scores are negative
 log-likelihoods at `kl_weight=1` of a fifth of the training rows, which the fit does not see; test rows are not used.
 The toy problem has the network 1-50-50-2 and 150 epochs, the UCI set "concrete" one layer of 50 units and 100 epochs,
 the digits one layer of 100 units and 30 epochs. Finished fits are kept in the file of results.
@@ -24,7 +25,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from toy import silence
 from tqdm import tqdm
 
-from lightning_vi import Deterministic, MeanFieldVI
+from lightning_vi import IVON, AlphaDivergenceVI, Deterministic, MeanFieldVI, RankOneVI
 from lightning_vi.backbones import MLP
 from lightning_vi.core import UQMethod
 from lightning_vi.datamodules import DigitsDataModule, ToyHeteroscedasticDataModule, UCIDataModule
@@ -60,6 +61,12 @@ ROWS: dict[str, dict[str, Any]] = {
     "num_mc_samples_train=1": {"num_mc_samples_train": 1},
     "all former": FORMER,
     "Deterministic": {},
+    "RankOneVI": {},
+    "RankOneVI, weights at a rate of 0.003": {},
+    "AlphaDivergenceVI": {},
+    "AlphaDivergenceVI, constant alpha": {},
+    "IVON": {},
+    "IVON, former": {},
 }
 
 
@@ -90,6 +97,41 @@ class Faster(MeanFieldVI):
     def learning_rate_factors(self) -> dict[nn.Parameter, float]:  # noqa: D102
         posterior = set(self.engine.parameters())
         return {p: f * (self.rate if p in posterior else 1.0) for p, f in super().learning_rate_factors().items()}
+
+
+class SlowRankOneVI(RankOneVI):
+    """Trains the weights at the rate of the default optimizer."""
+
+    weight_learning_rate = 0.0
+
+
+class ConstantAlphaVI(AlphaDivergenceVI):
+    """Has one alpha from the start."""
+
+    def effective_alpha(self) -> float:  # noqa: D102
+        return self.alpha
+
+
+def former_ivon(num_data: int, num_steps: int) -> dict[str, Any]:
+    """The former defaults of IVON: an initial std of 0.01, and steps of at most 0.06."""
+    precision = 0.01**-2
+    return {
+        "lr": 0.3,
+        "hess_init": precision / num_data,
+        "betas": (0.9, 1 - 2 / num_steps),
+        "clip_radius": 0.06 * num_data / (0.3 * (precision + 1)),
+    }
+
+
+OTHERS: dict[str, type[UQMethod]] = {
+    "Deterministic": Deterministic,
+    "RankOneVI": RankOneVI,
+    "RankOneVI, weights at a rate of 0.003": SlowRankOneVI,
+    "AlphaDivergenceVI": AlphaDivergenceVI,
+    "AlphaDivergenceVI, constant alpha": ConstantAlphaVI,
+    "IVON": IVON,
+    "IVON, former": IVON,
+}
 
 
 def training_rows(datamodule: Any) -> tuple[Tensor, Tensor]:
@@ -138,7 +180,9 @@ def run(problem: Problem, name: str, seed: int) -> float:
         options["kl_warmup_epochs"] = int(share * problem.epochs)
     network, likelihood = problem.network(x.shape[1]), problem.likelihood()
     rate = options.pop("rate", 1.0)
-    cls: type[UQMethod] = Deterministic if name == "Deterministic" else Faster
+    if name == "IVON, former":
+        options = former_ivon(len(kept), problem.epochs * -(-len(kept) // problem.batch))
+    cls = OTHERS.get(name, Faster)
     method = cls(network, likelihood, **options)
     if isinstance(method, Faster):
         method.rate = rate
@@ -157,13 +201,16 @@ def main() -> None:
     parser.add_argument("--uci", type=Path, help="folder with one folder for each UCI set")
     parser.add_argument("--results", type=Path, default=Path("ablation.csv"), help="file of results, which grows")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--changes", nargs="+", default=list(ROWS), help="rows of the table")
     arguments = parser.parse_args()
     silence()
     key = ["problem", "change", "seed"]
     done = pd.read_csv(arguments.results) if arguments.results.exists() else pd.DataFrame(columns=key)
     finished = set(done[key].itertuples(index=False, name=None))
     found = problems(arguments.uci)
-    wanted = [(problem, name, seed) for seed in range(arguments.seeds) for problem in found for name in ROWS]
+    wanted = [
+        (problem, name, seed) for seed in range(arguments.seeds) for problem in found for name in arguments.changes
+    ]
     for row in tqdm([row for row in wanted if row not in finished]):
         nll = run(found[row[0]], row[1], row[2])
         line = pd.DataFrame([dict(zip(key, row, strict=True)) | {"nll": nll}])

@@ -154,7 +154,15 @@ class VariationalDiagnostics(Callback):
             return
         changes = self._std_changes(pl_module)
         reference = _reference(pl_module, trainer)
-        facts = FitFacts(self._history, posterior, pl_module.kl_weight, reference, changes, pl_module.open_remedies())
+        facts = FitFacts(
+            self._history,
+            posterior,
+            pl_module.kl_weight,
+            reference,
+            changes,
+            pl_module.open_remedies(),
+            pl_module.is_divergence_scheduled,
+        )
         self.result = FitDiagnostics(posterior, reference, find_problems(facts))
         if self.warn and self.result.findings:
             rank_zero_warn(_warning(type(pl_module).__name__, self.result.findings))

@@ -16,7 +16,7 @@ MIN_STEPS = 200
 MIN_SCORE = 4.0
 """Least number of standard errors of a trend, of a difference of losses."""
 MIN_FALL = 0.1
-"""Least fall of the loss, and of the likelihood's part of it, over the last epochs as a share of what was learned."""
+"""Least fall of the loss over the last epochs as a share of what was learned so far."""
 MIN_SHARE = 0.5
 """Share of what was learned early that must be left at the end."""
 MAX_PRUNED = 0.5
@@ -80,6 +80,7 @@ class FitFacts:
         reference: The fit beside constant outputs; None if unknown.
         std_changes: Change of the mean log standard deviation by module; empty if the method was trained before.
         open_remedies: Names of the `REMEDIES` that would change something in the method.
+        is_divergence_scheduled: See `PosteriorMethod`.
     """
 
     history: Sequence[EpochRecord]
@@ -88,6 +89,7 @@ class FitFacts:
     reference: FitReference | None
     std_changes: Mapping[str, float]
     open_remedies: Collection[str] = ()
+    is_divergence_scheduled: bool = False
 
 
 def is_long_enough(history: Sequence[EpochRecord]) -> bool:
@@ -152,19 +154,16 @@ def _still_falling(facts: FitFacts, trained: Sequence[EpochRecord]) -> Finding |
     window = settled[-max(MIN_EPOCHS, len(trained) // 5) :]
     if len(window) < MIN_EPOCHS:
         return None
-    losses = [r.loss for r in window]
-    fall, error = fall_of(losses)
+    values = [r.nll if facts.is_divergence_scheduled and r.nll is not None else r.loss for r in settled]
+    fall, error = fall_of(values[-len(window) :])
     start = facts.reference.constant_nll if facts.reference is not None else max(r.loss for r in trained)
-    learned = max(start, max(r.loss for r in settled)) - losses[-1]
+    learned = max(start, max(values)) - values[-1]
     if fall < MIN_SCORE * error or fall < MIN_FALL * learned:
         return None
-    likelihoods = [r.nll for r in window if r.nll is not None]
-    # the divergence alone falls throughout a fit by IVON, at the pace at which the Hessian forgets its start
-    if len(likelihoods) == len(window) and fall_of(likelihoods)[0] < MIN_FALL * (start - likelihoods[-1]):
-        return None
+    name = "negative log-likelihood" if facts.is_divergence_scheduled else "loss"
     return Finding(
         "still_falling",
-        f"The loss still falls: by {fall:.2g} nats per datum over the last {len(window)} epochs.",
+        f"The {name} still falls: by {fall:.2g} nats per datum over the last {len(window)} epochs.",
         advice(["epochs", "optimizer", "lr"], facts.open_remedies),
     )
 

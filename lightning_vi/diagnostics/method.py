@@ -14,6 +14,9 @@ class PosteriorMethod(UQMethod):
     A subclass fills in `weight_posteriors`, and `posterior_dependence` if the weights are not independent.
     """
 
+    is_divergence_scheduled = False
+    """True if the standard deviations, and with them the divergence, follow a schedule over the length of a fit."""
+
     @abstractmethod
     def weight_posteriors(self) -> Sequence[WeightPosterior]:
         """Returns the marginal posterior of each stochastic parameter tensor, in the order of the network."""

@@ -45,7 +45,7 @@ from lightning_vi.functional.selective import (
 )
 from lightning_vi.functional.signal import signal_to_noise, unit_signal_to_noise
 from lightning_vi.functional.smooth_calibration import residual_nodes, smooth_calibration_error
-from lightning_vi.functional.softplus import put_inverse_softplus, sum_log_softplus
+from lightning_vi.functional.softplus import put_inverse_softplus, softplus_sums
 from lightning_vi.functional.sparsification import area_under_sparsification_error, sparsification_curve
 from lightning_vi.functional.special import inverse_softplus
 
@@ -89,8 +89,8 @@ __all__ = [
     "signal_to_noise",
     "size_stratified_coverage",
     "smooth_calibration_error",
+    "softplus_sums",
     "sparsification_curve",
-    "sum_log_softplus",
     "top_class_agreement",
     "total_variation_distance",
     "uniform_histogram_band",

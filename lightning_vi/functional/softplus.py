@@ -27,25 +27,26 @@ def put_inverse_softplus(out: Tensor, std: Tensor) -> None:
         torch.neg(std, out=out).expm1_().neg_().log_().add_(std)
 
 
-def sum_log_softplus(rho: Tensor, std: Tensor) -> Tensor:
-    """Sum of the logarithms of the softplus, by the same series.
+def softplus_sums(rho: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums of the squares and of the logarithms of the softplus, the latter by the same series.
 
     Args:
         rho: Any shape.
         std: The softplus of `rho`.
 
     Returns:
-        A scalar tensor.
+        Two scalar tensors.
 
     Example:
         >>> rho = torch.tensor([-3.0, -4.0])
-        >>> sum_log_softplus(rho, torch.nn.functional.softplus(rho))
-        tensor(-7.0335)
+        >>> softplus_sums(rho, torch.nn.functional.softplus(rho))
+        (tensor(0.0027), tensor(-7.0335))
     """
+    flat = std.reshape(-1)
+    squares = flat.dot(flat)
     if _is_small(std):
-        flat = std.reshape(-1)
-        return rho.sum() - 0.5 * std.sum() - flat.dot(flat) / 24
-    return std.log().sum()
+        return squares, rho.sum() - 0.5 * std.sum() - squares / 24
+    return squares, std.log().sum()
 
 
 def _is_small(std: Tensor) -> bool:

@@ -254,4 +254,6 @@ class IVONOptimizer(Optimizer):
         gradients = [parameter.grad for parameter in parameters]
         products = [self._products[parameter] for parameter in parameters]
         for mean, hessian, momentum, gradient, product in blocks(parameters, hessians, momenta, gradients, products):
-            ivon_update(mean, hessian, momentum, gradient, product, group)
+            precisions = list(torch._foreach_add(hessian, group["weight_decay"]))
+            moves = list(torch._foreach_addcmul(hessian, precisions, product, value=-group["ess"]))
+            ivon_update(mean, hessian, momentum, gradient, (moves, precisions), group)

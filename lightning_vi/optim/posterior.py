@@ -19,7 +19,8 @@ class PosteriorIVON(Optimizer):
     r"""IVON (Shen et al., 2024) for posteriors :math:`\mathcal{N}(\mu, \mathrm{softplus}(\rho)^2)`.
 
     With reparameterized samples, the gradient of :math:`\mu` is the gradient averaged over samples, and the gradient of
-    the standard deviation divided by :math:`\sigma` is the curvature :math:`\lambda (h + \delta)\, \mathrm{E}[\nu g]`.
+    the standard deviation divided by :math:`\sigma` is the curvature
+    :math:`\hat h = \lambda (h + \delta)\, \mathrm{E}[\nu g]`.
     Both can be averaged over micro-batches and ranks. Each step sets :math:`\sigma = 1 / \sqrt{\lambda (h + \delta)}`.
     The loss must be a mean over examples without KL divergence; the optimizer adds the prior
     :math:`\mathcal{N}(0, 1 / \lambda \delta)`.
@@ -35,7 +36,8 @@ class PosteriorIVON(Optimizer):
         weight_decay: Weight decay :math:`\delta`.
         clip_radius: Maximum step :math:`\xi` of a mean, in units of :math:`\alpha`.
         point_lr: Learning rate of Adam.
-        known_stds: Where to keep the standard deviations of large posteriors after each step.
+        known_stds: Where to keep the standard deviations of large posteriors after each step. The gradients of the
+            scales must then be those of the standard deviations, as with `KnownStds.std`.
 
     Raises:
         ValueError: If an argument is out of range, or the shapes of a pair differ.
@@ -124,23 +126,25 @@ class PosteriorIVON(Optimizer):
             if rho.grad is None:
                 means_only.append(row)
             else:
-                is_kept = self._known_stds is not None and self._known_stds.can_keep(rho)
-                pairs.append((*row, rho, rho.grad, torch.empty_like(rho) if is_kept else rho))
+                pairs.append((*row, rho, rho.grad, self._std(rho)))
         for mean, hessian, momentum, gradient in _blocks(means_only):
             ivon_update(mean, hessian, momentum, gradient, None, group)
         for mean, hessian, momentum, gradient, scale, slope, std in _blocks(pairs):
-            products = _stds(list(torch._foreach_add(hessian, decay)), ess)
-            torch._foreach_mul_(products, slope)
-            torch._foreach_div_(products, torch._foreach_sigmoid(scale))
-            precisions = ivon_update(mean, hessian, momentum, gradient, products, group)
+            slopes = slope if self._known_stds is not None else torch._foreach_div(slope, torch._foreach_sigmoid(scale))
+            moves = list(torch._foreach_addcdiv(hessian, slopes, std, value=-1.0))
+            precisions = list(torch._foreach_add(hessian, decay))
+            precisions = ivon_update(mean, hessian, momentum, gradient, (moves, precisions), group)
             for rho, out, precision in zip(scale, std, precisions, strict=True):
-                is_kept = out.data_ptr() != rho.data_ptr()
-                new = torch.rsqrt(precision, out=out) if is_kept else precision.rsqrt_()
-                put_inverse_softplus(rho, new.mul_(ess**-0.5))
+                put_inverse_softplus(rho, torch.rsqrt(precision, out=out).mul_(ess**-0.5))
         if self._known_stds is not None:
-            for *_, rho, _, kept in pairs:
-                if kept is not rho:
-                    self._known_stds.keep(rho, kept)
+            for *_, own, _, kept in pairs:
+                if self._known_stds.can_keep(own):
+                    self._known_stds.keep(own, kept)
+
+    def _std(self, rho: Tensor) -> Tensor:
+        """Standard deviations of the present scales, in memory for the next ones."""
+        kept = None if self._known_stds is None else self._known_stds.kept(rho)
+        return F.softplus(rho) if kept is None else kept
 
     def _update_points(self, group: dict[str, Any]) -> None:
         parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
@@ -159,10 +163,3 @@ def _blocks(rows: list[tuple[Tensor, ...]]) -> Iterator[tuple[list[Tensor], ...]
 
 def _precisions(rho: Tensor) -> Tensor:
     return F.softplus(rho).square().reciprocal()
-
-
-def _stds(precisions: list[Tensor], ess: float) -> list[Tensor]:
-    """Turns h + delta into standard deviations, in place."""
-    torch._foreach_rsqrt_(precisions)
-    torch._foreach_mul_(precisions, ess**-0.5)
-    return precisions

@@ -18,13 +18,12 @@ def ivon_update(
     hessians: list[Tensor],
     momenta: list[Tensor],
     gradients: list[Tensor],
-    products: list[Tensor] | None,
+    curvature: tuple[list[Tensor], list[Tensor]] | None,
     options: dict[str, Any],
 ) -> list[Tensor]:
     r"""One step of IVON (Shen et al., 2024, algorithm 1).
 
     .. math::
-        \hat h &= \lambda (h + \delta)\, \mathrm{E}[\nu g] \\
         h' &= \beta_2 h + (1 - \beta_2) \hat h + \tfrac12 (1 - \beta_2)^2 (h - \hat h)^2 / (h + \delta) \\
         g' &= \beta_1 g + (1 - \beta_1) \hat g \\
         m' &= m - \alpha \, \mathrm{clip}_\xi\big((g' / (1 - \beta_1^t) + \delta m) / (h' + \delta)\big), \qquad
@@ -35,8 +34,9 @@ def ivon_update(
         hessians: Hessians h, the same shapes; modified in place.
         momenta: Running means g of the gradients, the same shapes; modified in place.
         gradients: Gradients :math:`\hat g`, the same shapes.
-        products: Mean products :math:`\mathrm{E}[\nu g]` of noise and gradient, the same shapes; None keeps h.
-        options: ``lr``, ``ess``, ``hess_init``, ``betas``, ``weight_decay``, ``clip_radius``, ``debias`` and the step
+        curvature: The lists :math:`h - \hat h` and :math:`h + \delta`, the same shapes, the first of which is modified
+            in place; None keeps h.
+        options: ``lr``, ``hess_init``, ``betas``, ``weight_decay``, ``clip_radius``, ``debias`` and the step
             number t as ``step``.
 
     Returns:
@@ -44,9 +44,8 @@ def ivon_update(
     """
     first, second = options["betas"]
     decay, radius = options["weight_decay"], options["clip_radius"]
-    if products is not None:
-        precisions = list(torch._foreach_add(hessians, decay))
-        moves = list(torch._foreach_addcmul(hessians, precisions, products, value=-options["ess"]))
+    if curvature is not None:
+        moves, precisions = curvature
         torch._foreach_add_(hessians, moves, alpha=second - 1)
         torch._foreach_mul_(moves, moves)
         torch._foreach_addcdiv_(hessians, moves, precisions, value=0.5 * (1 - second) ** 2)

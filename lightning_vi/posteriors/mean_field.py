@@ -54,7 +54,9 @@ class MeanFieldGaussian:
         if len(posteriors) == 1:
             return posteriors[0]
         mu = torch.cat([posterior.mu.flatten() for posterior in posteriors])
-        return cls(mu, torch.cat([posterior.rho.flatten() for posterior in posteriors]))
+        rho = torch.cat([posterior.rho.flatten() for posterior in posteriors])
+        stds = [posterior._std.flatten() for posterior in posteriors if posterior._std is not None]
+        return cls(mu, rho, torch.cat(stds) if len(stds) == len(posteriors) else None)
 
     @property
     def mean(self) -> Tensor:

@@ -210,19 +210,21 @@ def test_the_comparison_changes_neither_the_method_nor_the_random_state() -> Non
 
 @pytest.mark.thorough
 @pytest.mark.parametrize(
-    ("arguments", "kinds"),
+    ("cls", "arguments", "kinds"),
     [
-        ({"prior": EmpiricalBayesPrior(), "init_std": 0.0067, "optimizer": adam(2e-2), "kl_warmup_epochs": 80}, set()),
+        (MeanFieldVI, {}, set()),
+        (IVON, {}, set()),
+        (MeanFieldVI, {"init_std": 0.05, "optimizer": adam(1e-4), "lr_scheduler": None}, {"still_falling"}),
         (
-            {"prior": GaussianPrior(std="fan_in"), "init_std": 0.05, "optimizer": adam(1e-2)},
-            {"kl_takes_over", "pruned"},
+            MeanFieldVI,
+            {"prior": GaussianPrior(std=0.05), "init_std": 0.05, "optimizer": adam(1e-2), "kl_warmup_epochs": 0},
+            {"constant", "pruned"},
         ),
-        ({"init_std": 0.05, "optimizer": adam(1e-4)}, {"still_falling"}),
     ],
-    ids=["recipe", "fan-in prior", "slow"],
+    ids=["mean field", "IVON", "slow", "narrow prior"],
 )
-def test_fits_of_the_toy_problem(arguments: dict[str, Any], kinds: set[str]) -> None:
-    method = MeanFieldVI(MLP(1, [50, 50], 2), HeteroscedasticGaussian(), **arguments)
+def test_fits_of_the_toy_problem(cls: Any, arguments: dict[str, Any], kinds: set[str]) -> None:
+    method = cls(MLP(1, [50, 50], 2), HeteroscedasticGaussian(), **arguments)
     mine = VariationalDiagnostics(warn=False)
     data = ToyHeteroscedasticDataModule(batch_size=32, n_points=500)
     found = fitted(method, data, max_epochs=150, callbacks=[mine]).result

@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers import copy_of_state, fit, loader, normal, quiet_trainer, same_state
 from linear_regression import LinearRegression, random_features
+from network_cases import Example, each_example
 from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
@@ -18,6 +19,7 @@ from lightning_vi.backbones import MLP
 from lightning_vi.functional import gaussian_kl
 from lightning_vi.likelihoods import Bernoulli, Gaussian, HeteroscedasticGaussian
 from lightning_vi.noise import private_random_state
+from lightning_vi.optim import KnownStds
 
 X, Y = normal(24, 3), normal(24, 1)
 GIVEN: dict[str, Any] = {"lr": 0.05, "betas": (0.9, 0.99), "hess_init": 0.7, "clip_radius": 1.0}
@@ -88,6 +90,24 @@ def test_steps_with_large_layers_are_those_without_known_stds() -> None:
         states.append([terms.kl, *(value.detach() for value in method.parameters())])
     for first, second in zip(*states, strict=True):
         assert_close(first, second, rtol=1e-4, atol=1e-5)
+
+
+@each_example
+def test_gradients_of_the_scales_are_those_of_the_standard_deviations(example: Example) -> None:
+    """Of every tensor, also where a module reads it in a special way: the chain rule through the softplus agrees."""
+    torch.manual_seed(0)
+    engine = IVON(example.make(), Gaussian(0.5), num_data=24).engine
+    x, scales = example.make_input(), engine.parameters()[1::2]
+    engine.training_samples(x, 1)  # settles how samples are run
+    gradients = []
+    for std in (KnownStds().std, F.softplus):
+        with private_random_state(5, torch.device("cpu")), engine.given_stds([std(rho) for rho in scales]):
+            loss = engine.training_samples(x, 2).square().mean()
+        gradients.append(torch.autograd.grad(loss, scales, allow_unused=True))
+    for rho, slope, expected in zip(scales, *gradients, strict=True):
+        assert (slope is None) == (expected is None)
+        if slope is not None and expected is not None:
+            assert_close(slope * torch.sigmoid(rho), expected, rtol=1e-4, atol=1e-8)
 
 
 def test_defaults_follow_from_the_size_of_the_data_and_the_length_of_the_fit() -> None:

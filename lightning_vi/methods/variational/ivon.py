@@ -43,7 +43,7 @@ from lightning_vi.conversion import ModuleSelector
 from lightning_vi.core import LRSchedulerFactory
 from lightning_vi.diagnostics import WeightPosterior, weight_posteriors
 from lightning_vi.errors import InputTypeError
-from lightning_vi.functional import sum_log_softplus
+from lightning_vi.functional import softplus_sums
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.methods.variational.base import VariationalMethod
 from lightning_vi.objectives import ObjectiveTerms, negative_elbo
@@ -113,6 +113,8 @@ class IVON(VariationalMethod):
         >>> round(method.backbone[0].posterior("weight").std[0, 0].item(), 3)
         0.007
     """
+
+    is_divergence_scheduled = True
 
     def __init__(
         self,
@@ -316,7 +318,7 @@ class IVON(VariationalMethod):
         for (mu, rho), std in zip(self._pairs(), stds, strict=True):
             dtype = torch.promote_types(std.dtype, torch.float32)
             flat_mu, flat_std = mu.reshape(-1).to(dtype), std.reshape(-1).to(dtype)
-            squares = flat_mu.dot(flat_mu) + flat_std.dot(flat_std)
-            terms.append(0.5 * precision * squares - sum_log_softplus(rho, flat_std))
+            squares, logs = softplus_sums(rho, flat_std)
+            terms.append(0.5 * precision * (flat_mu.dot(flat_mu) + squares) - logs)
             size += mu.numel()
         return torch.stack(terms).sum() - 0.5 * size * (1 + math.log(precision))
