@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def main(args: Sequence[str] | None = None) -> None:
     given = configs.with_shipped_configs(sys.argv[1:] if args is None else args)
     options, rest = parser.parse_known_args(given)
     if options.command not in TRAINER_COMMANDS and rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        parser.error(f"unrecognized arguments: {' '.join(rest)}{_meant(parser, options.command, rest)}")
     try:
         if options.command == "demo":
             from lightning_vi.demo import run_demo
@@ -99,6 +100,14 @@ def _build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--all", action="store_true", help="compare all methods, not only the headline methods")
     demo.add_argument("--quick", action="store_true", help="train for two epochs only, as a smoke test")
     return parser
+
+
+def _meant(parser: argparse.ArgumentParser, command: str, rest: Sequence[str]) -> str:
+    """Returns the end of an error message that names the option that the first unknown one may be meant to be."""
+    subparsers = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    known = list(subparsers.choices[command]._option_string_actions)
+    close = get_close_matches(rest[0].partition("=")[0], known, n=1)
+    return f": did you mean {close[0]}?" if close else ""
 
 
 def _find_input_error(error: BaseException | None) -> BaseException | None:
