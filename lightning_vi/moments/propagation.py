@@ -21,11 +21,15 @@ RULES: dict[str, Rule] = {}
 """Rules by the names of torch's functions. A function and a method of one name have one rule."""
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
+_KEEPING: set[str] = set()
+
+
+def rule(*names: str, keeps_correlation: bool = False) -> Callable[[Rule], Rule]:
     """Registers a rule.
 
     Args:
         *names: Names of functions, without the underscore of those that work in place.
+        keeps_correlation: Whether positions of the result are correlated as those of the first argument.
 
     Returns:
         A decorator.
@@ -33,6 +37,8 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 
     def register(function: Rule) -> Rule:
         RULES.update(dict.fromkeys(names, function))
+        if keeps_correlation:
+            _KEEPING.update(names)
         return function
 
     return register
@@ -90,6 +96,8 @@ class Propagation(TorchFunctionMode):
         if name in DROPOUT:
             options["drops_units"] = self.drops_units
         result = found(func, *args, **options)
+        if name in _KEEPING and isinstance(result, GaussianTensor) and result.correlation is None:
+            _keep_correlation(result, args)
         if (is_in_place or options.get("inplace")) and isinstance(args[0], GaussianTensor):
             return _replaced(args[0], result)
         return result
@@ -129,11 +137,20 @@ class NoRuleError(Exception):
         )
 
 
+def _keep_correlation(result: GaussianTensor, args: tuple[Any, ...]) -> None:
+    """Gives a result the correlation of the first argument that has one."""
+    for x in args:
+        if isinstance(x, GaussianTensor) and x.correlation is not None and x.shape == result.shape:
+            result.correlation = x.correlation
+            return
+
+
 def _replaced(x: GaussianTensor, result: Tensor) -> Tensor:
     """Gives a tensor the moments of a result in place."""
     mean, variance = mean_of(result), variance_of(result)
     x.mean_values.copy_(mean)
     x.variance, x.logit_variance = torch.zeros_like(mean) if variance is None else variance, None
+    x.correlation = result.correlation if isinstance(result, GaussianTensor) else None
     return x
 
 
@@ -201,3 +218,4 @@ def _dropped(
 
 
 RULES.update(dict.fromkeys(DROPOUT - {"alpha_dropout", "feature_alpha_dropout"}, _dropped))
+_KEEPING.update(DROPOUT)
