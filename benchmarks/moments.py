@@ -3,8 +3,8 @@
     python benchmarks/moments.py --uci shared/data/uci/yacht --mnist shared/data/mnist
 
 Time is CPU time relative to a prediction with one sample. AURC is the area under the risk-coverage curve of squared
-errors or misclassifications, with the total uncertainty as score. "std" is the epistemic standard deviation, relative to
-that of 1024 samples; for classes it is that of the probabilities.
+errors or misclassifications, with the total uncertainty as score. "std" is the epistemic standard deviation, relative
+to that of 1024 samples; for classes it is that of the probabilities.
 """
 
 import argparse
@@ -46,10 +46,12 @@ class Block(nn.Module):
         self.skip = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if stride > 1 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
+        """Runs the network."""
         return (self.body(x) + self.skip(x)).relu()
 
 
 def resnet() -> nn.Module:
+    """A small residual network."""
     stem = [nn.Conv2d(1, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU()]
     blocks = [Block(8, 8, 1), Block(8, 16, 2), Block(16, 32, 2)]
     return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10))
@@ -67,16 +69,19 @@ class Transformer(nn.Module):
         self.head = nn.Linear(32, 10)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Runs the network."""
         output: Tensor = self.head(self.encoder(self.embed(x.squeeze(1)) + self.place).mean(1))
         return output
 
 
 def toy() -> Data:
+    """Training and test data of the toy problem."""
     data = ToyHeteroscedasticDataModule(batch_size=32, n_points=500)
     return data.X_train, data.Y_train, data.X_test, data.Y_test
 
 
 def uci(folder: Path) -> Data:
+    """Rows of a table, standardized."""
     (path,) = list(folder.glob("*.txt"))[:1] or list(folder.rglob("data.txt"))[:1]
     table = torch.from_numpy(np.loadtxt(path)).float()
     table = table[torch.randperm(len(table), generator=torch.Generator().manual_seed(0))]
@@ -86,6 +91,8 @@ def uci(folder: Path) -> Data:
 
 
 def mnist(folder: Path, num_train: int, num_test: int) -> Data:
+    """The first images."""
+
     def read(name: str, offset: int) -> np.ndarray:
         return np.frombuffer(gzip.decompress((folder / name).read_bytes()), np.uint8, offset=offset).copy()
 
@@ -97,6 +104,7 @@ def mnist(folder: Path, num_train: int, num_test: int) -> Data:
 
 
 def trained(network: nn.Module, data: Data, epochs: int, batch_size: int) -> UQMethod:
+    """A fitted method."""
     is_classifier = not data[1].is_floating_point()
     likelihood = Categorical(10) if is_classifier else HeteroscedasticGaussian()
     method = MeanFieldVI(network, likelihood, num_mc_samples_train=2 if is_classifier else 10)
@@ -107,6 +115,7 @@ def trained(network: nn.Module, data: Data, epochs: int, batch_size: int) -> UQM
 
 
 def cpu_time(run: Callable[[], object], repeats: int) -> float:
+    """Smallest CPU time in seconds."""
     times = []
     for _ in range(repeats):
         start = time.thread_time()
@@ -134,6 +143,7 @@ def scores(prediction: Prediction, log_prob: Tensor, y: Tensor) -> tuple[float, 
 
 @torch.no_grad()
 def rows(name: str, method: UQMethod, x: Tensor, y: Tensor, repeats: int) -> Iterator[str]:
+    """Rows of the table for one method."""
     reference = method.predict(x, num_samples=1024).epistemic_var.sqrt().mean()
     unit = cpu_time(lambda: method.predict(x, num_samples=1), repeats)
     for label, size, approximation in [
@@ -150,6 +160,7 @@ def rows(name: str, method: UQMethod, x: Tensor, y: Tensor, repeats: int) -> Ite
 
 
 def main() -> None:
+    """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--uci", type=Path)
     parser.add_argument("--mnist", type=Path)

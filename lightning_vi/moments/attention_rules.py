@@ -75,7 +75,7 @@ def _attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, fa
 
 @rule("multi_head_attention_forward")
 def multi_head_attention(  # the arguments are torch's
-    func: Callable[..., Any],
+    func: Callable[..., Any],  # noqa: ARG001
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -116,10 +116,11 @@ def multi_head_attention(  # the arguments are torch's
     for x, weight, bias in zip((query, key, value), weights, biases, strict=True):
         rows = _moved(torch.transpose, x, 0, 1) if is_batched else _moved(torch.unsqueeze, x, 0)
         projected = linear(F.linear, rows, weight, bias)
-        split = _moved(torch.unflatten, projected, -1, (num_heads, -1))
+        split = _moved(Tensor.unflatten, projected, -1, (num_heads, -1))
         heads.append(_moved(torch.transpose, split, 1, 2))
-    mask = _joint_mask(heads[0], attn_mask, key_padding_mask, num_heads, is_causal and attn_mask is None)
-    attended, probs = _attended(*heads, mask, 1 / math.sqrt(heads[0].shape[-1]))
+    first, second, third = heads
+    mask = _joint_mask(first, attn_mask, key_padding_mask, num_heads, is_causal and attn_mask is None)
+    attended, probs = _attended(first, second, third, mask, 1 / math.sqrt(first.shape[-1]))
     joined = _moved(torch.flatten, _moved(torch.transpose, attended, 1, 2), 2)
     output = linear(F.linear, joined, out_proj_weight, out_proj_bias)
     output = _moved(torch.transpose, output, 0, 1) if is_batched else _moved(torch.squeeze, output, 0)
@@ -144,9 +145,9 @@ def _joint_mask(
         if part is None:
             continue
         if part.dtype == torch.bool:
-            part = torch.zeros_like(part, dtype=query.dtype).masked_fill(part, -math.inf)  # noqa: PLW2901
+            part = torch.zeros_like(part, dtype=query.dtype).masked_fill(part, -math.inf)
         if is_padding:
             parts.append(part[:, None, None, :] if part.dim() == 2 else part)
         else:
-            parts.append(part.unflatten(0, (-1, num_heads)) if part.dim() == 3 else part)
+            parts.append(part.view(-1, num_heads, *part.shape[1:]) if part.dim() == 3 else part)
     return sum(parts[1:], parts[0]) if parts else None

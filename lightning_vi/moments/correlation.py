@@ -1,8 +1,8 @@
 r"""Correlation between positions, such as pixels and tokens, whose values are computed with the same weights.
 
 Elements of a `GaussianTensor` count as independent, except for its positions: the average over them,
-:math:`\bar y = \frac1T \sum_t y_t`, has a variance of its own, the *shared variance*. It passes through linear maps as the
-variance of an average input does, and is kept as an average correlation
+:math:`\bar y = \frac1T \sum_t y_t`, has a variance of its own, the *shared variance*. It passes through linear maps as
+the variance of an average input does, and is kept as an average correlation
 :math:`\mathrm{Var}[\bar y] / (\frac1T \sum_t \mathrm{std}[y_t])^2` through functions of single elements.
 """
 

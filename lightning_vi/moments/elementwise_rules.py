@@ -118,13 +118,14 @@ def hardsigmoid(func: Callable[..., Any], input: Tensor, inplace: bool = False) 
 def maximum(func: Callable[..., Any], input: Tensor, other: Tensor) -> Tensor:  # noqa: A002
     """The larger or the smaller one of two tensors, as for independent ones."""
     sign = 1 if func.__name__ == "maximum" else -1
-    pairs = []
-    for x in torch.broadcast_tensors(mean_of(input), mean_of(other)), (variance_of(input), variance_of(other)):
-        pairs.append(x)
-    (first, second), variances = pairs
-    spreads = [torch.zeros_like(first) if v is None else v.expand_as(first) for v in variances]
-    mean, variance = maximum_moments((sign * first, spreads[0]), (sign * second, spreads[1]))
-    return make_gaussian(sign * mean, variance)
+    shape = torch.broadcast_shapes(input.shape, other.shape)  # type: ignore[no-untyped-call]
+    parts = []
+    for x in (input, other):
+        variance = variance_of(x)
+        spread = mean_of(x).new_zeros(()) if variance is None else variance
+        parts.append((sign * mean_of(x).expand(shape), spread.expand(shape)))
+    mean, spread = maximum_moments(*parts)
+    return make_gaussian(sign * mean, spread)
 
 
 @rule("square", keeps_correlation=True)

@@ -1,7 +1,7 @@
 """Tensors of independent Gaussian variables."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, overload
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ class GaussianTensor(Tensor):
     correlation: Tensor | None
     """Average correlation between positions, expanded along their dimensions to the tensor's shape."""
 
-    __torch_function__: ClassVar[Callable[..., Any]] = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+    __torch_function__: ClassVar[Callable[..., Any]] = torch._C._disabled_torch_function_impl
 
 
 def make_gaussian(
@@ -52,6 +52,10 @@ def make_gaussian(
     return tensor
 
 
+@overload
+def mean_of(x: Tensor) -> Tensor: ...
+@overload
+def mean_of(x: Any) -> Any: ...
 def mean_of(x: Any) -> Any:
     """Means of a tensor.
 

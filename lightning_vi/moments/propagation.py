@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from types import FunctionType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from lightning_vi.errors import InputTypeError
 from lightning_vi.moments.gaussian_tensor import GaussianTensor, make_gaussian, mean_of, variance_of
 from lightning_vi.sampling.dropout_mode import running_module
 
+AnyRule = TypeVar("AnyRule", bound=Callable[..., Any])
 Rule = Callable[..., Any]
 """Result of a function, which is the first argument, on arguments of which at least one is a `GaussianTensor`."""
 
@@ -24,7 +25,7 @@ RULES: dict[str, Rule] = {}
 _KEEPING: set[str] = set()
 
 
-def rule(*names: str, keeps_correlation: bool = False) -> Callable[[Rule], Rule]:
+def rule(*names: str, keeps_correlation: bool = False) -> Callable[[AnyRule], AnyRule]:
     """Registers a rule.
 
     Args:
@@ -35,7 +36,7 @@ def rule(*names: str, keeps_correlation: bool = False) -> Callable[[Rule], Rule]
         A decorator.
     """
 
-    def register(function: Rule) -> Rule:
+    def register(function: AnyRule) -> AnyRule:
         RULES.update(dict.fromkeys(names, function))
         if keeps_correlation:
             _KEEPING.update(names)
@@ -70,7 +71,7 @@ class Propagation(TorchFunctionMode):
     def __torch_function__(
         self,
         func: Callable[..., Any],
-        types: Iterable[type],  # noqa: ARG002
+        types: Iterable[type],
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
@@ -165,7 +166,7 @@ def _flat(args: Iterable[Any], options: Mapping[str, Any]) -> Iterator[Any]:
 def _name(func: Callable[..., Any]) -> str:
     """Name of a function, a method or a property."""
     name: str = getattr(func, "__name__", "")
-    return func.__self__.__name__ if name == "__get__" else name  # type: ignore[attr-defined,no-any-return]
+    return func.__self__.__name__ if name == "__get__" else name  # type: ignore[attr-defined]
 
 
 @lru_cache(maxsize=64)

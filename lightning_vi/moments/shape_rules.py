@@ -76,7 +76,13 @@ def _paired(mean: Any, variance: Any) -> Any:
 
 
 @rule("embedding")
-def embedding(func: Callable[..., Any], input: Tensor, weight: Tensor, *args: Any, **options: Any) -> Tensor:  # noqa: A002
+def embedding(
+    func: Callable[..., Any],  # noqa: ARG001
+    input: Tensor,  # noqa: A002
+    weight: Tensor,
+    *args: Any,
+    **options: Any,
+) -> Tensor:
     """Rows of a random weight."""
     if isinstance(input, GaussianTensor) or options.get("max_norm") is not None or (len(args) > 1 and args[1]):
         raise NoRuleError("embedding")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import fit, loader, randomize_posteriors, quiet_trainer
+from helpers import fit, loader, quiet_trainer, randomize_posteriors
 from method_cases import CASES, Case, params
 from network_cases import EXAMPLES
 from torch import Tensor, nn
