@@ -208,7 +208,7 @@ class CalibratedMethod(Predictor):
         return self.make_calibrated(x, self.source.predictive_distribution(x, 1, self.noise.seed, "moments"))
 
     @property
-    def approximation(self) -> Approximation:  # type: ignore[override]
+    def approximation(self) -> Approximation:
         """That of the method, which a calibration fits."""
         return self.method.approximation
 

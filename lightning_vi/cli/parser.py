@@ -26,7 +26,10 @@ ROOMS = (
     lightning_vi.datamodules,
     lightning_vi.priors,
 )
-KEYS = ("config", "print_config", "seed_everything", "trainer", "model", "data", "prediction_writer", "ckpt_path")
+KEYS = (
+    *("approximation", "config", "print_config", "seed_everything", "trainer", "model", "data", "prediction_writer"),
+    "ckpt_path",
+)
 
 
 class MethodParser(LightningArgumentParser):

@@ -25,7 +25,7 @@ from lightning_vi.cli.parser import MethodParser
 from lightning_vi.core import Predictor
 from lightning_vi.core.checkpoints import check_file
 from lightning_vi.core.diagnosis import explained
-from lightning_vi.core.predictor import DATA_STATE
+from lightning_vi.core.predictor import DATA_STATE, Approximation
 from lightning_vi.datamodules import ArrayDataModule, TabularDataModule
 from lightning_vi.datamodules.open_table import open_table
 from lightning_vi.errors import InputValueError
@@ -40,11 +40,17 @@ class TrainerCLI(LightningCLI):
     """LightningCLI with a prediction writer, and with checkpoints that supply weights but no hyperparameters."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds the arguments of the prediction writer.
+        """Adds the arguments of the prediction writer, and how predictions integrate over the posterior.
 
         Args:
             parser: The parser of one command.
         """
+        parser.add_argument(
+            "--approximation",
+            type=Approximation,
+            default="sampling",
+            help="'sampling', or 'moments' for one pass that propagates means and variances",
+        )
         parser.add_lightning_class_args(PredictionWriter, "prediction_writer")
         parser.set_defaults({"prediction_writer.output_dir": BESIDE_THE_FIT})
 
@@ -106,6 +112,11 @@ class TrainerCLI(LightningCLI):
             config.trainer.logger = False
             self.save_config_callback = None
             self._results_folder = folder
+
+    def instantiate_classes(self) -> None:
+        """Makes the method, which scores and predicts with `--approximation`, the datamodule and the Trainer."""
+        super().instantiate_classes()
+        self.model.approximation = self.config[self.subcommand].approximation
 
     def before_fit(self) -> None:
         """Runs the network on two rows, so that one of another shape than the data is refused before training.

@@ -107,7 +107,7 @@ class HeteroscedasticGaussian(GaussianNoise):
         return log_prob - LOG_SQRT_TWO_PI - self.target_std.log()
 
     def gaussian_prediction(self, mean: Tensor, std: Tensor, **extras: Any) -> Prediction:
-        r"""Exact in the mean, by Gauss-Hermite quadrature in the raw scale: the variance is :math:`\mathrm{E}[\sigma_d^2]`.
+        r"""Exact in the mean, by quadrature in the raw scale: the variance is :math:`\mathrm{E}[\sigma_d^2]`.
 
         Args:
             mean: Means of the network's outputs, shape [B, ..., 2 D].

@@ -1,6 +1,6 @@
 """Prediction in one pass: means and variances of a network's outputs, propagated in closed form."""
 
-from lightning_vi.moments import (
+from lightning_vi.moments import (  # noqa: F401, each registers its rules
     attention_rules,
     elementwise_rules,
     linear_rules,

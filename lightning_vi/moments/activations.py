@@ -92,8 +92,8 @@ def normal_cdf_and_density(x: Tensor) -> Moments:
 def gelu_moments(mean: Tensor, variance: Tensor) -> Moments:
     r"""Moments of :math:`x \Phi(x)`.
 
-    With :math:`c = \sqrt{1 + v}` and the standard normal density and distribution function at :math:`m / c`, the mean is
-    :math:`M = m \Phi + \phi v / c`. The variance is a sum over its derivatives,
+    With :math:`c = \sqrt{1 + v}` and the standard normal density and distribution function at :math:`m / c`, the mean
+    is :math:`M = m \Phi + \phi v / c`. The variance is a sum over its derivatives,
     :math:`\sum_k (M^{(k)})^2 v^k / k!`, of which three terms are kept. The error of the standard deviation is below
     0.1% of that of x where that is at most 0.5, and below 2% everywhere.
 

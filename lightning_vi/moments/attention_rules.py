@@ -6,10 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from lightning_vi.moments.gaussian_tensor import make_gaussian, mean_of, variance_of
-from lightning_vi.moments.linear_rules import attend, matrix_product, total
+from lightning_vi.moments.linear_rules import attend, linear, matrix_product
 from lightning_vi.moments.propagation import NoRuleError, rule
+from lightning_vi.moments.reduction_rules import summed
+from lightning_vi.moments.shape_rules import move
 
 
 @rule("softmax")
@@ -51,14 +54,100 @@ def attention(
     """Attention with independent scores, linearized in them."""
     if dropout_p or enable_gqa:
         raise NoRuleError("scaled_dot_product_attention with dropout" if dropout_p else "grouped attention")
-    factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    if is_causal:
+        attn_mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(~attn_mask, -math.inf)
+    return _attended(query, key, value, attn_mask, 1 / math.sqrt(query.shape[-1]) if scale is None else scale)[0]
+
+
+def _attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, factor: float) -> tuple[Tensor, Tensor]:
+    """Averages of the values and their weights; the mask is added to the scores."""
     turned = make_gaussian(mean_of(key).mT, None if (v := variance_of(key)) is None else v.mT)
     products = matrix_product(torch.matmul, query, turned)
     scores, variance = factor * mean_of(products), variance_of(products)
+    variance = None if variance is None else factor**2 * variance
+    scores = scores if mask is None else scores + mean_of(mask)
+    probs = scores.softmax(-1)
+    weights = probs if variance is None else softmax(torch.softmax, make_gaussian(scores, variance), -1)
+    return attend(probs, variance, value), weights
+
+
+@rule("multi_head_attention_forward")
+def multi_head_attention(  # the arguments are torch's
+    func: Callable[..., Any],  # noqa: ARG001
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    embed_dim_to_check: int,  # noqa: ARG001
+    num_heads: int,
+    in_proj_weight: Tensor | None,
+    in_proj_bias: Tensor | None,
+    bias_k: Tensor | None,
+    bias_v: Tensor | None,
+    add_zero_attn: bool,
+    dropout_p: float,
+    out_proj_weight: Tensor,
+    out_proj_bias: Tensor | None,
+    training: bool = True,
+    key_padding_mask: Tensor | None = None,
+    need_weights: bool = True,
+    attn_mask: Tensor | None = None,
+    use_separate_proj_weight: bool = False,
+    q_proj_weight: Tensor | None = None,
+    k_proj_weight: Tensor | None = None,
+    v_proj_weight: Tensor | None = None,
+    static_k: Tensor | None = None,
+    static_v: Tensor | None = None,
+    average_attn_weights: bool = True,
+    is_causal: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Attention of several heads between linear maps."""
+    if bias_k is not None or bias_v is not None or add_zero_attn or static_k is not None or static_v is not None:
+        raise NoRuleError("multi_head_attention_forward with additional keys")
+    if training and dropout_p:
+        raise NoRuleError("multi_head_attention_forward with dropout")
+    weights: Any = [q_proj_weight, k_proj_weight, v_proj_weight]
+    if not use_separate_proj_weight:
+        weights = _moved(torch.chunk, in_proj_weight, 3)
+    biases: Any = [None] * 3 if in_proj_bias is None else _moved(torch.chunk, in_proj_bias, 3)
+    is_batched = query.dim() == 3
+    heads = []
+    for x, weight, bias in zip((query, key, value), weights, biases, strict=True):
+        rows = _moved(torch.transpose, x, 0, 1) if is_batched else _moved(torch.unsqueeze, x, 0)
+        projected = linear(F.linear, rows, weight, bias)
+        split = _moved(Tensor.unflatten, projected, -1, (num_heads, -1))
+        heads.append(_moved(torch.transpose, split, 1, 2))
+    first, second, third = heads
+    mask = _joint_mask(first, attn_mask, key_padding_mask, num_heads, is_causal and attn_mask is None)
+    attended, probs = _attended(first, second, third, mask, 1 / math.sqrt(first.shape[-1]))
+    joined = _moved(torch.flatten, _moved(torch.transpose, attended, 1, 2), 2)
+    output = linear(F.linear, joined, out_proj_weight, out_proj_bias)
+    output = _moved(torch.transpose, output, 0, 1) if is_batched else _moved(torch.squeeze, output, 0)
+    if not need_weights:
+        return output, None
+    probs = summed(torch.mean, probs, 1) if average_attn_weights and variance_of(probs) is not None else probs
+    return output, probs if is_batched else _moved(torch.squeeze, probs, 0)
+
+
+def _moved(func: Callable[..., Any], x: Any, *args: Any) -> Any:
+    return func(x, *args) if variance_of(x) is None else move(func, x, *args)
+
+
+def _joint_mask(
+    query: Tensor, mask: Tensor | None, padding: Tensor | None, num_heads: int, is_causal: bool
+) -> Tensor | None:
+    """Mask to be added to the scores [B, H, T, J]."""
     if is_causal:
-        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-    if attn_mask is not None and attn_mask.dtype == torch.bool:
-        scores = scores.masked_fill(~attn_mask, -math.inf)
-    elif attn_mask is not None:
-        scores = mean_of(total(torch.add, scores, attn_mask))
-    return attend(scores.softmax(-1), None if variance is None else factor**2 * variance, value)
+        raise NoRuleError("multi_head_attention_forward with is_causal and no mask")
+    parts = []
+    for part, is_padding in ((mask, False), (padding, True)):
+        if part is None:
+            continue
+        if part.dtype == torch.bool:
+            part = torch.zeros_like(part, dtype=query.dtype).masked_fill(part, -math.inf)
+        if is_padding:
+            parts.append(part[:, None, None, :] if part.dim() == 2 else part)
+        else:
+            parts.append(part.view(-1, num_heads, *part.shape[1:]) if part.dim() == 3 else part)
+    return sum(parts[1:], parts[0]) if parts else None

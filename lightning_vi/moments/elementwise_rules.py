@@ -26,7 +26,7 @@ _SMOOTH = (
 )
 
 
-@rule(*_SMOOTH)
+@rule(*_SMOOTH, keeps_correlation=True)
 def by_nodes(func: Callable[..., Any], input: Tensor, *args: Any, **options: Any) -> Tensor:  # noqa: A002
     """Any elementwise function, by quadrature."""
     options.pop("inplace", None)
@@ -47,13 +47,13 @@ def _first_of(func: Callable[..., Any], rest: tuple[Any, ...], options: dict[str
 _FAST: dict[str, Callable[[Tensor], Tensor]] = {"tanh": fast_tanh}
 
 
-@rule("relu")
+@rule("relu", keeps_correlation=True)
 def relu(func: Callable[..., Any], input: Tensor, inplace: bool = False) -> Tensor:  # noqa: A002, ARG001
     """ReLU, in closed form."""
     return make_gaussian(*leaky_relu_moments(mean_of(input), input.variance))  # type: ignore[attr-defined]
 
 
-@rule("leaky_relu")
+@rule("leaky_relu", keeps_correlation=True)
 def leaky_relu(
     func: Callable[..., Any],  # noqa: ARG001
     input: Tensor,  # noqa: A002
@@ -64,7 +64,7 @@ def leaky_relu(
     return make_gaussian(*leaky_relu_moments(mean_of(input), input.variance, negative_slope))  # type: ignore[attr-defined]
 
 
-@rule("prelu")
+@rule("prelu", keeps_correlation=True)
 def prelu(func: Callable[..., Any], input: Tensor, weight: Tensor) -> Tensor:  # noqa: A002, ARG001
     """Leaky ReLU whose slope may be random too, in closed form."""
     shape = [1, -1, *[1] * (input.dim() - 2)] if input.dim() > 1 else [-1]
@@ -72,7 +72,8 @@ def prelu(func: Callable[..., Any], input: Tensor, weight: Tensor) -> Tensor:  #
     mean, variance = mean_of(input), variance_of(input)
     if variance is None:
         return make_gaussian(
-            torch.where(mean > 0, mean, slope * mean), mean.clamp_max(0).square() * slope_variance.view(shape)  # type: ignore[union-attr]
+            torch.where(mean > 0, mean, slope * mean),
+            mean.clamp_max(0).square() * slope_variance.view(shape),  # type: ignore[union-attr]
         )
     result, spread = leaky_relu_moments(mean, variance, slope)
     if slope_variance is not None:
@@ -81,7 +82,7 @@ def prelu(func: Callable[..., Any], input: Tensor, weight: Tensor) -> Tensor:  #
     return make_gaussian(result, spread)
 
 
-@rule("clamp", "clip", "hardtanh", "relu6", "clamp_min", "clamp_max")
+@rule("clamp", "clip", "hardtanh", "relu6", "clamp_min", "clamp_max", keeps_correlation=True)
 def clamp(
     func: Callable[..., Any],
     input: Tensor,  # noqa: A002
@@ -107,7 +108,7 @@ def clamp(
     return make_gaussian(*clamp_moments(mean_of(input), input.variance, low, high))  # type: ignore[attr-defined]
 
 
-@rule("hardsigmoid")
+@rule("hardsigmoid", keeps_correlation=True)
 def hardsigmoid(func: Callable[..., Any], input: Tensor, inplace: bool = False) -> Tensor:  # noqa: A002, ARG001
     """Hard sigmoid, in closed form."""
     return make_gaussian(*clamp_moments(mean_of(input) / 6 + 0.5, input.variance / 36, 0.0, 1.0))  # type: ignore[attr-defined]
@@ -117,23 +118,24 @@ def hardsigmoid(func: Callable[..., Any], input: Tensor, inplace: bool = False) 
 def maximum(func: Callable[..., Any], input: Tensor, other: Tensor) -> Tensor:  # noqa: A002
     """The larger or the smaller one of two tensors, as for independent ones."""
     sign = 1 if func.__name__ == "maximum" else -1
-    pairs = []
-    for x in torch.broadcast_tensors(mean_of(input), mean_of(other)), (variance_of(input), variance_of(other)):
-        pairs.append(x)
-    (first, second), variances = pairs
-    spreads = [torch.zeros_like(first) if v is None else v.expand_as(first) for v in variances]
-    mean, variance = maximum_moments((sign * first, spreads[0]), (sign * second, spreads[1]))
-    return make_gaussian(sign * mean, variance)
+    shape = torch.broadcast_shapes(input.shape, other.shape)  # type: ignore[no-untyped-call]
+    parts = []
+    for x in (input, other):
+        variance = variance_of(x)
+        spread = mean_of(x).new_zeros(()) if variance is None else variance
+        parts.append((sign * mean_of(x).expand(shape), spread.expand(shape)))
+    mean, spread = maximum_moments(*parts)
+    return make_gaussian(sign * mean, spread)
 
 
-@rule("square")
+@rule("square", keeps_correlation=True)
 def square(func: Callable[..., Any], input: Tensor) -> Tensor:  # noqa: A002, ARG001
     """Square, in closed form."""
     mean, variance = mean_of(input), input.variance  # type: ignore[attr-defined]
     return make_gaussian(mean.square() + variance, 4 * variance * mean.square() + 2 * variance.square())
 
 
-@rule("pow", "__pow__")
+@rule("pow", "__pow__", keeps_correlation=True)
 def power(func: Callable[..., Any], input: Any, exponent: Any) -> Tensor:  # noqa: A002
     """Power with a constant exponent."""
     if isinstance(exponent, GaussianTensor) or not isinstance(input, GaussianTensor):

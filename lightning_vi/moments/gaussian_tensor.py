@@ -1,7 +1,7 @@
 """Tensors of independent Gaussian variables."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, overload
 
 import torch
 from torch import Tensor
@@ -24,17 +24,22 @@ class GaussianTensor(Tensor):
     variance: Tensor
     logit_variance: Tensor | None
     """Variances of the logits, if the tensor is a softmax over its last dimension."""
+    correlation: Tensor | None
+    """Average correlation between positions, expanded along their dimensions to the tensor's shape."""
 
-    __torch_function__: ClassVar[Callable[..., Any]] = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+    __torch_function__: ClassVar[Callable[..., Any]] = torch._C._disabled_torch_function_impl
 
 
-def make_gaussian(mean: Tensor, variance: Tensor | None, logit_variance: Tensor | None = None) -> Tensor:
+def make_gaussian(
+    mean: Tensor, variance: Tensor | None, logit_variance: Tensor | None = None, correlation: Tensor | None = None
+) -> Tensor:
     """Makes a tensor of independent Gaussian variables.
 
     Args:
         mean: Means, any shape.
         variance: Variances, the shape of `mean`; None for constants.
         logit_variance: See `GaussianTensor`.
+        correlation: See `GaussianTensor`.
 
     Returns:
         A `GaussianTensor`; `mean` itself for constants.
@@ -42,10 +47,15 @@ def make_gaussian(mean: Tensor, variance: Tensor | None, logit_variance: Tensor 
     if variance is None:
         return mean
     tensor = mean.as_subclass(GaussianTensor)
-    tensor.mean_values, tensor.variance, tensor.logit_variance = mean, variance, logit_variance
+    tensor.mean_values, tensor.variance = mean, variance
+    tensor.logit_variance, tensor.correlation = logit_variance, correlation
     return tensor
 
 
+@overload
+def mean_of(x: Tensor) -> Tensor: ...
+@overload
+def mean_of(x: Any) -> Any: ...
 def mean_of(x: Any) -> Any:
     """Means of a tensor.
 
@@ -68,3 +78,15 @@ def variance_of(x: Any) -> Tensor | None:
         The variances of a `GaussianTensor`, and None for any other object.
     """
     return x.variance if isinstance(x, GaussianTensor) else None
+
+
+def correlation_of(x: Any) -> Tensor | None:
+    """Correlation between positions of a tensor.
+
+    Args:
+        x: Any object.
+
+    Returns:
+        See `GaussianTensor`; None for independent elements and other objects.
+    """
+    return x.correlation if isinstance(x, GaussianTensor) else None

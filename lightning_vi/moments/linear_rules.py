@@ -7,12 +7,13 @@ For :math:`y = \sum_j a_j b_j` with independent factors,
     + \mathrm{E}[a_j]^2\, \mathrm{Var}[b_j]
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lightning_vi.moments.correlation import positions, shared_variance, with_shared
 from lightning_vi.moments.gaussian_tensor import GaussianTensor, make_gaussian, mean_of, variance_of
 from lightning_vi.moments.propagation import NoRuleError, rule
 
@@ -46,10 +47,20 @@ def product_variance(product: Callable[[Tensor, Tensor], Tensor], first: Tensor,
 
 @rule("linear")
 def linear(func: Callable[..., Any], input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002
-    """Affine map."""
+    """Affine map, the same at each position."""
     variance = product_variance(func, input, weight)
     mean = func(mean_of(input), mean_of(weight), mean_of(bias))
-    return _with_bias(mean, variance, variance_of(bias))
+    result = _with_bias(mean, variance, variance_of(bias))
+    dims = positions(input) or range(1, input.dim() - 1)
+    if all(input.shape[dim] == 1 for dim in dims) or input.dim() - 1 in dims:
+        return result
+    return with_shared(result, variance_of(linear(func, position_mean(input, dims), weight, bias)), dims)
+
+
+def position_mean(x: Tensor, dims: Sequence[int]) -> Tensor:
+    """Average over positions, with ones in their place."""
+    shared = None if variance_of(x) is None else shared_variance(x, dims)
+    return make_gaussian(mean_of(x).mean(list(dims), keepdim=True), shared)
 
 
 @rule("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
@@ -61,7 +72,7 @@ def convolution(
     *args: Any,
     **options: Any,
 ) -> Tensor:
-    """Convolution. Its outputs share weights, which makes them dependent; they are treated as independent."""
+    """Convolution. The average output is that of the average input and the sum of the kernel, but for the edges."""
     dimensions = weight.dim() - 2
     if input.dim() == dimensions + 1:
         batch = make_gaussian(mean_of(input)[None], None if (v := variance_of(input)) is None else v[None])
@@ -70,7 +81,23 @@ def convolution(
     variance = product_variance(lambda x, w: func(x, w, None, *args, **options), input, weight)
     mean = func(mean_of(input), mean_of(weight), mean_of(bias), *args, **options)
     shared = variance_of(bias)
-    return _with_bias(mean, variance, None if shared is None else shared.view(-1, *[1] * dimensions))
+    result = _with_bias(mean, variance, None if shared is None else shared.view(-1, *[1] * dimensions))
+    if variance_of(result) is None:
+        return result
+    dims = range(2, input.dim())
+    is_transposed = "transpose" in func.__name__
+    groups = args[3] if len(args) > 3 else options.get("groups", 1)
+    share = input.shape[2:].numel() / mean.shape[2:].numel() if is_transposed else 1.0
+    spread = variance_of(weight)
+    kernel = make_gaussian(
+        share * mean_of(weight).sum(list(dims), keepdim=True),
+        None if spread is None else share**2 * spread.sum(list(dims), keepdim=True),
+    )
+    average = position_mean(input, dims)
+    small = product_variance(lambda x, w: func(x, w, None, groups=groups), average, kernel)
+    if shared is not None:
+        small = added(small, shared.view(-1, *[1] * dimensions))
+    return with_shared(result, small, dims)
 
 
 def _with_bias(mean: Tensor, variance: Tensor | None, bias_variance: Tensor | None) -> Tensor:
@@ -106,15 +133,28 @@ def attend(probs: Tensor, logit_variance: Tensor | None, values: Tensor) -> Tens
     mean, variance = mean_of(values), variance_of(values)
     output = probs @ mean
     squares = probs.square()
+    average = probs.mean(-2, keepdim=True)
+    dims = (values.dim() - 2,)
+    own, shared = None, None
+    if variance is not None:
+        own, shared = squares @ variance, average.square() @ variance
+        if positions(values) == dims:
+            correlation = values.correlation.narrow(-2, 0, 1)  # type: ignore[attr-defined]
+            std = variance.sqrt()
+            own = (1 - correlation) * own + correlation * (probs @ std).square()
+            shared = (1 - correlation) * shared + correlation * (average @ std).square()
     if logit_variance is None:
-        return make_gaussian(output, None if variance is None else squares @ variance)
+        return with_shared(make_gaussian(output, own), shared, dims)
     weights = squares * logit_variance
     # (v - o)^2 in terms of sums over j, around the mean over j so that no digits are lost
     center = mean.mean(-2, keepdim=True)
     shifted, shift = mean - center, output - center
     spread = weights @ shifted.square() - 2 * shift * (weights @ shifted)
     spread = (spread + shift.square() * weights.sum(-1, keepdim=True)).clamp_min(0)
-    return make_gaussian(output, spread if variance is None else spread + (squares + weights) @ variance)
+    if variance is not None:
+        spread = spread + weights @ variance
+    shared = added(shared, spread.mean(-2, keepdim=True) / spread.shape[-2])
+    return with_shared(make_gaussian(output, spread if own is None else spread + own), shared, dims)
 
 
 @rule("addmm", "baddbmm", "addbmm", "addmv")
@@ -140,7 +180,7 @@ def added_product(
     return make_gaussian(mean, None if variance is None else variance.expand_as(mean))
 
 
-@rule("mul", "multiply", "__mul__", "__rmul__")
+@rule("mul", "multiply", "__mul__", "__rmul__", keeps_correlation=True)
 def elementwise_product(func: Callable[..., Any], input: Any, other: Any) -> Tensor:  # noqa: A002, ARG001
     """Elementwise product of independent tensors, or the square of one."""
     if input is other:
@@ -151,11 +191,43 @@ def elementwise_product(func: Callable[..., Any], input: Any, other: Any) -> Ten
     mean = mean_of(input) * mean_of(other)
     if not isinstance(other, Tensor):
         return make_gaussian(mean, input.variance * other**2)
-    variance = product_variance(torch.mul, input, other)
-    return make_gaussian(mean, variance)
+    result = make_gaussian(mean, product_variance(torch.mul, input, other))
+    if variance_of(input) is None or variance_of(other) is None:
+        known = input if variance_of(other) is None else other
+        if not positions(known) and known.shape == result.shape:
+            return result
+    dims = joint_positions(result, input, other)
+    shared = product_variance(torch.mul, *(_averaged(x, dims, result.dim()) for x in (input, other)))
+    return with_shared(result, shared, dims)
 
 
-@rule("div", "divide", "true_divide", "__div__", "__truediv__")
+def joint_positions(result: Tensor, *parts: Any) -> list[int]:
+    """Dimensions in which any of several tensors has correlated elements, or one element for all of them."""
+    dims = set[int]()
+    for x in parts:
+        if isinstance(x, GaussianTensor):
+            missing = result.dim() - x.dim()
+            dims |= {dim + missing for dim in positions(x)}
+            dims |= {
+                dim
+                for dim in range(1, result.dim())
+                if result.shape[dim] > 1 and (dim < missing or x.shape[dim - missing] == 1)
+            }
+    return sorted(dims)
+
+
+def _averaged(x: Tensor, dims: Sequence[int], num_dims: int) -> Tensor:
+    """Root mean square over positions of a constant, average of random variables."""
+    missing = num_dims - x.dim()
+    mean = mean_of(x)[(None,) * missing] if missing else mean_of(x)
+    over = [dim for dim in dims if mean.shape[dim] > 1]
+    if variance_of(x) is None:
+        return mean.square().mean(over, keepdim=True).sqrt() if over else mean
+    average = mean.mean(over, keepdim=True) if over else mean
+    return make_gaussian(average, shared_variance(x, dims, num_dims))
+
+
+@rule("div", "divide", "true_divide", "__div__", "__truediv__", keeps_correlation=True)
 def quotient(func: Callable[..., Any], input: Tensor, other: Any, **options: Any) -> Tensor:  # noqa: A002
     """Quotient by a constant."""
     if isinstance(other, GaussianTensor) or options.get("rounding_mode"):
@@ -168,11 +240,20 @@ def quotient(func: Callable[..., Any], input: Tensor, other: Any, **options: Any
 def total(func: Callable[..., Any], input: Any, other: Any, *, alpha: float = 1) -> Tensor:  # noqa: A002, ARG001
     """Sum of independent tensors, or twice one."""
     if input is other:
-        return make_gaussian((1 + alpha) * mean_of(input), (1 + alpha) ** 2 * input.variance)
+        twice = (1 + alpha) ** 2 * input.variance
+        return make_gaussian((1 + alpha) * mean_of(input), twice, correlation=input.correlation)
     mean = mean_of(input) + (mean_of(other) if alpha == 1 else alpha * mean_of(other))
     second = variance_of(other)
     variance = added(variance_of(input), second if second is None or alpha == 1 else alpha**2 * second)
-    return make_gaussian(mean, None if variance is None else variance.expand_as(mean))
+    result = make_gaussian(mean, None if variance is None else variance.expand_as(mean))
+    if variance is None or not (dims := joint_positions(result, input, other)):
+        return result
+    parts = [
+        factor * shared_variance(x, dims, mean.dim())
+        for x, factor in ((input, 1.0), (other, alpha**2))
+        if isinstance(x, GaussianTensor)
+    ]
+    return with_shared(result, added(*parts), dims)
 
 
 @rule("sub", "subtract", "__sub__", "__isub__")
@@ -187,7 +268,7 @@ def reversed_difference(func: Callable[..., Any], input: Any, other: Any) -> Ten
     return total(func, other, input, alpha=-1)
 
 
-@rule("neg", "negative", "__neg__")
+@rule("neg", "negative", "__neg__", keeps_correlation=True)
 def negated(func: Callable[..., Any], input: Tensor) -> Tensor:  # noqa: A002
     """Negative of a tensor."""
     return make_gaussian(func(mean_of(input)), input.variance)  # type: ignore[attr-defined]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_vi.moments.gaussian_tensor import make_gaussian, mean_of, variance_of
+from lightning_vi.moments.gaussian_tensor import correlation_of, make_gaussian, mean_of, variance_of
 from lightning_vi.moments.linear_rules import elementwise_product, total
 from lightning_vi.moments.propagation import rule
 
@@ -41,7 +41,8 @@ def batch_norm(
     shape = [1, -1, *[1] * (mean.dim() - 2)]
     scale = (running_var + eps).rsqrt().view(shape)
     normalized = (mean - running_mean.view(shape)) * scale
-    result = make_gaussian(normalized, None if variance is None else variance * scale.square())
+    spread = None if variance is None else variance * scale.square()
+    result = make_gaussian(normalized, spread, correlation=correlation_of(input))
     return _affine(result, *(_viewed(part, shape) for part in (weight, bias)))
 
 
@@ -123,7 +124,8 @@ def _normalized(input: Tensor, shape: tuple[int, ...], eps: float, *, centered: 
     sums = one * spread.mean(-1, keepdim=True) + 2 * one * result * (result * spread).mean(-1, keepdim=True)
     sums = sums + result.square() * (result.square() * spread).mean(-1, keepdim=True)
     own = spread * (1 - 2 * (one + result.square()) / size) + sums / size
-    return make_gaussian(result.view(input.shape), (scale.square() * own).clamp_min(0).view(input.shape))
+    variance = (scale.square() * own).clamp_min(0).view(input.shape)
+    return make_gaussian(result.view(input.shape), variance, correlation=correlation_of(input))
 
 
 def _affine(normalized: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:

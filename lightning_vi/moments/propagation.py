@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from types import FunctionType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from lightning_vi.errors import InputTypeError
 from lightning_vi.moments.gaussian_tensor import GaussianTensor, make_gaussian, mean_of, variance_of
 from lightning_vi.sampling.dropout_mode import running_module
 
+AnyRule = TypeVar("AnyRule", bound=Callable[..., Any])
 Rule = Callable[..., Any]
 """Result of a function, which is the first argument, on arguments of which at least one is a `GaussianTensor`."""
 
@@ -21,18 +22,24 @@ RULES: dict[str, Rule] = {}
 """Rules by the names of torch's functions. A function and a method of one name have one rule."""
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
+_KEEPING: set[str] = set()
+
+
+def rule(*names: str, keeps_correlation: bool = False) -> Callable[[AnyRule], AnyRule]:
     """Registers a rule.
 
     Args:
         *names: Names of functions, without the underscore of those that work in place.
+        keeps_correlation: Whether positions of the result are correlated as those of the first argument.
 
     Returns:
         A decorator.
     """
 
-    def register(function: Rule) -> Rule:
+    def register(function: AnyRule) -> AnyRule:
         RULES.update(dict.fromkeys(names, function))
+        if keeps_correlation:
+            _KEEPING.update(names)
         return function
 
     return register
@@ -64,7 +71,7 @@ class Propagation(TorchFunctionMode):
     def __torch_function__(
         self,
         func: Callable[..., Any],
-        types: Iterable[type],  # noqa: ARG002
+        types: Iterable[type],
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
@@ -90,6 +97,8 @@ class Propagation(TorchFunctionMode):
         if name in DROPOUT:
             options["drops_units"] = self.drops_units
         result = found(func, *args, **options)
+        if name in _KEEPING and isinstance(result, GaussianTensor) and result.correlation is None:
+            _keep_correlation(result, args)
         if (is_in_place or options.get("inplace")) and isinstance(args[0], GaussianTensor):
             return _replaced(args[0], result)
         return result
@@ -129,11 +138,20 @@ class NoRuleError(Exception):
         )
 
 
+def _keep_correlation(result: GaussianTensor, args: tuple[Any, ...]) -> None:
+    """Gives a result the correlation of the first argument that has one."""
+    for x in args:
+        if isinstance(x, GaussianTensor) and x.correlation is not None and x.shape == result.shape:
+            result.correlation = x.correlation
+            return
+
+
 def _replaced(x: GaussianTensor, result: Tensor) -> Tensor:
     """Gives a tensor the moments of a result in place."""
     mean, variance = mean_of(result), variance_of(result)
     x.mean_values.copy_(mean)
     x.variance, x.logit_variance = torch.zeros_like(mean) if variance is None else variance, None
+    x.correlation = result.correlation if isinstance(result, GaussianTensor) else None
     return x
 
 
@@ -148,7 +166,7 @@ def _flat(args: Iterable[Any], options: Mapping[str, Any]) -> Iterator[Any]:
 def _name(func: Callable[..., Any]) -> str:
     """Name of a function, a method or a property."""
     name: str = getattr(func, "__name__", "")
-    return func.__self__.__name__ if name == "__get__" else name  # type: ignore[attr-defined,no-any-return]
+    return func.__self__.__name__ if name == "__get__" else name  # type: ignore[attr-defined]
 
 
 @lru_cache(maxsize=64)
@@ -201,3 +219,4 @@ def _dropped(
 
 
 RULES.update(dict.fromkeys(DROPOUT - {"alpha_dropout", "feature_alpha_dropout"}, _dropped))
+_KEEPING.update(DROPOUT)

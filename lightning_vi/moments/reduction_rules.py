@@ -8,18 +8,28 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_vi.moments.correlation import positions, shared_variance, with_shared
 from lightning_vi.moments.gaussian_tensor import make_gaussian, mean_of
 from lightning_vi.moments.propagation import NoRuleError, rule
 
 
 @rule("sum", "mean")
-def summed(func: Callable[..., Any], input: Tensor, *args: Any, **options: Any) -> Tensor:  # noqa: A002
-    """Sum or mean of independent elements."""
-    mean = func(mean_of(input), *args, **options)
-    variance = func(input.variance, *args, **options)  # type: ignore[attr-defined]
-    if func.__name__ == "mean":
-        variance = variance * (mean.numel() / input.numel())
-    return make_gaussian(mean, variance)
+def summed(
+    func: Callable[..., Any],
+    input: Tensor,  # noqa: A002
+    dim: Any = None,
+    keepdim: bool = False,
+    **options: Any,
+) -> Tensor:
+    """Sum or mean; of correlated elements over positions."""
+    dim = options.pop("axis", dim)
+    dims = range(input.dim()) if dim is None else [dim] if isinstance(dim, int) else dim
+    dims = [each % input.dim() for each in dims]
+    mean = func(mean_of(input), dims, keepdim, **options)
+    shared = shared_variance(input, dims)
+    if func.__name__ == "sum":
+        shared = shared * math.prod(input.shape[each] for each in dims) ** 2
+    return make_gaussian(mean, shared.reshape(mean.shape))
 
 
 @rule("cumsum")
@@ -36,18 +46,36 @@ def average_pool(
     *args: Any,
     **options: Any,
 ) -> Tensor:
-    """Average over windows of independent elements; windows at the edge count as whole ones."""
+    """Average over windows; windows at the edge count as whole ones."""
     dims = int(func.__name__[-2])
     size = kernel_size**dims if isinstance(kernel_size, int) else math.prod(kernel_size * (dims // len(kernel_size)))
-    mean = func(mean_of(input), kernel_size, *args, **options)
-    return make_gaussian(mean, func(input.variance, kernel_size, *args, **options) / size)  # type: ignore[attr-defined]
+    return _averaged(lambda x: func(x, kernel_size, *args, **options), input, dims, size)
 
 
 @rule("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d")
 def adaptive_average_pool(func: Callable[..., Any], input: Tensor, output_size: Any) -> Tensor:  # noqa: A002
-    """Average over windows of independent elements; windows that differ count with their mean size."""
-    mean = func(mean_of(input), output_size)
-    return make_gaussian(mean, func(input.variance, output_size) * (mean.numel() / input.numel()))  # type: ignore[attr-defined]
+    """Average over windows; windows that differ count with their mean size."""
+    dims = int(func.__name__[-2])
+    sizes = [output_size] * dims if isinstance(output_size, int) else list(output_size)
+    count = math.prod(old if new is None else new for old, new in zip(input.shape[-dims:], sizes, strict=True))
+    return _averaged(lambda x: func(x, output_size), input, dims, math.prod(input.shape[-dims:]) / count)
+
+
+def _averaged(pool: Callable[[Tensor], Tensor], input: Tensor, num_dims: int, size: float) -> Tensor:  # noqa: A002
+    """Average over windows of the last dimensions."""
+    mean, variance = pool(mean_of(input)), input.variance  # type: ignore[attr-defined]
+    dims = range(input.dim() - num_dims, input.dim())
+    shared = shared_variance(input, dims)
+    if not set(dims) & set(positions(input)):
+        return make_gaussian(mean, pool(variance) / size)
+    if mean.shape[-num_dims:].numel() == 1:
+        return make_gaussian(mean, shared)
+    count = math.prod(input.shape[dim] for dim in dims)
+    # The average correlation counts each element with itself.
+    correlation = input.correlation[(..., *[slice(0, 1)] * num_dims)]  # type: ignore[attr-defined]
+    between = ((count * correlation - 1) / (count - 1)).clamp(0, 1)
+    spread = (1 - between) * pool(variance) / size + between * pool(variance.sqrt()).square()
+    return with_shared(make_gaussian(mean, spread), shared, dims)
 
 
 @rule("max_pool1d", "max_pool2d", "max_pool3d")
@@ -56,19 +84,24 @@ def max_pool(func: Callable[..., Any], input: Tensor, *args: Any, **options: Any
     options.pop("return_indices", None)
     with_indices = getattr(F, f"{func.__name__}_with_indices")
     mean, indices = with_indices(mean_of(input), *args[:5], **options)
-    return make_gaussian(mean, _selected(input.variance, indices))  # type: ignore[attr-defined]
+    return _selected(input, mean, indices)
 
 
 @rule("adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d")
 def adaptive_max_pool(func: Callable[..., Any], input: Tensor, output_size: Any, *_: Any, **__: Any) -> Tensor:  # noqa: A002
     """Maximum over windows: the element with the largest mean."""
     mean, indices = getattr(F, f"{func.__name__}_with_indices")(mean_of(input), output_size)
-    return make_gaussian(mean, _selected(input.variance, indices))  # type: ignore[attr-defined]
+    return _selected(input, mean, indices)
 
 
-def _selected(variance: Tensor, indices: Tensor) -> Tensor:
-    """Elements of a variance [B, C, ...] by their indices among the flattened positions."""
-    return variance.flatten(2).gather(2, indices.flatten(2)).view_as(indices)
+def _selected(input: Tensor, mean: Tensor, indices: Tensor) -> Tensor:  # noqa: A002
+    """Elements [B, C, ...] of a tensor by their indices among the flattened positions."""
+    variance = input.variance.flatten(2).gather(2, indices.flatten(2)).view_as(indices)  # type: ignore[attr-defined]
+    dims = positions(input)
+    if dims != tuple(range(2, input.dim())):
+        return make_gaussian(mean, variance)
+    correlation = input.correlation[(..., *[slice(0, 1)] * len(dims))]  # type: ignore[attr-defined]
+    return make_gaussian(mean, variance, correlation=correlation.expand_as(mean))
 
 
 @rule("amax", "amin", "max", "min")

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_vi.moments.correlation import zero_strides
 from lightning_vi.moments.gaussian_tensor import GaussianTensor, make_gaussian, mean_of, variance_of
 from lightning_vi.moments.propagation import NoRuleError, rule
 
@@ -25,10 +26,32 @@ _MOVES = (
 @rule(*_MOVES)
 def move(func: Callable[..., Any], *args: Any, **options: Any) -> Any:
     """Moves means and variances alike; a constant has zero variance."""
-    return _paired(
+    result = _paired(
         func(*_replaced(args, mean_of), **_replaced(options, mean_of)),
         func(*_replaced(args, _spread_of), **_replaced(options, _spread_of)),
     )
+    correlation = getattr(args[0], "correlation", None) if args else None
+    if correlation is not None:
+        _move_correlation(func, correlation, args, options, result)
+    return result
+
+
+def _move_correlation(func: Callable[..., Any], correlation: Tensor, args: Any, options: Any, result: Any) -> None:
+    """Moves correlations, unless positions and other dimensions are merged."""
+    if func.__name__ in _COPIES:
+        result.correlation = correlation
+        return
+    try:
+        moved = func(correlation, *args[1:], **options)
+    except RuntimeError:  # a view of a tensor that was expanded
+        return
+    pairs = [(result, moved)] if isinstance(result, Tensor) else zip(result, moved, strict=True)
+    for part, own in pairs:
+        if isinstance(part, GaussianTensor) and own.shape == part.shape and zero_strides(own):
+            part.correlation = own
+
+
+_COPIES = frozenset({"contiguous", "clone", "to", "float", "double", "half", "bfloat16", "cpu", "cuda", "detach"})
 
 
 def _spread_of(x: Any) -> Any:
@@ -53,7 +76,13 @@ def _paired(mean: Any, variance: Any) -> Any:
 
 
 @rule("embedding")
-def embedding(func: Callable[..., Any], input: Tensor, weight: Tensor, *args: Any, **options: Any) -> Tensor:  # noqa: A002
+def embedding(
+    func: Callable[..., Any],  # noqa: ARG001
+    input: Tensor,  # noqa: A002
+    weight: Tensor,
+    *args: Any,
+    **options: Any,
+) -> Tensor:
     """Rows of a random weight."""
     if isinstance(input, GaussianTensor) or options.get("max_norm") is not None or (len(args) > 1 and args[1]):
         raise NoRuleError("embedding")
@@ -96,7 +125,7 @@ def pad(
     return make_gaussian(func(mean_of(input), pad, mode, value), func(input.variance, pad, mode))  # type: ignore[attr-defined]
 
 
-@rule("masked_fill")
+@rule("masked_fill", keeps_correlation=True)
 def masked_fill(func: Callable[..., Any], input: Tensor, mask: Tensor, value: Any) -> Tensor:  # noqa: A002
     """Replaces elements by a constant."""
     if isinstance(value, GaussianTensor):

@@ -1,11 +1,12 @@
 """Predictions in one pass, against closed forms and many samples."""
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from helpers import fit, loader, randomize_posteriors, quiet_trainer
+from helpers import fit, loader, quiet_trainer, randomize_posteriors
 from method_cases import CASES, Case, params
 from network_cases import EXAMPLES
 from torch import Tensor, nn
@@ -34,14 +35,11 @@ def test_every_method_is_close_to_many_samples_or_refuses_by_name(case: Case) ->
     torch.manual_seed(3)
     method, (x, y) = case.build(), case.problem.data()
     before = {name: value.clone() for name, value in method.state_dict().items() if isinstance(value, Tensor)}
-    try:
-        one = method.predict(x, approximation="moments")
-    except TypeError as error:
-        assert case.method_name in WITHOUT_MOMENTS
-        assert type(method).__name__ in str(error)
-        assert "approximation='sampling'" in str(error)
+    if case.method_name in WITHOUT_MOMENTS:
+        with pytest.raises(TypeError, match=f"which {type(method).__name__} does not have: use approximation='sampl"):
+            method.predict(x, approximation="moments")
         return
-    assert case.method_name not in WITHOUT_MOMENTS
+    one = method.predict(x, approximation="moments")
     many = method.predict(x, num_samples=200)
     spread = many.total_var.sqrt().mean()
     assert one.mean.shape == one.total_var.shape == many.mean.shape
@@ -104,14 +102,15 @@ def test_a_network_with_tiny_variances_is_the_network() -> None:
 
 def small_regression() -> tuple[Tensor, Tensor]:
     x = torch.linspace(-2, 2, 96).unsqueeze(1)
-    return x, x.sin() + 0.1 * (1 + x.abs()) * torch.randn_like(x)
+    return x, x.sin() + 0.2 * (1 + x.abs()) * torch.randn_like(x)
 
 
 def test_scores_of_a_fit_agree_with_those_of_256_samples() -> None:
     torch.manual_seed(0)
     x, y = small_regression()
-    method = MeanFieldVI(MLP(1, [20, 20], 2), HeteroscedasticGaussian())
-    fit(method, loader(x, y), max_epochs=40)
+    optimizer = partial(torch.optim.Adam, lr=0.01)
+    method = MeanFieldVI(MLP(1, [20, 20], 2), HeteroscedasticGaussian(), optimizer=optimizer, lr_scheduler=None)
+    fit(method, loader(x, y), max_epochs=30)
     assert abs(nll(method, x, y, 256, "sampling") - nll(method, x, y, 256, "moments")) < 0.02
     one, many = method.predict(x, approximation="moments"), method.predict(x, num_samples=1000)
     ratio = one.epistemic_var.sqrt().mean() / many.epistemic_var.sqrt().mean()
@@ -130,7 +129,9 @@ def test_the_trainer_scores_and_predicts_by_the_attribute() -> None:
     assert scores["test_nll"] == pytest.approx(nll(method, x, y, 1, "moments"), rel=1e-5)
     (first, *_) = trainer.predict(method, data)
     assert_close(first["pred"], method.predict(x[:32], approximation="moments").mean)
-    assert not torch.equal(first["epistemic_uct"], method.predict(x[:32], approximation="sampling").epistemic_var.sqrt())
+    assert not torch.equal(
+        first["epistemic_uct"], method.predict(x[:32], approximation="sampling").epistemic_var.sqrt()
+    )
 
 
 def test_ensembles_and_calibrations_pass_it_on() -> None:
@@ -145,7 +146,8 @@ def test_ensembles_and_calibrations_pass_it_on() -> None:
     scaled.approximation = "moments"
     scaled.calibrate([(x, y)])
     assert_close(
-        scaled.predict(x).total_var, scaled.std_factor.square() * members[0].predict(x, approximation="moments").total_var
+        scaled.predict(x).total_var,
+        scaled.std_factor.square() * members[0].predict(x, approximation="moments").total_var,
     )
     classifier = MeanFieldVI(MLP(1, [10], 3), Categorical(3))
     classifier.is_trained = True
@@ -178,7 +180,7 @@ def test_variances_follow_the_posterior() -> None:
 
 def test_wrong_arguments_are_refused() -> None:
     method = MeanFieldVI(MLP(1, [5], 1), Gaussian(0.3))
-    with pytest.raises(ValueError, match="approximation must be one of .*'moments'.*, got 'moment'"):
+    with pytest.raises(ValueError, match=r"approximation must be one of .*'moments'.*, got 'moment'"):
         method.predict(torch.ones(2, 1), approximation="moment")
     with pytest.raises(ValueError, match="return_samples=True needs approximation='sampling'"):
         method.predict(torch.ones(2, 1), approximation="moments", return_samples=True)

@@ -148,7 +148,7 @@ class MCDropout(PointMethod):
         yield from self.sampler.prediction_samples(x, num_samples, seed)
 
     def _point_out(self, calls: Iterable[str], message: str) -> None:
-        for text in sorted({message.format(call) for call in calls} - self._pointed_out):
+        for text in sorted({message.format(each) for each in calls} - self._pointed_out):
             self._pointed_out |= {text}
             warnings.warn(text, stacklevel=2)
 
