@@ -28,6 +28,9 @@ from lightning_vi.sampling import is_hooked
 
 FactorInit = Literal["svd", "random"]
 
+LOW_RANK_RATE, ADAPTER_RATE = 0.3, 0.05
+"""Factors of the learning rate: a step of both factors changes a product more than a step changes a weight, and the
+adapted network has been trained."""
 _PLAIN_EMBEDDING = {"weight"}
 
 
@@ -224,6 +227,18 @@ def factor_names(network: nn.Module, name: str) -> list[str]:
     module = network.get_submodule(name)
     owner = f"{name}.in_proj" if isinstance(module, LowRankAttention) else name
     return [f"{owner}.{part}".lstrip(".") for part in ("down", "up")]
+
+
+def factor_rate(network: nn.Module) -> float:
+    """Factor of the posterior's default learning rate in a network with low-rank weights or adapters; 1 in others.
+
+    Args:
+        network: Any network.
+    """
+    modules = list(network.modules())
+    if any(isinstance(module, AdaptedLayer | AdaptedAttention) for module in modules):
+        return ADAPTER_RATE
+    return LOW_RANK_RATE if any(isinstance(module, LowRankLayer) for module in modules) else 1.0
 
 
 def has_factors(network: nn.Module) -> bool:

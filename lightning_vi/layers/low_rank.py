@@ -82,7 +82,8 @@ def dense_layer(pair: LowRankLayer) -> nn.Module:
         dense = kind(down.in_channels, len(weight), down.kernel_size, bias=bias is not None, **options, **place)  # type: ignore[arg-type]
     elif isinstance(down, nn.Embedding):
         dense = nn.Embedding(
-            *weight.shape,
+            weight.shape[0],
+            weight.shape[1],
             padding_idx=down.padding_idx,
             scale_grad_by_freq=down.scale_grad_by_freq,
             sparse=down.sparse,
@@ -91,7 +92,7 @@ def dense_layer(pair: LowRankLayer) -> nn.Module:
     else:
         dense = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, **place)
     with torch.no_grad():
-        cast(Tensor, dense.weight).copy_(weight)
+        dense.get_parameter("weight").copy_(weight)
         if bias is not None:
-            cast(Tensor, dense.bias).copy_(bias)
+            dense.get_parameter("bias").copy_(bias)
     return dense.train(up.training)

@@ -1,6 +1,7 @@
 """Low-rank weights: factors of each layer, laws of the drawn weights, divergence, selection and refusals."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch.testing import assert_close
 
 from lightning_vi import Deterministic, LastLayerVI, LowRankWeightsVI, MeanFieldVI
 from lightning_vi.backbones import MLP
-from lightning_vi.conversion import convert_to_low_rank_weights, factorized, merge_low_rank_weights
+from lightning_vi.conversion import add_adapters, convert_to_low_rank_weights, factorized, merge_low_rank_weights
 from lightning_vi.likelihoods import Categorical, Gaussian
 from lightning_vi.priors import GaussianPrior
 
@@ -147,6 +148,15 @@ def test_parameters_are_r_times_m_plus_n() -> None:
     assert method.conversion.num_stochastic == weights
     assert sum(p.numel() for p in method.backbone.parameters()) == 2 * weights + 41
     assert sum(p.numel() for p in MeanFieldVI(MLP(30, [40], 1), Gaussian(0.5)).backbone.parameters()) == 2 * 1281
+
+
+def test_factors_learn_at_a_lower_rate_by_default() -> None:
+    network, likelihood = MLP(8, [8, 8], 2), Categorical(2)
+    dense = MeanFieldVI(network, likelihood).main_factor
+    assert LowRankWeightsVI(network, likelihood, rank=2).main_factor == pytest.approx(0.3 * dense)
+    adapted = add_adapters(network, ["2"], rank=2)
+    assert MeanFieldVI(adapted, likelihood).main_factor == pytest.approx(0.05 * dense)
+    assert MeanFieldVI(adapted, likelihood, optimizer=partial(torch.optim.Adam, lr=0.1)).main_factor == 1.0
 
 
 def test_selectors_are_those_of_the_backbone(tmp_path: Path) -> None:

@@ -9,7 +9,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_vi.arguments import check_at_least
-from lightning_vi.conversion import ConversionReport, LastLayerCheck, ModuleSelector, convert, last_selected
+from lightning_vi.conversion import (
+    ConversionReport,
+    LastLayerCheck,
+    ModuleSelector,
+    convert,
+    factor_rate,
+    last_selected,
+)
 from lightning_vi.core import (
     DEFAULT_LEARNING_RATE,
     LRSchedulerFactory,
@@ -369,7 +376,7 @@ class VariationalMethod(DiagnosedMethod):
             return 1.0
         fan_in = largest_fan_in(self.engine.parameters()[::2])
         rate = posterior_learning_rate(fan_in, self.num_steps, self.likelihood.has_bounded_gradient)
-        return rate / DEFAULT_LEARNING_RATE
+        return factor_rate(self.backbone) * rate / DEFAULT_LEARNING_RATE
 
     @property
     def feature_factor(self) -> float:
