@@ -29,11 +29,13 @@ def gap() -> Figure:
     x = torch.cat([torch.linspace(-2.5, -0.9, 40), torch.linspace(0.9, 2.5, 40)]).unsqueeze(1)
     y = torch.sin(2.5 * x) + NOISE * torch.randn_like(x)
     data = ArrayDataModule(train=(x, y), test=(x, y), batch_size=20)
-    process = FunctionSpaceVI(MLP(1, [50, 50], 1), Gaussian(NOISE), kernel=Matern(1.5), num_context=64)
+    process = FunctionSpaceVI(
+        MLP(1, [50, 50], 1), Gaussian(NOISE), kernel=Matern(1.5), num_context=64, context_margin=0.5
+    )
     methods = [MeanFieldVI(MLP(1, [50, 50], 1), Gaussian(NOISE)), process]
     for method in methods:
         fit(method, data, 150)
-    grid = torch.linspace(-5, 5, 300).unsqueeze(1)
+    grid = torch.linspace(-4, 4, 300).unsqueeze(1)
     results = []
     for method in methods:
         prediction = method.predict(grid)

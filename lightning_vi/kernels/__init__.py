@@ -2,7 +2,7 @@
 
 from lightning_vi.kernels.algebra import cholesky, precise
 from lightning_vi.kernels.base import Kernel, LengthScale
-from lightning_vi.kernels.evidence import fit_kernel, log_marginal_likelihood
+from lightning_vi.kernels.evidence import fit_kernel, gap_score, log_marginal_likelihood
 from lightning_vi.kernels.periodic import Periodic
 from lightning_vi.kernels.posterior import FunctionPosterior, choose_inducing
 from lightning_vi.kernels.stationary import RBF, IsotropicKernel, Matern, RationalQuadratic
@@ -19,6 +19,7 @@ __all__ = [
     "cholesky",
     "choose_inducing",
     "fit_kernel",
+    "gap_score",
     "log_marginal_likelihood",
     "precise",
 ]

@@ -1,5 +1,6 @@
 """Base class of covariance functions."""
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -85,6 +86,20 @@ class Kernel(ResizedOnLoading, ABC):
         Returns:
             In units of one over the length scale, shape [R, F], float64.
         """
+
+    def candidates(self) -> "list[Kernel]":
+        """Returns the kernels among which `fit_kernel` chooses, copies of this one by default."""
+        return [copy.deepcopy(self)]
+
+    def adopt(self, other: "Kernel") -> None:
+        """Takes over the scales of another kernel of the same class.
+
+        Args:
+            other: One of `candidates`.
+        """
+        self.length_scale = other.length_scale.to(self.length_scale)
+        self.std.copy_(other.std)
+        self.is_resolved.fill_(True)
 
     def scaled(self, x: Tensor) -> Tensor:
         """Inputs in units of the length scales.

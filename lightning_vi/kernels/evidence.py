@@ -1,6 +1,5 @@
 """Hyperparameters of a kernel by maximum marginal likelihood."""
 
-import copy
 import math
 
 import torch
@@ -13,6 +12,7 @@ MAX_ROWS = 256
 NUM_STEPS, LEARNING_RATE = 60, 0.1
 MAX_SCALES = 64
 """Inputs with more features have one length scale."""
+MIN_ROWS, MAX_GAPS = 12, 16
 INITIAL_NOISE, MIN_NOISE = 0.3, 1e-3
 
 
@@ -36,13 +36,42 @@ def log_marginal_likelihood(kernel: Kernel, x: Tensor, y: Tensor, noise_std: Ten
     return log_likelihood
 
 
+def gap_score(kernel: Kernel, x: Tensor, y: Tensor, noise_std: float) -> float:
+    """Predictive log density of Gaussian process regression in gaps.
+
+    For each input, at most 16 of them, the rows in the middle third of its values are predicted from the others.
+
+    Args:
+        kernel: The kernel.
+        x: Inputs, shape [N, F].
+        y: Targets, shape [N, D].
+        noise_std: Standard deviation of the noise.
+
+    Returns:
+        Mean over gaps, rows and targets, in nats.
+    """
+    scores, third = list[Tensor](), len(x) // 3
+    for column in x.mT[:: math.ceil(x.shape[1] / MAX_GAPS)]:
+        order = column.argsort(stable=True)
+        rest, gap = torch.cat([order[:third], order[len(x) - third :]]), order[third : len(x) - third]
+        noise = noise_std**2 * torch.eye(len(rest), dtype=x.dtype, device=x.device)
+        root = cholesky(kernel(x[rest], x[rest]) + noise)
+        both = torch.cat([kernel(x[rest], x[gap]), y[rest]], 1)
+        across, known = torch.linalg.solve_triangular(root, both, upper=False).split([len(gap), y.shape[1]], 1)
+        variance = (kernel.variance.to(x) - across.square().sum(0) + noise_std**2).unsqueeze(1)
+        squares = (y[gap] - across.mT @ known).square() / variance
+        scores.append(-0.5 * (squares + variance.log() + math.log(2 * math.pi)).mean())
+    return float(torch.stack(scores).mean())
+
+
 @torch.no_grad()
 def fit_kernel(kernel: Kernel, x: Tensor, y: Tensor) -> None:
     """Finds the length scales and the standard deviation that were not given, by maximum marginal likelihood.
 
     It fits a Gaussian process with an unknown noise to at most 256 evenly spaced rows; inputs with at most 64 features
     have a length scale for each of them. The cost is 60 Cholesky decompositions. A standard deviation below that of the
-    targets is raised to it afterwards, because smooth data say little about how far the function goes elsewhere.
+    targets is raised to it afterwards, because smooth data say little about how far the function goes elsewhere. Where
+    the smoothness of `Matern` is open, each is fitted, and the one with the best `gap_score` is taken.
 
     Args:
         kernel: The kernel, changed in place.
@@ -59,26 +88,35 @@ def fit_kernel(kernel: Kernel, x: Tensor, y: Tensor) -> None:
     """
     rows = slice(None, None, math.ceil(len(x) / MAX_ROWS))
     x, y = precise(x[rows]), precise(y[rows])
-    twin, num_inputs = copy.deepcopy(kernel).to(x), x.shape[1]
+    candidates = [candidate.to(x) for candidate in kernel.candidates()]
+    noise_stds = [_maximize_evidence(candidate, x, y) for candidate in candidates]
+    scores = [0.0]
+    if len(candidates) > 1 and len(x) >= MIN_ROWS:
+        scores = [gap_score(each, x, y, noise) for each, noise in zip(candidates, noise_stds, strict=True)]
+    kernel.adopt(candidates[scores.index(max(scores))])
+
+
+def _maximize_evidence(kernel: Kernel, x: Tensor, y: Tensor) -> float:
+    """Sets the open scales of a kernel and returns the standard deviation of the noise."""
     with torch.inference_mode(False), torch.enable_grad():
         x, y = x.clone(), y.clone()
-        size = num_inputs if num_inputs <= MAX_SCALES else 1
-        start = math.log(math.sqrt(num_inputs))
+        size = x.shape[1] if x.shape[1] <= MAX_SCALES else 1
+        start = math.log(math.sqrt(x.shape[1]))
         log_scale = torch.full((size,), start, dtype=x.dtype, device=x.device, requires_grad=True)
         log_std = torch.zeros((), dtype=x.dtype, device=x.device, requires_grad=True)
         log_noise = torch.full_like(log_std, math.log(INITIAL_NOISE)).requires_grad_()
         optimizer = torch.optim.Adam([log_scale, log_std, log_noise], LEARNING_RATE)
         for _ in range(NUM_STEPS):
             if kernel.finds_length_scale:
-                twin.length_scale = log_scale.exp()
+                kernel.length_scale = log_scale.exp()
             if kernel.finds_std:
-                twin.std = log_std.exp()
-            loss = -log_marginal_likelihood(twin, x, y, log_noise.exp() + MIN_NOISE)
+                kernel.std = log_std.exp()
+            loss = -log_marginal_likelihood(kernel, x, y, log_noise.exp() + MIN_NOISE)
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()
     if kernel.finds_length_scale:
-        kernel.length_scale = log_scale.detach().exp().to(kernel.length_scale)
+        kernel.length_scale = log_scale.detach().exp()
     if kernel.finds_std:
-        kernel.std.copy_(torch.maximum(log_std.exp(), y.std(0, correction=0).square().mean().sqrt()))
-    kernel.is_resolved.fill_(True)
+        kernel.std = torch.maximum(log_std.detach().exp(), y.std(0, correction=0).square().mean().sqrt())
+    return float(log_noise.detach().exp()) + MIN_NOISE

@@ -1,5 +1,6 @@
 """Covariance functions of the distance between inputs."""
 
+import copy
 import math
 from abc import abstractmethod
 
@@ -9,6 +10,7 @@ from torch import Tensor
 from lightning_vi.errors import InputValueError
 from lightning_vi.kernels.base import Kernel, LengthScale
 
+CHOICES = (0.5, 1.5)
 MIN_SQUARED_DISTANCE = 1e-24
 """The gradient of a distance is infinite at zero."""
 
@@ -71,7 +73,8 @@ class Matern(IsotropicKernel):
     ============== ==========================================================
 
     Args:
-        smoothness: :math:`\nu`: 0.5, whose functions are continuous; 1.5, once differentiable; or 2.5, twice.
+        smoothness: :math:`\nu`: 0.5, whose functions are continuous; 1.5, once differentiable; or 2.5, twice. None to
+            choose between 0.5 and 1.5 by `fit_kernel`, until when it is 0.5.
         length_scale: As for `Kernel`.
         std: As for `Kernel`.
         offset_std: As for `Kernel`.
@@ -86,15 +89,35 @@ class Matern(IsotropicKernel):
 
     def __init__(
         self,
-        smoothness: float = 0.5,
+        smoothness: float | None = 0.5,
         length_scale: LengthScale = None,
         std: float | None = None,
         offset_std: float = 0.0,
     ) -> None:
-        if smoothness not in (0.5, 1.5, 2.5):
-            raise InputValueError(f"smoothness must be 0.5, 1.5 or 2.5, got {smoothness!r}")
+        if smoothness not in (None, 0.5, 1.5, 2.5):
+            raise InputValueError(f"smoothness must be 0.5, 1.5 or 2.5, or None, got {smoothness!r}")
         super().__init__(length_scale, std, offset_std)
-        self.smoothness = smoothness
+        self.finds_smoothness = smoothness is None
+        self.smoothness = 0.5 if smoothness is None else smoothness
+        self.is_resolved &= not self.finds_smoothness
+
+    def get_extra_state(self) -> Tensor:  # noqa: D102
+        return torch.tensor(self.smoothness)
+
+    def set_extra_state(self, state: Tensor) -> None:  # noqa: D102
+        self.smoothness = float(state)
+
+    def candidates(self) -> list[Kernel]:  # noqa: D102
+        found = []
+        for smoothness in CHOICES if self.finds_smoothness else [self.smoothness]:
+            found.append(copy.deepcopy(self))
+            found[-1].smoothness = smoothness
+        return list(found)
+
+    def adopt(self, other: Kernel) -> None:  # noqa: D102
+        super().adopt(other)
+        if isinstance(other, Matern):
+            self.smoothness = other.smoothness
 
     def of_squared_distance(self, squares: Tensor) -> Tensor:  # noqa: D102
         scaled = (2 * self.smoothness * squares).clamp_min(MIN_SQUARED_DISTANCE)

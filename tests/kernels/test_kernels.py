@@ -6,13 +6,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process import kernels as sk
 from torch import Tensor
 from torch.testing import assert_close
 
 from lightning_vi.errors import InputValueError
-from lightning_vi.kernels import RBF, Kernel, Matern, Periodic, RationalQuadratic, fit_kernel, log_marginal_likelihood
+from lightning_vi.kernels import (
+    RBF,
+    Kernel,
+    Matern,
+    Periodic,
+    RationalQuadratic,
+    fit_kernel,
+    gap_score,
+    log_marginal_likelihood,
+)
 
 STD, OFFSET = 1.7, 0.6
 SCALES = [0.7, 2.0, 1.3]
@@ -83,6 +93,37 @@ def test_given_scales_stay_and_the_standard_deviation_is_at_least_that_of_the_ta
     assert smooth.std >= 0.01 * x.std(correction=0) * (1 - 1e-6)
 
 
+def test_the_score_of_gaps_is_the_density_of_the_middle_thirds() -> None:
+    x, y = inputs(21, 2), inputs(21, 1, seed=1)
+    expected = []
+    for column in x.numpy().T:
+        order = np.argsort(column)
+        rest, gap = np.r_[order[:7], order[14:]], order[7:14]
+        reference = GaussianProcessRegressor(sk.ConstantKernel(STD**2) * sk.RBF(0.8), alpha=0.3**2, optimizer=None).fit(
+            x.numpy()[rest], y.numpy()[rest, 0]
+        )
+        mean, std = reference.predict(x.numpy()[gap], return_std=True)
+        expected.append(norm.logpdf(y.numpy()[gap, 0], mean, np.sqrt(std**2 + 0.3**2)).mean())
+    assert gap_score(RBF(0.8, STD), x, y, 0.3) == pytest.approx(np.mean(expected), rel=1e-4)
+
+
+def test_an_open_smoothness_is_that_of_the_better_score_and_part_of_the_state() -> None:
+    x = torch.linspace(-3, 3, 100).unsqueeze(1).double()
+    smooth, rough = torch.sin(1.5 * x), inputs(100, 1).cumsum(0) / 5
+    for y in (smooth, rough):
+        kernel, twin = Matern(None), Matern(None)
+        fit_kernel(kernel, x, y)
+        scores = []
+        for smoothness in (0.5, 1.5):
+            own = Matern(smoothness)
+            fit_kernel(own, x, y)
+            scores.append(gap_score(own, x, y, 0.01))
+        assert kernel.smoothness == (0.5, 1.5)[int(np.argmax(scores))]
+        twin.load_state_dict(kernel.state_dict())
+        assert twin.smoothness == kernel.smoothness
+    assert not Matern(None, 1.0, 1.0).is_resolved
+
+
 def test_unknown_scales_are_the_square_root_of_the_number_of_inputs() -> None:
     x = inputs(4, 3)
     assert_close(RBF()(x, x), RBF(3**0.5)(x, x), rtol=1e-6, atol=1e-6)
@@ -102,7 +143,7 @@ def test_a_state_dictionary_restores_scales_of_another_shape() -> None:
         (lambda: RBF(length_scale=0.0), "length_scale must be positive and finite, got 0.0"),
         (lambda: RBF(length_scale=[1.0, np.inf]), "length_scale must be positive and finite"),
         (lambda: Matern(std=-1.0), "std must be positive and finite, got -1.0"),
-        (lambda: Matern(2.0), "smoothness must be 0.5, 1.5 or 2.5, got 2.0"),
+        (lambda: Matern(2.0), "smoothness must be 0.5, 1.5 or 2.5, or None, got 2.0"),
         (lambda: RationalQuadratic(alpha=0.0), "alpha must be positive and finite, got 0.0"),
         (lambda: Periodic(period=-1.0), "period must be positive and finite, got -1.0"),
         (lambda: RBF(offset_std=-1.0), "offset_std must be nonnegative and finite, got -1.0"),

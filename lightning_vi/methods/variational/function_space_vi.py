@@ -79,7 +79,7 @@ class FunctionSpaceVI(InformedMethod):
         likelihood: The observation model; it is copied.
         kernel: Prior covariance of each output, on flattened inputs; it is copied. Length scales and standard
             deviation that it leaves open are found by maximum marginal likelihood of a Gaussian process on at most 256
-            training rows, see `fit_kernel`. None for ``Matern(0.5, offset_std=1.0)``.
+            training rows, see `fit_kernel`. None for ``Matern(None, offset_std=1.0)``.
         num_context: Number of context points in each step.
         context_margin: Enlargement of the range of the context points, in units of the range of the batch.
         gamma: Regularization :math:`\gamma` of the divergence, relative to the prior variance.
@@ -87,7 +87,8 @@ class FunctionSpaceVI(InformedMethod):
             that many data.
         num_frequencies: Number of frequencies of the prior's spectrum in sampled functions.
         max_mebibytes: Maximum size of the covariances, a matrix of M rows for each output.
-        num_mc_samples_test: Number of samples for validation, test and prediction without closed form.
+        num_mc_samples_test: Number of samples for validation, test and prediction without closed form. They share one
+            pass of the network.
         burnin_epochs: Number of initial epochs that train on the likelihood's point loss, without divergence.
         kl_weight: Weight :math:`\beta` of the divergence.
         kl_warmup_epochs: Number of epochs after burn-in over which the weight increases linearly to `kl_weight`.
@@ -125,7 +126,7 @@ class FunctionSpaceVI(InformedMethod):
         num_inducing: int = 512,
         num_frequencies: int = 512,
         max_mebibytes: float = 256.0,
-        num_mc_samples_test: int = 50,
+        num_mc_samples_test: int = 500,
         burnin_epochs: int = 0,
         kl_weight: float = 1.0,
         kl_warmup_epochs: int = 0,
@@ -153,7 +154,7 @@ class FunctionSpaceVI(InformedMethod):
             optimizer=optimizer,
             lr_scheduler=lr_scheduler,
         )
-        self.kernel = Matern(0.5, offset_std=1.0) if kernel is None else copy.deepcopy(kernel)
+        self.kernel = Matern(None, offset_std=1.0) if kernel is None else copy.deepcopy(kernel)
         self.posterior = FunctionPosterior(num_frequencies)
         self.num_context = num_context
         self.context_margin = context_margin
