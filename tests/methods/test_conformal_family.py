@@ -275,12 +275,12 @@ def test_invalid_groups() -> None:
         Mondrian(intervals, groups="label")
     with pytest.raises(ValueError, match="num_groups is missing"):
         Mondrian(intervals, groups=1)
-    with pytest.raises(ValueError, match="num_groups must be at least 1"):
+    with pytest.raises(ValueError, match="num_groups must be an integer of at least 1"):
         Mondrian(intervals, groups=1, num_groups=0)
     x, y = grouped(20)
     with pytest.raises(ValueError, match="groups must be numbers from 0 to 0, got 0 to 1"):
         Mondrian(intervals, groups=1, num_groups=1).calibrate([(x, y)])
-    with pytest.raises(ValueError, match=r"groups=5 must be a column of an input \[B, F\]"):
+    with pytest.raises(ValueError, match="groups=5 must be a column of the input"):
         Mondrian(intervals, groups=5, num_groups=2).calibrate([(x, y)])
 
 
