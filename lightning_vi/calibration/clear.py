@@ -28,6 +28,7 @@ from lightning_vi.likelihoods import Prediction
 from lightning_vi.sampling import NetworkInput
 
 NUM_WEIGHTS = 101
+MAX_ELEMENTS = 2**20
 
 
 class CLEAR(ConformalMethod):
@@ -113,15 +114,16 @@ class CLEAR(ConformalMethod):
         """
         rows = scores.movedim(1, -2).reshape(len(scores), -1, 3, scores.shape[-1])
         choosing, calibrating = (rows[::2], rows[1::2]) if self.exact and len(rows) > 1 else (rows, rows)
-        error, aleatoric, epistemic = choosing.flatten(0, 1).unbind(1)
-        best = torch.full_like(self.quantile, torch.inf)
-        for weight in torch.linspace(0, 1, NUM_WEIGHTS, dtype=error.dtype, device=error.device):
-            width = _width(aleatoric, epistemic, weight)
+        error, aleatoric, epistemic = choosing.flatten(0, 1).unsqueeze(2).unbind(1)  # [n, 1, D] each
+        weights = torch.linspace(0, 1, NUM_WEIGHTS, dtype=error.dtype, device=error.device)
+        scores_by_weight = []
+        for part in torch.split(weights, max(1, MAX_ELEMENTS // max(1, error.numel()))):
+            width = _width(aleatoric, epistemic, part.unsqueeze(1))
             half = conformal_quantile(error / width, self.coverage) * width
-            score = (2 * half + 2 / (1 - self.coverage) * (error - half).clamp_min(0)).nanmean(0)
-            better = score < best
-            best = torch.where(better, score, best)
-            self.epistemic_weight.copy_(torch.where(better, weight, self.epistemic_weight))
+            outside = (error - half).clamp_min(0)
+            scores_by_weight.append((2 * half + 2 / (1 - self.coverage) * outside).nanmean(0))
+        interval_scores = torch.cat(scores_by_weight).nan_to_num(torch.inf, torch.inf)
+        self.epistemic_weight.copy_(weights[interval_scores.argmin(0)])
         error, aleatoric, epistemic = calibrating.flatten(0, 1).unbind(1)
         super().use_scores(error / _width(aleatoric, epistemic, self.epistemic_weight.to(error.dtype)))
 

@@ -45,7 +45,9 @@ class QuantileRecalibration(CalibratedMethod):
 
     R is linear between the quantiles of the calibration data at 1/K, 2/K, ... and their smallest and largest value, so
     that it has a density. It needs some tens of data for each of the K parts. Beyond the calibration data, with a
-    probability of 1 / (N + 1) on either side, the distribution has the tails of the method's.
+    probability of 1 / (N + 1) on either side, the distribution has the tails of the method's. A method whose standard
+    deviation is far too small, so that many targets are more than five of them away, has to be scaled first, because
+    its distribution function is 0 or 1 there: ``QuantileRecalibration(VarianceScaling(method))``.
 
     Args:
         method: The fitted method; it is copied. Its likelihood is for real-valued targets.
@@ -143,6 +145,7 @@ class RecalibratedPredictive(Predictive):
         self.levels, self.knots = levels, knots
         self.level = interval_level
         self.likelihood = likelihood
+        self._summary: tuple[Tensor, Tensor, Tensor] | None = None
 
     def keep(self) -> None:  # noqa: D102
         self.inner.keep()
@@ -154,10 +157,11 @@ class RecalibratedPredictive(Predictive):
         self.keep()
         old = self.inner.prediction(return_samples=return_samples)
         # Any target will do: only the components are read.
-        mixture = self._recalibrated(self.inner.metric_inputs(torch.zeros_like(old.mean)))
-        mean, variance = mixture.moments()
-        tail = (1 - self.level) / 2
-        lower, upper = mixture.quantiles([tail, 1 - tail])
+        if self._summary is None:
+            tail = (1 - self.level) / 2
+            mixture = self._recalibrated(self.inner.metric_inputs(torch.zeros_like(old.mean)))
+            self._summary = mixture.summary([tail, 1 - tail])
+        mean, variance, (lower, upper) = self._summary
         share = (old.epistemic_var / old.total_var.clamp_min(torch.finfo(variance.dtype).tiny)).clamp(0, 1)
         epistemic_var = share * variance
         samples = old.samples

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,7 +11,14 @@ from lightning_vi.functional.mixture import Mixture, quantiles_at
 
 __all__ = ["RecalibratedMixture", "pit_knots"]
 
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(6)
+
+def _rule(num_nodes: int) -> tuple[list[float], list[float]]:
+    """Nodes and weights of a Gauss-Legendre rule on [0, 1]."""
+    nodes, weights = np.polynomial.legendre.leggauss(num_nodes)
+    return ((nodes + 1) / 2).tolist(), (weights / 2).tolist()
+
+
+_INNER_RULE, _OUTER_RULE = _rule(3), _rule(8)
 _SMALLEST_GAP = 1e-5
 _SMALLEST_LEVEL = 1e-6
 
@@ -111,37 +117,52 @@ class RecalibratedMixture:
         Returns:
             In the target's units, shape [L, B, ..., D].
         """
+        return self._inner_quantiles(self._inner_levels(levels))
+
+    def summary(self, levels: Sequence[float]) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean, variance and quantiles.
+
+        The mean and the variance are Gauss-Legendre quadratures of the quantile function in each linear part of R. In
+        the outer parts the variable is substituted, because the quantiles go to infinity there.
+
+        Args:
+            levels: L probabilities of the quantiles, strictly between 0 and 1.
+
+        Returns:
+            Mean and variance, each of shape [B, ..., D], and quantiles, [L, B, ..., D].
+        """
+        nodes, weights = self._nodes()
+        found = self._inner_quantiles(torch.cat([nodes, self._inner_levels(levels)]))
+        points, quantiles = found[: len(nodes)], found[len(nodes) :]
+        weights = weights.view(-1, *[1] * (points.ndim - 1)).to(points.dtype)
+        mean = (weights * points).sum(0)
+        return mean, (weights * (points - mean).square()).sum(0), quantiles
+
+    def _inner_levels(self, levels: Sequence[float]) -> Tensor:
+        """Levels of F at which R has the given ones, [L, D]."""
         wanted = self.levels.new_tensor(levels)
         left = (torch.searchsorted(self.levels, wanted, right=True) - 1).clamp(0, len(self.levels) - 2)
         share = ((wanted - self.levels[left]) / self.levels.diff()[left]).unsqueeze(1)
-        return self._inner_quantiles(torch.lerp(self.knots[left], self.knots[left + 1], share))
+        return torch.lerp(self.knots[left], self.knots[left + 1], share)
 
-    def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and variance, by Gauss-Legendre quadrature of the quantile function in each linear part of R.
-
-        In the outer parts the variable is substituted, because the quantiles go to infinity there.
-
-        Returns:
-            Each of shape [B, ..., D].
-        """
-        levels, weights = self._nodes
-        quantiles = self._inner_quantiles(levels.flatten(0, 1))
-        weights = weights.flatten().view(-1, *[1] * (quantiles.ndim - 1)).to(quantiles.dtype)
-        mean = (weights * quantiles).sum(0)
-        return mean, (weights * (quantiles - mean).square()).sum(0)
-
-    @cached_property
     def _nodes(self) -> tuple[Tensor, Tensor]:
-        """Levels of F, [K, nodes, D], and weights, [K, nodes]."""
-        probabilities = self.levels.diff().unsqueeze(1)
-        nodes, weights = (self.knots.new_tensor(array) for array in ((_NODES + 1) / 2, _WEIGHTS / 2))
-        places = nodes.repeat(len(probabilities), 1)
-        shares = weights * probabilities
+        """Levels of F, [M, D], and weights, [M]."""
+        probabilities, first, last = self.levels.diff(), self.knots[:-1], self.knots[1:]
+        inner, inner_weights = (self.knots.new_tensor(array) for array in _INNER_RULE)
+        outer, outer_weights = (self.knots.new_tensor(array) for array in _OUTER_RULE)
+        inside = torch.lerp(first[1:-1].unsqueeze(1), last[1:-1].unsqueeze(1), inner.view(1, -1, 1)).flatten(0, 1)
         # u = s^3 at the lower end and 1 - u = s^3 at the upper one.
-        places[0], shares[0] = nodes**3, 3 * nodes**2 * weights * probabilities[0]
-        places[-1], shares[-1] = 1 - nodes**3, 3 * nodes**2 * weights * probabilities[-1]
-        first, last = self.knots[:-1].unsqueeze(1), self.knots[1:].unsqueeze(1)
-        return torch.lerp(first, last, places.unsqueeze(-1)), shares
+        lower, upper = (
+            torch.lerp(first[0], last[0], outer[:, None] ** 3),
+            torch.lerp(last[-1], first[-1], outer[:, None] ** 3),
+        )
+        slopes = 3 * outer.square() * outer_weights
+        weights = [
+            slopes * probabilities[0],
+            (probabilities[1:-1, None] * inner_weights).flatten(),
+            slopes * probabilities[-1],
+        ]
+        return torch.cat([lower, inside, upper]), torch.cat(weights)
 
     def _inner_quantiles(self, levels: Tensor) -> Tensor:
         """Quantiles of F at levels [L, D], with the gradients of the implicit function."""
