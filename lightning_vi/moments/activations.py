@@ -147,7 +147,7 @@ def leaky_relu_moments(mean: Tensor, variance: Tensor, negative_slope: float | T
     Example:
         >>> mean, variance = leaky_relu_moments(torch.tensor(0.0), torch.tensor(1.0))
         >>> round(mean.item(), 4), round(variance.item(), 4)
-        (0.3989, 0.3408)
+        (0.3988, 0.3408)
     """
     std = std_of(variance)
     ratio = mean / std
