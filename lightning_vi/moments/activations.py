@@ -52,7 +52,7 @@ def in_cached_parts(formula: Callable[..., Moments]) -> Callable[..., Moments]:
         if is_small or torch.is_grad_enabled() or any(isinstance(arg, Tensor) for arg in args):
             return formula(mean, variance, *args)
         means, variances = torch.empty(mean.shape, dtype=mean.dtype), torch.empty(mean.shape, dtype=mean.dtype)
-        flat = [part.reshape(-1).split(PART) for part in (mean, variance, means, variances)]
+        flat = [torch.split(part.reshape(-1), PART) for part in (mean, variance, means, variances)]
         for m, v, to_mean, to_variance in zip(*flat, strict=True):
             new_mean, new_variance = formula(m, v, *args)
             to_mean.copy_(new_mean)
