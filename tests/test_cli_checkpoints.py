@@ -224,3 +224,15 @@ def test_a_bad_file_is_one_line(
     assert said in message
     assert "Traceback" not in output.err
     assert "foreign code has run" not in output.out
+
+
+def test_the_command_line_chooses_prediction_in_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = write_config(tmp_path)
+    run_command_line(monkeypatch, "fit", "--config", config)
+    tested = run_command_line(monkeypatch, "test", "--config", config, "--approximation", "moments")
+    assert tested is not None
+    assert tested.model.approximation == "moments"
+    sampled = run_command_line(monkeypatch, "test", "--config", config)
+    assert sampled is not None
+    assert sampled.model.approximation == "sampling"
+    assert tested.trainer.callback_metrics["test_nll"] != sampled.trainer.callback_metrics["test_nll"]
