@@ -41,15 +41,16 @@ def test_training_together_equals_training_one_by_one(member: Any) -> None:
     method = make(member)
     alone = copy.deepcopy(method.members)
     assert len({single.noise.seed for single in alone}) == 3
-    logged = fit(method, loader(X, Y), max_epochs=3)
+    epochs = 10  # more than 20 steps, so that the learning rate warms up
+    logged = fit(method, loader(X, Y), max_epochs=epochs)
     losses = []
     for single, trained in zip(alone, method.members, strict=True):
-        losses.append(fit(single, loader(X, Y), max_epochs=3)["train_loss"])
+        losses.append(fit(single, loader(X, Y), max_epochs=epochs)["train_loss"])
         assert trained.num_data == 22
         first, second = copy_of_state(trained), copy_of_state(single)
         assert first.keys() == second.keys()
         for name, value in first.items():
-            assert_close(value, second[name], rtol=1e-5, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+            assert_close(value, second[name], rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
     assert_close(torch.tensor(logged["train_loss"]), torch.tensor(losses).mean(0), rtol=1e-5, atol=1e-6)
     mean = torch.stack([single.predict(X).mean for single in alone]).mean(0)
     assert_close(method.predict(X, num_samples=3 * alone[0].num_mc_samples_test).mean, mean, rtol=1e-3, atol=1e-3)

@@ -206,7 +206,7 @@ class MethodEnsemble(SeparateOrders, Ensemble):
         super().on_train_start()
         self._each("on_train_start")
         first = self.members[0]
-        if first.takes_rates:
+        if first._learning_rate is not None and first.takes_rates:
             first.restart_schedules()
         self.input_range = first.input_range
 
