@@ -16,9 +16,12 @@ from lightning_vi import (
     VBLL,
     AdaptivePredictionSets,
     Ensemble,
+    IsotonicScaling,
     Laplace,
     MCDropout,
     MeanFieldVI,
+    Mondrian,
+    QuantileRecalibration,
     SplitConformal,
     TemperatureScaling,
 )
@@ -79,10 +82,15 @@ def test_exported_methods_predict_the_same_on_other_problems(name: str, problem:
         check_export(case.build(), case.problem.data()[0])
 
 
-def tempered() -> Predictor:
-    method = TemperatureScaling(Case("MeanFieldVI", "categorical").build())
-    method.calibrate([Case("MeanFieldVI", "categorical").problem.data()])
+def scaled(kind: Callable[..., Any], problem: str) -> Predictor:
+    case = Case("MeanFieldVI", problem)
+    method: Predictor = kind(case.build())
+    method.calibrate([case.problem.data()])  # type: ignore[attr-defined]
     return method
+
+
+def grouped(method: Predictor, coverage: float) -> Predictor:
+    return Mondrian(SplitConformal(method, coverage=coverage / 2), groups=lambda x: (x[:, 0] > 0).long(), num_groups=2)
 
 
 def conformal(kind: Callable[..., Any], name: str, problem: str) -> Predictor:
@@ -93,7 +101,10 @@ def conformal(kind: Callable[..., Any], name: str, problem: str) -> Predictor:
 
 
 WRAPPERS: dict[str, Callable[[], Predictor]] = {
-    "TemperatureScaling": tempered,
+    "TemperatureScaling": lambda: scaled(TemperatureScaling, "categorical"),
+    "IsotonicScaling": lambda: scaled(IsotonicScaling, "categorical"),
+    "QuantileRecalibration": lambda: scaled(QuantileRecalibration, "heteroscedastic"),
+    "Mondrian": lambda: conformal(grouped, "SWAG", "heteroscedastic"),
     "SplitConformal": lambda: conformal(SplitConformal, "SWAG", "Gaussian, learned"),
     "AdaptivePredictionSets": lambda: conformal(AdaptivePredictionSets, "VBLL", "categorical"),
     "Ensemble": lambda: Ensemble([Case(name, "Gaussian, learned").build() for name in ("SWAG", "VBLL", "MeanFieldVI")]),

@@ -165,7 +165,7 @@ class Mondrian(CalibratedMethod):
             if self.task == "classification":
                 quantiles = quantiles.unsqueeze(1) if quantiles.dim() > 1 else quantiles.view(-1, *[1] * (places + 1))
             else:
-                quantiles = quantiles.view(len(quantiles), *[1] * places, -1)
+                quantiles = quantiles.view(-1, *[1] * places, quantiles.shape[-1])
         return self.method.region(x, prediction, quantiles)
 
     def _groups_of(self, x: NetworkInput, prediction: Prediction) -> Tensor:
@@ -173,7 +173,7 @@ class Mondrian(CalibratedMethod):
         if self.groups == "prediction":
             return prediction.mean.argmax(1)
         if callable(self.groups):
-            return torch.as_tensor(self.groups(x)).to(prediction.mean.device).long().reshape(len(prediction.mean))
+            return torch.as_tensor(self.groups(x)).to(prediction.mean.device).long().reshape(-1)
         (rows,) = tensors(x)[:1]
         if rows.dim() != 2 or not -rows.shape[1] <= int(self.groups) < rows.shape[1]:
             raise InputValueError(

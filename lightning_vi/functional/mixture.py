@@ -80,6 +80,8 @@ class Mixture:
         return self._mean(self.component_pmf, counts.view(-1, *[1] * (self.means.ndim - 1)).expand(shape)).cumsum(0)
 
     def _mean(self, function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():  # the number of chunks would fix the number of rows
+            return function(values.unsqueeze(1)).mean(1)
         size = max(1, _MAX_ELEMENTS // max(1, self.means.numel()))
         return torch.cat([function(chunk.unsqueeze(1)).mean(1) for chunk in torch.split(values, size)])
 
