@@ -1,6 +1,7 @@
 """Replacement of weights by products of smaller ones."""
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal, cast, get_args
 
@@ -28,9 +29,9 @@ from lightning_vi.sampling import is_hooked
 
 FactorInit = Literal["svd", "random"]
 
-LOW_RANK_RATE, ADAPTER_RATE = 0.3, 0.05
-"""Factors of the learning rate: a step of both factors changes a product more than a step changes a weight, and the
-adapted network has been trained."""
+LOW_RANK_RATE, ADAPTER_RATE = 0.03, 0.01
+"""Largest default learning rates of factors: a step of both factors changes a product more than a step changes a
+weight, and a network with adapters has been trained."""
 _PLAIN_EMBEDDING = {"weight"}
 
 
@@ -229,16 +230,19 @@ def factor_names(network: nn.Module, name: str) -> list[str]:
     return [f"{owner}.{part}".lstrip(".") for part in ("down", "up")]
 
 
-def factor_rate(network: nn.Module) -> float:
-    """Factor of the posterior's default learning rate in a network with low-rank weights or adapters; 1 in others.
+def largest_factor_rate(network: nn.Module) -> float:
+    """Largest default learning rate of the posterior of a network with low-rank weights or adapters.
 
     Args:
         network: Any network.
+
+    Returns:
+        Infinite for networks with neither.
     """
     modules = list(network.modules())
     if any(isinstance(module, AdaptedLayer | AdaptedAttention) for module in modules):
         return ADAPTER_RATE
-    return LOW_RANK_RATE if any(isinstance(module, LowRankLayer) for module in modules) else 1.0
+    return LOW_RANK_RATE if any(isinstance(module, LowRankLayer) for module in modules) else math.inf
 
 
 def has_factors(network: nn.Module) -> bool:

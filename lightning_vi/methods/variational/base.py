@@ -14,7 +14,7 @@ from lightning_vi.conversion import (
     LastLayerCheck,
     ModuleSelector,
     convert,
-    factor_rate,
+    largest_factor_rate,
     last_selected,
 )
 from lightning_vi.core import (
@@ -376,7 +376,7 @@ class VariationalMethod(DiagnosedMethod):
             return 1.0
         fan_in = largest_fan_in(self.engine.parameters()[::2])
         rate = posterior_learning_rate(fan_in, self.num_steps, self.likelihood.has_bounded_gradient)
-        return factor_rate(self.backbone) * rate / DEFAULT_LEARNING_RATE
+        return min(rate, largest_factor_rate(self.backbone)) / DEFAULT_LEARNING_RATE
 
     @property
     def feature_factor(self) -> float:
