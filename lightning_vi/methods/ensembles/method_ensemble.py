@@ -13,7 +13,7 @@ symbol                             argument
 :math:`f`                          `backbone`, with other initial values in each member
 =================================  ===============================================================
 
-The members are trained in turn within each step, so that a fit takes M times as long as that of one member.
+The members are trained in turn within each step, so that a fit takes up to M times as long as that of one member.
 """
 
 from collections.abc import Callable
