@@ -56,7 +56,7 @@ def treated_as_in_fit(datamodule: LightningDataModule, method: Predictor) -> Ite
         yield
         return
     before = inner._loaded_state
-    inner.load_state_dict(state)  # type: ignore[arg-type]
+    inner.load_state_dict(state)
     try:
         yield
     finally:

@@ -103,7 +103,7 @@ def _collect(collected: _Collected, method: Predictor, predictive: Predictive, l
 
 
 def _on_cpu(prediction: Prediction) -> Prediction:
-    values = {each.name: getattr(prediction, each.name) for each in fields(prediction)}
+    values: dict[str, Any] = {each.name: getattr(prediction, each.name) for each in fields(prediction)}
     return Prediction(**{key: each.cpu() if isinstance(each, Tensor) else each for key, each in values.items()})
 
 

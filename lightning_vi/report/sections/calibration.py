@@ -78,7 +78,7 @@ def _figures(facts: Facts, variants: Mapping[str, ScoredSet]) -> list[Html]:
     names = facts.target_names
     found.append(
         figure(
-            partial(plot_calibration, values["pred"], values.get("pred_uct"), target, target_names=names),
+            partial(plot_calibration, values["pred"], values["pred_uct"], target, target_names=names),
             "Before calibration: ordered intervals, observed over predicted coverage, and sharpness.",
         )
     )

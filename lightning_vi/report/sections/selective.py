@@ -1,6 +1,7 @@
 """Section on selective prediction and on the error against the uncertainty."""
 
 from functools import partial
+from typing import Any
 
 from lightning_vi.functional.selective import (
     area_under_risk_coverage,
@@ -34,7 +35,7 @@ def selective_section(facts: Facts) -> Section | None:
         ("Excess over the best order", float(excess_area_under_risk_coverage(uncertainty, loss))),
     ]
     prediction, target = drawable(scored)
-    names = {} if facts.is_classifier else {"target_names": facts.target_names}
+    names: dict[str, Any] = {} if facts.is_classifier else {"target_names": facts.target_names}
     parts = [
         table(("area", f"mean {loss_name}"), areas),
         table(("share of the rows kept", f"mean {loss_name} of these"), kept),
