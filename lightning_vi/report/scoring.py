@@ -104,7 +104,8 @@ def _collect(collected: _Collected, method: Predictor, predictive: Predictive, l
 
 def _on_cpu(prediction: Prediction) -> Prediction:
     values: dict[str, Any] = {each.name: getattr(prediction, each.name) for each in fields(prediction)}
-    return Prediction(**{key: each.cpu() if isinstance(each, Tensor) else each for key, each in values.items()})
+    moved: dict[str, Any] = {key: each.cpu() if isinstance(each, Tensor) else each for key, each in values.items()}
+    return Prediction(**moved)
 
 
 def _joined(parts: list[Prediction]) -> Prediction:
