@@ -152,8 +152,7 @@ def thumbnails(images: torch.Tensor) -> list[Html]:
     found = []
     for image in as_images(images, "images"):
         buffer = BytesIO()
-        scale: dict[str, Any] = {"cmap": "gray", "vmin": 0.0, "vmax": 1.0} if image.ndim == 2 else {}
-        imsave(buffer, image, format="png", **scale)
+        imsave(buffer, image, format="png", cmap="gray", vmin=0.0, vmax=1.0)
         height = round(THUMBNAIL * image.shape[0] / image.shape[1])
         found.append(
             Html(f'<img class="thumb" alt="image" width="{THUMBNAIL}" height="{height}" src="{_uri("png", buffer)}">')

@@ -21,10 +21,10 @@ def scores_section(facts: Facts) -> Section:
             parts.append(heading(f"Test set: {name}"))
         parts.append(_table(facts, scored))
     how = (
-        f"Each score is that of `lightning-vi test`, with a {LEVEL:.0%} confidence interval from resampled test rows: "
-        "two methods whose intervals overlap widely cannot be told apart by these rows."
+        f"Each score is that of lightning-vi test, with a {LEVEL:.0%} confidence interval from resampled test rows, "
+        "which tells how much the score would vary with other rows."
     )
-    return Section("scores", "Scores", how.replace("`", ""), join(parts))
+    return Section("scores", "Scores", how, join(parts))
 
 
 def interval_text(scored: ScoredSet, metric: str) -> Html:
