@@ -46,7 +46,7 @@ def rule(*names: str, keeps_correlation: bool = False) -> Callable[[AnyRule], An
 
 
 class Propagation(TorchFunctionMode):
-    """Computes the results of torch's functions on `GaussianTensor`s by their moments.
+    """Computes the results of torch functions on tensors of Gaussian variables by their moments.
 
     Functions of other tensors are unchanged. A Python function of `torch.nn.functional` without a rule is run with
     moments in its place.
