@@ -31,7 +31,6 @@ from lightning_vi.datamodules import UCIDataModule
 from lightning_vi.functional.scoring import mixture_log_prob
 from lightning_vi.likelihoods import HeteroscedasticGaussian, Likelihood, StudentT
 from lightning_vi.methods import VariationalMethod
-from lightning_vi.methods.variational.alpha_divergence_vi import MAX_GRADIENT_NORM
 from lightning_vi.priors import EmpiricalBayesPrior, GaussianPrior
 
 WARMUP, LEARNING_RATE, NUM_TEST_SAMPLES = 0.2, 0.01, 200
@@ -54,6 +53,8 @@ class Recipe:
     batch: int = 100
 
 
+MAX_GRADIENT_NORM = 10.0
+"""Limit of the gradient's norm in nats per example, for the energy of `AlphaDivergenceVI` on outliers."""
 EMPIRICAL_BAYES: dict[str, Any] = {"prior": EmpiricalBayesPrior(alpha=1.0, beta=10.0), "init_std": 0.0067}
 ALPHA = partial(AlphaDivergenceVI, alpha=0.5, antithetic=True, **EMPIRICAL_BAYES)
 MEAN_FIELD = partial(MeanFieldVI, **EMPIRICAL_BAYES)
