@@ -109,13 +109,17 @@ class StochasticParameters:
             position = self.module._flat_weights_names.index(name)
             self.module._flat_weights[position] = self.mu(name) if weight is None else weight
 
-    def cache_stds(self, stds: Mapping[str, Tensor]) -> None:
+    def cache_stds(self, stds: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Caches posterior standard deviations that are already computed; an empty mapping clears the cache.
 
         Args:
             stds: Standard deviations by parameter name, each of the shape of its parameter.
+
+        Returns:
+            What was cached before.
         """
-        self._stds = dict(stds)
+        before, self._stds = self._stds, dict(stds)
+        return before
 
     def deterministic_rows(self, name: str) -> Sequence[int]:
         """Indices of the rows of a parameter that stay at their mean, such as the padding row of an embedding."""

@@ -246,7 +246,7 @@ class PredictionSetRisk(MeanScore):
             counted = counted & (target == self.positive_class)
         labels = torch.where(counted, target, 0).long()
         missed = counted & ~pred_set.gather(1, labels.unsqueeze(1)).squeeze(1)
-        size = [part.reshape(len(target), -1).sum(1) for part in (missed, counted)]
+        size = [part.unsqueeze(-1).flatten(1).sum(1) for part in (missed, counted)]
         self._accumulate(size[0] / size[1].clamp_min(1))
 
 

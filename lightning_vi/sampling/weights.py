@@ -190,7 +190,7 @@ def without_noise(slots: Sequence[Slot]) -> Iterator[None]:
 
 @contextmanager
 def given_stds(slots: Sequence[Slot], stds: Sequence[Tensor]) -> Iterator[None]:
-    """Runs its body with given standard deviations.
+    """Runs its body with given standard deviations, and gives back those that were given before.
 
     Args:
         slots: Places of weights.
@@ -199,13 +199,12 @@ def given_stds(slots: Sequence[Slot], stds: Sequence[Tensor]) -> Iterator[None]:
     by_owner: dict[StochasticParameters, dict[str, Tensor]] = {}
     for slot, std in zip(slots, stds, strict=True):
         by_owner.setdefault(slot.owner, {})[slot.name] = std
+    before = {owner: owner.cache_stds(named) for owner, named in by_owner.items()}
     try:
-        for owner, named in by_owner.items():
-            owner.cache_stds(named)
         yield
     finally:
-        for owner in by_owner:
-            owner.cache_stds({})
+        for owner, named in before.items():
+            owner.cache_stds(named)
 
 
 class WeightSampler:

@@ -16,7 +16,7 @@ from lightning_vi import Ensemble, MeanFieldVI, TemperatureScaling, VarianceScal
 from lightning_vi.backbones import MLP
 from lightning_vi.likelihoods import Categorical, Gaussian, HeteroscedasticGaussian, Poisson
 
-WITHOUT_MOMENTS = {"DeepEnsemble", "LatentVariableVI"}
+WITHOUT_MOMENTS = {"DeepEnsemble", "LatentVariableVI", "SGHMC"}
 """Methods of `METHODS` that refuse."""
 
 

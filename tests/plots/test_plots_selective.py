@@ -105,7 +105,7 @@ def test_equal_scores_and_invalid_bins() -> None:
 
 def test_results_of_selective_prediction_bring_their_losses_and_their_name() -> None:
     scores = torch.rand(20), torch.rand(20)
-    result = SelectivePrediction(0.0, 0.0, scores[0], scores[0], scores[0], scores[1], "squared error")
+    result = SelectivePrediction(0.0, 0.0, 0.0, scores[0], scores[0], scores[0], scores[1], "squared error")
     ours = plot_risk_coverage(result).axes[0]
     theirs = plot_risk_coverage(*scores, loss_name="squared error").axes[0]
     assert ours.get_ylabel() == theirs.get_ylabel() == "risk (mean squared error of the data kept)"

@@ -16,7 +16,9 @@ from lightning_vi.likelihoods import Bernoulli, Categorical, Likelihood, Regress
 from lightning_vi.methods import UQMethod
 
 IGNORED = 255
-each_case = pytest.mark.parametrize("case", params(CASES, default=DEFAULT))
+# The divergence of FunctionSpaceVI is that at the inputs of all rows, with and without targets.
+COUNTED = [case for case in CASES if case.method_name != "FunctionSpaceVI"]
+each_case = pytest.mark.parametrize("case", params(COUNTED, default=DEFAULT))
 
 
 def forgiving(method: UQMethod) -> UQMethod:
