@@ -277,7 +277,7 @@ class FunctionSpaceVI(InformedMethod):
         if not self.kernel.is_resolved:
             self._find_scales(inputs, torch.cat(targets))
         self.posterior.place(
-            self.kernel, self._same_everywhere(choose_inducing(self.kernel, precise(inputs), self.num_inducing))
+            self.kernel, self._of_all_processes(choose_inducing(self.kernel, precise(inputs), self.num_inducing))
         )
         information = self.posterior.information(self.kernel, inputs, torch.cat(precisions))
         self.posterior.condition(self.sum_over_processes(information))
@@ -291,11 +291,13 @@ class FunctionSpaceVI(InformedMethod):
                 f"than max_mebibytes={self.max_mebibytes:g}: choose a smaller num_inducing"
             )
 
-    def _same_everywhere(self, inducing: Tensor) -> Tensor:
+    def _of_all_processes(self, inducing: Tensor) -> Tensor:
+        """Chooses among the inducing inputs that each process has chosen from its share of the data."""
         if self._trainer is None or self.trainer.world_size == 1:
             return inducing
-        shared: Tensor = self.trainer.strategy.broadcast(inducing)
-        return shared.to(inducing.device)
+        shares = [self.trainer.strategy.broadcast(inducing, rank) for rank in range(self.trainer.world_size)]
+        joined = torch.cat([share.to(inducing.device) for share in shares])
+        return choose_inducing(self.kernel, joined, self.num_inducing)
 
     def output_moments(self, x: NetworkInput) -> tuple[Tensor, Tensor]:  # noqa: D102
         outputs = call(self.backbone, x)
