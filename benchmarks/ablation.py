@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from toy import silence
 from tqdm import tqdm
 
-from lightning_vi import IVON, AlphaDivergenceVI, Deterministic, MeanFieldVI, RankOneVI
+from lightning_vi import IVON, AlphaDivergenceVI, Deterministic, LastLayerVI, MeanFieldVI, RankOneVI
 from lightning_vi.backbones import MLP
 from lightning_vi.core import UQMethod
 from lightning_vi.datamodules import DigitsDataModule, ToyHeteroscedasticDataModule, UCIDataModule
@@ -63,6 +63,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "Deterministic": {},
     "RankOneVI": {},
     "RankOneVI, weights at a rate of 0.003": {},
+    "LastLayerVI": {},
+    "LastLayerVI, features at a rate of 0.003": {},
     "AlphaDivergenceVI": {},
     "AlphaDivergenceVI, constant alpha": {},
     "IVON": {},
@@ -102,7 +104,13 @@ class Faster(MeanFieldVI):
 class SlowRankOneVI(RankOneVI):
     """Trains the weights at the rate of the default optimizer."""
 
-    weight_learning_rate = 0.0
+    feature_factor = 1.0
+
+
+class SlowLastLayerVI(LastLayerVI):
+    """Trains the features at the rate of the default optimizer."""
+
+    feature_factor = 1.0
 
 
 class ConstantAlphaVI(AlphaDivergenceVI):
@@ -127,6 +135,8 @@ OTHERS: dict[str, type[UQMethod]] = {
     "Deterministic": Deterministic,
     "RankOneVI": RankOneVI,
     "RankOneVI, weights at a rate of 0.003": SlowRankOneVI,
+    "LastLayerVI": LastLayerVI,
+    "LastLayerVI, features at a rate of 0.003": SlowLastLayerVI,
     "AlphaDivergenceVI": AlphaDivergenceVI,
     "AlphaDivergenceVI, constant alpha": ConstantAlphaVI,
     "IVON": IVON,
