@@ -107,11 +107,15 @@ class _Generator(torch.Generator):
         return super().__new__(cls, "cpu" if torch.device(device).type == DEVICE.type else device)
 
 
-torch.Generator = _Generator
 torch.sim.default_generators = [torch.Generator()]
 torch.sim.get_rng_state = lambda device=0: torch.sim.default_generators[0].get_state()
 torch.sim.set_rng_state = lambda state, device=0: torch.sim.default_generators[0].set_state(state)
 torch.sim.get_amp_supported_dtype = lambda: [torch.bfloat16, torch.float16]
+
+
+def simulate_generators() -> None:
+    """Makes `torch.Generator` take the device. It changes the whole process."""
+    torch.Generator = _Generator
 
 
 class SimulatedAccelerator(Accelerator):

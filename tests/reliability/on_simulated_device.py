@@ -22,7 +22,7 @@ from lightning.pytorch.callbacks import LearningRateFinder, ModelCheckpoint
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from matplotlib import pyplot as plt
 from method_cases import CASES, DEFAULT, METHODS, Case
-from simulated_device import DEVICE, SimulatedAccelerator
+from simulated_device import DEVICE, SimulatedAccelerator, simulate_generators
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -243,6 +243,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    simulate_generators()
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     torch.set_num_threads(1)
