@@ -30,7 +30,7 @@ def parts(case: Case) -> tuple[UQMethod, ArrayDataModule]:
     torch.manual_seed(11)
     x, y = case.problem.data()
     rows = (x, y)
-    optimizer = {} if case.method_name == "IVON" else {"optimizer": partial(torch.optim.Adam, lr=0.02)}
+    optimizer = {} if case.method_name in ("IVON", "SGHMC") else {"optimizer": partial(torch.optim.Adam, lr=0.02)}
     method = case.method.make(case.backbone(), case.problem.likelihood(), **optimizer)
     classes = {"num_classes": int(y.max()) + 1} if not y.is_floating_point() else {}
     return method, ArrayDataModule(train=rows, val=rows, test=rows, batch_size=3, **classes)
