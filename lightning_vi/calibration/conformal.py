@@ -44,7 +44,7 @@ class ConformalMethod(CalibratedMethod):
 
     quantile: Tensor
     has_groups: bool = True
-    """Whether the calibration is one quantile of the scores, which `Mondrian` can compute for each group."""
+    """True if the calibration is one quantile of the scores, which `Mondrian` can compute for each group."""
 
     def __init__(self, method: Predictor, *, coverage: float, method_checkpoint: str | None) -> None:
         if isinstance(coverage, bool) or not 0 < coverage < 1:

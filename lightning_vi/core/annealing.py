@@ -19,7 +19,7 @@ def late_increase(trainer: Trainer | None, burnin_epochs: int, start: float) -> 
     Returns:
         A number in [0, 1]; 1 outside of fits and in fits of unknown length.
     """
-    share = share_done(trainer, burnin_epochs) if trainer is not None and trainer.training else None
+    share = _share(trainer, burnin_epochs)
     return 1.0 if share is None else max(0.0, (share - start) / (1 - start))
 
 
@@ -36,7 +36,12 @@ def annealing_factor(trainer: Trainer | None, burnin_epochs: int, warmup_epochs:
         A number in [0, 1]; 1 by default outside of fits and in fits of unknown length.
     """
     if warmup_epochs is None:
-        share = share_done(trainer, burnin_epochs) if trainer is not None and trainer.training else None
+        share = _share(trainer, burnin_epochs)
         return 1.0 if share is None else min(1.0, share / WARMUP_SHARE)
     epoch = 0 if trainer is None else trainer.current_epoch
     return min(1.0, max(0, epoch - burnin_epochs + 1) / (warmup_epochs + 1))
+
+
+def _share(trainer: Trainer | None, burnin_epochs: int) -> float | None:
+    """Share of a fit that is done; None outside of fits and in fits of unknown length."""
+    return share_done(trainer, burnin_epochs) if trainer is not None and trainer.training else None

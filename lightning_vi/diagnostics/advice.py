@@ -17,7 +17,7 @@ REMEDIES = {
     "epochs": "train for more epochs",
     "network": "take a smaller network",
 }
-"""What to change, by name."""
+"""Changes that help, by name."""
 ALWAYS = {"kl_weight", "lr", "epochs", "network"}
 """Names of remedies that are open to each method."""
 

@@ -1,4 +1,4 @@
-"""What the sections of a report are written from."""
+"""Facts from which the sections of a report are written."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -45,7 +45,7 @@ class ScoredSet:
 
 @dataclass
 class _Collected:
-    """What is collected from the batches of a test set for one predictor."""
+    """Scores and predictions of one predictor, collected from the batches of a test set."""
 
     board: RowScores
     predictions: list[Prediction] = field(default_factory=list)

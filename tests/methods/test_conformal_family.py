@@ -61,7 +61,7 @@ def two_targets() -> Predictor:
 
 
 def covers(calibrated: CalibratedMethod, data: Data) -> Tensor:
-    """Whether each datum is covered, in all of its targets."""
+    """True for each datum that is covered in all of its targets."""
     prediction, y = calibrated.predict(data[0]), data[1]
     if prediction.pred_set is not None:
         return prediction.pred_set.gather(1, y.unsqueeze(1)).squeeze(1)
