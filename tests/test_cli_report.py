@@ -22,6 +22,9 @@ def test_report_writes_a_page_on_the_last_fit(
 ) -> None:
     config = write_config(tmp_path)
     run_command_line(monkeypatch, "fit", "--config", config)
+    monkeypatch.setattr(
+        "lightning_vi.core.Predictor.test_step", lambda *_: pytest.fail("a second pass over the test data")
+    )
     run_command_line(monkeypatch, "report", "--config", config)
     page = tmp_path / "run" / "version_0" / "report.html"
     assert f"{page}\n" in capsys.readouterr().out

@@ -46,7 +46,8 @@ def run(options: argparse.Namespace) -> None:
     checkpoint = [] if options.ckpt_path is None else ["--ckpt_path", options.ckpt_path]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "LightningCLI's args parameter")
-        cli = run_trainer(["test", "--config", options.config, *checkpoint])
+        # Loads the checkpoint without a pass over the test data, which the report scores itself.
+        cli = run_trainer(["test", "--config", options.config, *checkpoint, "--trainer.limit_test_batches", "0"])
     if not cli.trainer.is_global_zero:
         return
     used = Path(cli.config.test.ckpt_path)

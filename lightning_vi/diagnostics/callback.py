@@ -1,12 +1,15 @@
 """Callback that says at the end of a fit what speaks against it."""
 
+import json
 import math
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_vi.arguments import check_at_least
@@ -16,6 +19,9 @@ from lightning_vi.diagnostics.findings import EpochRecord, Finding, FitFacts, fi
 from lightning_vi.diagnostics.method import PosteriorMethod
 from lightning_vi.diagnostics.posterior import PosteriorDiagnostics, log_stds
 from lightning_vi.diagnostics.reference import FitReference, compare_with_constant
+
+FILE_NAME = "diagnostics.json"
+"""Name of the file of the findings, beside the `metrics.csv` of a fit."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +49,30 @@ class FitDiagnostics:
         return "\n".join([*lines, *(f"- {finding.text} {finding.advice}" for finding in self.findings)])
 
 
+def read_findings(log_folder: str | Path) -> tuple[Finding, ...] | None:
+    """Reads the findings of a fit from the folder of its log.
+
+    Args:
+        log_folder: The folder of a `CSVLogger`.
+
+    Returns:
+        The findings; None if the fit was not judged, or the file is not there or cannot be read.
+    """
+    try:
+        found = json.loads((Path(log_folder) / FILE_NAME).read_text(encoding="utf-8"))
+        return tuple(Finding(**finding) for finding in found)
+    except (OSError, TypeError, ValueError):
+        return None
+
+
 class VariationalDiagnostics(Callback):
     """Warns once, at the end of a fit by variational inference, if something speaks against the fit.
 
     Methods with a variational posterior add this callback to the Trainer by themselves, unless it has one already. A
     fit of less than 10 epochs after burn-in, or of less than 200 steps, gives no warning, and neither does one that
     was interrupted. In distributed training, the process of rank zero warns. The history is part of the
-    checkpoint, so that a resumed fit is judged as a whole.
+    checkpoint, so that a resumed fit is judged as a whole. With a `CSVLogger`, the findings are also in the file
+    `diagnostics.json` of its folder, from where a report takes them.
 
     An epoch costs the transfer of three numbers. The end of a fit costs predictions for at most 1024 training rows.
 
@@ -164,6 +187,7 @@ class VariationalDiagnostics(Callback):
             pl_module.is_divergence_scheduled,
         )
         self.result = FitDiagnostics(posterior, reference, find_problems(facts))
+        _write(trainer, self.result.findings)
         if self.warn and self.result.findings:
             rank_zero_warn(_warning(type(pl_module).__name__, self.result.findings))
 
@@ -176,6 +200,15 @@ def _reference(method: UQMethod, trainer: Trainer) -> FitReference | None:
     reference = compare_with_constant(method, single_dataloader(trainer))
     is_finite = reference is not None and all(math.isfinite(value) for value in asdict(reference).values())
     return reference if is_finite else None
+
+
+def _write(trainer: Trainer, findings: tuple[Finding, ...]) -> None:
+    text = json.dumps([asdict(finding) for finding in findings], indent=2)
+    for logger in trainer.loggers:
+        if isinstance(logger, CSVLogger):
+            folder = Path(logger.log_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
 
 
 def _warning(name: str, findings: tuple[Finding, ...]) -> str:

@@ -16,6 +16,7 @@ h2 { font-size: 1.35rem; line-height: 1.25; margin: 3.2rem 0 .3rem; padding-top:
 h3 { font-size: 1rem; margin: 1.8rem 0 .5rem; overflow-wrap: anywhere; }
 p { margin: .5rem 0; max-width: 46rem; overflow-wrap: anywhere; }
 p.how, figcaption, p.note, nav { color: var(--soft); }
+p.finding { background: var(--hit); border-radius: .4rem; padding: .6rem .9rem; }
 p.note, figcaption { font-size: .86rem; }
 nav { margin: 1.6rem 0 0; font-size: .9rem; }
 nav a { color: var(--accent); margin-right: 1.1rem; text-decoration: none; display: inline-block; }

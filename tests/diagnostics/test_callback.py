@@ -11,12 +11,14 @@ import torch
 from helpers import History, copy_of_state, loader, quiet_trainer, same_state
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
 from lightning_vi import IVON, SWAG, VBLL, Deterministic, LastLayerVI, MatrixVariateVI, MeanFieldVI
 from lightning_vi.backbones import MLP
 from lightning_vi.callbacks import VariationalDiagnostics
 from lightning_vi.datamodules import DiabetesDataModule, DigitsDataModule, ToyHeteroscedasticDataModule
+from lightning_vi.diagnostics.callback import read_findings
 from lightning_vi.diagnostics.reference import compare_with_constant
 from lightning_vi.likelihoods import Categorical, Gaussian, HeteroscedasticGaussian
 from lightning_vi.priors import EmpiricalBayesPrior, GaussianPrior
@@ -61,6 +63,16 @@ def test_a_fit_that_does_not_learn_warns_once_and_says_what_helps() -> None:
     assert "kl_warmup_epochs" not in text  # the default
     assert "VariationalDiagnostics(warn=False)" in text
     assert "best constant" in str(found.result)
+
+
+@pytest.mark.parametrize("lr", [1e-5, None])
+def test_findings_are_written_beside_the_log(lr: float | None, tmp_path: Path) -> None:
+    logger, options = CSVLogger(tmp_path), {} if lr is None else {"lr": lr}
+    diagnostics = VariationalDiagnostics(warn=False)
+    found = fitted(linear(**options), lines(), logger=logger, callbacks=[diagnostics], log_every_n_steps=1)
+    assert read_findings(logger.log_dir) == found.result.findings
+    assert bool(found.result.findings) == (lr is not None)
+    assert read_findings(tmp_path) is None
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Reports: contents, numbers, escaping and refusals."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from lightning_vi import (
     DeepEnsemble,
     Deterministic,
     Ensemble,
+    MeanFieldVI,
     QuantileRegression,
     TemperatureScaling,
     VarianceScaling,
@@ -210,6 +212,19 @@ def test_training_curves_need_a_log(tmp_path: Path) -> None:
     quiet_trainer(logger=logger, max_epochs=3, log_every_n_steps=1).fit(method, data)
     assert "training" in written(method, data, tmp_path, log_folder=logger.log_dir).sections
     assert "training" not in written(method, data, tmp_path, log_folder=tmp_path / "elsewhere").sections
+
+
+@pytest.mark.parametrize("texts", [(), ("The KL <weight> is high.",)], ids=["none", "one"])
+def test_findings_of_the_fit_are_shown(texts: tuple[str, ...], tmp_path: Path) -> None:
+    data = toy()
+    method = MeanFieldVI(MLP(1, [4], 2), HeteroscedasticGaussian())
+    method.is_trained = True
+    findings = [{"kind": "noise", "text": text, "advice": "Train for longer."} for text in texts]
+    (tmp_path / "diagnostics.json").write_text(json.dumps(findings))
+    shown = written(method, data, tmp_path, log_folder=tmp_path).source
+    assert ("The KL &lt;weight&gt; is high. Train for longer." in shown) == bool(texts)
+    assert ("found nothing that speaks against it" in shown) == (not texts)
+    assert "speaks against" not in written(method, data, tmp_path, log_folder=tmp_path / "elsewhere").source
 
 
 def test_the_method_and_the_random_state_stay_as_they_were(tmp_path: Path) -> None:

@@ -4,11 +4,12 @@ from functools import partial
 
 from lightning_vi.core import Predictor
 from lightning_vi.diagnostics import PosteriorDiagnostics
+from lightning_vi.diagnostics.callback import read_findings
 from lightning_vi.diagnostics.method import PosteriorMethod
 from lightning_vi.methods import CalibratedMethod
 from lightning_vi.plots import plot_posterior
 from lightning_vi.report.facts import Facts
-from lightning_vi.report.markup import Html, Section, figure, join, paragraph, rounded, table
+from lightning_vi.report.markup import Html, Section, figure, heading, join, paragraph, rounded, table
 
 HEADER = (
     "module",
@@ -36,6 +37,7 @@ def posterior_section(facts: Facts) -> Section | None:
     if not found.modules:
         return None
     parts = [
+        _findings(facts),
         _table(found),
         paragraph(f"KL divergence from the posterior to the prior: {rounded(found.kl)} nats in all."),
         figure(partial(plot_posterior, found), "The same as a figure, with quartiles of the signal-to-noise ratio."),
@@ -45,6 +47,17 @@ def posterior_section(facts: Facts) -> Section | None:
         "deviations equal to the prior's and pruned units belong to weights that they have not."
     )
     return Section("posterior", "Posterior", how, join(part for part in parts if part))
+
+
+def _findings(facts: Facts) -> Html:
+    """What `VariationalDiagnostics` found at the end of the fit; nothing if the fit was not judged."""
+    findings = None if facts.log_folder is None else read_findings(facts.log_folder)
+    if findings is None:
+        return Html("")
+    if not findings:
+        return paragraph("The diagnostics at the end of the fit found nothing that speaks against it.")
+    items = [paragraph(f"{finding.text} {finding.advice}", "finding") for finding in findings]
+    return join([heading("What speaks against the fit"), *items, heading("Modules")])
 
 
 def innermost(method: Predictor) -> Predictor:
