@@ -96,8 +96,8 @@ class TrainerCLI(LightningCLI):
         found = find_last_fit(config["trainer"], config["model"])
         if found is None:
             raise InputValueError(
-                "--ckpt_path must name the checkpoint of a fit: there is no fit of this method in the folder of the "
-                "configuration's logger"
+                "--ckpt_path must name the checkpoint of a fit: there is no fit of this method with the same options "
+                "in the folder of the configuration's logger"
             )
         _say(f"lightning-vi {self.subcommand}: {found.checkpoint}, the {found.which} checkpoint of the last fit\n")
         return str(found.checkpoint)

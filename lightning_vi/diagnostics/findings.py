@@ -174,8 +174,8 @@ def _constant(facts: FitFacts) -> Finding | None:
         return None
     return Finding(
         "constant",
-        f"The fit explains no more than a constant: its negative log-likelihood is {reference.nll:.3g} nats per datum "
-        f"on {reference.num_rows} training rows, that of the best constant {reference.constant_nll:.3g}.",
+        f"The fit is not clearly better than a constant: its negative log-likelihood is {reference.nll:.3g} nats per "
+        f"datum on {reference.num_rows} training rows, that of the best constant {reference.constant_nll:.3g}.",
         advice(
             ["kl_warmup_epochs", "init_std", "prior", "optimizer", "lr_scheduler", "epochs", "from_pretrained"],
             facts.open_remedies,
