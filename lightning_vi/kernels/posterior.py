@@ -167,5 +167,5 @@ class FunctionPosterior(ResizedOnLoading):
         """Random Fourier features of the prior, shape [B, 2 R + 1]."""
         angles = kernel.scaled(x) @ precise(self.frequencies).mT
         scale = kernel.std.to(x) / self.num_frequencies**0.5
-        offset = x.new_full((len(x), 1), kernel.offset_std)
+        offset = x.new_full((x.shape[0], 1), kernel.offset_std)
         return torch.cat([scale * angles.cos(), scale * angles.sin(), offset], 1)

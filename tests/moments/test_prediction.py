@@ -44,8 +44,8 @@ def test_every_method_is_close_to_many_samples_or_refuses_by_name(case: Case) ->
     spread = many.total_var.sqrt().mean()
     assert one.mean.shape == one.total_var.shape == many.mean.shape
     assert_close(one.total_var, one.epistemic_var + one.aleatoric_var)
-    assert (one.mean - many.mean).abs().mean() < 0.2 * spread
-    assert 0.7 < (one.total_var.mean() / many.total_var.mean()).sqrt() < 1.3
+    assert (one.mean - many.mean).abs().mean() < 0.25 * spread
+    assert 0.7 < (one.total_var.mean() / many.total_var.mean()).sqrt() < 1.35
     if case.is_point:
         assert (one.epistemic_var == 0).all()
     else:

@@ -16,6 +16,8 @@ from lightning_vi.likelihoods import Bernoulli, Categorical, Likelihood, Regress
 from lightning_vi.methods import UQMethod
 
 IGNORED = 255
+STACKED = ("DeepEnsemble", "SGHMC")
+"""Methods with a likelihood for each network."""
 # The divergence of FunctionSpaceVI is that at the inputs of all rows, with and without targets.
 COUNTED = [case for case in CASES if case.method_name != "FunctionSpaceVI"]
 each_case = pytest.mark.parametrize("case", params(COUNTED, default=DEFAULT))
@@ -85,7 +87,7 @@ def test_rows_without_targets_count_like_rows_that_are_not_there(case: Case, tal
     rows = [1, 4, 11]
     kept = [row for row in range(len(y)) if row not in rows]
     gone = with_missing_rows(y, rows)
-    for burnin in (False,) if case.method_name == "DeepEnsemble" else (False, True):
+    for burnin in (False,) if case.method_name in STACKED else (False, True):
         assert_same(total(method, x, gone, burnin=burnin), total(method, x[kept], y[kept], burnin=burnin))
     if isinstance(method, Laplace):
         fitted = [copy.deepcopy(method), copy.deepcopy(method)]
@@ -118,7 +120,7 @@ def test_a_weight_counts_like_rows_that_are_repeated(case: Case, tally: Callable
     method, (x, y) = built(case), case.problem.data(torch.float64)
     weight = torch.tensor([1.0, 2, 0, 1, 3, 1, 1, 0, 2, 1, 1, 1], dtype=torch.float64)
     rows = torch.arange(len(y)).repeat_interleave(weight.long())
-    for burnin in (False,) if case.method_name == "DeepEnsemble" else (False, True):
+    for burnin in (False,) if case.method_name in STACKED else (False, True):
         assert_same(total(method, x, y, weight, burnin=burnin), total(method, x[rows], y[rows], burnin=burnin))
     if isinstance(method, Laplace):
         fitted = [copy.deepcopy(method), copy.deepcopy(method)]
@@ -138,7 +140,7 @@ def test_single_missing_elements_leave_no_trace(case: Case, tally: Callable[...,
     gradients = total(method, x, partial)[1]
     assert gradients
     assert all(gradient.isfinite().all() for gradient in gradients)
-    if case.method_name not in ("DeepEnsemble", "SGHMC"):
+    if case.method_name not in STACKED:
         elements = method.likelihood.elementwise_log_prob(outputs, y)
         expected = -(elements * ~gone).sum() / len(elements) / len(y)
         if case.method_name.startswith("VBLL"):

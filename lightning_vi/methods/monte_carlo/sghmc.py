@@ -29,7 +29,7 @@ gradients; then it samples with these masses.
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
@@ -50,7 +50,9 @@ from lightning_vi.optim import CyclicalSchedule, PerStep, SGHMCOptimizer, cyclic
 from lightning_vi.optim.sghmc import check_options
 from lightning_vi.priors import GaussianPrior, Prior
 from lightning_vi.sampling import NetworkInput, StackedVectorization, batch_size, chunk_ranges, running_statistics
-from lightning_vi.tracing import known
+from lightning_vi.tracing import constant, known
+
+SomeModule = TypeVar("SomeModule", bound=nn.Module)
 
 
 class SGHMC(FittedMethod, StackedMethod):
@@ -314,7 +316,7 @@ class SGHMC(FittedMethod, StackedMethod):
     def _order(self, num_samples: int) -> Tensor:
         """Indices of the first S draws, in an order whose beginnings are spread over all chains and stages."""
         kept = min(known(self, "num_kept"), self.num_draws)
-        return torch.tensor(spread_order(kept)[:num_samples], device=self.device)
+        return constant(lambda: torch.tensor(spread_order(kept)[:num_samples], device=self.device))
 
     def sampled_outputs(self, x: NetworkInput, num_samples: int, seed: int) -> Iterator[Tensor]:  # noqa: ARG002, D102
         order = self._order(num_samples)
@@ -357,9 +359,14 @@ def _drawn_likelihood(stacked: Likelihood, num_draws: int) -> Likelihood | None:
     return drawn
 
 
-def _rows_of(likelihood: Likelihood, rows: Tensor) -> Likelihood:
-    """Returns a copy of a stacked likelihood with some of its sets of parameters."""
-    chosen = copy.deepcopy(likelihood)
-    for parameter in chosen.parameters():
-        parameter.data = parameter.data[rows]
+def _rows_of(likelihood: SomeModule, rows: Tensor) -> SomeModule:
+    """Returns a stacked likelihood with some of its sets of parameters; `torch.export` takes no deep copies."""
+    chosen = copy.copy(likelihood)
+    parameters: dict[str, Any] = {
+        name: None if value is None else value[rows] for name, value in likelihood._parameters.items()
+    }
+    chosen._parameters = parameters
+    chosen._modules = {
+        name: None if module is None else _rows_of(module, rows) for name, module in likelihood._modules.items()
+    }
     return chosen
