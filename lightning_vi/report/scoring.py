@@ -72,25 +72,31 @@ def score(
         The scores of the method, by the name ``"method"``, and of the calibrations.
     """
     predictors = {"method": method, **calibrations}
-    collected = {
-        key: _Collected(RowScores(predictor.test_metrics.clone(prefix=""))) for key, predictor in predictors.items()
-    }
+    collected: dict[str, _Collected] = {}
     targets: list[Tensor] = []
     with evaluating(method), private_random_state(0, method.device), torch.no_grad():
         for host_batch in loader:
             x, target, weight = method._labeled(to_device(method, host_batch))
             check_values(method.likelihood, x, target, weight)
+            collected = collected or _boards(predictors, target)
             for rows, labels in method._parts(x, target, len(target)):
                 predictive = method.predictive_distribution(rows, method.num_mc_samples_test, method.noise.seed)
                 predictive.keep()
                 for key, each in collected.items():
                     calibration = calibrations.get(key)
-                    asked = predictive if calibration is None else calibration.make_calibrated(rows, predictive)
+                    asked = predictive if calibration is None else calibration.applied(rows, predictive)
                     _collect(each, method, asked, labels)
                 targets.append(labels.cpu())
             advance()
     target = torch.cat(targets)
     return {key: _scored(name, each, target, method) for key, each in collected.items()}
+
+
+def _boards(predictors: Mapping[str, Predictor], target: Tensor) -> dict[str, _Collected]:
+    """Boards with the test metrics of each predictor for targets like the given ones."""
+    for predictor in predictors.values():
+        predictor.add_metrics_for(target)
+    return {key: _Collected(RowScores(each.test_metrics.clone(prefix=""))) for key, each in predictors.items()}
 
 
 def _collect(collected: _Collected, method: Predictor, predictive: Predictive, labels: Tensor) -> None:
