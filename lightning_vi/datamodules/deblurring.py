@@ -23,7 +23,7 @@ class DeblurringDataModule(ArrayDataModule):
 
     .. math::
         z = a\, M^3 \varepsilon, \qquad x = (M z, h), \qquad y = z + \sigma(h)\, \varepsilon', \qquad
-        \sigma(h) = \begin{cases} 0.4 & h = 1 \\ 0.1 & h = 0 \end{cases}
+        \sigma(h) = \begin{cases} 0.6 & h = 1 \\ 0.2 & h = 0 \end{cases}
 
     The second input channel h is 1 in the noisy half, which is the left, right, upper or lower one. Out of distribution
     the images are rough, with M instead of :math:`M^3`. Targets are images with the channels first, [n, 1, H, H], for
@@ -53,18 +53,18 @@ class DeblurringDataModule(ArrayDataModule):
     Example:
         >>> dm = DeblurringDataModule(n_images=40)
         >>> dm.X_train.shape, dm.Y_test.shape, dm.noise_std_test.unique()
-        (torch.Size([40, 2, 24, 24]), torch.Size([10, 1, 24, 24]), tensor([0.1000, 0.4000]))
+        (torch.Size([40, 2, 16, 16]), torch.Size([10, 1, 16, 16]), tensor([0.2000, 0.6000]))
     """
 
     target_names = ("brightness",)
 
     def __init__(
         self,
-        batch_size: int = 16,
+        batch_size: int = 8,
         *,
-        n_images: int = 200,
-        size: int = 24,
-        noise_std: tuple[float, float] = (0.1, 0.4),
+        n_images: int = 120,
+        size: int = 16,
+        noise_std: tuple[float, float] = (0.2, 0.6),
         data_seed: int = 0,
         test_split: TestSplit = "test",
         **loader_options: Unpack[LoaderOptions],

@@ -16,7 +16,7 @@ from lightning_vi.datamodules.heat import diffuse
 Floats = npt.NDArray[np.float64]
 
 NUM_CLASSES, IGNORED = 3, 255
-EDGE_WIDTH, PIXEL_NOISE, TEXTURE = 0.7, 0.1, 0.3
+EDGE_WIDTH, PIXEL_NOISE, TEXTURE = 0.7, 0.1, 0.2
 
 
 class ShapesDataModule(ArrayDataModule):
@@ -61,17 +61,17 @@ class ShapesDataModule(ArrayDataModule):
     Example:
         >>> dm = ShapesDataModule(n_images=40)
         >>> dm.X_train.shape, dm.Y_test.shape, dm.Y_test.unique()
-        (torch.Size([40, 1, 32, 32]), torch.Size([10, 32, 32]), tensor([  0,   1,   2, 255]))
+        (torch.Size([40, 1, 24, 24]), torch.Size([10, 24, 24]), tensor([  0,   1,   2, 255]))
     """
 
     class_names = ("background", "disk", "square")
 
     def __init__(
         self,
-        batch_size: int = 16,
+        batch_size: int = 8,
         *,
-        n_images: int = 200,
-        size: int = 32,
+        n_images: int = 160,
+        size: int = 24,
         border_std: float = 1.0,
         n_ignored: int = 2,
         data_seed: int = 0,
@@ -121,7 +121,7 @@ def _draw(
     probs[0] = 1.0
     for _ in range(random.integers(1, 4)):
         label = int(random.integers(1, NUM_CLASSES))
-        radius = random.uniform(0.11, 0.22) * size
+        radius = random.uniform(0.12, 0.24) * size
         center = random.uniform(0.2 * size, 0.8 * size, 2)
         brightness = random.uniform(1.0, 2.0) * (-1 if is_dark else 1)
         across, down = columns - center[0], rows - center[1]

@@ -122,7 +122,9 @@ class RowScores:
             if isinstance(metric, ExpectedCalibrationError):
                 self._parts[name].append(_bins_of_rows(metric, inputs["preds"], inputs["target"], observed))
             elif isinstance(metric, R2Score):
-                self._parts[name].append(_moments_of_rows(inputs["preds"], inputs["target"], observed))
+                parts = (inputs["preds"], inputs["target"], observed)
+                preds, target, seen = (each if each is None else each.movedim(metric.target_dim, -1) for each in parts)
+                self._parts[name].append(_moments_of_rows(preds, target, seen))
 
     def values(self) -> dict[str, float]:
         """Returns the metrics by name, the most important one first; those that are no numbers are left out."""
