@@ -44,7 +44,7 @@ def method_figures(
     """Draws the usual figures of a fitted method on the test data.
 
     Regression has ``predictions`` over the input, for one input and one target, ``observed``, ``calibration`` and
-    ``pit``; classification has ``reliability``. Both have ``maps`` of the first images, for labels or targets of pixels,
+    ``pit``; classification has ``reliability``. Both have ``maps`` of the first images if targets are maps,
     ``error`` against uncertainty, ``selective``, the risk of the most certain data, and ``objective`` if the log of the
     fit is at hand. Figures that the shape of the data does not allow are left out.
 
@@ -79,11 +79,11 @@ def method_figures(
         figures = {
             "predictions": partial(_curve, method, datamodule, title),
             "observed": partial(plot_predicted_observed, found, target, title=title),
-            "calibration": partial(plot_calibration, mean, found.get("pred_uct"), target, title=title),
+            "calibration": partial(plot_calibration, mean, found["pred_uct"], target, title=title),
             "pit": partial(plot_pit, found, target, title=title),
         }
     figures["error"] = partial(plot_error_uncertainty, found, target, title=title)
-    figures["maps"] = partial(_maps, method, loader, whole, all_targets, title)
+    figures["maps"] = partial(_maps, method, datamodule, whole, all_targets, title)
     selective = selective_prediction(method, loader)
     figures["selective"] = partial(plot_risk_coverage, selective.uncertainty, selective.loss, title=title)
     if log_folder is not None:
@@ -116,17 +116,19 @@ def _predictions(method: Predictor, loader: Iterable[Any]) -> tuple[dict[str, Te
 
 
 def _maps(
-    method: Predictor, loader: Iterable[Any], values: Mapping[str, Tensor], target: Tensor, title: str | None
+    method: Predictor, datamodule: LightningDataModule, values: Mapping[str, Tensor], target: Tensor, title: str | None
 ) -> Figure | None:
     """Maps of the first images, for labels [B, H, W] and targets [B, H, W, D] or [B, D, H, W]."""
     likelihood = method.likelihood
-    x = split_batch(next(iter(loader)))[0]
+    x = split_batch(next(iter(datamodule.test_dataloader())))[0]
+    class_names = getattr(getattr(datamodule, "data", datamodule), "class_names", None)
     if likelihood.task == "classification" and target.dim() == 3 and isinstance(x, Tensor):
         first = {key: value[: len(x)] for key, value in values.items() if key in MAPS}
         return plot_segmentation(
             x[:, :1] if x.shape[1] != 3 else x,
             first,
             target[: len(x)],
+            class_names=class_names,
             ignore_index=getattr(likelihood, "ignore_index", None),
             title=title,
             max_images=NUM_MAPS,
@@ -134,7 +136,7 @@ def _maps(
     if likelihood.task == "regression" and target.dim() == 4:
         dim = likelihood.prediction_dim
         first = {key: value[:1].movedim(dim, -1) for key, value in values.items() if key in MAPS}
-        return plot_field(first, target[:1].movedim(dim, -1), title=title, xlabel="row", ylabel="column")
+        return plot_field(first, target[:1].movedim(dim, -1), title=title, is_image=True)
     return None
 
 

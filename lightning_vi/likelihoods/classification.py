@@ -51,7 +51,7 @@ class ClassificationLikelihood(Likelihood):
         return None if self.ignore_index is None else target != self.ignore_index
 
     def metric_target(self, target: Tensor) -> Tensor:  # noqa: D102
-        return target.long()
+        return target if target.is_floating_point() else target.long()
 
     def element_weights(self, target: Tensor, weight: Tensor | None = None) -> Tensor | None:  # noqa: D102
         if self.class_weights is None:

@@ -115,7 +115,8 @@ class Ordinal(ClassificationLikelihood):
         margins = self.thresholds - _precise(logits)
         slopes = F.pad((F.logsigmoid(margins) + F.logsigmoid(-margins)).exp(), (1, 1)).diff(dim=-1)
         roots = slopes / (0.5 * self.class_log_probs(logits)).exp().clamp_min(1e-18)
-        return torch.linalg.vector_norm(roots, dim=-1, keepdim=True).unsqueeze(-1)
+        factor: Tensor = torch.linalg.vector_norm(roots, dim=-1, keepdim=True)
+        return factor.unsqueeze(-1)
 
 
 def _precise(values: Tensor) -> Tensor:

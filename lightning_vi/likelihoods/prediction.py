@@ -62,7 +62,9 @@ class Prediction:
         """Mean of the class number [B, ...] under `probs`; None unless the classes have an order."""
         if self.probs is None or not self.is_ordered:
             return None
-        return torch.tensordot(self.probs, torch.arange(self.probs.shape[1]).to(self.probs), ([1], [0]))
+        numbers = torch.arange(self.probs.shape[1], dtype=self.probs.dtype, device=self.probs.device)
+        expected: Tensor = torch.tensordot(self.probs, numbers, ([1], [0]))
+        return expected
 
     def as_dict(self) -> dict[str, Tensor]:
         """Returns the dictionary of `predict_step`.

@@ -122,8 +122,9 @@ class RowScores:
             if isinstance(metric, ExpectedCalibrationError):
                 self._parts[name].append(_bins_of_rows(metric, inputs["preds"], inputs["target"], observed))
             elif isinstance(metric, R2Score):
-                parts = (inputs["preds"], inputs["target"], observed)
-                preds, target, seen = (each if each is None else each.movedim(metric.target_dim, -1) for each in parts)
+                dim = metric.target_dim
+                preds, target = (inputs[key].movedim(dim, -1) for key in ("preds", "target"))
+                seen = None if observed is None else observed.movedim(dim, -1)
                 self._parts[name].append(_moments_of_rows(preds, target, seen))
 
     def values(self) -> dict[str, float]:

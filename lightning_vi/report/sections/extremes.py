@@ -123,9 +123,9 @@ def _maps(facts: Facts, scored: ScoredSet, x: Tensor | None, places: list[int], 
         draw = partial(plot_segmentation, x[:1], values, target, class_names=facts.class_names, ignore_index=ignored)
         return [figure(draw, f"{title}: the first one.", is_picture=True)]
     if not facts.is_classifier and target.dim() == 4:
-        found = []
+        found, is_image = [], facts.method.likelihood.prediction_dim == 1
         for number, name in enumerate(facts.target_names[:MAX_SHOWN_TARGETS]):
-            draw = partial(plot_field, values, target, target=number, label=name)
+            draw = partial(plot_field, values, target, target=number, label=name, is_image=is_image)
             found.append(figure(draw, f"{title}: {name} of the first one.", is_picture=True))
         return found
     return []
