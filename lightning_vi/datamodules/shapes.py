@@ -13,6 +13,8 @@ from lightning_vi.datamodules.base import ArrayDataModule, LoaderOptions, Splits
 from lightning_vi.datamodules.functions import SPLITS, check_test_split, random_state
 from lightning_vi.datamodules.heat import diffuse
 
+BRIGHTNESS = {1: (0.8, 1.4), 2: (1.4, 2.4)}
+
 Floats = npt.NDArray[np.float64]
 
 NUM_CLASSES, IGNORED = 3, 255
@@ -22,8 +24,9 @@ EDGE_WIDTH, PIXEL_NOISE, TEXTURE = 0.7, 0.1, 0.2
 class ShapesDataModule(ArrayDataModule):
     r"""Segmentation of disks and squares in gray images, with labels of annotators who do not agree on the borders.
 
-    Each image has one to three shapes of random position, size and brightness on a noisy background with a smooth
-    texture. Their labels are those of shapes whose border is off by a random distance, the same all around a shape:
+    Each image has one to three shapes of random position, size and brightness, 0.8 to 1.4 for disks and 1.4 to 2.4 for
+    squares, on a noisy background with a smooth texture. Their labels are those of shapes whose border is off by a random
+    distance, the same all around a shape:
 
     .. math:: P(y_j = c) = \Phi(-d_j / s)
 
@@ -123,7 +126,7 @@ def _draw(
         label = int(random.integers(1, NUM_CLASSES))
         radius = random.uniform(0.12, 0.24) * size
         center = random.uniform(0.2 * size, 0.8 * size, 2)
-        brightness = random.uniform(1.0, 2.0) * (-1 if is_dark else 1)
+        brightness = random.uniform(*BRIGHTNESS[label]) * (-1 if is_dark else 1)
         across, down = columns - center[0], rows - center[1]
         outside = (np.hypot(across, down) if label == 1 else np.maximum(np.abs(across), np.abs(down))) - radius
         inside = ndtr(-outside / EDGE_WIDTH)
