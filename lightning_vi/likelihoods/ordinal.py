@@ -1,5 +1,7 @@
 """Ordered classes."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -50,7 +52,7 @@ class Ordinal(ClassificationLikelihood):
         num_classes: int,
         class_dim: int = 1,
         ignore_index: int | None = None,
-        class_weights: list[float] | None = None,
+        class_weights: Sequence[float] | None = None,
     ) -> None:
         if num_classes < 2:
             raise InputValueError(f"num_classes must be at least 2, got {num_classes}")
