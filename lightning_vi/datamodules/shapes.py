@@ -25,8 +25,8 @@ class ShapesDataModule(ArrayDataModule):
     r"""Segmentation of disks and squares in gray images, with labels of annotators who do not agree on the borders.
 
     Each image has one to three shapes of random position, size and brightness, 0.8 to 1.4 for disks and 1.4 to 2.4 for
-    squares, on a noisy background with a smooth texture. Their labels are those of shapes whose border is off by a random
-    distance, the same all around a shape:
+    squares, on a noisy background with a smooth texture. Their labels are those of shapes whose border is off by a
+    random distance, the same all around a shape:
 
     .. math:: P(y_j = c) = \Phi(-d_j / s)
 
