@@ -7,6 +7,7 @@ from lightning_vi.backbones.mlp import MLP
 from lightning_vi.backbones.residual_mlp import ResidualBlock, ResidualMLP
 from lightning_vi.backbones.select_output import SelectOutput, selected_output
 from lightning_vi.backbones.tabular_mlp import CategoryEmbeddings, TabularMLP
+from lightning_vi.backbones.unet import UNet
 
 __all__ = [
     "MLP",
@@ -18,5 +19,6 @@ __all__ = [
     "ResidualMLP",
     "SelectOutput",
     "TabularMLP",
+    "UNet",
     "selected_output",
 ]

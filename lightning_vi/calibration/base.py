@@ -19,6 +19,7 @@ from lightning_vi.core.diagnosis import explained
 from lightning_vi.core.fit_progress import is_step_done
 from lightning_vi.core.input_range import InputRange
 from lightning_vi.core.intake import network_batch
+from lightning_vi.core.moved_predictive import MovedPredictive
 from lightning_vi.core.predictive import Predictive, TransformedPredictive
 from lightning_vi.core.predictor import Approximation, Predictor
 from lightning_vi.core.training_data import single_dataloader
@@ -135,6 +136,21 @@ class CalibratedMethod(Predictor):
         """
         return TransformedPredictive(predictive, lambda prediction: self.calibrated(x, prediction))
 
+    def applied(self, x: NetworkInput, predictive: Predictive) -> Predictive:
+        """Calibrates a predictive distribution of the method, see `make_calibrated`.
+
+        Args:
+            x: Input, each tensor of shape [B, ...].
+            predictive: The method's predictive distribution.
+
+        Returns:
+            The calibrated distribution.
+        """
+        dim = self.likelihood.prediction_dim
+        if self.task == "classification" or dim == -1:
+            return self.make_calibrated(x, predictive)
+        return MovedPredictive(self.make_calibrated(x, MovedPredictive(predictive, dim, -1)), -1, dim)
+
     def logged_calibration(self) -> dict[str, Tensor]:
         """Returns the scalars to log, by name; none by default."""
         return {}
@@ -202,10 +218,10 @@ class CalibratedMethod(Predictor):
         return self.method(x)  # type: ignore[no-any-return]
 
     def make_predictive(self, x: NetworkInput, num_samples: int, seed: int) -> Predictive:  # noqa: D102
-        return self.make_calibrated(x, self.source.predictive_distribution(x, num_samples, seed, "sampling"))
+        return self.applied(x, self.source.predictive_distribution(x, num_samples, seed, "sampling"))
 
     def make_moments_predictive(self, x: NetworkInput) -> Predictive:  # noqa: D102
-        return self.make_calibrated(x, self.source.predictive_distribution(x, 1, self.noise.seed, "moments"))
+        return self.applied(x, self.source.predictive_distribution(x, 1, self.noise.seed, "moments"))
 
     @property
     def approximation(self) -> Approximation:
@@ -267,6 +283,9 @@ class CalibratedMethod(Predictor):
         x, target = network_batch(x, target, self)
         with explained(self, x), evaluating(self):
             predictive = self.source.predictive_distribution(x, self.source.num_mc_samples_test, self.noise.seed)
+            if self.likelihood.task == "regression" and self.likelihood.prediction_dim != -1:
+                dim = self.likelihood.prediction_dim
+                predictive, target = MovedPredictive(predictive, dim, -1), target.movedim(dim, -1)
             scores = self.scores(x, predictive, self.likelihood.fill(target))
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
         observed = self.likelihood.observed(target)

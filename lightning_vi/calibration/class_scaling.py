@@ -121,7 +121,7 @@ class RecalibratedClasses(Predictive):
 
     def metric_inputs(self, target: Tensor) -> dict[str, Any]:  # noqa: D102
         self.keep()
-        check_target(self.prediction(), target)
+        check_target(self.prediction(), self.likelihood.metric_target(target))
         return class_metric_inputs(self.log_probs(), target, self.likelihood)
 
 

@@ -83,7 +83,9 @@ class JointConformal(SplitConformal):
             raise InputValueError(f"kind must be one of {list(get_args(Kind))}, got {kind!r}")
         super().__init__(method, coverage=coverage, normalised=normalised, method_checkpoint=method_checkpoint)
         self.kind: Kind = kind
-        self.test_metrics.add_metrics({"conformal_joint_coverage": PredictionRegionCoverage()})
+        self.test_metrics.add_metrics(
+            {"conformal_joint_coverage": PredictionRegionCoverage(self.likelihood.prediction_dim)}
+        )
 
     def use_scores(self, scores: Tensor) -> None:
         """Computes the quantile of each target.

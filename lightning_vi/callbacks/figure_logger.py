@@ -19,6 +19,7 @@ from lightning_vi import plots
 from lightning_vi.arguments import check_at_least
 from lightning_vi.core import Predictor
 from lightning_vi.core.batch import split_batch, to_device
+from lightning_vi.core.element_rows import element_rows
 from lightning_vi.core.intake import network_batch
 from lightning_vi.noise import private_random_state
 from lightning_vi.sampling import map_tensors, tensors
@@ -212,22 +213,8 @@ def default_figures(method: Predictor) -> dict[str, FigureFunction]:
 
 def _of_observed(method: Predictor, function: Callable[[dict[str, Tensor], Tensor], Figure]) -> FigureFunction:
     """A figure of the positions whose targets are all observed."""
-    is_classifier = method.likelihood.task == "classification"
 
     def draw(x: Any, prediction: dict[str, Tensor], target: Tensor) -> Figure:  # noqa: ARG001
-        observed = method.likelihood.observed(target)
-        if is_classifier:
-            probs = prediction["pred"].movedim(1, -1).flatten(0, -2)
-            labels = target.reshape(-1)
-            keep = slice(None) if observed is None else observed.reshape(-1)
-            return function({"pred": probs[keep]}, labels[keep])
-        rows = {
-            key: value.reshape(-1, value.shape[-1])
-            for key, value in prediction.items()
-            if key in ("pred", "pred_uct", "lower", "upper")
-        }
-        values = target.reshape(-1, target.shape[-1])
-        keep = slice(None) if observed is None else observed.reshape(values.shape).all(-1)
-        return function({key: value[keep] for key, value in rows.items()}, values[keep])
+        return function(*element_rows(prediction, target, method.likelihood))
 
     return draw

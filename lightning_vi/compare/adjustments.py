@@ -12,7 +12,7 @@ from torch import nn
 from lightning_vi.compare.reshaping import activation_classes, with_outputs
 from lightning_vi.conversion import largest_rank
 from lightning_vi.core import Predictor
-from lightning_vi.likelihoods import HeteroscedasticGaussian, Likelihood, Quantiles
+from lightning_vi.likelihoods import ChannelsFirst, HeteroscedasticGaussian, Likelihood, Quantiles
 from lightning_vi.methods import LowRankWeightsVI, MCDropout, MeanVarianceEstimation, QuantileRegression
 from lightning_vi.sampling import dropout_layers, dropout_rate
 
@@ -49,9 +49,10 @@ def _quantiles(likelihood: Likelihood) -> Likelihood:
 
 
 def _heteroscedastic(likelihood: Likelihood) -> Likelihood:
-    if isinstance(likelihood, HeteroscedasticGaussian) or likelihood.task != "regression":
+    if isinstance(likelihood.unwrapped, HeteroscedasticGaussian) or likelihood.task != "regression":
         return likelihood
-    return HeteroscedasticGaussian(num_targets=likelihood.num_predictions)
+    found = HeteroscedasticGaussian(num_targets=likelihood.num_predictions)
+    return ChannelsFirst(found) if isinstance(likelihood, ChannelsFirst) else found
 
 
 def _dropout(network: nn.Module) -> dict[str, Any]:

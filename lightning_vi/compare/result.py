@@ -18,7 +18,21 @@ from lightning_vi.plots import plot_method_comparison
 
 KEYS = ["data", "method", "seed", "test_set"]
 NO_SCORES = {"error"}
-HEADLINES = ("nll", "rmse", "crps", "accuracy", "brier", "ece", "coverage", "ood_auroc", "ood_auroc_epistemic")
+HEADLINES = (
+    "nll",
+    "rmse",
+    "crps",
+    "accuracy",
+    "miou",
+    "f1",
+    "exact_match",
+    "rps",
+    "brier",
+    "ece",
+    "coverage",
+    "ood_auroc",
+    "ood_auroc_epistemic",
+)
 
 
 class Comparison:

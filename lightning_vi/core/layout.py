@@ -37,7 +37,11 @@ def check_targets_last(
             last[:] = [(layer, output)]
 
     layers = [part for part in network.modules() if any(True for _ in part.parameters(recurse=False))]
-    if likelihood.task != "regression" or not any(isinstance(layer, _ConvNd) for layer in layers):
+    if (
+        likelihood.task != "regression"
+        or likelihood.prediction_dim == 1
+        or not any(isinstance(layer, _ConvNd) for layer in layers)
+    ):
         return
     handles = [layer.register_forward_hook(record) for layer in layers]
     try:
@@ -57,6 +61,6 @@ def check_targets_last(
     raise InputValueError(
         f"num_targets={width} of {name} counts the last dimension of the network's output {list(output.shape)}, but "
         f"the network ends in a convolution, whose {channels} channels are dimension 1: for a regression at each "
-        f"position, use {name}(num_targets={num_targets}), end the network with output.movedim(1, -1), and give "
-        "target.movedim(1, -1)"
+        f"position, use ChannelsFirst({name}(num_targets={num_targets})); or use {name}(num_targets={num_targets}), "
+        "end the network with output.movedim(1, -1), and give target.movedim(1, -1)"
     )

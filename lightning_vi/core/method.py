@@ -412,7 +412,7 @@ class UQMethod(OptimizedPredictor):
             likelihood.set_target_scaling(mean, std)
         else:
             is_scaling = likelihood.scale_targets and not self.is_trained and not likelihood.is_scaled
-        sample = training_sample(dataloader, rows_only=not is_scaling)
+        sample = training_sample(dataloader, rows_only=not is_scaling, target_dim=likelihood.prediction_dim)
         self.input_range = None if sample is None or sample.inputs is None else InputRange.of(sample.inputs)
         self._scales_by_batch |= is_scaling and sample is None
         if is_scaling and sample is not None:
@@ -487,7 +487,7 @@ class UQMethod(OptimizedPredictor):
         interval: int = getattr(self.trainer, "log_every_n_steps", 0)
         if interval and (batch_idx + 1) % interval == 0:
             self.log("train_loss_step", logged["train_loss"], prog_bar=True)
-        inputs = {"preds": self._point_prediction(outputs), "target": target}
+        inputs = {"preds": self._point_prediction(outputs), "target": self.likelihood.metric_target(target)}
         update(self.train_metrics, inputs, self.likelihood.observed(target))
 
     def _point_prediction(self, outputs: Tensor) -> Tensor:
@@ -503,7 +503,7 @@ class UQMethod(OptimizedPredictor):
     def _check_values(self, x: NetworkInput, target: Tensor, weight: Tensor | None = None) -> None:
         if self._scales_by_batch:
             self._scales_by_batch = False
-            scale_targets(self, target, [(x, target)])
+            scale_targets(self, target.movedim(self.likelihood.prediction_dim, -1), [(x, target)])
         check_values(self.likelihood, x, target, weight, "training inputs")
 
     def on_train_epoch_end(self) -> None:

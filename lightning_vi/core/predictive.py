@@ -314,5 +314,5 @@ def class_metric_inputs(log_probs: Tensor, target: Tensor, likelihood: Likelihoo
     return {
         "preds": log_probs.exp(),
         "log_prob": chosen.reshape(len(chosen), -1).sum(-1).unsqueeze(0),
-        "target": target.long(),
+        "target": likelihood.metric_target(target),
     }

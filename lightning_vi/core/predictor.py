@@ -32,7 +32,13 @@ from lightning_vi.core.strategies import check_strategy
 from lightning_vi.errors import InputValueError, NotFittedError
 from lightning_vi.likelihoods import Likelihood, Prediction
 from lightning_vi.locks import ModuleLock, exclusive
-from lightning_vi.metrics import default_metrics, uncertainty_metrics
+from lightning_vi.metrics import (
+    default_metrics,
+    multi_label_metrics,
+    ordered_class_metrics,
+    segmentation_metrics,
+    uncertainty_metrics,
+)
 from lightning_vi.noise import NoiseStream
 from lightning_vi.sampling import (
     NetworkInput,
@@ -82,10 +88,14 @@ class Predictor(LightningModule, ABC):
         self.save_hyperparameters(ignore=unsaved_arguments(type(self), frame))
         self.num_mc_samples_test = num_mc_samples_test
         task, width = likelihood.task, likelihood.num_predictions
-        self.val_metrics = default_metrics(task, "val_", num_outputs=width)
-        self.test_metrics = default_metrics(task, "test_", num_outputs=width)
+        self.val_metrics = default_metrics(task, "val_", num_outputs=width, target_dim=likelihood.prediction_dim)
+        self.test_metrics = default_metrics(task, "test_", num_outputs=width, target_dim=likelihood.prediction_dim)
         for metrics in (self.val_metrics, self.test_metrics):
             metrics.add_metrics(uncertainty_metrics(task))
+            if likelihood.is_ordered:
+                metrics.add_metrics(ordered_class_metrics())
+            if likelihood.is_multi_label:
+                metrics.add_metrics(multi_label_metrics(num_labels=likelihood.num_outputs))
         self._val_scores, self._test_scores = Scoreboard("val"), Scoreboard("test")
 
     @abstractmethod
@@ -317,7 +327,7 @@ class Predictor(LightningModule, ABC):
 
     def _check_prediction(self, prediction: Prediction) -> None:
         """Raises an error that `explained` replaces if the network's output does not fit the likelihood."""
-        axis = 1 if self.likelihood.task == "classification" else -1
+        axis = self.likelihood.prediction_dim
         shape = prediction.mean.shape
         if len(shape) < 2 or shape[axis] != self.likelihood.num_predictions:
             raise ValueError(
@@ -406,6 +416,7 @@ class Predictor(LightningModule, ABC):
     ) -> None:
         x, target, weight = self._labeled(batch)
         check_values(self.likelihood, x, target, weight)
+        self.add_metrics_for(target)
         metrics = scores.metrics(self, own, batch_idx, dataloader_idx)
         num_rows = scores.rows_to_count(self, len(target), batch_idx, dataloader_idx)
         is_fitting = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
@@ -421,6 +432,17 @@ class Predictor(LightningModule, ABC):
                 inputs = predictive.metric_inputs(labels) | uncertainty_inputs(predictive.prediction())
             update(metrics, inputs, self.likelihood.observed(labels))
         scores.log(self, metrics)
+
+    def add_metrics_for(self, target: Tensor) -> None:
+        """Adds the metrics of segmentations to the validation and test metrics if targets are maps of classes.
+
+        Args:
+            target: Targets of a batch, shape [B, ...].
+        """
+        is_map = self.likelihood.task == "classification" and target.dim() > 2
+        if is_map and not self.likelihood.is_multi_label and "miou" not in self.test_metrics.keys(keep_base=True):
+            for metrics in (self.val_metrics, self.test_metrics):
+                metrics.add_metrics(segmentation_metrics(num_classes=self.likelihood.num_predictions).to(self.device))
 
     def _labeled(self, batch: Any) -> tuple[NetworkInput, Tensor, Tensor | None]:
         """Input and target of a labeled batch, as the network takes them, and the weights of its rows."""

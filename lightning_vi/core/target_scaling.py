@@ -43,7 +43,9 @@ def _explains(method: "UQMethod", batches: Batches, mean: Tensor, std: Tensor) -
         for x, target in batches:
             outputs = method.point_outputs(x).unsqueeze(0)
             method.likelihood.check(outputs, target)
-            error = method.mean_prediction(outputs) - target
+            dim = method.likelihood.prediction_dim
+            error = (method.mean_prediction(outputs) - target).movedim(dim, -1)
+            target = target.movedim(dim, -1)
             errors += error.float().cpu().flatten(0, -2).square().sum(0)
             total += (target.float().cpu() - mean).flatten(0, -2).square().sum(0)
     return bool((errors < 0.75 * total)[is_scaled].all())

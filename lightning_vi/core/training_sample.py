@@ -46,7 +46,7 @@ class TrainingSample(NamedTuple):
     batches: list[tuple[NetworkInput, Tensor]]
 
 
-def training_sample(dataloader: Any, *, rows_only: bool = False) -> TrainingSample | None:
+def training_sample(dataloader: Any, *, rows_only: bool = False, target_dim: int = -1) -> TrainingSample | None:
     """Reads evenly spaced rows of the data of a dataloader, the same ones in every process.
 
     It indexes a shallow copy of the dataset, so that the dataloader, its sampler and its workers do not notice, and
@@ -55,6 +55,7 @@ def training_sample(dataloader: Any, *, rows_only: bool = False) -> TrainingSamp
     Args:
         dataloader: A dataloader, or any other object.
         rows_only: Whether to read no more than one row if the inputs are not rows of numbers, [B, F].
+        target_dim: Dimension of the D targets, which becomes the last one of `targets`.
 
     Returns:
         At most `MAX_ROWS` rows; None for iterable datasets, datasets that cannot be indexed by numbers, samplers of
@@ -78,7 +79,7 @@ def training_sample(dataloader: Any, *, rows_only: bool = False) -> TrainingSamp
             inputs = [x for x, _ in batches]
             are_rows = all(isinstance(x, Tensor) and x.dim() == 2 and x.is_floating_point() for x in inputs)
             # Rows of sequences may differ in length.
-            targets = torch.cat([y.flatten(0, -2) if y.dim() > 1 else y for _, y in batches])
+            targets = torch.cat([y.movedim(target_dim, -1).flatten(0, -2) if y.dim() > 1 else y for _, y in batches])
             return TrainingSample(torch.cat(inputs) if are_rows else None, targets, probe)
         except (TypeError, KeyError, IndexError, NotImplementedError, RuntimeError):
             return None

@@ -11,13 +11,16 @@ from lightning_vi.datamodules.adr import ADR1DDataModule
 from lightning_vi.datamodules.base import ArrayDataModule, LoaderOptions
 from lightning_vi.datamodules.bundled import DiabetesDataModule, DigitsDataModule
 from lightning_vi.datamodules.calibration import CalibrationDataModule
+from lightning_vi.datamodules.deblurring import DeblurringDataModule
 from lightning_vi.datamodules.elastic_bar import ElasticBar1DDataModule
 from lightning_vi.datamodules.functions import FunctionDataModule
 from lightning_vi.datamodules.heat import Heat2DDataModule
 from lightning_vi.datamodules.mnist import MNISTDataModule
 from lightning_vi.datamodules.new_table import NewTableDataModule
+from lightning_vi.datamodules.shapes import ShapesDataModule
 from lightning_vi.datamodules.tabular import TabularDataModule
 from lightning_vi.datamodules.toy import ToyHeteroscedasticDataModule, TwoMoonsDataModule
+from lightning_vi.datamodules.toy_labels import ToyMultiLabelDataModule, ToyOrdinalDataModule
 from lightning_vi.datamodules.transport import Transport2DDataModule
 from lightning_vi.datamodules.uci import UCIDataModule
 from lightning_vi.datamodules.waves import WavesDataModule
@@ -26,6 +29,7 @@ __all__ = [
     "ADR1DDataModule",
     "ArrayDataModule",
     "CalibrationDataModule",
+    "DeblurringDataModule",
     "DiabetesDataModule",
     "DigitsDataModule",
     "ElasticBar1DDataModule",
@@ -34,8 +38,11 @@ __all__ = [
     "LoaderOptions",
     "MNISTDataModule",
     "NewTableDataModule",
+    "ShapesDataModule",
     "TabularDataModule",
     "ToyHeteroscedasticDataModule",
+    "ToyMultiLabelDataModule",
+    "ToyOrdinalDataModule",
     "Transport2DDataModule",
     "TwoMoonsDataModule",
     "UCIDataModule",

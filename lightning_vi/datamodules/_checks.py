@@ -32,13 +32,16 @@ def check_not_negative(name: str, value: float) -> float:
     return value
 
 
-def check_split(name: str, rows: object, num_classes: int | None) -> tuple[Tensor, Tensor]:
+def check_split(
+    name: str, rows: object, num_classes: int | None, ignore_index: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Returns the rows of one split; raises a `ValueError` unless they are valid inputs and targets.
 
     Args:
         name: Name of the split, such as `train`.
         rows: Inputs [N, ...features] and targets, [N, D] or [N, ..., D] floating, or class labels [N, ...] int64.
         num_classes: Number of classes C, or None for regression.
+        ignore_index: Label of elements without a class, or None.
     """
     if not isinstance(rows, tuple | list) or [isinstance(part, Tensor) for part in rows] != [True, True]:
         found = [type(part).__name__ for part in rows] if isinstance(rows, tuple | list) else type(rows).__name__
@@ -49,7 +52,7 @@ def check_split(name: str, rows: object, num_classes: int | None) -> tuple[Tenso
             f"X_{name} must be a floating-point tensor of shape [N, ...features], "
             f"got {inputs.dtype} of shape {list(inputs.shape)}."
         )
-    _check_targets(name, targets, num_classes)
+    _check_targets(name, targets, num_classes, ignore_index)
     if len(inputs) != len(targets) or len(inputs) == 0:
         raise InputValueError(
             f"X_{name} and Y_{name} must hold the same number of rows, at least one, "
@@ -62,7 +65,7 @@ def check_split(name: str, rows: object, num_classes: int | None) -> tuple[Tenso
     return inputs, targets
 
 
-def _check_targets(name: str, targets: Tensor, num_classes: int | None) -> None:
+def _check_targets(name: str, targets: Tensor, num_classes: int | None, ignore_index: int | None) -> None:
     found = f"got {targets.dtype} of shape {list(targets.shape)}"
     if num_classes is None:
         if targets.ndim < 2 or not targets.is_floating_point():
@@ -75,8 +78,10 @@ def _check_targets(name: str, targets: Tensor, num_classes: int | None) -> None:
         raise InputValueError(
             f"Y_{name} must hold int64 class labels of shape [N] when num_classes={num_classes}, {found}."
         )
-    if targets.numel() and (int(targets.min()) < 0 or int(targets.max()) >= num_classes):
+    known = targets if ignore_index is None else targets[targets != ignore_index]
+    if known.numel() and (int(known.min()) < 0 or int(known.max()) >= num_classes):
+        ignored = "" if ignore_index is None else f", or ignore_index = {ignore_index}"
         raise InputValueError(
-            f"Y_{name} must hold labels between 0 and num_classes - 1 = {num_classes - 1}, "
-            f"got labels from {int(targets.min())} to {int(targets.max())}."
+            f"Y_{name} must hold labels between 0 and num_classes - 1 = {num_classes - 1}{ignored}, "
+            f"got labels from {int(known.min())} to {int(known.max())}."
         )

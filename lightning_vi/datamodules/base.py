@@ -91,12 +91,14 @@ class ArrayDataModule(LightningDataModule):
 
     Args:
         train: Training inputs and targets `(X, Y)`: X floating point, [N, ...features]; Y floating point in original
-            units, [N, D] or [N, ..., D], or int64 class labels [N].
+            units, [N, D] or [N, ..., D], or int64 class labels [N] or [N, ...].
         test: Test inputs and targets, as `train`.
         val: Validation inputs and targets; None for no validation split.
         calib: Calibration inputs and targets; None for no calibration split.
         ood: Out-of-distribution inputs and targets, a second test set; None for none.
         num_classes: Number of classes C of the labels 0..C-1; None for regression.
+        ignore_index: Label of elements without a class, such as 255; None if there is none.
+        target_dim: Dimension of the D targets in Y: -1, or 1 for images [N, D, H, W].
         batch_size: Number of rows per batch.
         **loader_options: `num_workers`, `pin_memory`, `shuffle_seed`, see `LoaderOptions`.
 
@@ -151,6 +153,8 @@ class ArrayDataModule(LightningDataModule):
         *,
         ood: Sample | None = None,
         num_classes: int | None = None,
+        ignore_index: int | None = None,
+        target_dim: int = -1,
         batch_size: int = 32,
         **loader_options: Unpack[LoaderOptions],
     ) -> None:
@@ -161,6 +165,8 @@ class ArrayDataModule(LightningDataModule):
         self.pin_memory: bool = settings["pin_memory"]
         self.shuffle_seed: int = settings["shuffle_seed"]
         self.num_classes = None if num_classes is None else check_int("num_classes", num_classes, at_least=2)
+        self.ignore_index = ignore_index
+        self.target_dim = target_dim
         self._digests: dict[str, str] | None = None
         self._loaded_state: DataState | None = None
 
@@ -168,7 +174,7 @@ class ArrayDataModule(LightningDataModule):
             if rows is None and name in ("val", "calib", "ood"):
                 inputs, targets = None, None
             else:
-                inputs, targets = check_split(name, rows, num_classes)
+                inputs, targets = check_split(name, rows, num_classes, ignore_index)
                 _check_same_shape(name, inputs, targets, train)
             setattr(self, f"X_{name}", inputs)
             setattr(self, f"Y_{name}", targets)
@@ -190,7 +196,7 @@ class ArrayDataModule(LightningDataModule):
     @property
     def n_targets(self) -> int:
         """Number of targets D; 1 for class labels."""
-        return 1 if self.num_classes is not None else self.Y_train.shape[-1]
+        return 1 if self.num_classes is not None else self.Y_train.shape[self.target_dim]
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Returns shuffled batches `(x, y)` of the training rows."""

@@ -1,7 +1,7 @@
 """Datamodule of a table: a file or a DataFrame."""
 
 from collections.abc import Mapping
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import numpy as np
 import pandas as pd
@@ -39,7 +39,7 @@ from lightning_vi.datamodules._treatment import (
     row_ids,
 )
 from lightning_vi.datamodules._values import to_numbers
-from lightning_vi.datamodules.base import ArrayDataModule, LoaderOptions, Rows
+from lightning_vi.datamodules.base import ArrayDataModule, LoaderOptions, Rows, Splits
 from lightning_vi.datamodules.new_table import NewTableDataModule
 from lightning_vi.errors import InputValueError
 
@@ -200,7 +200,7 @@ class TabularDataModule(ArrayDataModule):
             reading=reading,
         )
         super().__init__(
-            **{name: self._treated(values, targets, index) for name, index in rows.items()},
+            **cast(Splits, {name: self._treated(values, targets, index) for name, index in rows.items()}),
             num_classes=None if classes is None else len(classes),
             batch_size=batch_size,
             **loader_options,

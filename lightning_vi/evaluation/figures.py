@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightning_vi.core import Predictor
 from lightning_vi.core.batch import split_batch
+from lightning_vi.core.element_rows import element_rows
 from lightning_vi.datamodules import ArrayDataModule, ToyHeteroscedasticDataModule
 from lightning_vi.errors import InputError, InputValueError
 from lightning_vi.evaluation.collecting import collect
@@ -19,15 +20,18 @@ from lightning_vi.evaluation.selective import selective_prediction
 from lightning_vi.plots import (
     plot_calibration,
     plot_error_uncertainty,
+    plot_field,
     plot_objective,
     plot_pit,
     plot_predicted_observed,
     plot_predictions_regression,
     plot_reliability_diagram,
     plot_risk_coverage,
+    plot_segmentation,
 )
 
-NUM_GRID = 200
+NUM_GRID, NUM_MAPS = 200, 4
+MAPS = ("pred", "pred_uct", "epistemic_uct", "aleatoric_uct")
 
 
 def method_figures(
@@ -40,9 +44,9 @@ def method_figures(
     """Draws the usual figures of a fitted method on the test data.
 
     Regression has ``predictions`` over the input, for one input and one target, ``observed``, ``calibration`` and
-    ``pit``; classification has ``reliability``. Both have ``error`` against uncertainty, ``selective``, the risk of the
-    most certain data, and ``objective`` if the log of the fit is at hand. Figures that the shape of the data does not
-    allow are left out.
+    ``pit``; classification has ``reliability``. Both have ``maps`` of the first images if targets are maps,
+    ``error`` against uncertainty, ``selective``, the risk of the most certain data, and ``objective`` if the log of the
+    fit is at hand. Figures that the shape of the data does not allow are left out.
 
     Args:
         method: A fitted method.
@@ -65,8 +69,9 @@ def method_figures(
         ['calibration', 'error', 'observed', 'pit', 'predictions', 'selective']
     """
     loader = datamodule.test_dataloader()
-    found, target = _predictions(method, loader)
-    mean, std = found["pred"], found["pred_uct"]
+    whole, all_targets = _predictions(method, loader)
+    found, target = element_rows(whole, all_targets, method.likelihood)
+    mean = found["pred"]
     figures: dict[str, Callable[[], Figure | None]]
     if method.likelihood.task == "classification":
         figures = {"reliability": partial(plot_reliability_diagram, mean, target, title=title)}
@@ -74,10 +79,11 @@ def method_figures(
         figures = {
             "predictions": partial(_curve, method, datamodule, title),
             "observed": partial(plot_predicted_observed, found, target, title=title),
-            "calibration": partial(plot_calibration, mean, std, target, title=title),
+            "calibration": partial(plot_calibration, mean, found["pred_uct"], target, title=title),
             "pit": partial(plot_pit, found, target, title=title),
         }
     figures["error"] = partial(plot_error_uncertainty, found, target, title=title)
+    figures["maps"] = partial(_maps, method, datamodule, whole, all_targets, title)
     selective = selective_prediction(method, loader)
     figures["selective"] = partial(plot_risk_coverage, selective.uncertainty, selective.loss, title=title)
     if log_folder is not None:
@@ -107,6 +113,31 @@ def _predictions(method: Predictor, loader: Iterable[Any]) -> tuple[dict[str, Te
 
     *columns, target = collect(method, loader, read, name="test data", trainer=None)
     return dict(zip(names, columns, strict=True)), target
+
+
+def _maps(
+    method: Predictor, datamodule: LightningDataModule, values: Mapping[str, Tensor], target: Tensor, title: str | None
+) -> Figure | None:
+    """Maps of the first images, for labels [B, H, W] and targets [B, H, W, D] or [B, D, H, W]."""
+    likelihood = method.likelihood
+    x = split_batch(next(iter(datamodule.test_dataloader())))[0]
+    class_names = getattr(getattr(datamodule, "data", datamodule), "class_names", None)
+    if likelihood.task == "classification" and target.dim() == 3 and isinstance(x, Tensor):
+        first = {key: value[: len(x)] for key, value in values.items() if key in MAPS}
+        return plot_segmentation(
+            x[:, :1] if x.shape[1] != 3 else x,
+            first,
+            target[: len(x)],
+            class_names=class_names,
+            ignore_index=getattr(likelihood, "ignore_index", None),
+            title=title,
+            max_images=NUM_MAPS,
+        )
+    if likelihood.task == "regression" and target.dim() == 4:
+        dim = likelihood.prediction_dim
+        first = {key: value[:1].movedim(dim, -1) for key, value in values.items() if key in MAPS}
+        return plot_field(first, target[:1].movedim(dim, -1), title=title, is_image=True)
+    return None
 
 
 def _curve(method: Predictor, datamodule: LightningDataModule, title: str | None) -> Figure | None:

@@ -82,7 +82,7 @@ def datum_losses(loss: Loss | None, prediction: Mapping[str, Tensor], target: Te
         return _check_rows("loss", loss(prediction, target), prediction)
     pred, observed = prediction["pred"], likelihood.observed(target)
     if likelihood.task == "classification":
-        losses = 1 - top_label(pred, target)[1]
+        losses = 1 - top_label(pred, likelihood.metric_target(target))[1]
     elif target.shape != pred.shape:
         raise InputValueError(f"the targets must have the shape of pred {list(pred.shape)}, got {list(target.shape)}")
     else:

@@ -26,6 +26,7 @@ from lightning_vi.functional.energy import energy_score, mixture_draws
 from lightning_vi.functional.ensembles import disagreement
 from lightning_vi.functional.intervals import uniform_histogram_band, wilson_interval
 from lightning_vi.functional.low_rank import best_factors, random_factors
+from lightning_vi.functional.ordered_classes import class_distance, ranked_probability_score
 from lightning_vi.functional.quadrature import gauss_hermite
 from lightning_vi.functional.quantile_scores import (
     calibration_gap,
@@ -43,6 +44,7 @@ from lightning_vi.functional.selective import (
     false_positive_rate,
     risk_coverage_curve,
 )
+from lightning_vi.functional.set_coverage import covered_share
 from lightning_vi.functional.signal import signal_to_noise, unit_signal_to_noise
 from lightning_vi.functional.smooth_calibration import residual_nodes, smooth_calibration_error
 from lightning_vi.functional.softplus import put_inverse_softplus, softplus_sums
@@ -62,8 +64,10 @@ __all__ = [
     "brier_decomposition",
     "calibration_gap",
     "class_bins",
+    "class_distance",
     "classwise_calibration_error",
     "coverage_at_risk",
+    "covered_share",
     "decompose_entropy",
     "disagreement",
     "energy_score",
@@ -82,6 +86,7 @@ __all__ = [
     "pinball_loss",
     "put_inverse_softplus",
     "random_factors",
+    "ranked_probability_score",
     "residual_nodes",
     "risk_coverage_curve",
     "sample_wasserstein_2",

@@ -20,8 +20,8 @@ def on_regression_outputs(name: str, outputs: Tensor, num_targets: int, num_outp
     columns = 0 if target is None or target.dim() < 2 else target.shape[-1]
     if outputs.dim() > 3 and outputs.shape[2] == num_outputs:
         return (
-            ": the targets' dimension must be the last one, so end the network with output.movedim(1, -1), and give "
-            "target.movedim(1, -1)"
+            f": for targets in dimension 1, use ChannelsFirst({name}(num_targets={num_targets})); or end the network "
+            "with output.movedim(1, -1), and give target.movedim(1, -1)"
         )
     if columns != num_targets and width * num_targets == columns * num_outputs:
         return f"; for the {columns} columns of the targets, use {name}(num_targets={columns})"

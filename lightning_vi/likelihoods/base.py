@@ -31,12 +31,16 @@ class Likelihood(nn.Module, ABC):
         scale_targets: True if a fit finds the scaling of the targets in its data, see `set_target_scaling`.
         has_bounded_gradient: True if the gradient of the log-likelihood with respect to the outputs is bounded, as
             that of a softmax is.
+        is_ordered: True for classes that have an order.
+        is_multi_label: True for several labels of a datum, each with the classes "no" and "yes".
     """
 
     task: Task
     support: Support
     has_gaussian_noise: bool = False
     has_bounded_gradient: bool = False
+    is_ordered: bool = False
+    is_multi_label: bool = False
     scale_targets: bool = False
 
     @property
@@ -53,6 +57,16 @@ class Likelihood(nn.Module, ABC):
     def output_dim(self) -> int:
         """Dimension of the network's output [B, ...] that has the width `num_outputs`."""
         return -1
+
+    @property
+    def prediction_dim(self) -> int:
+        """Dimension of predictions [B, ...] that has the width `num_predictions`; that of targets in regression."""
+        return 1 if self.task == "classification" else -1
+
+    @property
+    def unwrapped(self) -> "Likelihood":
+        """The likelihood inside of one that changes the order of dimensions; else the likelihood itself."""
+        return self
 
     @property
     def softmax_dim(self) -> int | None:
@@ -147,6 +161,17 @@ class Likelihood(nn.Module, ABC):
         """
         observed = self.observed(target)
         return target if observed is None else torch.where(observed, target, target.new_zeros(()))
+
+    def metric_target(self, target: Tensor) -> Tensor:
+        """Targets as metrics take them: numbers, or labels as integers.
+
+        Args:
+            target: Targets, shape [B, ...].
+
+        Returns:
+            The shape of `target`; missing elements may have any value.
+        """
+        return target
 
     def element_weights(self, target: Tensor, weight: Tensor | None = None) -> Tensor | None:  # noqa: ARG002
         """Weights of a training objective: those of the rows, times those of the classes.
@@ -244,6 +269,23 @@ class Likelihood(nn.Module, ABC):
 
         Returns:
             Normalized log-probabilities in nats, shape [S, B, C, ...].
+
+        Raises:
+            TypeError: If the likelihood has no classes.
+        """
+        raise InputTypeError(f"{type(self).__name__} has no classes")
+
+    def probit_log_probs(self, mean: Tensor, variance: Tensor) -> Tensor:  # noqa: ARG002
+        r"""Log-probabilities of all classes under Gaussian network outputs, by the probit approximation.
+
+        .. math:: \mathrm{E}[\sigma(f)] \approx \sigma\big(m / \sqrt{1 + \pi v / 8}\big)
+
+        Args:
+            mean: Means m of the network's outputs, shape [B, ...].
+            variance: Their variances v, the shape of `mean`; without the mean over classes for a softmax.
+
+        Returns:
+            Normalized log-probabilities in nats, shape [B, C, ...].
 
         Raises:
             TypeError: If the likelihood has no classes.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 from torch.nn import functional as F
 
 from lightning_vi.errors import InputTypeError, InputValueError
@@ -50,6 +50,9 @@ class ClassificationLikelihood(Likelihood):
     def observed(self, target: Tensor) -> Tensor | None:  # noqa: D102
         return None if self.ignore_index is None else target != self.ignore_index
 
+    def metric_target(self, target: Tensor) -> Tensor:  # noqa: D102
+        return target if target.is_floating_point() else target.long()
+
     def element_weights(self, target: Tensor, weight: Tensor | None = None) -> Tensor | None:  # noqa: D102
         if self.class_weights is None:
             return weight
@@ -80,6 +83,9 @@ class ClassificationLikelihood(Likelihood):
     def log_probs(self, outputs: Tensor) -> Tensor:  # noqa: D102
         return self.class_log_probs(self._classes_last(outputs)).movedim(-1, 2)
 
+    def probit_log_probs(self, mean: Tensor, variance: Tensor) -> Tensor:  # noqa: D102
+        return self.log_probs((mean / probit_scale(variance)).unsqueeze(0))[0]
+
     def _classes_last(self, outputs: Tensor) -> Tensor:
         return outputs.movedim(self.class_dim + 1 if self.class_dim > 0 else self.class_dim, -1)
 
@@ -98,12 +104,17 @@ class ClassificationLikelihood(Likelihood):
 
     def check(self, outputs: Tensor, target: Tensor) -> None:  # noqa: D102
         self.check_outputs(outputs)
-        name, axis = type(self).__name__, self._class_axis(outputs)
-        expected = outputs.shape[1:axis] + outputs.shape[axis + 1 :]
+        name = type(self).__name__
+        expected = self._target_shape(outputs)
         if target.shape != expected:
             advice = on_labels(target, expected, self.num_predictions)
             raise InputValueError(f"{name} needs labels of shape {tuple(expected)}, got {tuple(target.shape)}{advice}")
         self._check_type(target)
+
+    def _target_shape(self, outputs: Tensor) -> Size:
+        """Shape of the targets of outputs [S, B, ...]."""
+        axis = self._class_axis(outputs)
+        return outputs.shape[1:axis] + outputs.shape[axis + 1 :]
 
     def _check_type(self, target: Tensor) -> None:
         if target.is_floating_point() or target.is_complex():
@@ -181,6 +192,7 @@ class ClassificationLikelihood(Likelihood):
             epistemic,
             aleatoric,
             epistemic + aleatoric,
+            is_ordered=self.is_ordered,
             probs=probs,
             probs_var=epistemic,
             predictive_entropy=entropies.predictive_entropy,
@@ -191,7 +203,11 @@ class ClassificationLikelihood(Likelihood):
 
     def metric_inputs(self, outputs: Tensor, target: Tensor) -> dict[str, Tensor]:  # noqa: D102
         probs, _ = self.predictive_moments(outputs)
-        return {"preds": probs.mean(0), "log_prob": self.log_prob(outputs, target), "target": target.long()}
+        return {
+            "preds": probs.mean(0),
+            "log_prob": self.log_prob(outputs, target),
+            "target": self.metric_target(target),
+        }
 
 
 class Categorical(ClassificationLikelihood):
@@ -227,7 +243,7 @@ class Categorical(ClassificationLikelihood):
     ) -> None:
         if num_classes < 2:
             raise InputValueError(f"num_classes must be at least 2, got {num_classes}")
-        weights = None if class_weights is None else _checked_weights(class_weights, num_classes)
+        weights = None if class_weights is None else checked_weights(class_weights, num_classes)
         super().__init__(class_dim, ignore_index, weights)
         self.num_classes = num_classes
 
@@ -338,7 +354,31 @@ class Bernoulli(ClassificationLikelihood):
         return -F.softplus((1 - 2 * target) * means + 0.5 * variances)
 
 
-def _checked_weights(class_weights: Sequence[float], num_classes: int) -> Tensor:
+def probit_scale(variance: Tensor) -> Tensor:
+    r"""Factor :math:`\sqrt{1 + \pi v / 8}` by which a logit with Gaussian noise is divided.
+
+    Args:
+        variance: v, any shape.
+
+    Returns:
+        The shape of `variance`.
+    """
+    return (1 + math.pi / 8 * variance).sqrt()
+
+
+def checked_weights(class_weights: Sequence[float], num_classes: int) -> Tensor:
+    """Returns factors of classes.
+
+    Args:
+        class_weights: One factor for each class.
+        num_classes: C.
+
+    Returns:
+        Shape [C].
+
+    Raises:
+        ValueError: If there are not C factors, or one is negative or not finite.
+    """
     weights = torch.as_tensor(class_weights, dtype=torch.get_default_dtype())
     if weights.shape != (num_classes,) or not ((weights >= 0) & weights.isfinite()).all():
         raise InputValueError(

@@ -129,6 +129,7 @@ class LocationScaleLikelihood(RegressionLikelihood):
         self.target_std.copy_(std)
 
     def scaled_as(self, other: Likelihood) -> Likelihood:  # noqa: D102
+        other = other.unwrapped
         if self.is_scaled or not isinstance(other, LocationScaleLikelihood) or other.num_targets != self.num_targets:
             return self
         scaled = copy.deepcopy(self)

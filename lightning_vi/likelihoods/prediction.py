@@ -1,7 +1,7 @@
 """Predictive distributions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,6 +32,7 @@ class Prediction:
         predictive_entropy: Entropy of `probs` in nats [B, ...]; None for regression.
         expected_entropy: Mean entropy of the sampled probabilities in nats [B, ...]; None for regression.
         mutual_information: Their difference, never negative; None for regression.
+        is_ordered: True if the classes have an order.
         samples: Sampled means or probabilities [S, ...], on request.
         lower: Lower ends of prediction intervals, the shape of `mean`, from methods with intervals.
         upper: Upper ends of prediction intervals, the shape of `mean`.
@@ -49,11 +50,21 @@ class Prediction:
     predictive_entropy: Tensor | None = None
     expected_entropy: Tensor | None = None
     mutual_information: Tensor | None = None
+    is_ordered: bool = False
     samples: Tensor | None = None
     lower: Tensor | None = None
     upper: Tensor | None = None
     pred_set: Tensor | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def expected_class(self) -> Tensor | None:
+        """Mean of the class number [B, ...] under `probs`; None unless the classes have an order."""
+        if self.probs is None or not self.is_ordered:
+            return None
+        numbers = torch.arange(self.probs.shape[1], dtype=self.probs.dtype, device=self.probs.device)
+        expected: Tensor = torch.tensordot(self.probs, numbers, ([1], [0]))
+        return expected
 
     def as_dict(self) -> dict[str, Tensor]:
         """Returns the dictionary of `predict_step`.
@@ -61,8 +72,8 @@ class Prediction:
         Returns:
             `pred`, `pred_uct`, `epistemic_uct` and `aleatoric_uct`: for regression the mean and standard
             deviations, all of the target's shape; for classification the probabilities, and the predictive
-            entropy, mutual information and expected entropy in nats, and `probs_var`. Also `samples`, `lower`,
-            `upper` and `pred_set`, unless they are None.
+            entropy, mutual information and expected entropy in nats, and `probs_var`. Also `expected_class`,
+            `samples`, `lower`, `upper` and `pred_set`, unless they are None.
         """
         if self.probs is None:
             result = {
@@ -79,8 +90,26 @@ class Prediction:
                 "probs_var": self.probs_var,
             }
             result = {"pred": self.probs} | {key: value for key, value in entropies.items() if value is not None}
-        extras = {key: getattr(self, key) for key in ("samples", "lower", "upper", "pred_set")}
+        extras = {key: getattr(self, key) for key in ("expected_class", "samples", "lower", "upper", "pred_set")}
         return result | {key: value for key, value in extras.items() if value is not None}
+
+    def moved(self, source: int, destination: int) -> "Prediction":
+        """Moves the dimension of the targets of a regression.
+
+        Args:
+            source: Dimension of the targets in `mean`, 1 or -1.
+            destination: Where it is moved to, -1 or 1.
+
+        Returns:
+            The prediction.
+        """
+        names = ("mean", "epistemic_var", "aleatoric_var", "total_var", "lower", "upper")
+        values = {name: getattr(self, name) for name in names}
+        moved = {name: value.movedim(source, destination) for name, value in values.items() if value is not None}
+        samples = self.samples
+        if samples is not None:  # they have a dimension more in front
+            samples = samples.movedim(*(dim + 1 if dim > 0 else dim for dim in (source, destination)))
+        return replace(self, **moved, samples=samples)
 
     def to_frame(self, target: Tensor | None = None, *, classes: Sequence[Any] | None = None) -> "pd.DataFrame":
         """Returns a data frame with one row per datum, with the columns that `PredictionWriter` writes.

@@ -30,15 +30,20 @@ from lightning_vi.metrics.conformal import (
 from lightning_vi.metrics.defaults import (
     classification_metrics,
     default_metrics,
+    multi_label_metrics,
+    ordered_class_metrics,
     point_classification_metrics,
     point_regression_metrics,
     regression_metrics,
+    segmentation_metrics,
     uncertainty_metrics,
 )
 from lightning_vi.metrics.energy import EnergyScore
 from lightning_vi.metrics.imbalance import AUROC, AveragePrecision, F1Score
 from lightning_vi.metrics.likelihood import NegativeLogLikelihood
 from lightning_vi.metrics.mixture import GaussianMixtureCRPS, IntervalCoverage, IntervalWidth, MixtureCRPS
+from lightning_vi.metrics.multi_label import ExactMatch, LabelF1Score
+from lightning_vi.metrics.ordered_classes import ClassDistance, RankedProbabilityScore
 from lightning_vi.metrics.point import MeanAbsoluteError, R2Score, RootMeanSquaredError
 from lightning_vi.metrics.quantile import (
     IntervalScore,
@@ -47,6 +52,7 @@ from lightning_vi.metrics.quantile import (
     QuantileCalibrationError,
     Sharpness,
 )
+from lightning_vi.metrics.segmentation import ImageCoverage, MeanIoU
 from lightning_vi.metrics.selective import (
     AUGRC,
     AURC,
@@ -69,19 +75,24 @@ __all__ = [
     "AveragePrecision",
     "BrierDecomposition",
     "BrierScore",
+    "ClassDistance",
     "ClasswiseCalibrationError",
     "CoverageAtRisk",
     "EnergyScore",
     "EpistemicShare",
+    "ExactMatch",
     "ExcessAURC",
     "ExpectedCalibrationError",
     "F1Score",
     "GaussianMixtureCRPS",
+    "ImageCoverage",
     "IntervalCoverage",
     "IntervalScore",
     "IntervalWidth",
+    "LabelF1Score",
     "MaximumCalibrationError",
     "MeanAbsoluteError",
+    "MeanIoU",
     "MeanScore",
     "MiscalibrationArea",
     "MixtureCRPS",
@@ -98,6 +109,7 @@ __all__ = [
     "PredictionSetSize",
     "QuantileCalibrationError",
     "R2Score",
+    "RankedProbabilityScore",
     "RootMeanSquaredError",
     "Sharpness",
     "SizeStratifiedCoverage",
@@ -106,8 +118,11 @@ __all__ = [
     "WorstSlabCoverage",
     "classification_metrics",
     "default_metrics",
+    "multi_label_metrics",
+    "ordered_class_metrics",
     "point_classification_metrics",
     "point_regression_metrics",
     "regression_metrics",
+    "segmentation_metrics",
     "uncertainty_metrics",
 ]

@@ -82,6 +82,9 @@ class PredictionIntervalWidth(MeanScore):
 class PredictionRegionCoverage(MeanScore):
     """Fraction of the data all of whose targets are inside their prediction intervals.
 
+    Args:
+        target_dim: dimension of the targets: -1, or 1 for images ``[B, D, H, W]``.
+
     Example:
         >>> import torch
         >>> metric = PredictionRegionCoverage()
@@ -91,6 +94,10 @@ class PredictionRegionCoverage(MeanScore):
     """
 
     higher_is_better: bool | None = None
+
+    def __init__(self, target_dim: int = -1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.target_dim = target_dim
 
     def update(self, lower: Tensor, upper: Tensor, target: Tensor, observed: Tensor | None = None) -> None:
         """Adds a batch.
@@ -109,9 +116,9 @@ class PredictionRegionCoverage(MeanScore):
         _check_shape("upper", upper, "target", target)
         inside = (lower <= target) & (target <= upper)
         if observed is None:
-            self._accumulate(inside.all(-1))
+            self._accumulate(inside.all(self.target_dim))
         else:
-            self._accumulate((inside | ~observed).all(-1), observed.any(-1))
+            self._accumulate((inside | ~observed).all(self.target_dim), observed.any(self.target_dim))
 
 
 class PredictionIntervalScore(MeanScore):

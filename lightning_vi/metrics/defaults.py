@@ -16,7 +16,10 @@ from lightning_vi.errors import InputValueError
 from lightning_vi.metrics.classification import Accuracy, BrierScore, ExpectedCalibrationError
 from lightning_vi.metrics.likelihood import NegativeLogLikelihood
 from lightning_vi.metrics.mixture import IntervalCoverage, IntervalWidth, MixtureCRPS
+from lightning_vi.metrics.multi_label import ExactMatch, LabelF1Score
+from lightning_vi.metrics.ordered_classes import ClassDistance, RankedProbabilityScore
 from lightning_vi.metrics.point import MeanAbsoluteError, R2Score, RootMeanSquaredError
+from lightning_vi.metrics.segmentation import MeanIoU
 from lightning_vi.metrics.uncertainty import EpistemicShare, MutualInformation
 
 __all__ = [
@@ -24,9 +27,12 @@ __all__ = [
     "Task",
     "classification_metrics",
     "default_metrics",
+    "multi_label_metrics",
+    "ordered_class_metrics",
     "point_classification_metrics",
     "point_regression_metrics",
     "regression_metrics",
+    "segmentation_metrics",
     "uncertainty_metrics",
 ]
 
@@ -34,7 +40,9 @@ Task = Literal["regression", "classification"]
 Scope = Literal["point", "full"]
 
 
-def regression_metrics(prefix: str = "", *, num_targets: int = 1, interval_level: float = 0.95) -> MetricCollection:
+def regression_metrics(
+    prefix: str = "", *, num_targets: int = 1, interval_level: float = 0.95, target_dim: int = -1
+) -> MetricCollection:
     """Returns ``rmse``, ``mae``, ``r2``, ``nll``, ``crps``, ``coverage`` and ``interval_width``.
 
     ``update`` takes ``log_prob [S, B]``, ``means`` and ``stds [S, B, ..., D]``, ``preds`` and ``target [B, ..., D]``,
@@ -44,6 +52,7 @@ def regression_metrics(prefix: str = "", *, num_targets: int = 1, interval_level
         prefix: prefix of each name, such as ``"test_"``.
         num_targets: number of targets D.
         interval_level: probability mass of the intervals of coverage and width, strictly between 0 and 1.
+        target_dim: dimension of the targets: -1, or 1 for images ``[B, D, H, W]``.
 
     Returns:
         The collection; ``compute`` returns a dictionary such as ``{"test_rmse": ..., "test_nll": ...}``.
@@ -59,7 +68,7 @@ def regression_metrics(prefix: str = "", *, num_targets: int = 1, interval_level
         prefix,
         rmse=RootMeanSquaredError(),
         mae=MeanAbsoluteError(),
-        r2=R2Score(num_targets),
+        r2=R2Score(num_targets, target_dim),
         nll=NegativeLogLikelihood(),
         crps=MixtureCRPS(),
         coverage=IntervalCoverage(interval_level),
@@ -132,7 +141,13 @@ def point_classification_metrics(prefix: str = "", *, num_classes: int) -> Metri
 
 
 def default_metrics(
-    task: Task, prefix: str = "", *, num_outputs: int, scope: Scope = "full", interval_level: float = 0.95
+    task: Task,
+    prefix: str = "",
+    *,
+    num_outputs: int,
+    scope: Scope = "full",
+    interval_level: float = 0.95,
+    target_dim: int = -1,
 ) -> MetricCollection:
     """Returns the default metrics of a task.
 
@@ -143,6 +158,7 @@ def default_metrics(
         scope: ``"point"`` scores the point prediction only and is cheap, for training steps; ``"full"`` also scores
             the predictive distribution, for validation and test.
         interval_level: probability mass of the intervals of coverage and width; used by regression in full scope.
+        target_dim: dimension of the targets of a regression: -1, or 1 for images ``[B, D, H, W]``.
 
     Returns:
         The collection.
@@ -167,7 +183,64 @@ def default_metrics(
         return build(prefix, num_classes=num_outputs)
     if scope == "point":
         return point_regression_metrics(prefix)
-    return regression_metrics(prefix, num_targets=num_outputs, interval_level=interval_level)
+    return regression_metrics(prefix, num_targets=num_outputs, interval_level=interval_level, target_dim=target_dim)
+
+
+def ordered_class_metrics(prefix: str = "") -> MetricCollection:
+    """Returns ``mae`` and ``rps`` of ordered classes, which methods log beside those of all classes.
+
+    ``update`` takes ``preds [B, C]`` or ``[B, C, ...]`` (probabilities) and ``target [B]`` or ``[B, ...]`` (class
+    numbers).
+
+    Args:
+        prefix: prefix of each name, such as ``"test_"``.
+
+    Returns:
+        The collection.
+
+    Example:
+        >>> sorted(ordered_class_metrics("test_"))
+        ['test_mae', 'test_rps']
+    """
+    return _collection(prefix, mae=ClassDistance(), rps=RankedProbabilityScore())
+
+
+def multi_label_metrics(prefix: str = "", *, num_labels: int) -> MetricCollection:
+    """Returns ``f1`` and ``exact_match`` of several labels, which methods log beside those of single labels.
+
+    ``update`` takes ``preds [B, 2, L, ...]`` (probabilities) and ``target [B, L, ...]`` (0 or 1).
+
+    Args:
+        prefix: prefix of each name, such as ``"test_"``.
+        num_labels: number of labels L.
+
+    Returns:
+        The collection.
+
+    Example:
+        >>> sorted(multi_label_metrics("test_", num_labels=3))
+        ['test_exact_match', 'test_f1']
+    """
+    return _collection(prefix, f1=LabelF1Score(num_labels), exact_match=ExactMatch())
+
+
+def segmentation_metrics(prefix: str = "", *, num_classes: int) -> MetricCollection:
+    """Returns ``miou``, which methods log beside the other scores of labels with positions ``[B, H, W]``.
+
+    ``update`` takes ``preds [B, C, ...]`` (probabilities) and ``target [B, ...]`` (class indices).
+
+    Args:
+        prefix: prefix of each name, such as ``"test_"``.
+        num_classes: number of classes C.
+
+    Returns:
+        The collection.
+
+    Example:
+        >>> list(segmentation_metrics("test_", num_classes=3))
+        ['test_miou']
+    """
+    return _collection(prefix, miou=MeanIoU(num_classes))
 
 
 def uncertainty_metrics(task: Task, prefix: str = "") -> MetricCollection:

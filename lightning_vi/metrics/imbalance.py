@@ -4,13 +4,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 from torchmetrics.functional.classification import binary_average_precision
 
-from lightning_vi.errors import InputValueError
 from lightning_vi.functional.scoring import top_label
 from lightning_vi.functional.selective import auroc
 from lightning_vi.metrics.base import StoredScores
+from lightning_vi.metrics.class_counts import ClassCounts, checked_num_classes
 from lightning_vi.metrics.classification import check_width
 
 __all__ = ["AUROC", "AveragePrecision", "F1Score"]
@@ -45,7 +44,7 @@ class AUROC(StoredScores):
 
     def __init__(self, num_classes: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.num_classes = _checked(num_classes)
+        self.num_classes = checked_num_classes(num_classes)
 
     def update(self, preds: Tensor, target: Tensor, observed: Tensor | None = None) -> None:
         """Adds a batch.
@@ -113,7 +112,7 @@ class AveragePrecision(AUROC):
         return value.to(inside.dtype)
 
 
-class F1Score(Metric):
+class F1Score(ClassCounts):
     r"""F1 score of the most probable class, averaged over the classes.
 
     .. math::
@@ -136,48 +135,5 @@ class F1Score(Metric):
         tensor(0.6667)
     """
 
-    is_differentiable: bool = False
-    higher_is_better: bool = True
-    full_state_update: bool = False
-
-    counts: Tensor
-
-    def __init__(self, num_classes: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.num_classes = _checked(num_classes)
-        self.add_state("counts", default=torch.zeros(3, num_classes, dtype=torch.long), dist_reduce_fx="sum")
-
-    def update(self, preds: Tensor, target: Tensor, observed: Tensor | None = None) -> None:
-        """Adds a batch.
-
-        Args:
-            preds: class probabilities, shape ``[B, C]`` or ``[B, C, ...]``.
-            target: class indices, an integer tensor of shape ``[B]`` or ``[B, ...]``.
-            observed: True for the elements of the target to score, its shape; by default all.
-
-        Raises:
-            ValueError: if the shapes do not match.
-            TypeError: if ``target`` is not an integer tensor.
-        """
-        check_width(preds, self.num_classes)
-        correct = top_label(preds, target)[1].bool()
-        counted = torch.ones_like(correct) if observed is None else observed
-        labels, predicted = torch.where(counted, target, 0).long(), preds.argmax(1)
-        terms = torch.stack([correct & counted, ~correct & counted]).long().flatten(1)
-        zeros = torch.zeros(self.num_classes, dtype=torch.long, device=terms.device)
-        true_positive, false_negative = (zeros.index_add(0, labels.flatten(), term) for term in terms)
-        false_positive = zeros.index_add(0, predicted.flatten(), terms[1])
-        self.counts = self.counts + torch.stack([true_positive, false_positive, false_negative])
-
-    def compute(self) -> Tensor:
-        """Returns the score, a scalar tensor; NaN if no class occurs or is predicted."""
-        counts = self.counts[:, 1:] if self.num_classes == 2 else self.counts
-        true_positive, false_positive, false_negative = counts.to(self.dtype)
-        scores: Tensor = 2 * true_positive / (2 * true_positive + false_positive + false_negative)
-        return scores.nanmean()
-
-
-def _checked(num_classes: int) -> int:
-    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 2:
-        raise InputValueError(f"num_classes must be an integer of at least 2, got {num_classes!r}")
-    return num_classes
+    def _of_classes(self, true_positive: Tensor, false_positive: Tensor, false_negative: Tensor) -> Tensor:
+        return 2 * true_positive / (2 * true_positive + false_positive + false_negative)

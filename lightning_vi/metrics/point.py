@@ -93,6 +93,7 @@ class R2Score(Metric):
 
     Args:
         num_targets: number of targets D.
+        target_dim: dimension of the targets: -1, or 1 for images ``[B, D, H, W]``.
 
     Raises:
         ValueError: if ``num_targets`` is not a positive integer.
@@ -112,11 +113,12 @@ class R2Score(Metric):
     squared_error: Tensor
     target_moments: Tensor
 
-    def __init__(self, num_targets: int = 1, **kwargs: Any) -> None:
+    def __init__(self, num_targets: int = 1, target_dim: int = -1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not isinstance(num_targets, int) or num_targets < 1:
             raise InputValueError(f"num_targets must be a positive integer, got {num_targets!r}")
         self.num_targets = num_targets
+        self.target_dim = target_dim
         self.add_state("squared_error", default=torch.zeros(num_targets), dist_reduce_fx="sum")
         # Per target: count, mean and sum of squared deviations.
         self.add_state("target_moments", default=torch.zeros(3, num_targets), dist_reduce_fx=_merge_all_moments)
@@ -132,23 +134,28 @@ class R2Score(Metric):
         Raises:
             ValueError: if the shapes differ or the last dimension is not D.
         """
-        residual = _error(preds, target)
+        residual = self._targets_last(_error(preds, target))
         if residual.shape[-1:] != (self.num_targets,) and (residual.ndim != 1 or self.num_targets != 1):
             raise InputValueError(
-                f"preds and target must have num_targets={self.num_targets} entries in their last dimension, "
+                f"preds and target must have num_targets={self.num_targets} entries in dimension {self.target_dim}, "
                 f"got shape {list(preds.shape)}"
             )
         residual = residual.reshape(-1, self.num_targets)
         if len(residual) == 0:
             return
-        rows = target.to(residual.dtype).reshape(-1, self.num_targets)
+        rows = self._targets_last(target).to(residual.dtype).reshape(-1, self.num_targets)
         if observed is None:
             variance, mean = torch.var_mean(rows, 0, correction=0)
             moments = torch.stack([torch.full_like(mean, len(rows)), mean, variance * len(rows)])
         else:
-            moments, residual = _observed_moments(rows, residual, observed.reshape(-1, self.num_targets))
+            moments, residual = _observed_moments(
+                rows, residual, self._targets_last(observed).reshape(-1, self.num_targets)
+            )
         self.target_moments = _merge_moments(self.target_moments, moments.to(self.target_moments.dtype))
         self.squared_error = self.squared_error + residual.square().sum(0, dtype=self.squared_error.dtype)
+
+    def _targets_last(self, values: Tensor) -> Tensor:
+        return values.movedim(self.target_dim, -1) if values.dim() > 1 else values
 
     def compute(self) -> Tensor:
         """Returns the coefficient of determination, a scalar tensor; NaN with fewer than two rows."""

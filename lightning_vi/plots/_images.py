@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
 
 from lightning_vi.errors import InputValueError
 from lightning_vi.plots._arrays import Array, Floats, as_floats
@@ -50,7 +51,8 @@ def caption(ax: Axes, text: str, color: str = INK) -> None:
 
 def color_bar(ax: Axes, drawn: AxesImage, label: str) -> None:
     """Draws a labeled color bar below an image, which keeps its size."""
-    bar = ax.figure.colorbar(drawn, cax=ax.inset_axes((0.0, -0.09, 1.0, 0.05)), orientation="horizontal")
+    place = ax.inset_axes((0.0, -0.09, 1.0, 0.05))
+    bar = ax.figure.colorbar(drawn, cax=place, orientation="horizontal", ticks=MaxNLocator(4))
     bar.set_label(label, fontsize=TICK_SIZE, color=INK)
     bar.ax.tick_params(labelsize=TICK_SIZE - 1, labelcolor=INK)
     bar.outline.set_visible(False)

@@ -23,6 +23,7 @@ def plot_field(
     xlabel: str = "$x_1$",
     ylabel: str = "$x_2$",
     label: str = "y",
+    is_image: bool = False,
 ) -> Figure:
     """Plots a field over two coordinates: the truth, the predictive mean, their difference and standard deviations.
 
@@ -42,6 +43,8 @@ def plot_field(
         xlabel: label of the first coordinate, with its unit.
         ylabel: label of the second coordinate, with its unit.
         label: label of the target, with its unit.
+        is_image: whether the field is drawn as an image, with the first index, the row, from top to bottom, and the
+            second one, the column, from left to right; without `x`.
 
     Returns:
         A figure with one panel for each quantity and their color bars.
@@ -63,6 +66,10 @@ def plot_field(
     """
     values = as_dict(prediction)
     grid, shape = _as_coordinates(x, grid_shape, values["pred"])
+    if is_image and x is not None:
+        raise InputValueError("is_image=True draws fields over their indices, so x must be None")
+    if is_image:
+        grid, xlabel, ylabel = Grid(grid.y, grid.x), "column", "row"
     mean = _as_map(values["pred"], "pred", shape, target)
     exact = None if truth is None else _as_map(truth, "truth", shape, target)
     stds = {
@@ -90,6 +97,9 @@ def plot_field(
         _draw_map(ax, grid, each, colormap, (low, high), f"std of {label}" if "std" in name else label)
         style_axes(ax, title=name, xlabel=xlabel, ylabel=ylabel)
         ax.grid(False)
+        if is_image:
+            ax.set_aspect("equal")
+            ax.invert_yaxis()
         if name == "Epistemic std" and X_train is not None:
             points = as_points(X_train, "X_train")
             ax.plot(*points.T, "o", markersize=2.5, color="white", markeredgecolor=INK, markeredgewidth=0.5)

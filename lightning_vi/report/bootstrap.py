@@ -122,7 +122,10 @@ class RowScores:
             if isinstance(metric, ExpectedCalibrationError):
                 self._parts[name].append(_bins_of_rows(metric, inputs["preds"], inputs["target"], observed))
             elif isinstance(metric, R2Score):
-                self._parts[name].append(_moments_of_rows(inputs["preds"], inputs["target"], observed))
+                dim = metric.target_dim
+                preds, target = (inputs[key].movedim(dim, -1) for key in ("preds", "target"))
+                seen = None if observed is None else observed.movedim(dim, -1)
+                self._parts[name].append(_moments_of_rows(preds, target, seen))
 
     def values(self) -> dict[str, float]:
         """Returns the metrics by name, the most important one first; those that are no numbers are left out."""

@@ -8,6 +8,10 @@ from lightning_vi.plots._metric_units import metric_unit
 
 NAMES: Mapping[str, str] = {
     "accuracy": "Accuracy",
+    "miou": "Mean intersection over union",
+    "f1": "F1 of the labels",
+    "exact_match": "All labels right",
+    "rps": "Ranked probability score",
     "nll": "Negative log-likelihood",
     "rmse": "Root mean squared error",
     "crps": "CRPS",

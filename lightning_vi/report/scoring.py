@@ -26,8 +26,8 @@ class ScoredSet:
         name: Name of the test set.
         scores: Metrics by name, as `Trainer.test` logs them without their prefix.
         intervals: Confidence intervals by name of the metric, where they are known.
-        prediction: Predictions of all rows, on the CPU.
-        target: Targets of all rows, [N, ...].
+        prediction: Predictions of all rows, on the CPU, with the targets of a regression last.
+        target: Targets of all rows, [N, ...], with those of a regression last.
         observed: True for the elements of the targets that are not missing; None if none can be.
         uncertainty: Uncertainty of each row, [N].
         loss: Loss of each row, [N]; NaN if all targets are missing.
@@ -72,25 +72,31 @@ def score(
         The scores of the method, by the name ``"method"``, and of the calibrations.
     """
     predictors = {"method": method, **calibrations}
-    collected = {
-        key: _Collected(RowScores(predictor.test_metrics.clone(prefix=""))) for key, predictor in predictors.items()
-    }
+    collected: dict[str, _Collected] = {}
     targets: list[Tensor] = []
     with evaluating(method), private_random_state(0, method.device), torch.no_grad():
         for host_batch in loader:
             x, target, weight = method._labeled(to_device(method, host_batch))
             check_values(method.likelihood, x, target, weight)
+            collected = collected or _boards(predictors, target)
             for rows, labels in method._parts(x, target, len(target)):
                 predictive = method.predictive_distribution(rows, method.num_mc_samples_test, method.noise.seed)
                 predictive.keep()
                 for key, each in collected.items():
                     calibration = calibrations.get(key)
-                    asked = predictive if calibration is None else calibration.make_calibrated(rows, predictive)
+                    asked = predictive if calibration is None else calibration.applied(rows, predictive)
                     _collect(each, method, asked, labels)
-                targets.append(labels.cpu())
+                targets.append(_targets_last(labels, method).cpu())
             advance()
     target = torch.cat(targets)
     return {key: _scored(name, each, target, method) for key, each in collected.items()}
+
+
+def _boards(predictors: Mapping[str, Predictor], target: Tensor) -> dict[str, _Collected]:
+    """Boards with the test metrics of each predictor for targets like the given ones."""
+    for predictor in predictors.values():
+        predictor.add_metrics_for(target)
+    return {key: _Collected(RowScores(each.test_metrics.clone(prefix=""))) for key, each in predictors.items()}
 
 
 def _collect(collected: _Collected, method: Predictor, predictive: Predictive, labels: Tensor) -> None:
@@ -100,7 +106,15 @@ def _collect(collected: _Collected, method: Predictor, predictive: Predictive, l
     values = prediction.as_dict()
     uncertainty = datum_scores("pred_uct", values, likelihood, observed)
     collected.rows.append((uncertainty.cpu(), datum_losses(None, values, labels, likelihood).cpu()))
-    collected.predictions.append(_on_cpu(prediction))
+    dim = likelihood.prediction_dim
+    is_moved = likelihood.task == "regression" and dim != -1
+    collected.predictions.append(_on_cpu(prediction.moved(dim, -1) if is_moved else prediction))
+
+
+def _targets_last(target: Tensor, method: Predictor) -> Tensor:
+    """Targets of a regression with the targets in the last dimension, and labels as integers."""
+    likelihood = method.likelihood
+    return target.movedim(likelihood.prediction_dim, -1) if likelihood.task == "regression" else target
 
 
 def _on_cpu(prediction: Prediction) -> Prediction:

@@ -20,6 +20,7 @@ def check_keys(method: Predictor, x: NetworkInput, y: Tensor) -> None:  # noqa: 
     """`predict_step` returns the task's keys, on the input's device, in its dtype and without gradients."""
     result, first = method.predict_step({"input": x}), tensors(x)[0]
     required = _KEYS if method.predict(x).probs is None else _KEYS | {"probs_var"}
+    required = required | {"expected_class"} if method.likelihood.is_ordered else required
     require(required <= set(result) <= required | _OPTIONAL_KEYS, f"predict_step returned the keys {sorted(result)}")
     for key, value in result.items():
         require(value.device == first.device, f"{key} is on {value.device}, the input on {first.device}")

@@ -13,6 +13,7 @@ from lightning_vi.likelihoods import (
     HeteroscedasticGaussian,
     Likelihood,
     NegativeBinomial,
+    Ordinal,
     Poisson,
     Quantiles,
     StudentT,
@@ -29,6 +30,7 @@ LIKELIHOODS: dict[str, tuple[Callable[[], Likelihood], str, int | None]] = {
     "categorical": (lambda: Categorical(3), "classes", 1),
     "categorical, classes last": (lambda: Categorical(3, class_dim=-1), "classes", -1),
     "Bernoulli": (Bernoulli, "classes", None),
+    "ordinal": (lambda: Ordinal(3), "classes", None),
 }
 each_likelihood = pytest.mark.parametrize(("make", "support", "softmax_dim"), LIKELIHOODS.values(), ids=LIKELIHOODS)
 

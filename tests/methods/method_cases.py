@@ -43,10 +43,13 @@ from lightning_vi.backbones import MLP
 from lightning_vi.likelihoods import (
     Bernoulli,
     Categorical,
+    ChannelsFirst,
     Gaussian,
     HeteroscedasticGaussian,
     Likelihood,
+    MultiLabel,
     NegativeBinomial,
+    Ordinal,
     Poisson,
     Quantiles,
     StudentT,
@@ -123,6 +126,12 @@ PROBLEMS = {
     "heteroscedastic, [B, 4, D]": Problem(
         partial(smooth, 3, 4), partial(HeteroscedasticGaussian, 2), (ROWS, 4, 3), lambda: torch.randn(ROWS, 4, 2)
     ),
+    "heteroscedastic, [B, D, H, W]": Problem(
+        partial(ImageNet, 4),
+        lambda: ChannelsFirst(HeteroscedasticGaussian(2)),
+        (ROWS, 2, 4, 4),
+        lambda: torch.randn(ROWS, 2, 4, 4),
+    ),
     "Student's t": Problem(partial(smooth, 3, 1), StudentT, (ROWS, 3), lambda: torch.randn(ROWS, 1)),
     "Poisson": Problem(
         partial(smooth, 3, 1),
@@ -147,6 +156,10 @@ PROBLEMS = {
         partial(smooth, 3, 3), partial(Categorical, 3), (ROWS, 3), lambda: torch.randint(0, 3, (ROWS,))
     ),
     "Bernoulli": Problem(partial(normalized, 3, 1), Bernoulli, (ROWS, 3), lambda: torch.randint(0, 2, (ROWS,))),
+    "multi-label": Problem(
+        partial(smooth, 3, 4), partial(MultiLabel, 4), (ROWS, 3), lambda: torch.randint(0, 2, (ROWS, 4))
+    ),
+    "ordinal": Problem(partial(smooth, 3, 1), partial(Ordinal, 4), (ROWS, 3), lambda: torch.randint(0, 4, (ROWS,))),
     "categorical, [B, C, H, W]": Problem(
         partial(ImageNet, 3), partial(Categorical, 3), (ROWS, 2, 4, 4), spatial_labels(ROWS, 4, 4)
     ),
@@ -159,10 +172,10 @@ ANY = frozenset(PROBLEMS) - {"quantiles", "quantiles, [B, 4, D]"}
 FLAT = frozenset(
     {
         *("Gaussian, learned", "Gaussian, given, 2 targets", "heteroscedastic", "Student's t", "Poisson"),
-        *("categorical", "Bernoulli"),
+        *("categorical", "Bernoulli", "multi-label", "ordinal"),
     }
 )
-WITH_LINEAR_HEAD = frozenset(PROBLEMS) - {"categorical, [B, C, H, W]"}
+WITH_LINEAR_HEAD = frozenset(PROBLEMS) - {"categorical, [B, C, H, W]", "heteroscedastic, [B, D, H, W]"}
 
 
 @dataclass(frozen=True)
@@ -209,7 +222,9 @@ def without_kl(make: Callable[..., UQMethod], **options: Any) -> Method:
 
 METHODS = {
     "Deterministic": point(Deterministic),
-    "MeanVarianceEstimation": point(MeanVarianceEstimation, {"heteroscedastic", "heteroscedastic, [B, 4, D]"}),
+    "MeanVarianceEstimation": point(
+        MeanVarianceEstimation, {name for name in PROBLEMS if name.startswith("heteroscedastic")}
+    ),
     "QuantileRegression": point(
         QuantileRegression,
         PROBLEMS.keys() - ANY,

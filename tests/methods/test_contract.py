@@ -43,7 +43,8 @@ def test_keys_and_epistemic_uncertainty_are_those_of_the_method(case: Case) -> N
     method, x, _ = built(case)
     result = method.predict_step(x)
     own = {"pred", "pred_uct", "epistemic_uct", "aleatoric_uct"} | case.method.additional_keys
-    assert set(result) == own | (set() if case.problem.is_regression else {"probs_var"})
+    own |= set() if case.problem.is_regression else {"probs_var"}
+    assert set(result) == own | ({"expected_class"} if case.problem.likelihood().is_ordered else set())
     assert (result["epistemic_uct"] > 0).all() == (not case.is_point)
     assert (result["aleatoric_uct"] > 0).all()
 

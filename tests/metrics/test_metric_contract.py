@@ -20,18 +20,23 @@ from lightning_vi.metrics import (
     AveragePrecision,
     BrierDecomposition,
     BrierScore,
+    ClassDistance,
     ClasswiseCalibrationError,
     CoverageAtRisk,
     EpistemicShare,
+    ExactMatch,
     ExcessAURC,
     ExpectedCalibrationError,
     F1Score,
     GaussianMixtureCRPS,
+    ImageCoverage,
     IntervalCoverage,
     IntervalScore,
     IntervalWidth,
+    LabelF1Score,
     MaximumCalibrationError,
     MeanAbsoluteError,
+    MeanIoU,
     MiscalibrationArea,
     MixtureCRPS,
     MutualInformation,
@@ -47,6 +52,7 @@ from lightning_vi.metrics import (
     PredictionSetSize,
     QuantileCalibrationError,
     R2Score,
+    RankedProbabilityScore,
     RootMeanSquaredError,
     Sharpness,
     SizeStratifiedCoverage,
@@ -92,6 +98,12 @@ CASES: dict[str, tuple[Callable[[], Metric], str]] = {
     "auroc": (lambda: AUROC(NUM_CLASSES), "pixels"),
     "auprc": (lambda: AveragePrecision(NUM_CLASSES), "classification"),
     "f1": (lambda: F1Score(NUM_CLASSES), "pixels"),
+    "mean iou": (lambda: MeanIoU(NUM_CLASSES), "pixels"),
+    "image coverage": (lambda: ImageCoverage(0.5), "sets"),
+    "class distance": (ClassDistance, "pixels"),
+    "ranked probability score": (RankedProbabilityScore, "classification"),
+    "exact match": (ExactMatch, "labels"),
+    "f1 of labels": (lambda: LabelF1Score(3), "labels"),
     "mutual information": (MutualInformation, "uncertainty"),
     "epistemic share": (EpistemicShare, "uncertainty"),
     "interval score": (lambda: IntervalScore(0.8), "regression"),
@@ -129,6 +141,12 @@ def make_data(kind: str) -> Batch:
     if kind == "intervals":
         lower, width, target = torch.randn(3, NUM_DATA, 3, NUM_TARGETS, generator=generator)
         return {"lower": lower, "upper": lower + 3 * width.abs(), "target": target}
+    if kind == "labels":
+        probs = torch.rand(NUM_DATA, 3, generator=generator)
+        return {
+            "preds": torch.stack([1 - probs, probs], 1),
+            "target": (torch.rand(probs.shape, generator=generator) < probs).long(),
+        }
     pixels = (2, 5) if kind == "pixels" else ()
     target = torch.randint(NUM_CLASSES, (NUM_DATA, *pixels), generator=generator)
     if kind == "sets":
@@ -289,6 +307,10 @@ def test_flags() -> None:
     higher = {name for name, metric in metrics.items() if metric.higher_is_better is True}
     neither = {name for name, metric in metrics.items() if metric.higher_is_better is None}
     assert higher == {
+        "mean iou",
+        "image coverage",
+        "exact match",
+        "f1 of labels",
         "accuracy",
         "r2",
         "ood auroc",

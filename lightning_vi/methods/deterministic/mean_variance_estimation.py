@@ -61,7 +61,7 @@ class MeanVarianceEstimation(PointMethod):
         optimizer: OptimizerFactory = default_optimizer,
         lr_scheduler: LRSchedulerFactory | None = None,
     ) -> None:
-        if not isinstance(likelihood, HeteroscedasticGaussian):
+        if not isinstance(likelihood.unwrapped, HeteroscedasticGaussian):
             raise InputTypeError(f"likelihood must be HeteroscedasticGaussian, got {type(likelihood).__name__}")
         if not 0 <= beta <= 1:
             raise InputValueError(f"beta must lie in [0, 1], got {beta}")

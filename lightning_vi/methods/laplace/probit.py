@@ -1,6 +1,5 @@
 """Probit approximation of class probabilities for Gaussian logits."""
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -31,10 +30,10 @@ class ProbitPredictive(Predictive):
     def __init__(
         self, likelihood: Likelihood, logits: Tensor, variance: Tensor, run: Callable[[], Iterable[Tensor]]
     ) -> None:
-        num_logits = likelihood.num_outputs
+        num_logits = 1 if likelihood.softmax_dim is None else likelihood.num_outputs
         scale = num_logits / (num_logits - 1) if num_logits > 1 else 1.0
         self.likelihood = likelihood
-        self.logits = logits / (1 + math.pi / 8 * scale * variance).sqrt()
+        self.logits, self.variance = logits, scale * variance
         self.sampled = SampledPredictive(likelihood, run)
 
     def keep(self) -> None:  # noqa: D102
@@ -52,7 +51,7 @@ class ProbitPredictive(Predictive):
         return self.likelihood.prediction(moments, uncertainty * share.clamp(0, 1), metadata=sampled.metadata)
 
     def log_probs(self) -> Tensor:  # noqa: D102
-        return self.likelihood.log_probs(self.logits.unsqueeze(0))[0]
+        return self.likelihood.probit_log_probs(self.logits, self.variance)
 
     def metric_inputs(self, target: Tensor) -> dict[str, Any]:  # noqa: D102
         self.likelihood.check(self.logits.unsqueeze(0), target)

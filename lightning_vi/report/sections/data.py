@@ -108,6 +108,7 @@ def _targets(facts: Facts) -> list[Html]:
         labels = target.flatten() if observed is None else target[observed]
         counts = torch.bincount(labels.long(), minlength=len(facts.class_names)).tolist()
         return [heading(f"Classes of the {rows} rows"), bars(facts.class_names[:MAX_CLASSES], counts[:MAX_CLASSES])]
+    target = target.movedim(facts.method.likelihood.prediction_dim, -1) if of_training else target
     columns = target.reshape(-1, target.shape[-1]).double().numpy()
     parts = [heading(f"Distribution of the {rows} targets")]
     for name, column in list(zip(facts.target_names, columns.T, strict=True))[:MAX_TARGETS]:

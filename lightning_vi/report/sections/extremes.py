@@ -59,7 +59,7 @@ def _class_cells(facts: Facts, scored: ScoredSet, places: list[int]) -> tuple[li
     probs, target, names = scored.prediction.mean, scored.target, facts.class_names
     uncertainty = scored.uncertainty
     if target.dim() > 1:
-        right = (probs.argmax(1) == target).flatten(1).float().mean(1)
+        right = 1 - scored.loss
         cells = [[float(right[place]), float(uncertainty[place])] for place in places]
         return ["share of right labels", "mean entropy (nats)"], cells, []
     sets = scored.prediction.pred_set
@@ -119,12 +119,13 @@ def _maps(facts: Facts, scored: ScoredSet, x: Tensor | None, places: list[int], 
     values = {key: value[place] for key, value in scored.prediction.as_dict().items() if key != "samples"}
     target = scored.target[place]
     if facts.is_classifier and target.dim() == 3 and x is not None:
-        draw = partial(plot_segmentation, x[:1], values, target, class_names=facts.class_names)
+        ignored = getattr(facts.method.likelihood, "ignore_index", None)
+        draw = partial(plot_segmentation, x[:1], values, target, class_names=facts.class_names, ignore_index=ignored)
         return [figure(draw, f"{title}: the first one.", is_picture=True)]
     if not facts.is_classifier and target.dim() == 4:
-        found = []
+        found, is_image = [], facts.method.likelihood.prediction_dim == 1
         for number, name in enumerate(facts.target_names[:MAX_SHOWN_TARGETS]):
-            draw = partial(plot_field, values, target, target=number, label=name)
+            draw = partial(plot_field, values, target, target=number, label=name, is_image=is_image)
             found.append(figure(draw, f"{title}: {name} of the first one.", is_picture=True))
         return found
     return []
