@@ -11,11 +11,14 @@ from lightning_vi.datamodules.adr import ADR1DDataModule
 from lightning_vi.datamodules.base import ArrayDataModule, LoaderOptions
 from lightning_vi.datamodules.bundled import DiabetesDataModule, DigitsDataModule
 from lightning_vi.datamodules.calibration import CalibrationDataModule
+from lightning_vi.datamodules.class_subset import ClassSubsetDataModule
 from lightning_vi.datamodules.elastic_bar import ElasticBar1DDataModule
 from lightning_vi.datamodules.functions import FunctionDataModule
 from lightning_vi.datamodules.heat import Heat2DDataModule
-from lightning_vi.datamodules.mnist import MNISTDataModule
+from lightning_vi.datamodules.mnist import FashionMNISTDataModule, MNISTDataModule
 from lightning_vi.datamodules.new_table import NewTableDataModule
+from lightning_vi.datamodules.shifted import ShiftedDataset, shifted_loader, shifted_test_sets
+from lightning_vi.datamodules.shifts import shift_images
 from lightning_vi.datamodules.tabular import TabularDataModule
 from lightning_vi.datamodules.toy import ToyHeteroscedasticDataModule, TwoMoonsDataModule
 from lightning_vi.datamodules.transport import Transport2DDataModule
@@ -26,18 +29,24 @@ __all__ = [
     "ADR1DDataModule",
     "ArrayDataModule",
     "CalibrationDataModule",
+    "ClassSubsetDataModule",
     "DiabetesDataModule",
     "DigitsDataModule",
     "ElasticBar1DDataModule",
+    "FashionMNISTDataModule",
     "FunctionDataModule",
     "Heat2DDataModule",
     "LoaderOptions",
     "MNISTDataModule",
     "NewTableDataModule",
+    "ShiftedDataset",
     "TabularDataModule",
     "ToyHeteroscedasticDataModule",
     "Transport2DDataModule",
     "TwoMoonsDataModule",
     "UCIDataModule",
     "WavesDataModule",
+    "shift_images",
+    "shifted_loader",
+    "shifted_test_sets",
 ]

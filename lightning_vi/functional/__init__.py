@@ -24,6 +24,13 @@ from lightning_vi.functional.distances import (
 from lightning_vi.functional.divergence import gaussian_kl, moment_sums
 from lightning_vi.functional.energy import energy_score, mixture_draws
 from lightning_vi.functional.ensembles import disagreement
+from lightning_vi.functional.images import (
+    blur_images,
+    pixelate_images,
+    rotate_images,
+    scale_contrast,
+    translate_images,
+)
 from lightning_vi.functional.intervals import uniform_histogram_band, wilson_interval
 from lightning_vi.functional.low_rank import best_factors, random_factors
 from lightning_vi.functional.quadrature import gauss_hermite
@@ -59,6 +66,7 @@ __all__ = [
     "area_under_sparsification_error",
     "auroc",
     "best_factors",
+    "blur_images",
     "brier_decomposition",
     "calibration_gap",
     "class_bins",
@@ -80,11 +88,14 @@ __all__ = [
     "mixture_draws",
     "moment_sums",
     "pinball_loss",
+    "pixelate_images",
     "put_inverse_softplus",
     "random_factors",
     "residual_nodes",
     "risk_coverage_curve",
+    "rotate_images",
     "sample_wasserstein_2",
+    "scale_contrast",
     "shares_below",
     "signal_to_noise",
     "size_stratified_coverage",
@@ -93,6 +104,7 @@ __all__ = [
     "sparsification_curve",
     "top_class_agreement",
     "total_variation_distance",
+    "translate_images",
     "uniform_histogram_band",
     "unit_signal_to_noise",
     "wilson_interval",
