@@ -92,9 +92,7 @@ class FashionMNISTDataModule(MNISTDataModule):
         'ankle boot'
     """
 
-    class_names = (
-        *("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"),
-    )
+    class_names = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 
 
 def _read(folder: Path, part: str, num_classes: int) -> tuple[Tensor, Tensor]:
