@@ -68,8 +68,8 @@ def ood_detection(
         The three metrics and the scores, on the CPU.
 
     Raises:
-        ValueError: If `score` is neither a key of the dictionary nor the name of a score, there are no data, shapes do not match, scores are NaN,
-            or `trainer` spawns processes.
+        ValueError: If `score` is neither a key of the dictionary nor the name of a score, there are no data, shapes do
+            not match, scores are NaN, or `trainer` spawns processes.
         TypeError: If an argument has the wrong type.
 
     Example:
