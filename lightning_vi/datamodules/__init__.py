@@ -17,6 +17,7 @@ from lightning_vi.datamodules.functions import FunctionDataModule
 from lightning_vi.datamodules.heat import Heat2DDataModule
 from lightning_vi.datamodules.mnist import FashionMNISTDataModule, MNISTDataModule
 from lightning_vi.datamodules.new_table import NewTableDataModule
+from lightning_vi.datamodules.photos import PhotoPatchesDataModule
 from lightning_vi.datamodules.shifted import ShiftedDataset, shifted_loader, shifted_test_sets
 from lightning_vi.datamodules.shifts import shift_images
 from lightning_vi.datamodules.tabular import TabularDataModule
@@ -39,6 +40,7 @@ __all__ = [
     "LoaderOptions",
     "MNISTDataModule",
     "NewTableDataModule",
+    "PhotoPatchesDataModule",
     "ShiftedDataset",
     "TabularDataModule",
     "ToyHeteroscedasticDataModule",
