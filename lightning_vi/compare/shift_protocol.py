@@ -160,9 +160,7 @@ def detection_columns(score: str) -> dict[str, str]:
 def detection_directions(scores: Iterable[str]) -> dict[str, bool]:
     """Returns the direction of each column of detection."""
     return {
-        column: DETECTION_DIRECTIONS[metric]
-        for score in scores
-        for metric, column in detection_columns(score).items()
+        column: DETECTION_DIRECTIONS[metric] for score in scores for metric, column in detection_columns(score).items()
     }
 
 

@@ -13,7 +13,7 @@ from lightning_vi.datamodules.shifts import SEVERITIES, SHIFTS
 from lightning_vi.evaluation import OOD_SCORES
 from lightning_vi.plots import plot_detection, plot_shift
 
-SHIFT_METRICS = {"accuracy": "accuracy", "nll": "NLL [nats]", "ece": "ECE", "aurc": "AURC"}
+SHIFT_METRICS = {"accuracy": "Accuracy", "nll": "NLL [nats]", "ece": "ECE", "aurc": "AURC"}
 """Scores against severity, and their labels."""
 KEYS = ["data", "method", "seed"]
 SHIFTED = {f"{shift}_{severity}": (shift, severity) for shift in SHIFTS for severity in SEVERITIES}
@@ -88,7 +88,7 @@ def shift_markdown(frame: pd.DataFrame) -> str:
                 [str(method), *(_cell(own.loc[own["severity"] == severity, metric]) for severity in severities)]
                 for method, own in group.groupby("method", sort=False)
             ]
-            title = _title(data, f"{SHIFT_METRICS[metric]} by severity, mean of {', '.join(kinds)}")
+            title = _title(data, f"{SHIFT_METRICS[metric]} by severity, mean over {_kinds(kinds)}")
             parts.append(f"{title}\n\n{markdown_table(['method', *map(str, severities)], rows)}")
     detected = detection_table(frame)
     for (data, test_set), group in detected.groupby(["data", "test_set"], sort=False) if len(detected) else ():
@@ -131,6 +131,10 @@ def without_shifts(frame: pd.DataFrame) -> pd.DataFrame:
         frame: Any table with the column `test_set`.
     """
     return frame[~frame["test_set"].isin(SHIFTED)]
+
+
+def _kinds(kinds: list[str]) -> str:
+    return ", ".join(kinds) if len(kinds) < len(SHIFTS) else f"all {len(kinds)} kinds of shifts"
 
 
 def _cell(values: pd.Series) -> str:

@@ -91,6 +91,8 @@ ARRAY_PLOTS: dict[str, Callable[[dict[str, Any]], Figure]] = {
         {"pred": d["uncertainty"], "epistemic_uct": d["uncertainty"]}, d["uncertainty"], d["grid"]
     ),
 }
+
+
 def shift_table() -> pd.DataFrame:
     keys = itertools.product(("A", "B"), (0, 1), ("rotation", "contrast", "gaussian_blur", "noise"), range(6))
     return pd.DataFrame(
