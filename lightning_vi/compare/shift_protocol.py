@@ -37,7 +37,7 @@ class TopLabelAURC(AURC):
         tensor(0.2500)
     """
 
-    def update(self, preds: Tensor, target: Tensor) -> None:  # type: ignore[override]
+    def update(self, preds: Tensor, target: Tensor) -> None:
         """Adds a batch.
 
         Args:

@@ -88,18 +88,19 @@ def shift_markdown(frame: pd.DataFrame) -> str:
                 [str(method), *(_cell(own.loc[own["severity"] == severity, metric]) for severity in severities)]
                 for method, own in group.groupby("method", sort=False)
             ]
-            title = _title(data, f"{SHIFT_METRICS[metric]} by severity, mean over {_kinds(kinds)}")
+            title = _title(str(data), f"{SHIFT_METRICS[metric]} by severity, mean over {_kinds(kinds)}")
             parts.append(f"{title}\n\n{markdown_table(['method', *map(str, severities)], rows)}")
     detected = detection_table(frame)
-    for (data, test_set), group in detected.groupby(["data", "test_set"], sort=False) if len(detected) else ():
+    for (name, test_set), group in detected.groupby(["data", "test_set"], sort=False) if len(detected) else ():
         scores = list(dict.fromkeys(group["score"]))
-        for metric in (name for name in DETECTION_DIRECTIONS if name in group):
+        for metric in (each for each in DETECTION_DIRECTIONS if each in group):
             rows = [
                 [str(method), *(_cell(own.loc[own["score"] == score, metric]) for score in scores)]
                 for method, own in group.groupby("method", sort=False)
             ]
-            title = _title(data, f"{metric.upper()} of {test_set}")
-            parts.append(f"{title}\n\n{markdown_table(['method', *(name.replace('_', ' ') for name in scores)], rows)}")
+            title = _title(str(name), f"{metric.upper()} of {test_set}")
+            header = ["method", *(score.replace("_", " ") for score in scores)]
+            parts.append(f"{title}\n\n{markdown_table(header, rows)}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -114,13 +115,14 @@ def shift_figures(frame: pd.DataFrame) -> dict[str, Figure]:
     """
     figures: dict[str, Figure] = {}
     shifted, detected = shift_table(frame), detection_table(frame)
-    for data, group in shifted.groupby("data", sort=False):
+    for data in dict.fromkeys(map(str, shifted["data"])):
+        own = shifted[shifted["data"] == data]
         for metric, label in SHIFT_METRICS.items():
-            if metric in group and group[metric].notna().any():
-                figures[_name("shift", data, metric)] = plot_shift(group, metric, label=label, title=data or None)
-    for data, group in detected.groupby("data", sort=False) if len(shifted) else ():
-        for metric in (name for name in DETECTION_DIRECTIONS if name in group):
-            figures[_name("detection", data, metric)] = plot_detection(group, metric, title=data or None)
+            if metric in own and own[metric].notna().any():
+                figures[_name("shift", data, metric)] = plot_shift(own, metric, label=label, title=data or None)
+        found = detected[detected["data"] == data]
+        for metric in (name for name in DETECTION_DIRECTIONS if name in found and len(found)):
+            figures[_name("detection", data, metric)] = plot_detection(found, metric, title=data or None)
     return figures
 
 

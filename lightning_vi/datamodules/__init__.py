@@ -18,7 +18,7 @@ from lightning_vi.datamodules.heat import Heat2DDataModule
 from lightning_vi.datamodules.mnist import FashionMNISTDataModule, MNISTDataModule
 from lightning_vi.datamodules.new_table import NewTableDataModule
 from lightning_vi.datamodules.photos import PhotoPatchesDataModule
-from lightning_vi.datamodules.shifted import ShiftedDataset, shifted_loader, shifted_test_sets
+from lightning_vi.datamodules.shifted import ShiftedDataModule, ShiftedDataset, shifted_loader, shifted_test_sets
 from lightning_vi.datamodules.shifts import shift_images
 from lightning_vi.datamodules.tabular import TabularDataModule
 from lightning_vi.datamodules.toy import ToyHeteroscedasticDataModule, TwoMoonsDataModule
@@ -41,6 +41,7 @@ __all__ = [
     "MNISTDataModule",
     "NewTableDataModule",
     "PhotoPatchesDataModule",
+    "ShiftedDataModule",
     "ShiftedDataset",
     "TabularDataModule",
     "ToyHeteroscedasticDataModule",

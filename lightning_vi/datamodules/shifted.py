@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from lightning_vi.datamodules._rows import RowBatch
+from lightning_vi.datamodules._wrapped import WrappedDataModule
 from lightning_vi.datamodules.shifts import (
     SEVERITIES,
     SHIFTS,
@@ -185,6 +186,47 @@ def shifted_test_sets(
         for shift in kinds
         for severity in check_severities(severities)
     }
+
+
+class ShiftedDataModule(WrappedDataModule):
+    """Wraps a datamodule of images, whose test data are shifted.
+
+    Training, validation and calibration data are those of the wrapped datamodule. See `shift_images` for the kinds, the
+    severities and the randomness.
+
+    Args:
+        data: A datamodule whose test data are images, [C, H, W], or flat rows of pixels with `image_shape`.
+        shift: Kind of the shift.
+        severity: 1 to 5.
+        seed: Seed of directions and noise.
+
+    Raises:
+        ValueError: If the kind is unknown, the severity is out of range, or the test data are no images.
+        TypeError: If `data` is not a datamodule with one dataloader of test data.
+
+    Example:
+        >>> from lightning_vi.datamodules import DigitsDataModule
+        >>> dm = ShiftedDataModule(DigitsDataModule(as_images=True), "rotation", 2)
+        >>> next(iter(dm.test_dataloader()))[0].shape
+        torch.Size([32, 1, 8, 8])
+    """
+
+    def __init__(self, data: LightningDataModule, shift: str, severity: int, *, seed: int = 0) -> None:
+        super().__init__(data)
+        check_shift(shift)
+        check_severity(severity)
+        self.shift = shift
+        self.severity = severity
+        self.seed = seed
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Returns the shifted test data."""
+        (loader,) = shifted_test_sets(self.data, [self.shift], [self.severity], seed=self.seed).values()
+        return loader
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Returns the same rows as `test_dataloader`."""
+        return self.test_dataloader()
 
 
 def check_shifts(shifts: Sequence[str]) -> list[str]:

@@ -154,7 +154,7 @@ class NearestNeighbors:
             Shape [B], float32.
         """
         rows = _unit(features)
-        chunks = rows.split(max(1, MAX_DISTANCES // len(self._rows)))
+        chunks = torch.split(rows, max(1, MAX_DISTANCES // len(self._rows)))
         return torch.cat([torch.cdist(chunk, self._rows).kthvalue(self._num_neighbors, 1).values for chunk in chunks])
 
 

@@ -121,7 +121,7 @@ def plot_detection(
     return figure
 
 
-def _draw_detection(ax: Axes, own: "pd.DataFrame", metric: str, methods: Sequence[str], scores: Sequence[str]) -> None:
+def _draw_detection(ax: Axes, own: "pd.DataFrame", metric: str, methods: list[str], scores: list[str]) -> None:
     colors = _colors(len(scores))
     heights = np.linspace(-0.3, 0.3, len(scores)) if len(scores) > 1 else np.zeros(1)
     for index, score in enumerate(scores):

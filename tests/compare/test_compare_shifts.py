@@ -66,7 +66,7 @@ def run(methods: Any = ("Deterministic", "MeanFieldVI"), **options: Any) -> Comp
 @pytest.fixture(autouse=True)
 def empty_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Saves empty files, which takes less time; the figures have tests of their own."""
-    monkeypatch.setattr(Figure, "savefig", lambda _, path, dpi: path.touch())  # noqa: ARG005
+    monkeypatch.setattr(Figure, "savefig", lambda _, path, dpi: path.touch())
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_scores_on_shifted_images_are_those_by_hand(comparison: Comparison, fitt
     assert len(table) == 2 * 2 * 3
     for name, method in fitted.items():
         sets = {"test": images().test_dataloader(), **shifted_test_sets(images(), PROTOCOL.shifts, PROTOCOL.severities)}
-        for row in table.query("method == @name").itertuples():
+        for row in table[table["method"] == name].itertuples():
             loader = sets["test" if row.severity == 0 else f"{row.shift}_{row.severity}"]
             (expected,) = quiet_trainer().test(method, loader, verbose=False)
             for metric in ("accuracy", "nll", "ece"):
@@ -151,7 +151,7 @@ def test_without_a_checkpoint_the_method_is_fitted_again(tmp_path: Path, monkeyp
     monkeypatch.setattr(UQMethod, "training_step", lambda *args: fits.append(1) or step(*args))
     assert len(run(**one).shifts()) == 6
     assert fits
-    with pytest.raises(InputValueError, match="another configuration .*shifts.seed: 0, now 1"):
+    with pytest.raises(InputValueError, match=r"another configuration .*shifts\.seed: 0, now 1"):
         run(**one, shifts=ShiftProtocol(PROTOCOL.shifts, PROTOCOL.severities, num_neighbors=5, seed=1))
 
 

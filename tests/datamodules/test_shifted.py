@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from lightning_vi.datamodules import (
     ArrayDataModule,
     DigitsDataModule,
+    ShiftedDataModule,
     ShiftedDataset,
     shift_images,
     shifted_loader,
@@ -119,6 +120,20 @@ def test_any_datamodule_of_images_has_shifted_test_sets(datamodule: LightningDat
         assert x.shape == clean.shape
         assert torch.equal(y, labels)
         assert not torch.equal(x, clean)
+
+
+def test_a_wrapped_datamodule_has_shifted_test_data_only() -> None:
+    digits = DigitsDataModule()
+    shifted = ShiftedDataModule(digits, "rotation", 3, seed=4)
+    expected, labels = batches(shifted_test_sets(digits, ["rotation"], [3], seed=4)["rotation_3"])
+    for loader in (shifted.test_dataloader(), shifted.predict_dataloader()):
+        x, y = batches(loader)
+        assert torch.equal(x, expected)
+        assert torch.equal(y, labels)
+    assert torch.equal(batches(shifted.train_dataloader())[0], batches(digits.train_dataloader())[0])
+    assert torch.equal(batches(shifted.calibration_dataloader())[0], batches(digits.calibration_dataloader())[0])
+    with pytest.raises(InputValueError, match="from 1 to 5, got 6"):
+        ShiftedDataModule(digits, "rotation", 6)
 
 
 def test_flat_rows_and_images_have_the_same_shifts() -> None:
