@@ -24,6 +24,7 @@ from lightning_vi.compare.shift_results import shift_markdown
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "shift.md"
+FILES = "`comparison.md` in the folder has AUPR and FPR95 too, and there is a figure for each of the other scores."
 FIGURES = ("shift_nll", "detection_auroc")
 
 
@@ -57,16 +58,10 @@ def lines_of(problem: str, comparison: Comparison, max_epochs: int) -> list[str]
         f"![NLL against severity on {title}, a panel for each kind of shift](images/shift_nll_{problem}.png)",
         f"![AUROC of each score and method on {title}](images/detection_auroc_{problem}.png)",
     ]
-    tables = shift_markdown(frame[frame["error"] == ""]).strip().splitlines()
+    tables = shift_markdown(frame[frame["error"] == ""], detection=["auroc"]).strip().splitlines()
     failures = [f"`{run.method}` failed: {run.error}" for run in comparison.failures]
-    return [
-        f"{max_epochs} epochs, means over {said}, standard errors in parentheses:",
-        "",
-        *tables,
-        "",
-        *figures,
-        *failures,
-    ]
+    said = f"{max_epochs} epochs, means over {said}, standard errors in parentheses:"
+    return [said, "", *tables, "", figures[0], "", figures[1], *failures, "", FILES]
 
 
 def main() -> None:

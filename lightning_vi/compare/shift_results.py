@@ -1,6 +1,6 @@
 """Tables and figures of shifted images and of out-of-distribution detection."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -67,11 +67,12 @@ def detection_table(frame: pd.DataFrame) -> pd.DataFrame:
     return joined.sort_values("place", kind="stable", ignore_index=True)[[*KEYS, "test_set", "score", *known]]
 
 
-def shift_markdown(frame: pd.DataFrame) -> str:
-    """Writes a table of each score against the severity, and one of the detection of each data set.
+def shift_markdown(frame: pd.DataFrame, detection: Sequence[str] = tuple(DETECTION_DIRECTIONS)) -> str:
+    """Writes a table of each score against the severity, and tables of the detection of each data set.
 
     Args:
         frame: All scores.
+        detection: Metrics of detection, of `auroc`, `aupr` and `fpr95`.
 
     Returns:
         Markdown; empty if there are no shifts.
@@ -93,7 +94,7 @@ def shift_markdown(frame: pd.DataFrame) -> str:
     detected = detection_table(frame)
     for (name, test_set), group in detected.groupby(["data", "test_set"], sort=False) if len(detected) else ():
         scores = list(dict.fromkeys(group["score"]))
-        for metric in (each for each in DETECTION_DIRECTIONS if each in group):
+        for metric in (each for each in detection if each in group):
             rows = [
                 [str(method), *(_cell(own.loc[own["score"] == score, metric]) for score in scores)]
                 for method, own in group.groupby("method", sort=False)

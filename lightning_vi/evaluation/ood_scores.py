@@ -62,6 +62,7 @@ class OODScores:
     Raises:
         ValueError: If a name is unknown, an argument is out of range, or `training_data` has too few data.
         TypeError: If a score needs `training_data`, or classes that the likelihood does not have.
+        NotFittedError: If the method is not fitted.
 
     Example:
         >>> from lightning_vi import Deterministic
@@ -85,6 +86,7 @@ class OODScores:
     ) -> None:
         if not isinstance(method, Predictor):
             raise InputTypeError(f"method must be a Predictor, got a {type(method).__name__}")
+        method.require_fitted()
         check_at_least("num_neighbors", num_neighbors, 1)
         check_at_least("max_rows", max_rows, num_neighbors)
         self.names = _names(scores, method.likelihood, has_data=training_data is not None)

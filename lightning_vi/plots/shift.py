@@ -1,27 +1,37 @@
 """Plots of scores on shifted data and of out-of-distribution detection."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lightning_vi.errors import InputTypeError, InputValueError
-from lightning_vi.plots._style import DASHED, IDEAL, class_colors, legend_below, new_figure, panel_grid, style_axes
+from lightning_vi.plots._style import (
+    CLASS_COLORS,
+    DASHED,
+    IDEAL,
+    INK,
+    legend_below,
+    new_figure,
+    panel_grid,
+    style_axes,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MARKERS = "osD^vPX"
-LINE_STYLES = ("-", (0, (4, 1.5)))
+COLORS = (*CLASS_COLORS[:6], INK)
 ROW_HEIGHT, PANEL_WIDTH, PANEL_HEIGHT = 0.3, 3.4, 2.6
 
 
 def plot_shift(table: "pd.DataFrame", metric: str, *, label: str | None = None, title: str | None = None) -> Figure:
     """Plots a score against the severity of a shift: a panel for each kind of shift, a line for each method.
 
-    Lines are means over the runs, bars one standard error on both sides.
+    Lines are means over the runs, bars one standard error on both sides. Scores between 0 and 1 have the same axis in
+    all panels.
 
     Args:
         table: one row for each run, kind and severity, with the columns `method`, `shift`, `severity` and `metric`,
@@ -47,7 +57,6 @@ def plot_shift(table: "pd.DataFrame", metric: str, *, label: str | None = None, 
     """
     _check_table(table, ("method", "shift", "severity", metric))
     kinds, methods = list(dict.fromkeys(table["shift"])), list(dict.fromkeys(table["method"]))
-    colors = _colors(len(methods))
     figure, panels = panel_grid(len(kinds), PANEL_WIDTH, PANEL_HEIGHT, title)
     for ax, kind in zip(panels, kinds, strict=True):
         own = table[table["shift"] == kind]
@@ -60,19 +69,18 @@ def plot_shift(table: "pd.DataFrame", metric: str, *, label: str | None = None, 
                 mean.index.to_numpy(),
                 mean.to_numpy(),
                 yerr=error.to_numpy(),
-                color=colors[index],
-                marker=MARKERS[index % len(MARKERS)],
-                linestyle=LINE_STYLES[index // len(MARKERS) % 2],
                 linewidth=1.5,
-                markersize=4,
+                markersize=4.5,
                 elinewidth=1,
                 label=str(method),
+                **_line(index),
             )
         style_axes(ax, title=str(kind).replace("_", " "), xlabel="severity", ylabel=label or metric)
         ax.set_xticks(sorted(set(table["severity"])))
-    low, high = min(ax.get_ylim()[0] for ax in panels), max(ax.get_ylim()[1] for ax in panels)
-    for ax in panels:
-        ax.set_ylim(low, high)
+    if table[metric].between(0, 1).all():
+        low, high = min(ax.get_ylim()[0] for ax in panels), max(ax.get_ylim()[1] for ax in panels)
+        for ax in panels:
+            ax.set_ylim(low, high)
     legend_below(figure, panels[0], columns=min(len(methods), 5))
     return figure
 
@@ -122,7 +130,6 @@ def plot_detection(
 
 
 def _draw_detection(ax: Axes, own: "pd.DataFrame", metric: str, methods: list[str], scores: list[str]) -> None:
-    colors = _colors(len(scores))
     heights = np.linspace(-0.3, 0.3, len(scores)) if len(scores) > 1 else np.zeros(1)
     for index, score in enumerate(scores):
         values = own[own["score"] == score].groupby("method")[metric]
@@ -132,19 +139,23 @@ def _draw_detection(ax: Axes, own: "pd.DataFrame", metric: str, methods: list[st
             mean.to_numpy(),
             np.arange(len(methods)) + heights[index],
             xerr=error.to_numpy(),
-            fmt=MARKERS[index % len(MARKERS)],
-            color=colors[index],
             markersize=5,
             elinewidth=1.2,
             label=str(score).replace("_", " "),
             zorder=3,
+            **_line(index) | {"linestyle": "none"},
         )
 
 
-def _colors(count: int) -> list[str]:
-    """One color for each of several lines; beyond the palette its colors again, with another style of line."""
-    palette = class_colors(len(MARKERS))
-    return [palette[index % len(palette)] for index in range(count)]
+def _line(index: int) -> dict[str, Any]:
+    """Style of a line by its number: colors and markers, which are hollow and dashed beyond the palette."""
+    color, is_hollow = COLORS[index % len(COLORS)], index // len(COLORS) % 2 == 1
+    return {
+        "color": color,
+        "marker": MARKERS[index % len(MARKERS)],
+        "markerfacecolor": "white" if is_hollow else color,
+        "linestyle": DASHED if is_hollow else "-",
+    }
 
 
 def _check_table(table: "pd.DataFrame", columns: Sequence[str]) -> None:
