@@ -11,13 +11,20 @@ RNG = np.random.default_rng(0)
 METHODS = [f"method {index}" for index in range(9)]
 SHIFTED = pd.DataFrame(
     [
-        {"method": method, "seed": seed, "shift": shift, "severity": level, "nll": 5 * RNG.random(), "ece": RNG.random()}
+        {
+            "method": method,
+            "seed": seed,
+            "shift": shift,
+            "severity": level,
+            "nll": 5 * RNG.random(),
+            "ece": RNG.random(),
+        }
         for method in METHODS
         for seed in range(3)
         for shift in ("rotation", "gaussian_blur")
         for level in (0, 2, 5)
     ]
-)  # fmt: skip
+)
 DETECTED = pd.DataFrame(
     [
         {"method": method, "seed": seed, "test_set": name, "score": score, "auroc": RNG.random()}
