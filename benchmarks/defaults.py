@@ -10,16 +10,13 @@ four pixels. Runs are kept in the output folder: a second call runs only what is
 """
 
 import argparse
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from toy import silence
 
@@ -33,6 +30,7 @@ from lightning_vi.datamodules import (
     ToyHeteroscedasticDataModule,
     UCIDataModule,
 )
+from lightning_vi.functional import rotate_images, translate_images
 from lightning_vi.likelihoods import Categorical, HeteroscedasticGaussian, Likelihood
 
 VARIATIONAL = (
@@ -89,23 +87,12 @@ def uci_problems(folder: Path, suffix: str, epochs: dict[str, int]) -> dict[str,
     return found
 
 
-def moved(images: Tensor, degrees: float, pixels: int) -> Tensor:
-    """Rotates images [B, 1, H, W] around their centers and shifts them to the right."""
-    angle = math.radians(degrees)
-    shift = -2 * pixels / images.shape[-1]
-    matrix = torch.tensor(
-        [[math.cos(angle), -math.sin(angle), shift], [math.sin(angle), math.cos(angle), 0.0]], dtype=images.dtype
-    )
-    grid = F.affine_grid(matrix.expand(len(images), 2, 3), list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-
-
 def moved_test_set(degrees: float, pixels: int, datamodule: Any) -> DataLoader[Any]:
-    """Test dataloader of moved images."""
+    """Test dataloader of images that are rotated, and moved to the right."""
     datamodule.setup("test")
-    batches = [(moved(x, degrees, pixels), y) for x, y in datamodule.test_dataloader()]
-    x, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
-    return DataLoader(TensorDataset(x, y), batch_size=500)
+    black = datamodule.X_test.min()
+    images = translate_images(rotate_images(datamodule.X_test - black, degrees), pixels, 0) + black
+    return DataLoader(TensorDataset(images, datamodule.Y_test), batch_size=500)
 
 
 def digits_problem(epochs: int) -> Problem:

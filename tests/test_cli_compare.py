@@ -89,3 +89,59 @@ def test_a_comparison_file_with_an_unknown_key_is_explained(printed: Output, tmp
     (tmp_path / "comparison.yaml").write_text("backbon: MLP\n")
     message = printed("compare", "--config", str(tmp_path / "comparison.yaml"), status=2)
     assert "has the unknown key 'backbon': did you mean backbone?" in message
+
+
+def image_comparison(tmp_path: Path, **changes: object) -> str:
+    digits = {"class_path": "DigitsDataModule", "init_args": {"test_fraction": 0.05}}
+    content = {
+        "data": digits,
+        "backbone": {"class_path": "MLP", "init_args": {"n_inputs": 64, "n_hidden": [8], "n_outputs": 10}},
+        "likelihood": {"class_path": "Categorical", "init_args": {"num_classes": 10}},
+        "trainer": {"max_epochs": 1, "accelerator": "cpu", "limit_train_batches": 4},
+        "methods": ["Deterministic"],
+        "seeds": 1,
+        "ood_sets": {
+            "photographs": {
+                "class_path": "PhotoPatchesDataModule",
+                "init_args": {"image_size": 8, "num_test": 10, "as_images": False},
+            }
+        },
+    }
+    path = tmp_path / "images.yaml"
+    path.write_text(yaml.safe_dump(content | changes))
+    return str(path)
+
+
+def test_one_flag_scores_shifted_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("lightning_vi.compare.result.shift_figures", lambda _: {})
+    plain = compare(monkeypatch, image_comparison(tmp_path), tmp_path / "out", "--keep_checkpoints")
+    assert plain["test_set"].tolist() == ["test", "photographs"]
+    assert (tmp_path / "out" / "checkpoints" / "Deterministic 0.ckpt").exists()
+    some = {"shifts": {"shifts": ["rotation"], "severities": [2], "scores": ["energy"]}}
+    chosen = compare(monkeypatch, image_comparison(tmp_path, **some), tmp_path / "some", "--shifts")
+    assert chosen["test_set"].tolist() == ["test", "photographs", "rotation_2"]
+    assert chosen["ood_auroc_energy"].notna().sum() == 1
+    every = compare(monkeypatch, image_comparison(tmp_path), tmp_path / "out", "--shifts")
+    assert len(every) == 2 + 35
+    assert len(pd.read_csv(tmp_path / "out" / "shifts.csv")) == 7 * 6
+    assert len(pd.read_csv(tmp_path / "out" / "detection.csv")) == 6
+
+
+@pytest.mark.parametrize(
+    ("shifts", "said"),
+    [
+        ({"severitys": [1]}, "shifts has the unknown option 'severitys': did you mean severities?"),
+        ({"shifts": ["rotatoin"]}, "there is no shift 'rotatoin': did you mean rotation?"),
+        ("rotation", "shifts must be true, false or options of a ShiftProtocol"),
+    ],
+)
+def test_wrong_shifts_of_a_file_are_explained(shifts: object, said: str, printed: Output, tmp_path: Path) -> None:
+    config = image_comparison(tmp_path, shifts=shifts)
+    assert said in printed("compare", "--config", config, "--output_dir", str(tmp_path / "out"), status=2)
+
+
+def test_data_that_are_no_images_are_explained(printed: Output, tmp_path: Path) -> None:
+    message = printed(
+        "compare", "--config", write_config(tmp_path), "--shifts", "--output_dir", str(tmp_path / "out"), status=2
+    )
+    assert "shifts need class labels: likelihood must be one for classes" in message

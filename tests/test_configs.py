@@ -1,19 +1,24 @@
 """Each configuration file of the repository runs from the command line, and each method has one."""
 
 import inspect
+import struct
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from command_line import run_command_line
 from lightning import LightningModule
 
 import lightning_vi
+from lightning_vi.compare import Comparison
 from lightning_vi.methods import UQMethod
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-FILES = sorted(CONFIGS.rglob("*.yaml"))
+COMPARISONS = sorted((CONFIGS / "comparison").glob("*.yaml"))
+FILES = sorted(set(CONFIGS.rglob("*.yaml")) - set(COMPARISONS))
 # A base class, and a method that is built from fitted methods.
 WITHOUT_CONFIG = {"lightning_vi.VariationalMethod", "lightning_vi.Ensemble"}
 each_config = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONFIGS)))
@@ -50,3 +55,32 @@ def test_each_method_has_a_config() -> None:
         if issubclass(kind, LightningModule) and not inspect.isabstract(kind)
     }
     assert concrete - configured <= WITHOUT_CONFIG
+
+
+@pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.stem)
+def test_each_comparison_runs(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    content = load(path)
+    assert f"lightning-vi compare --config configs/comparison/{path.name}" in path.read_text()
+    content["trainer"] |= {"max_epochs": 1, "limit_train_batches": 2, "limit_test_batches": 1}
+    content["shifts"] = {"shifts": ["contrast"], "severities": [1], "num_neighbors": 2}
+    write_idx_folder(tmp_path / "data" / "mnist")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Comparison, "figures", lambda _: {})
+    Path("comparison.yaml").write_text(yaml.safe_dump(content))
+    run_command_line(
+        monkeypatch, "compare", "--config", "comparison.yaml", "--methods", "Deterministic", "--seeds", "1"
+    )
+    table = pd.read_csv("comparison/comparison.csv")
+    assert table["test_set"].tolist() == ["test", "digits 8 and 9", "photographs", "contrast_1"]
+    assert table["error"].isna().all()
+
+
+def write_idx_folder(folder: Path) -> None:
+    """Writes small files in the format of MNIST."""
+    folder.mkdir(parents=True)
+    for part, count in (("train", 60), ("t10k", 20)):
+        images = np.random.default_rng(0).integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        for name, values in (("images-idx3", images), ("labels-idx1", labels)):
+            header = struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
+            (folder / f"{part}-{name}-ubyte").write_bytes(header + values.tobytes())

@@ -86,7 +86,7 @@ def test_a_second_call_repeats_nothing(run: Run, monkeypatch: pytest.MonkeyPatch
     def fail(*_: Any) -> None:
         raise AssertionError("a finished run was repeated")
 
-    monkeypatch.setattr("lightning_vi.compare.api.run_entry", fail)
+    monkeypatch.setattr("lightning_vi.compare.api.Job.run", fail)
     text = StringIO()
     run_demo(run.folder, quick=True, problems=SHORT_PROBLEMS, console=Console(file=text, width=120))
     assert all(problem.title in text.getvalue() for problem in SHORT_PROBLEMS)

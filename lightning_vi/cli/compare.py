@@ -28,6 +28,8 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.add_argument("--seeds", type=int, metavar="N", help="number of seeds or splits (default: FILE's, else 5)")
     parser.add_argument("--max_epochs", type=int, metavar="N", help="number of epochs (default: FILE's)")
     parser.add_argument("--reference", metavar="NAME", help="method that the others are compared with")
+    parser.add_argument("--shifts", action="store_true", help="score shifted images, and more scores of ood_sets")
+    parser.add_argument("--keep_checkpoints", action="store_true", help="keep a checkpoint of each fitted method")
     parser.add_argument("--output_dir", type=Path, default=Path("comparison"), help="folder (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="repeat the runs that are in the folder")
     parser.set_defaults(run=run)
@@ -55,7 +57,14 @@ def run(options: argparse.Namespace) -> None:
     arguments |= {key: getattr(options, key) for key in ("seeds", "reference") if getattr(options, key) is not None}
     if options.max_epochs is not None:
         arguments["trainer"]["max_epochs"] = options.max_epochs
-    comparison = compare(**arguments, output_dir=options.output_dir, overwrite=options.overwrite)
+    if options.shifts and not arguments["shifts"]:
+        arguments["shifts"] = True
+    comparison = compare(
+        **arguments,
+        keep_checkpoints=options.keep_checkpoints,
+        output_dir=options.output_dir,
+        overwrite=options.overwrite,
+    )
     if len(comparison.failures) == len(comparison.runs):
         raise InputValueError(f"all runs failed, the first one with: {comparison.failures[0].error}")
     sys.stdout.write(f"{comparison.to_markdown()}\nTables and figures: {options.output_dir}\n")

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import lightning_vi.datamodules
 import lightning_vi.priors  # noqa: F401
 from lightning_vi import methods as method_room
 from lightning_vi.arguments import suggestion
+from lightning_vi.compare import ShiftProtocol
 from lightning_vi.errors import InputValueError
 from lightning_vi.likelihoods import Likelihood
 
@@ -25,7 +26,7 @@ BUDGET = ("optimizer", "lr_scheduler", "burnin_epochs", "num_mc_samples_train", 
 NO_PART_OF_A_COMPARISON = ("logger", "log_every_n_steps")
 KEYS = (
     *("data", "data_sets", "backbone", "likelihood", "trainer", "methods", "seeds", "reference", "common_options"),
-    *("test_sets", "ood_sets", "split_argument"),
+    *("test_sets", "ood_sets", "split_argument", "shifts"),
 )
 
 
@@ -109,9 +110,22 @@ def read_comparison(path: Path) -> dict[str, Any]:
         "trainer": _arguments(Trainer, found.get("trainer", {})),
         "options": options,
         "common_options": _arguments(method_room.MeanFieldVI, common),
+        "shifts": _shifts(found.get("shifts", False)),
         **sets,
         **chosen,
     }
+
+
+def _shifts(spec: Any) -> bool | ShiftProtocol:
+    """True or False, or the options of a protocol."""
+    if isinstance(spec, bool):
+        return spec
+    names = [field.name for field in fields(ShiftProtocol)]
+    if not isinstance(spec, Mapping):
+        raise InputValueError(f"shifts must be true, false or options of a ShiftProtocol, {names}, got {spec!r}")
+    if unknown := [name for name in spec if name not in names]:
+        raise InputValueError(f"shifts has the unknown option {unknown[0]!r}{suggestion(str(unknown[0]), names)}")
+    return ShiftProtocol(**spec)
 
 
 def _of_fit(content: Mapping[str, Any]) -> dict[str, Any]:

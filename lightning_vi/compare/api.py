@@ -1,6 +1,7 @@
 """The comparison of methods."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ from torch import nn
 from torchmetrics import Metric
 
 from lightning_vi.arguments import check_at_least
+from lightning_vi.compare.describe import describe
 from lightning_vi.compare.entries import Entry, MethodLike, make_entries
 from lightning_vi.compare.problem import Data, Measure, Problem, TestSet, Visitor
 from lightning_vi.compare.progress import remaining_seconds, reporting
 from lightning_vi.compare.result import Comparison
-from lightning_vi.compare.running import run_entry
-from lightning_vi.compare.store import Run, RunStore
+from lightning_vi.compare.running import Job
+from lightning_vi.compare.shift_protocol import ShiftProtocol
+from lightning_vi.compare.store import Key, Run, RunStore, file_name, joined_runs
 from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.likelihoods import Likelihood
 
@@ -37,6 +40,8 @@ def compare(
     metrics: Mapping[str, Metric] | None = None,
     measures: Mapping[str, Measure] | None = None,
     visit: Visitor | None = None,
+    shifts: bool | ShiftProtocol = False,
+    keep_checkpoints: bool = False,
     output_dir: str | Path | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -49,8 +54,8 @@ def compare(
     layer of that width. An error in one run is recorded with its message, and the others go on.
 
     With `output_dir`, each finished run is a file in `output_dir/runs`, and a second call with the same arguments runs
-    only what is missing or failed. More methods or seeds can be added. The tables and figures are written anew, see
-    `Comparison.save`.
+    only what is missing or failed. More methods or seeds can be added, and `shifts` to runs that are finished, which
+    start from their checkpoints if these were kept. The tables and figures are written anew, see `Comparison.save`.
 
     Args:
         methods: Names such as ``"MeanFieldVI"``, classes, or functions from network and likelihood to a method; a
@@ -79,6 +84,9 @@ def compare(
         measures: Further numbers: functions from a fitted method and its datamodule.
         visit: Called with the name of the method, the seed, the fitted method and its datamodule after each run, such
             as to draw figures.
+        shifts: Whether to score images that are shifted in seven kinds and five severities, and to detect `ood_sets` by
+            six scores; a `ShiftProtocol` chooses among them. Data must be images with class labels.
+        keep_checkpoints: Whether to keep a checkpoint of each fitted method, in `output_dir/checkpoints`.
         output_dir: Folder for the runs, tables and figures; None for no files.
         overwrite: Whether to repeat the runs that are in `output_dir`.
         progress: Whether to show a progress bar.
@@ -130,49 +138,96 @@ def compare(
         dict(metrics or {}),
     )
     _check_names(problem)
+    if keep_checkpoints and output_dir is None:
+        raise InputValueError("keep_checkpoints=True needs an output_dir")
+    if not isinstance(shifts, bool | ShiftProtocol):
+        raise InputTypeError(f"shifts must be True, False or a ShiftProtocol, got a {type(shifts).__name__}")
+    protocol = (ShiftProtocol() if shifts else None) if isinstance(shifts, bool) else shifts
+    plan = _Plan(entries, problem, _seed_list(seeds), protocol, keep_checkpoints)
     folder = None if output_dir is None else Path(output_dir)
-    runs = _run_all(entries, problem, _seed_list(seeds), folder, overwrite, progress, console)
+    runs = _run_all(plan, folder, overwrite, progress, console)
     comparison = Comparison(runs, reference)
     if folder is not None:
         comparison.save(folder)
     return comparison
 
 
-def _run_all(
-    entries: Sequence[Entry],
-    problem: Problem,
-    seeds: Sequence[int],
-    folder: Path | None,
-    overwrite: bool,
-    progress: bool,
-    console: Console | None,
-) -> list[Run]:
+@dataclass(frozen=True)
+class _Plan:
+    """Runs of a comparison.
+
+    Attributes:
+        entries: The methods.
+        problem: What all methods have in common.
+        seeds: The seeds.
+        protocol: Shifts to score; None for none.
+        keep_checkpoints: Whether to keep a checkpoint of each fitted method.
+    """
+
+    entries: Sequence[Entry]
+    problem: Problem
+    seeds: Sequence[int]
+    protocol: ShiftProtocol | None
+    keep_checkpoints: bool
+
+
+def _run_all(plan: _Plan, folder: Path | None, overwrite: bool, progress: bool, console: Console | None) -> list[Run]:
     """Runs what is missing, seed by seed, and returns all runs in the order of data, methods and seeds."""
-    store = RunStore(None if folder is None else folder / "runs")
-    keys = [(data, entry, seed) for seed in seeds for data in problem.data for entry in entries]
+    entries, problem, protocol = plan.entries, plan.problem, plan.protocol
+    keys = [(data, entry, seed) for seed in plan.seeds for data in problem.data for entry in entries]
     problems = {data: problem.description(data) for data in problem.data}
     configs = {(data, entry.name): problems[data] | entry.description() for data, entry, _ in keys}
-    done: dict[tuple[str, str, int], Run] = {}
-    if not overwrite:
-        for data, entry, seed in keys:
-            run = store.load(data, entry.name, seed, configs[data, entry.name])
-            if run is not None:
-                done[data, entry.name, seed] = run
+    store = RunStore(None if folder is None else folder / "runs")
+    scored = _finished(store, keys, configs, overwrite)
+    shifted: dict[Key, Run] = {}
+    shift_configs: dict[tuple[str, str], Any] = {}
+    shift_store = RunStore(None if folder is None or protocol is None else folder / "shift_runs")
+    if protocol is not None:
+        shift_configs = {key: config | {"shifts": describe(protocol)} for key, config in configs.items()}
+        shifted = _finished(shift_store, keys, shift_configs, overwrite)
+    done = {key: run for key, run in scored.items() if protocol is None or key in shifted}
     pending = [(data, entry, seed) for data, entry, seed in keys if (data, entry.name, seed) not in done]
     made: dict[tuple[str, int], LightningDataModule] = {}
     with reporting(len(keys), shown=progress, console=console) as reporter:
         for index, (data, entry, seed) in enumerate(pending):
+            key = data, entry.name, seed
             label = ", ".join(part for part in (data, entry.name, f"seed {seed}") if part)
             left = remaining_seconds(list(done.values()), [(d, e.name) for d, e, _ in pending[index:]])
             reporter.update(label, len(keys) - len(pending) + index, left)
             if (data, seed) not in made:
                 made = {(data, seed): problem.make_data(data, seed)}
-            run = run_entry(entry, problem, made[data, seed], data, seed)
-            store.save(run, configs[data, entry.name])
-            done[data, entry.name, seed] = run
+                if protocol is not None:
+                    protocol.check(made[data, seed], problem.make_likelihood(made[data, seed]))
+            checkpoint = None if folder is None else folder / "checkpoints" / f"{file_name(*key)}.ckpt"
+            has_checkpoint = checkpoint is not None and checkpoint.exists() and key in scored
+            job = Job(entry, problem, made[data, seed], data, seed, checkpoint if plan.keep_checkpoints else None)
+            if has_checkpoint:
+                job.checkpoint = checkpoint
+            else:
+                if checkpoint is not None:
+                    checkpoint.unlink(missing_ok=True)
+                scored[key] = job.run()
+                store.save(scored[key], configs[data, entry.name])
+            if protocol is not None and not scored[key].error:
+                shifted[key] = job.run_shifts(protocol)
+                shift_store.save(shifted[key], shift_configs[data, entry.name])
+            done[key] = scored[key]
         reporter.update("done", len(keys), None)
-    order = [(data, entry.name, seed) for data in problem.data for entry in entries for seed in seeds]
-    return [done[key] for key in order]
+    order = [(data, entry.name, seed) for data in problem.data for entry in entries for seed in plan.seeds]
+    return [run for key in order for run in joined_runs(scored[key], shifted.get(key))]
+
+
+def _finished(
+    store: RunStore, keys: Sequence[tuple[str, Entry, int]], configs: Mapping[tuple[str, str], Any], overwrite: bool
+) -> dict[Key, Run]:
+    """The runs that a store has."""
+    if overwrite:
+        return {}
+    found = {
+        (data, entry.name, seed): store.load(data, entry.name, seed, configs[data, entry.name])
+        for data, entry, seed in keys
+    }
+    return {key: run for key, run in found.items() if run is not None}
 
 
 def _seed_list(seeds: int | Sequence[int]) -> list[int]:

@@ -11,6 +11,13 @@ from matplotlib.figure import Figure
 
 from lightning_vi.compare.markdown import format_estimate, markdown_table
 from lightning_vi.compare.running import COSTS
+from lightning_vi.compare.shift_results import (
+    detection_table,
+    shift_figures,
+    shift_markdown,
+    shift_table,
+    without_shifts,
+)
 from lightning_vi.compare.statistics import estimate, p_value
 from lightning_vi.compare.store import Run
 from lightning_vi.errors import InputValueError
@@ -133,7 +140,7 @@ class Comparison:
         )
 
     def to_markdown(self, metrics: Sequence[str] | None = None, *, costs: bool = True) -> str:
-        """Writes a table for each data set and test set.
+        """Writes a table for each data set and test set, and tables of shifted images.
 
         Args:
             metrics: Columns; by default the usual scores that were measured.
@@ -146,6 +153,7 @@ class Comparison:
         measured = [name for name in HEADLINES if name in frame.columns] if metrics is None else list(metrics)
         shown = [*measured, *(name for name in COSTS if costs and name in frame.columns)]
         summary = self.summary(shown)
+        summary = without_shifts(summary) if len(summary) else summary
         parts = []
         for (data, test_set), block in summary.groupby(["data", "test_set"], sort=False) if len(summary) else ():
             columns = [name for name in shown if block.loc[block["metric"] == name, "mean"].notna().any()]
@@ -155,8 +163,28 @@ class Comparison:
             ]
             (title,) = _titles([data], [test_set])
             parts.append(f"**{title}**\n\n{markdown_table(['method', *columns], rows)}")
-        parts.append(self._note())
+        parts += [shift_markdown(frame[frame["error"] == ""]).rstrip("\n"), self._note()]
         return "\n\n".join(part for part in parts if part) + "\n"
+
+    def shifts(self) -> pd.DataFrame:
+        """Returns the scores on shifted images.
+
+        Returns:
+            One row for each data set, method, seed, kind of shift and severity, with the columns `shift`, `severity`,
+            `accuracy`, `nll`, `ece` and `aurc`; the clean test data have the severity 0. Empty without shifts.
+        """
+        frame = self.frame
+        return shift_table(frame[frame["error"] == ""])
+
+    def detection(self) -> pd.DataFrame:
+        """Returns the metrics of out-of-distribution detection by each score.
+
+        Returns:
+            One row for each data set, method, seed, out-of-distribution set and score, with the columns `test_set`,
+            `score`, `auroc`, `aupr` and `fpr95`.
+        """
+        frame = self.frame
+        return detection_table(frame[frame["error"] == ""])
 
     def to_csv(self, path: str | Path) -> None:
         """Writes `frame`.
@@ -167,14 +195,15 @@ class Comparison:
         self.frame.to_csv(path, index=False)
 
     def figures(self) -> dict[str, Figure]:
-        """Draws each headline score of all methods, with standard errors.
+        """Draws each headline score of all methods, with standard errors, and the scores on shifted images.
 
         Returns:
             The figures by score.
         """
         frame = self.frame
         frame = frame[frame["error"] == ""].assign(panel=lambda rows: _titles(rows["data"], rows["test_set"]))
-        figures = {}
+        figures = shift_figures(frame)
+        frame = without_shifts(frame)
         for name in HEADLINES:
             if name in frame and len(scored := frame[frame[name].notna()]):
                 figures[name] = plot_method_comparison(scored, [name], dataset="panel")
@@ -183,6 +212,8 @@ class Comparison:
     def save(self, folder: str | Path) -> None:
         """Writes `comparison.csv`, `summary.csv`, `comparison.md` and a PNG file for each figure.
 
+        Shifted images have `shifts.csv` and `detection.csv` too.
+
         Args:
             folder: The folder.
         """
@@ -190,6 +221,9 @@ class Comparison:
         folder.mkdir(parents=True, exist_ok=True)
         self.to_csv(folder / "comparison.csv")
         self.summary().to_csv(folder / "summary.csv", index=False)
+        if len(shifts := self.shifts()):
+            shifts.to_csv(folder / "shifts.csv", index=False)
+            self.detection().to_csv(folder / "detection.csv", index=False)
         (folder / "comparison.md").write_text(self.to_markdown())
         for name, figure in self.figures().items():
             figure.savefig(folder / f"{name}.png", dpi=150)

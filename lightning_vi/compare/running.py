@@ -6,8 +6,10 @@ import random
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,13 +22,14 @@ from torch import Tensor
 from lightning_vi.compare.costs import count_operations, num_parameters
 from lightning_vi.compare.entries import Entry
 from lightning_vi.compare.problem import Problem
+from lightning_vi.compare.shift_protocol import ShiftProtocol, detection_directions, detection_row
 from lightning_vi.compare.store import Run
 from lightning_vi.core import Predictor
 from lightning_vi.core.batch import split_batch, to_device
+from lightning_vi.core.checkpoints import check_file
 from lightning_vi.errors import InputValueError
 from lightning_vi.evaluation.collecting import collect
 from lightning_vi.evaluation.scores import datum_scores
-from lightning_vi.functional.selective import auroc, false_positive_rate
 
 QUIET: Mapping[str, Any] = {
     "logger": False,
@@ -37,42 +40,93 @@ QUIET: Mapping[str, Any] = {
 DEVICE = ("accelerator", "strategy", "devices", "precision")
 COSTS = ("train_seconds", "seconds_per_1000", "passes", "num_parameters")
 COST_DIRECTIONS = dict.fromkeys(COSTS, False)
-OOD_DIRECTIONS = {
-    "ood_auroc": True,
-    "ood_fpr95": False,
-    "ood_auroc_epistemic": True,
-    "ood_fpr95_epistemic": False,
-}
+OOD_BY_DEFAULT = {"entropy": "pred_uct", "mutual_information": "epistemic_uct"}
+"""Scores of out-of-distribution data that every comparison has, and the uncertainties that they are."""
 
 
-def run_entry(
-    entry: Entry,
-    problem: Problem,
-    datamodule: LightningDataModule,
-    data: str,
-    seed: int,
-) -> Run:
-    """Trains and scores one method. The global random state stays as it was.
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted method.
 
-    Args:
+    Attributes:
+        method: The method, with its calibrations.
+        trainer: Its Trainer.
+        plain: The network before the fit.
+        seconds: Duration of the fit.
+    """
+
+    method: Predictor
+    trainer: Trainer
+    plain: torch.nn.Module
+    seconds: float = 0.0
+
+
+@dataclass
+class Job:
+    """One method, trained once.
+
+    Attributes:
         entry: The method.
         problem: What all methods have in common.
         datamodule: The data.
         data: Name of the data set.
         seed: Seed of the initial weights and of all noise.
-
-    Returns:
-        The run; if it raised an error, the run has its message and no rows.
+        checkpoint: File for the fitted method; None for none.
     """
-    start = time.perf_counter()
-    try:
-        with isolate_rng(), quiet(), tempfile.TemporaryDirectory() as folder:
-            seed_all(seed)
-            rows, directions = _fit_and_score(entry, problem, datamodule, seed, folder)
-    except Exception as error:
-        message = " ".join(f"{type(error).__name__}: {error}".split())
-        return Run(data, entry.name, seed, seconds=time.perf_counter() - start, error=message)
-    return Run(data, entry.name, seed, rows, directions, time.perf_counter() - start)
+
+    entry: Entry
+    problem: Problem
+    datamodule: LightningDataModule
+    data: str
+    seed: int
+    checkpoint: Path | None = None
+    _fitted: Fitted | None = None
+
+    def run(self) -> Run:
+        """Trains and scores the method. The global random state stays as it was.
+
+        Returns:
+            The run; if it raised an error, the run has its message and no rows.
+        """
+
+        def train_and_score(folder: str) -> tuple[list[dict[str, Any]], dict[str, bool]]:
+            self._fitted = _fit(self.entry, self.problem, self.datamodule, folder)
+            if self.checkpoint is not None:
+                self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+                self._fitted.trainer.save_checkpoint(self.checkpoint, weights_only=True)
+            return _score(self._fitted, self.problem, self.datamodule, self.entry.name, self.seed)
+
+        return self._guarded(train_and_score)
+
+    def run_shifts(self, protocol: ShiftProtocol) -> Run:
+        """Scores the method on shifted images, after `run` or from the file of the checkpoint.
+
+        Args:
+            protocol: The shifts and the scores.
+
+        Returns:
+            The run, as that of `run`.
+        """
+
+        def score(folder: str) -> tuple[list[dict[str, Any]], dict[str, bool]]:
+            if self._fitted is None:
+                self._fitted = _loaded(self.entry, self.problem, self.datamodule, self.checkpoint, folder)
+            method, trainer = self._fitted.method, self._fitted.trainer
+            ood = self.problem.ood_loaders(self.datamodule)
+            return protocol.rows(method, trainer, self.datamodule, ood), protocol.directions
+
+        return self._guarded(score)
+
+    def _guarded(self, body: Callable[[str], tuple[list[dict[str, Any]], dict[str, bool]]]) -> Run:
+        start = time.perf_counter()
+        try:
+            with isolate_rng(), quiet(), tempfile.TemporaryDirectory() as folder:
+                seed_all(self.seed)
+                rows, directions = body(folder)
+        except Exception as error:
+            message = " ".join(f"{type(error).__name__}: {error}".split())
+            return Run(self.data, self.entry.name, self.seed, seconds=time.perf_counter() - start, error=message)
+        return Run(self.data, self.entry.name, self.seed, rows, directions, time.perf_counter() - start)
 
 
 def seed_all(seed: int) -> None:
@@ -125,13 +179,7 @@ def make_trainer(arguments: Mapping[str, Any], folder: str) -> Trainer:
     return Trainer(**{**defaults, **given}, callbacks=own)
 
 
-def _fit_and_score(
-    entry: Entry,
-    problem: Problem,
-    datamodule: LightningDataModule,
-    seed: int,
-    folder: str,
-) -> tuple[list[dict[str, Any]], dict[str, bool]]:
+def _fit(entry: Entry, problem: Problem, datamodule: LightningDataModule, folder: str) -> Fitted:
     network, likelihood = problem.make_backbone(datamodule), problem.make_likelihood(datamodule)
     plain = copy.deepcopy(network)
     method = entry.build(network, likelihood)
@@ -143,39 +191,64 @@ def _fit_and_score(
     _load_best(trainer, method)
     for calibration in entry.calibrations:
         method, trainer = _calibrated(calibration(method), datamodule, problem.trainer, folder)
-    seconds = time.perf_counter() - start
+    return Fitted(method, trainer, plain, time.perf_counter() - start)
+
+
+def _loaded(
+    entry: Entry, problem: Problem, datamodule: LightningDataModule, checkpoint: Path | None, folder: str
+) -> Fitted:
+    """The method of a checkpoint."""
+    if checkpoint is None:
+        raise InputValueError(f"{entry.name} has no checkpoint: call run first")
+    network, likelihood = problem.make_backbone(datamodule), problem.make_likelihood(datamodule)
+    plain = copy.deepcopy(network)
+    method = entry.build(network, likelihood)
+    for calibration in entry.calibrations:
+        method = calibration(method)
+    content = check_file(checkpoint, "checkpoint")
+    method.on_load_checkpoint(content)
+    method.load_state_dict(content["state_dict"])
+    datamodule.prepare_data()
+    datamodule.setup("fit")
+    return Fitted(method, make_trainer({"max_epochs": 1} | _device(problem.trainer), folder), plain)
+
+
+def _score(
+    fitted: Fitted, problem: Problem, datamodule: LightningDataModule, name: str, seed: int
+) -> tuple[list[dict[str, Any]], dict[str, bool]]:
+    method, trainer = fitted.method, fitted.trainer
     method.test_metrics.add_metrics({name: copy.deepcopy(metric) for name, metric in problem.metrics.items()})
 
     rows: list[dict[str, Any]] = []
     scores_in: dict[str, Tensor] = {}
     datamodule.setup("test")
-    for name, loader in problem.test_loaders(datamodule).items():
+    for test_set, loader in problem.test_loaders(datamodule).items():
         (scores,) = trainer.test(method, loader, verbose=False)
         uncertainty, predict_seconds = _uncertainties(method, loader)
         scores_in = scores_in or uncertainty
         rows.append(
             {
-                "test_set": name,
+                "test_set": test_set,
                 **{key.removeprefix("test_"): value for key, value in scores.items()},
                 **_mean_uncertainties(uncertainty),
                 "seconds_per_1000": predict_seconds,
             }
         )
-    for name, loader in problem.ood_loaders(datamodule).items():
+    for test_set, loader in problem.ood_loaders(datamodule).items():
         uncertainty, predict_seconds = _uncertainties(method, loader)
         detected = _detection(scores_in, uncertainty)
         rows.append(
-            {"test_set": name, **detected, **_mean_uncertainties(uncertainty), "seconds_per_1000": predict_seconds}
+            {"test_set": test_set, **detected, **_mean_uncertainties(uncertainty), "seconds_per_1000": predict_seconds}
         )
-    rows[0] |= {name: float(measure(method, datamodule)) for name, measure in problem.measures.items()}
+    rows[0] |= {key: float(measure(method, datamodule)) for key, measure in problem.measures.items()}
     costs = {
-        "train_seconds": seconds,
+        "train_seconds": fitted.seconds,
         "num_parameters": num_parameters(method),
-        "passes": _passes(method, plain, datamodule.test_dataloader()),
+        "passes": _passes(method, fitted.plain, datamodule.test_dataloader()),
     }
     if problem.visit is not None:
-        problem.visit(entry.name, seed, method, datamodule)
-    return [row | costs for row in rows], _directions(method) | COST_DIRECTIONS | OOD_DIRECTIONS
+        problem.visit(name, seed, method, datamodule)
+    return [row | costs for row in rows], _directions(method) | COST_DIRECTIONS | detection_directions(OOD_BY_DEFAULT)
 
 
 def _load_best(trainer: Trainer, method: Predictor) -> None:
@@ -192,10 +265,13 @@ def _calibrated(
     loader = getattr(datamodule, "calibration_dataloader", None)
     if loader is None:
         raise InputValueError(f"{type(datamodule).__name__} has no calibration_dataloader, which a calibration needs")
-    device = {name: value for name, value in trainer_arguments.items() if name in DEVICE}
-    trainer = make_trainer({"max_epochs": 1} | device, folder)
+    trainer = make_trainer({"max_epochs": 1} | _device(trainer_arguments), folder)
     trainer.fit(method, loader())
     return method, trainer
+
+
+def _device(trainer_arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in trainer_arguments.items() if name in DEVICE}
 
 
 def _uncertainties(method: Predictor, loader: Iterable[Any]) -> tuple[dict[str, Tensor], float]:
@@ -216,11 +292,9 @@ def _mean_uncertainties(uncertainty: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def _detection(scores_in: Mapping[str, Tensor], scores_out: Mapping[str, Tensor]) -> dict[str, float]:
-    found = {}
-    for score, suffix in (("pred_uct", ""), ("epistemic_uct", "_epistemic")):
-        pair = scores_in[score].double(), scores_out[score].double()
-        found[f"ood_auroc{suffix}"] = float(auroc(*pair))
-        found[f"ood_fpr95{suffix}"] = float(false_positive_rate(*pair))
+    found: dict[str, float] = {}
+    for score, key in OOD_BY_DEFAULT.items():
+        found |= detection_row(score, scores_in[key], scores_out[key])
     return found
 
 

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -12,6 +12,8 @@ from lightning_vi.compare.describe import differences
 from lightning_vi.errors import InputValueError
 
 FORMAT = 1
+Key = tuple[str, str, int]
+"""Names of the data set and of the method, and the seed."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,43 @@ class Run:
     error: str = ""
 
 
+def file_name(data: str, method: str, seed: int) -> str:
+    """Returns the name of the files of a run, without their suffix.
+
+    Args:
+        data: Name of the data set.
+        method: Name of the method.
+        seed: The seed.
+
+    Example:
+        >>> file_name("", "IVON + TemperatureScaling", 0)
+        'IVON + TemperatureScaling 0'
+    """
+    return quote(" ".join((data, method, str(seed)) if data else (method, str(seed))), safe=" ,+=()")
+
+
+def joined_runs(scored: Run, shifted: Run | None) -> list[Run]:
+    """Joins the scores of a run with those on shifted images.
+
+    Args:
+        scored: The run.
+        shifted: The run on shifted images; None for none.
+
+    Returns:
+        One run, with one row for each test set; both of them if the second one failed.
+    """
+    if shifted is None:
+        return [scored]
+    if shifted.error:
+        return [scored, shifted]
+    rows: dict[str, dict[str, Any]] = {row["test_set"]: dict(row) for row in scored.rows}
+    for row in shifted.rows:
+        rows[row["test_set"]] = rows.get(row["test_set"], {}) | row
+    directions = scored.higher_is_better | shifted.higher_is_better
+    seconds = scored.seconds + shifted.seconds
+    return [replace(scored, rows=list(rows.values()), higher_is_better=directions, seconds=seconds)]
+
+
 class RunStore:
     """A folder with one file for each run.
 
@@ -60,10 +99,7 @@ class RunStore:
         Returns:
             The path, or None without a folder.
         """
-        if self.folder is None:
-            return None
-        name = " ".join((data, method, str(seed)) if data else (method, str(seed)))
-        return self.folder / f"{quote(name, safe=' ,+=()')}.json"
+        return None if self.folder is None else self.folder / f"{file_name(data, method, seed)}.json"
 
     def load(self, data: str, method: str, seed: int, config: Mapping[str, Any]) -> Run | None:
         """Reads a run that was finished.

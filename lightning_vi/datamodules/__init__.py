@@ -11,13 +11,17 @@ from lightning_vi.datamodules.adr import ADR1DDataModule
 from lightning_vi.datamodules.base import ArrayDataModule, LoaderOptions
 from lightning_vi.datamodules.bundled import DiabetesDataModule, DigitsDataModule
 from lightning_vi.datamodules.calibration import CalibrationDataModule
+from lightning_vi.datamodules.class_subset import ClassSubsetDataModule
 from lightning_vi.datamodules.deblurring import DeblurringDataModule
 from lightning_vi.datamodules.elastic_bar import ElasticBar1DDataModule
 from lightning_vi.datamodules.functions import FunctionDataModule
 from lightning_vi.datamodules.heat import Heat2DDataModule
-from lightning_vi.datamodules.mnist import MNISTDataModule
+from lightning_vi.datamodules.mnist import FashionMNISTDataModule, MNISTDataModule
 from lightning_vi.datamodules.new_table import NewTableDataModule
+from lightning_vi.datamodules.photos import PhotoPatchesDataModule
 from lightning_vi.datamodules.shapes import ShapesDataModule
+from lightning_vi.datamodules.shifted import ShiftedDataModule, ShiftedDataset, shifted_loader, shifted_test_sets
+from lightning_vi.datamodules.shifts import shift_images
 from lightning_vi.datamodules.tabular import TabularDataModule
 from lightning_vi.datamodules.toy import ToyHeteroscedasticDataModule, TwoMoonsDataModule
 from lightning_vi.datamodules.toy_labels import ToyMultiLabelDataModule, ToyOrdinalDataModule
@@ -29,16 +33,21 @@ __all__ = [
     "ADR1DDataModule",
     "ArrayDataModule",
     "CalibrationDataModule",
+    "ClassSubsetDataModule",
     "DeblurringDataModule",
     "DiabetesDataModule",
     "DigitsDataModule",
     "ElasticBar1DDataModule",
+    "FashionMNISTDataModule",
     "FunctionDataModule",
     "Heat2DDataModule",
     "LoaderOptions",
     "MNISTDataModule",
     "NewTableDataModule",
+    "PhotoPatchesDataModule",
     "ShapesDataModule",
+    "ShiftedDataModule",
+    "ShiftedDataset",
     "TabularDataModule",
     "ToyHeteroscedasticDataModule",
     "ToyMultiLabelDataModule",
@@ -47,4 +56,7 @@ __all__ = [
     "TwoMoonsDataModule",
     "UCIDataModule",
     "WavesDataModule",
+    "shift_images",
+    "shifted_loader",
+    "shifted_test_sets",
 ]

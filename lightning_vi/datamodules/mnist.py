@@ -77,6 +77,24 @@ class MNISTDataModule(ArrayDataModule):
         self.input_mean, self.input_std = mean, std
 
 
+class FashionMNISTDataModule(MNISTDataModule):
+    """Fashion-MNIST (Xiao, Rasul & Vollgraf, 2017): ten kinds of clothing in the format of MNIST, from a local folder.
+
+    Files, arguments and attributes are those of `MNISTDataModule`; nothing is downloaded. As an out-of-distribution set
+    of a method that was trained on MNIST, or the reverse, images are standardized as the training images were.
+
+    Attributes:
+        class_names: Names of the classes 0..9.
+
+    Example:
+        >>> dm = FashionMNISTDataModule("data/fashion-mnist")  # doctest: +SKIP
+        >>> dm.class_names[int(dm.Y_train[0])]  # doctest: +SKIP
+        'ankle boot'
+    """
+
+    class_names = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+
+
 def _read(folder: Path, part: str, num_classes: int) -> tuple[Tensor, Tensor]:
     """Reads the images [N, H, W] and labels [N] of one part."""
     images = read_idx(folder, f"{part}-images-idx3-ubyte", num_dims=3)

@@ -3,12 +3,15 @@
 from lightning_vi.evaluation.detection import OODDetection, ood_detection
 from lightning_vi.evaluation.fidelity import agreement, total_variation, wasserstein_2
 from lightning_vi.evaluation.figures import method_figures
+from lightning_vi.evaluation.ood_scores import OOD_SCORES, OODScores
 from lightning_vi.evaluation.scores import Loss, Score
 from lightning_vi.evaluation.selective import SelectivePrediction, selective_prediction
 
 __all__ = [
+    "OOD_SCORES",
     "Loss",
     "OODDetection",
+    "OODScores",
     "Score",
     "SelectivePrediction",
     "agreement",

@@ -24,6 +24,13 @@ from lightning_vi.functional.distances import (
 from lightning_vi.functional.divergence import gaussian_kl, moment_sums
 from lightning_vi.functional.energy import energy_score, mixture_draws
 from lightning_vi.functional.ensembles import disagreement
+from lightning_vi.functional.images import (
+    blur_images,
+    pixelate_images,
+    rotate_images,
+    scale_contrast,
+    translate_images,
+)
 from lightning_vi.functional.intervals import uniform_histogram_band, wilson_interval
 from lightning_vi.functional.low_rank import best_factors, random_factors
 from lightning_vi.functional.ordered_classes import class_distance, ranked_probability_score
@@ -40,6 +47,7 @@ from lightning_vi.functional.selective import (
     area_under_risk_coverage,
     auroc,
     coverage_at_risk,
+    detection_average_precision,
     excess_area_under_risk_coverage,
     false_positive_rate,
     risk_coverage_curve,
@@ -61,6 +69,7 @@ __all__ = [
     "area_under_sparsification_error",
     "auroc",
     "best_factors",
+    "blur_images",
     "brier_decomposition",
     "calibration_gap",
     "class_bins",
@@ -69,6 +78,7 @@ __all__ = [
     "coverage_at_risk",
     "covered_share",
     "decompose_entropy",
+    "detection_average_precision",
     "disagreement",
     "energy_score",
     "entropy",
@@ -84,12 +94,15 @@ __all__ = [
     "mixture_draws",
     "moment_sums",
     "pinball_loss",
+    "pixelate_images",
     "put_inverse_softplus",
     "random_factors",
     "ranked_probability_score",
     "residual_nodes",
     "risk_coverage_curve",
+    "rotate_images",
     "sample_wasserstein_2",
+    "scale_contrast",
     "shares_below",
     "signal_to_noise",
     "size_stratified_coverage",
@@ -98,6 +111,7 @@ __all__ = [
     "sparsification_curve",
     "top_class_agreement",
     "total_variation_distance",
+    "translate_images",
     "uniform_histogram_band",
     "unit_signal_to_noise",
     "wilson_interval",

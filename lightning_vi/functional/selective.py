@@ -262,6 +262,39 @@ def false_positive_rate(scores_in: Tensor, scores_out: Tensor, true_positive_rat
     return torch.where(scores_in.isnan().any() | scores_out.isnan().any(), math.nan, rate)
 
 
+def detection_average_precision(scores_in: Tensor, scores_out: Tensor) -> Tensor:
+    r"""Returns the average precision of a detector of out-of-distribution data, an area under its PR curve (AUPR).
+
+    .. math::
+        \mathrm{AP} = \frac1M \sum_{m=1}^{M} \frac{|\{s_\mathrm{out} \ge t_m\}|}
+            {|\{s_\mathrm{out} \ge t_m\}| + |\{s_\mathrm{in} \ge t_m\}|}, \qquad t_m = s_{\mathrm{out}, m}
+
+    the mean precision at the score of each out-of-distribution datum, as in scikit-learn's `average_precision_score`.
+    Out-of-distribution is the positive class, with the larger scores. 1 is perfect; chance is the share of
+    out-of-distribution data, so that values depend on how many there are of each kind.
+
+    Args:
+        scores_in: scores of in-distribution data, shape ``[N]``.
+        scores_out: scores of out-of-distribution data, shape ``[M]``.
+
+    Returns:
+        The area between 0 and 1, a scalar tensor.
+
+    Raises:
+        ValueError: if a shape is not ``[N]`` or there are no scores.
+
+    Example:
+        >>> detection_average_precision(torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.3, 0.4]))
+        tensor(0.8333)
+    """
+    scores_in, scores_out = _detector_scores(scores_in, scores_out)
+    ascending_in, ascending_out = scores_in.sort().values, scores_out.sort().values
+    false = len(scores_in) - torch.searchsorted(ascending_in, ascending_out)
+    true = len(scores_out) - torch.searchsorted(ascending_out, ascending_out)
+    area = (true.to(scores_in.dtype) / (true + false)).mean()
+    return torch.where(scores_in.isnan().any() | scores_out.isnan().any(), math.nan, area)
+
+
 def count_that_reaches(share: float, total: int, name: str = "share") -> int:
     """Returns the smallest count that is at least a given share of a total.
 

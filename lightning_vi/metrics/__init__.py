@@ -60,6 +60,7 @@ from lightning_vi.metrics.selective import (
     OODAUROC,
     CoverageAtRisk,
     ExcessAURC,
+    OODAveragePrecision,
     OODFalsePositiveRate,
 )
 from lightning_vi.metrics.uncertainty import EpistemicShare, MutualInformation
@@ -98,6 +99,7 @@ __all__ = [
     "MixtureCRPS",
     "MutualInformation",
     "NegativeLogLikelihood",
+    "OODAveragePrecision",
     "OODFalsePositiveRate",
     "PinballLoss",
     "PredictionIntervalCoverage",

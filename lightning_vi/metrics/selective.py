@@ -12,13 +12,23 @@ from lightning_vi.functional.selective import (
     auroc,
     count_that_reaches,
     coverage_at_risk,
+    detection_average_precision,
     excess_area_under_risk_coverage,
     false_positive_rate,
 )
 from lightning_vi.functional.sparsification import ErrorNorm, area_under_sparsification_error
 from lightning_vi.metrics.base import StoredScores
 
-__all__ = ["AUGRC", "AURC", "AUSE", "OODAUROC", "CoverageAtRisk", "ExcessAURC", "OODFalsePositiveRate"]
+__all__ = [
+    "AUGRC",
+    "AURC",
+    "AUSE",
+    "OODAUROC",
+    "CoverageAtRisk",
+    "ExcessAURC",
+    "OODAveragePrecision",
+    "OODFalsePositiveRate",
+]
 
 
 class AURC(StoredScores):
@@ -224,6 +234,24 @@ class OODAUROC(StoredScores):
 
     def _detection(self, scores_in: Tensor, scores_out: Tensor) -> Tensor:
         return auroc(scores_in, scores_out)
+
+
+class OODAveragePrecision(OODAUROC):
+    r"""Average precision of out-of-distribution detection, an area under the precision-recall curve (AUPR).
+
+    Out-of-distribution data are the positive class and should have the larger scores. 1 is perfect; chance is their
+    share of all data. See `lightning_vi.functional.detection_average_precision`.
+
+    Example:
+        >>> import torch
+        >>> metric = OODAveragePrecision()
+        >>> metric.update(torch.tensor([0.1, 0.2, 0.3, 0.3, 0.4]), torch.tensor([0, 0, 0, 1, 1]))
+        >>> metric.compute()
+        tensor(0.8333)
+    """
+
+    def _detection(self, scores_in: Tensor, scores_out: Tensor) -> Tensor:
+        return detection_average_precision(scores_in, scores_out)
 
 
 class OODFalsePositiveRate(OODAUROC):

@@ -26,6 +26,7 @@ from lightning_vi.plots.predictions import plot_predictions_regression
 from lightning_vi.plots.reliability import plot_reliability_diagram
 from lightning_vi.plots.segmentation import plot_segmentation
 from lightning_vi.plots.selective import plot_risk_coverage
+from lightning_vi.plots.shift import plot_detection, plot_shift
 from lightning_vi.plots.toy import plot_toy_regression_data
 from lightning_vi.plots.training import plot_training_metrics
 
@@ -33,6 +34,7 @@ __all__ = [
     "plot_calibration",
     "plot_calibration_curves",
     "plot_classification_2d",
+    "plot_detection",
     "plot_error_uncertainty",
     "plot_field",
     "plot_image_grid",
@@ -46,6 +48,7 @@ __all__ = [
     "plot_reliability_diagram",
     "plot_risk_coverage",
     "plot_segmentation",
+    "plot_shift",
     "plot_toy_regression_data",
     "plot_training_metrics",
 ]

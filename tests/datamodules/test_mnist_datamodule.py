@@ -12,7 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from lightning_vi.datamodules import MNISTDataModule
+from lightning_vi.datamodules import FashionMNISTDataModule, MNISTDataModule
 from lightning_vi.errors import InputValueError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 28, 28), dtype=np.uint8)
@@ -130,3 +130,20 @@ def test_more_classes_must_be_announced(tmp_path: Path) -> None:
     assert MNISTDataModule(tmp_path, num_classes=11).num_classes == 11
     with pytest.raises(ValueError, match="num_classes must be an integer between 2 and 256, got 1"):
         MNISTDataModule(tmp_path, num_classes=1)
+
+
+def test_fashion_mnist_is_scaled_as_the_digits_that_a_method_was_trained_on(folder: Path, tmp_path: Path) -> None:
+    digits = MNISTDataModule(folder)
+    clothes_folder = tmp_path / "clothes"
+    clothes_folder.mkdir()
+    clothes = IMAGES // 2
+    for part, count in (("train", 20), ("t10k", 6)):
+        write(clothes_folder / f"{part}-images-idx3-ubyte", clothes[:count], zipped=False)
+        write(clothes_folder / f"{part}-labels-idx1-ubyte", LABELS[:count], zipped=False)
+    fashion = FashionMNISTDataModule(clothes_folder)
+    assert len(fashion.class_names) == fashion.num_classes == 10
+    fashion.load_state_dict(digits.data_state)
+    (x, y) = next(iter(fashion.test_dataloader()))
+    expected = (torch.from_numpy(clothes[:6]).float().unsqueeze(1) - digits.input_mean) / digits.input_std
+    torch.testing.assert_close(x, expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(y, torch.arange(6))

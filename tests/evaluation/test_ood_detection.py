@@ -76,13 +76,13 @@ def test_equals_scikit_learn_on_predictions_by_hand(score: Any, form: str, with_
 
 
 def test_repr_has_the_metrics_only() -> None:
-    assert str(ood_detection(classifier(), [normal(4, 2)], [normal(5, 2)])).count(",") == 1
+    assert str(ood_detection(classifier(), [normal(4, 2)], [normal(5, 2)])).count(",") == 2
 
 
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"score": "mutual_information"}, ValueError,
+        ({"score": "mutual_informatoin"}, ValueError,
          r"score must be one of the keys .*'epistemic_uct'.*, or a function"),
         ({"score": None}, TypeError, "score must be a key of predict_step's dictionary or a function, got None"),
         ({"in_distribution": []}, ValueError, "in_distribution has no data"),

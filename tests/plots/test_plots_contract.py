@@ -1,5 +1,6 @@
 """Contract of all plotting functions."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -90,8 +91,32 @@ ARRAY_PLOTS: dict[str, Callable[[dict[str, Any]], Figure]] = {
         {"pred": d["uncertainty"], "epistemic_uct": d["uncertainty"]}, d["uncertainty"], d["grid"]
     ),
 }
+
+
+def shift_table() -> pd.DataFrame:
+    keys = itertools.product(("A", "B"), (0, 1), ("rotation", "contrast", "gaussian_blur", "noise"), range(6))
+    return pd.DataFrame(
+        [
+            {"method": method, "seed": seed, "shift": shift, "severity": severity, "nll": severity + 0.1 * seed}
+            for method, seed, shift, severity in keys
+        ]
+    )
+
+
+def detection_table() -> pd.DataFrame:
+    keys = itertools.product(("A", "B"), (0, 1), ("letters", "clothes"), ("energy", "nearest_neighbors"))
+    return pd.DataFrame(
+        [
+            {"method": method, "seed": seed, "test_set": name, "score": score, "auroc": 0.7 + 0.1 * seed}
+            for method, seed, name, score in keys
+        ]
+    )
+
+
 TABLE_PLOTS: dict[str, Callable[[], Figure]] = {
     "comparison": lambda: plots.plot_method_comparison(comparison_table(), baseline="A"),
+    "detection": lambda: plots.plot_detection(detection_table(), title="Detection"),
+    "shift": lambda: plots.plot_shift(shift_table(), "nll", label="NLL [nats]", title="Shifts"),
 }
 
 
