@@ -10,16 +10,21 @@ author = "the lightning_vi authors"
 copyright = "the lightning_vi authors"
 
 extensions = [
+    "benchmark_ranks",
+    "mathml",
     "method_reference",
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
 ]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "lightning_vi"
+html_static_path = ["_static"]
+html_css_files = ["formulas.css"]
+html_math_renderer = "mathml"
+html_show_sourcelink = False
 myst_enable_extensions = ["amsmath", "dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 
