@@ -13,6 +13,7 @@ extensions = [
     "benchmark_ranks",
     "mathml",
     "method_reference",
+    "module_reference",
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
