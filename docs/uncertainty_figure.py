@@ -48,9 +48,7 @@ def bands(ax: Axes, size: int, rng: np.random.Generator) -> None:
     phi = features(grid)
     center, epistemic = phi @ mean, np.sqrt(np.einsum("ni,ij,nj->n", phi, covariance, phi))
     total = np.hypot(epistemic, noise_std(grid))
-    ax.fill_between(
-        grid, center - 2 * total, center + 2 * total, color=ALEATORIC, alpha=0.3, lw=0, label="2 total std"
-    )
+    ax.fill_between(grid, center - 2 * total, center + 2 * total, color=ALEATORIC, alpha=0.3, lw=0, label="2 total std")
     ax.fill_between(
         grid,
         center - 2 * epistemic,

@@ -15,6 +15,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Iterator
+from dataclasses import is_dataclass
 from types import ModuleType
 from typing import Any, ClassVar, get_type_hints
 
@@ -68,6 +69,13 @@ def grouped(module: ModuleType, names: list[str]) -> dict[str, list[str]]:
     return groups | ({"": constants} if constants else {})
 
 
+def title_of(file: str, path: str, names: list[str]) -> str:
+    """Title of the section of one file; the names themselves for constants and those that another module has."""
+    if not file.startswith(path):
+        return ", ".join(names)
+    return summary(sys.modules[file]).rstrip(".").replace("`", "")
+
+
 def entry(module: str, name: str, value: object, excluded: str) -> list[str]:
     """Source text that documents one name."""
     if not is_documented(value):
@@ -101,7 +109,7 @@ class ModuleReference(SphinxDirective):
         lines.append("")
         for file, names in groups.items():
             if len(groups) > 1:
-                title = summary(sys.modules[file]).rstrip(".").replace("`", "") if file else "Types and constants"
+                title = title_of(file, path, names)
                 lines += [title, "-" * len(title), ""]
             for name in names:
                 lines += entry(path, name, getattr(module, name), self.options.get("exclude-members", ""))
@@ -116,6 +124,13 @@ def default_text(default: Any) -> str:
     return f" = {name}"
 
 
+def is_configurable(kind: object) -> bool:
+    """Whether a configuration file can make objects of a class."""
+    if not inspect.isclass(kind) or inspect.isabstract(kind) or is_dataclass(kind):
+        return False
+    return not issubclass(kind, BaseException | dict)
+
+
 class ClassOptions(SphinxDirective):
     """The constructor arguments of all classes of a module."""
 
@@ -128,7 +143,7 @@ class ClassOptions(SphinxDirective):
         lines = [".. list-table::", "   :widths: 30 70", ""]
         for name in sorted(module.__all__, key=str.lower):
             kind = getattr(module, name)
-            if not inspect.isclass(kind) or inspect.isabstract(kind) or issubclass(kind, BaseException):
+            if not is_configurable(kind):
                 continue
             options = [f"``{each}{default_text(value)}``" for each, value in accepted_arguments(kind).items()]
             lines += [f"   * - {link(prefix, name, kind)}", f"     - {', '.join(options)}"]
