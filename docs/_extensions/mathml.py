@@ -11,6 +11,9 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.writers.html5 import HTML5Translator
 
+REMAINING = {r"\_": "_", r"\|": "‖"}
+"""What the converter leaves within text and after commands of size, with its meaning."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -18,7 +21,9 @@ def mathml(latex: str, display: str, location: nodes.Node | None = None) -> str:
     """A formula as a `math` element."""
     if display == "block" and r"\\" in latex and r"\begin" not in latex:
         latex = rf"\begin{{aligned}} {latex} \end{{aligned}}"
-    element: str = convert(latex.strip(), display=display).replace(r"\_", "_")
+    element: str = convert(latex.strip(), display=display)
+    for command, text in REMAINING.items():
+        element = element.replace(command, text)
     if unknown := re.findall(r"\\\w*", element):
         logger.warning("no MathML for %s in %s", ", ".join(unknown), latex, location=location, type="mathml")
     return element
