@@ -1,7 +1,7 @@
 """Builds the wheel and the source distribution, and tries them in empty environments.
 
 pip install build twine
-python benchmarks/release.py                 # with the newest and with the oldest dependencies that pyproject.toml allows
+python benchmarks/release.py                 # with the newest and the oldest dependencies of pyproject.toml
 python benchmarks/release.py --torch 2.13.0  # the same, with one version of PyTorch in both
 
 Each environment installs the wheel alone, runs a fit from a configuration that comes with the package, and predicts.

@@ -11,8 +11,29 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.writers.html5 import HTML5Translator
 
-REMAINING = {r"\_": "_", r"\|": "‖"}
-"""What the converter leaves within text and after commands of size, with its meaning."""
+LETTERS = re.compile(r"(\\math(?:cal|rm|bf|bb)|\\operatorname) ?([A-Za-z0-9])")
+"""A single letter without braces, of which the converter makes an attribute that browsers ignore."""
+
+FUNCTIONS = re.compile(r"<mi>(ln|log|exp|det|sin|cos)</mi>(?!<mo[^>]*>(?:&#x00028;|[(\[]))")
+
+SIZED = re.compile(r'(<msup>|<msub>|<msubsup>|)<mo (minsize="([^"]*)" maxsize="[^"]*")>')
+"""A bracket of a given size, which browsers do not enlarge under a superscript or subscript."""
+
+LINE = re.compile(r'<mover>((?:(?!<mover>).)*?)<mo accent="true">&#x02015;</mo></mover>')
+BRACE = re.compile(r"<munder>((?:(?!<munder>).)*?)<mo>&#x23DF;</mo></munder>")
+"""Lines over and braces under a formula, which few fonts have in any width; they are borders."""
+
+REPLACEMENTS = {
+    r"\_": "_",
+    r"\|": "‖",
+    r"\{": "{",
+    r"\}": "}",
+    r"\lceil": "⌈",
+    r"\rceil": "⌉",
+    r"\arg": "arg",
+    "<mi>&#x0007E;</mi>": "<mo>∼</mo>",
+}
+"""What the converter leaves within text and after commands of size, or writes as another character."""
 
 logger = logging.getLogger(__name__)
 
@@ -21,12 +42,23 @@ def mathml(latex: str, display: str, location: nodes.Node | None = None) -> str:
     """A formula as a `math` element."""
     if display == "block" and r"\\" in latex and r"\begin" not in latex:
         latex = rf"\begin{{aligned}} {latex} \end{{aligned}}"
-    element: str = convert(latex.strip(), display=display)
-    for command, text in REMAINING.items():
-        element = element.replace(command, text)
+    element: str = convert(LETTERS.sub(r"\1{\2}", latex.strip()), display=display)
+    for written, meant in REPLACEMENTS.items():
+        element = element.replace(written, meant)
+    element = SIZED.sub(sized, element)
+    element = LINE.sub(r'<mrow class="line">\1</mrow>', element)
+    element = BRACE.sub(r'<mrow class="brace">\1</mrow>', element)
+    element = FUNCTIONS.sub(r'<mi>\1</mi><mspace width="0.17em"/>', element)
     if unknown := re.findall(r"\\\w*", element):
         logger.warning("no MathML for %s in %s", ", ".join(unknown), latex, location=location, type="mathml")
     return element
+
+
+def sized(found: re.Match[str]) -> str:
+    """A bracket of a given size."""
+    if found[1]:
+        return f'{found[1]}<mo stretchy="false" style="font-size: {found[3]}">'
+    return f'<mo {found[2]} stretchy="true" symmetric="true" lspace="0" rspace="0">'
 
 
 def visit_inline(translator: HTML5Translator, node: nodes.math) -> None:
