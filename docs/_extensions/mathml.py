@@ -31,7 +31,7 @@ REPLACEMENTS = {
     r"\lceil": "⌈",
     r"\rceil": "⌉",
     r"\arg": "arg",
-    "<mi>&#x0007E;</mi>": "<mo>∼</mo>",
+    "<mi>&#x0007E;</mi>": "<mo>&#x0223C;</mo>",
 }
 """What the converter leaves within text and after commands of size, or writes as another character."""
 
