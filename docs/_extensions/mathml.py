@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 def mathml(latex: str, display: str, location: nodes.Node | None = None) -> str:
     """A formula as a `math` element."""
     if display == "block" and r"\\" in latex and r"\begin" not in latex:
-        latex = rf"\begin{{aligned}} {latex} \end{{aligned}}"
+        latex = rf"\begin{{split}} {latex} \end{{split}}"
     element: str = convert(LETTERS.sub(r"\1{\2}", latex.strip()), display=display)
     for written, meant in REPLACEMENTS.items():
         element = element.replace(written, meant)
@@ -49,7 +49,7 @@ def mathml(latex: str, display: str, location: nodes.Node | None = None) -> str:
     element = LINE.sub(r'<mrow class="line">\1</mrow>', element)
     element = BRACE.sub(r'<mrow class="brace">\1</mrow>', element)
     element = FUNCTIONS.sub(r'<mi>\1</mi><mspace width="0.17em"/>', element)
-    if unknown := re.findall(r"\\\w*", element):
+    if unknown := re.findall(r"\\\w*|<mi>&</mi>|linebreak", element):
         logger.warning("no MathML for %s in %s", ", ".join(unknown), latex, location=location, type="mathml")
     return element
 

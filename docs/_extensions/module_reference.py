@@ -165,7 +165,8 @@ class CommandOptions(SphinxDirective):
                 if not isinstance(action, argparse._HelpAction):
                     option = " ".join([*(action.option_strings or [action.metavar or action.dest])][:1])
                     text = (action.help or "").replace("%(default)s", str(action.default))
-                    lines += [f"   * - ``{option}``", f"     - {text}{' (required)' * action.required}"]
+                    end = " (required)" if action.required and action.option_strings else ""
+                    lines += [f"   * - ``{option}``", f"     - {text}{end}"]
             lines.append("")
         return self.parse_text_to_nodes("\n".join(lines))
 
