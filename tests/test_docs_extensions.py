@@ -44,6 +44,7 @@ def test_formulas_have_the_characters_that_browsers_show(extension) -> None:
     mathml = extension("mathml").mathml
     assert "&#x1D4A9;" in mathml(r"w \sim \mathcal N(0, 1)", "inline")
     assert "<mo>&#x0223C;</mo>" in mathml(r"w \sim q", "inline")
+    assert "<mtext>E</mtext>" in mathml(r"\mathrm{E}_q[x] + \mathrm E y", "inline")
     assert 'class="brace"' in mathml(r"\underbrace{a + b}_{c}", "block")
     assert "prior_std" in mathml(r"\texttt{prior\_std}", "inline")
     assert mathml(r"a \\ b", "block").count("<mtr>") == 2

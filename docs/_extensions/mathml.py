@@ -11,8 +11,11 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.writers.html5 import HTML5Translator
 
-LETTERS = re.compile(r"(\\math(?:cal|rm|bf|bb)|\\operatorname) ?([A-Za-z0-9])")
-"""A single letter without braces, of which the converter makes an attribute that browsers ignore."""
+LETTER = re.compile(r"(\\math(?:cal|bf|bb)) ?([A-Za-z0-9])")
+"""A letter without braces, of which the converter makes an attribute that browsers ignore."""
+
+UPRIGHT = re.compile(r"\\mathrm(?: ([A-Za-z])|\{([A-Za-z])\})")
+"""A single upright letter, which the converter makes italic."""
 
 FUNCTIONS = re.compile(r"<mi>(ln|log|exp|det|sin|cos)</mi>(?!<mo[^>]*>(?:&#x00028;|[(\[]))")
 
@@ -31,6 +34,7 @@ REPLACEMENTS = {
     r"\lceil": "⌈",
     r"\rceil": "⌉",
     r"\arg": "arg",
+    "<mo>&#x02016;</mo>": '<mo stretchy="false">&#x02016;</mo>',
     "<mi>&#x0007E;</mi>": "<mo>&#x0223C;</mo>",
 }
 """What the converter leaves within text and after commands of size, or writes as another character."""
@@ -42,7 +46,8 @@ def mathml(latex: str, display: str, location: nodes.Node | None = None) -> str:
     """A formula as a `math` element."""
     if display == "block" and r"\\" in latex and r"\begin" not in latex:
         latex = rf"\begin{{split}} {latex} \end{{split}}"
-    element: str = convert(LETTERS.sub(r"\1{\2}", latex.strip()), display=display)
+    latex = UPRIGHT.sub(r"\\text{\1\2}", LETTER.sub(r"\1{\2}", latex.strip()))
+    element: str = convert(latex, display=display)
     for written, meant in REPLACEMENTS.items():
         element = element.replace(written, meant)
     element = SIZED.sub(sized, element)
