@@ -83,7 +83,7 @@ def try_wheel(wheel: Path, constraints: list[str], folder: Path) -> None:
     programs = folder / "venv" / "bin"
     run(programs / "pip", "install", "--quiet", "--constraint", file, wheel, cwd=folder)
     run(programs / "python", "-I", "-c", SMOKE, cwd=folder)
-    config = ("--config", "regression/mean_field_vi", "--trainer.fast_dev_run", "2")
+    config = ("--config", "configs/regression/mean_field_vi.yaml", "--trainer.fast_dev_run", "2")
     run(programs / "lightning-vi", "fit", *config, cwd=folder)
 
 

@@ -22,10 +22,6 @@ extensions = [
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "lightning_vi"
-html_static_path = ["_static"]
-html_css_files = ["formulas.css"]
-html_math_renderer = "mathml"
-html_show_sourcelink = False
 myst_enable_extensions = ["amsmath", "dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 
@@ -38,3 +34,4 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 default_role = "py:obj"
 suppress_warnings = ["ref.python"]
+html_show_sourcelink = False

@@ -8,6 +8,7 @@ import re
 from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx.application import Sphinx
+from sphinx.config import Config
 from sphinx.util import logging
 from sphinx.writers.html5 import HTML5Translator
 
@@ -78,6 +79,15 @@ def visit_block(translator: HTML5Translator, node: nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
+def add_font(app: Sphinx, config: Config) -> None:  # noqa: ARG001
+    """Adds the folder of the font and of its style sheet."""
+    if "_static" not in config.html_static_path:
+        config.html_static_path.append("_static")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("config-inited", add_font)
+    app.add_css_file("formulas.css")
+    app.config.html_math_renderer = "mathml"
     app.add_html_math_renderer("mathml", (visit_inline, None), (visit_block, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}
