@@ -10,10 +10,12 @@ author = "the lightning_vi authors"
 copyright = "the lightning_vi authors"
 
 extensions = [
+    "benchmark_ranks",
+    "mathml",
     "method_reference",
+    "module_reference",
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
 ]
@@ -32,3 +34,4 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 default_role = "py:obj"
 suppress_warnings = ["ref.python"]
+html_show_sourcelink = False

@@ -18,7 +18,8 @@ class RadialCoupling(NoiseCoupling):
     has unit variance, and the entropy is
 
     .. math:: H[u] = D \ln \sqrt D + H[|r|] + \ln A_{D-1} + (D - 1)\, \mathrm{E} \ln |r| \\
-        = \tfrac12 \ln \tfrac{e \pi}{2} + \ln \frac{2 \pi^{D/2}}{\Gamma(D/2)} - (D - 1) \frac{\gamma + \ln 2}{2}
+        = \tfrac D2 \ln D + \tfrac12 \ln \tfrac{e \pi}{2} + \ln \frac{2 \pi^{D/2}}{\Gamma(D/2)}
+        - (D - 1) \frac{\gamma + \ln 2}{2}
 
     with Euler's constant :math:`\gamma`.
 
