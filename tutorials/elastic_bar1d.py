@@ -1,13 +1,7 @@
 # ---
-# jupyter:
-#   jupytext:
-#     text_representation:
-#       extension: .py
-#       format_name: percent
-#   kernelspec:
-#     display_name: Python 3
-#     language: python
-#     name: python3
+# section: Differential equations
+# order: 41
+# thumbnail: errors
 # ---
 
 # %% [markdown]
@@ -22,11 +16,9 @@
 # error that the network still makes.
 
 # %%
-import os
-from pathlib import Path
-
 from lightning import Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger
+from matplotlib.figure import Figure
 from torch import nn
 
 from lightning_vi import MeanFieldVI
@@ -34,11 +26,7 @@ from lightning_vi.backbones import MLP
 from lightning_vi.datamodules import ElasticBar1DDataModule
 from lightning_vi.evaluation import ood_detection
 from lightning_vi.likelihoods import Gaussian
-from lightning_vi.plots import plot_ood_scores, plot_predictions_regression
 
-MAX_EPOCHS = int(os.environ.get("MAX_EPOCHS", "30"))
-OUTPUT_DIR = Path(os.environ.get("OUTPUT_DIR", "outputs/elastic_bar1d"))
-OUTPUT_DIR.mkdir(parents=True, exist_ok=True)
 seed_everything(0)
 
 # %% [markdown]
@@ -58,50 +46,48 @@ method = MeanFieldVI(
     num_mc_samples_train=2,
     num_mc_samples_test=50,
 )
-trainer = Trainer(
-    max_epochs=MAX_EPOCHS,
-    logger=CSVLogger(OUTPUT_DIR),
-    enable_checkpointing=False,
-    enable_progress_bar=False,
-)
+trainer = Trainer(max_epochs=30, logger=CSVLogger("outputs"))
 trainer.fit(method, dm)
-print("learned std, displacement and stress:", (method.likelihood.noise_std * method.likelihood.target_std).tolist())
+learned = method.likelihood.noise_std * method.likelihood.target_std
+print("learned std of displacement and stress:", [round(float(std), 5) for std in learned])
 
 # %% [markdown]
 # ## Inside and outside
 #
-# Each test set has its own scores: `dataloader_idx_0` is the test set, `dataloader_idx_1` the out-of-distribution set.
-# The std of the error is learned inside, so the intervals outside cover less.
+# Each test set has its own scores, and `ood_detection` asks whether the epistemic uncertainty tells the sets apart.
+# They are told apart almost perfectly. But the error grows 26 times and the epistemic standard deviation only three
+# times, and the learned noise is the small error inside, so that the intervals outside cover half of the targets. A
+# ranking by uncertainty can be good where the sizes are not.
 
 # %%
-trainer.test(method, list(dm.test_sets().values()))
+results = trainer.test(method, list(dm.test_sets().values()), verbose=False)
+for index, name in enumerate(dm.test_sets()):
+    scores = {key: results[index][f"test_{key}/dataloader_idx_{index}"] for key in ("rmse", "nll", "coverage")}
+    print(name, {key: round(value, 4) for key, value in scores.items()})
 inside, outside = (method.predict(x).as_dict()["epistemic_uct"].mean(0) for x in (dm.X_test, dm.X_ood))
-print("epistemic std outside over that inside:", outside / inside)
+print("epistemic std outside over that inside:", [round(float(ratio), 2) for ratio in outside / inside])
 print(ood_detection(method, dm.test_dataloader(), dm.ood_dataloader(), score="epistemic_uct"))
 
 # %% [markdown]
 # ## Two bars
+#
+# Prediction and truth look alike in a plot, so this one shows the error of the mean, with a band of two total
+# standard deviations around zero.
 
 # %%
-for name in ("test", "ood"):
-    inputs, targets, truth = (dm.as_functions(getattr(dm, f"{part}_{name}"))[0] for part in ("X", "Y", "truth"))
+figure = Figure(figsize=(10, 5), layout="constrained")
+axes = figure.subplots(2, 2, sharex=True)
+for column, name in enumerate(("test", "ood")):
+    inputs, truth = (dm.as_functions(getattr(dm, f"{part}_{name}"))[0] for part in ("X", "truth"))
     x = dm.points(inputs)[:, 0]
-    preds = method.predict_step(inputs)
+    prediction = method.predict(inputs)
     for target, label in enumerate(dm.target_names):
-        plot_predictions_regression(
-            x,
-            targets[:, target],
-            x,
-            truth[:, target],
-            preds["pred"][:, target],
-            epistemic=preds["epistemic_uct"][:, target],
-            aleatoric=preds["aleatoric_uct"][:, target],
-            title={"test": "A test function", "ood": "A function out of distribution"}[name],
-            ylabel=label,
-        ).savefig(OUTPUT_DIR / f"{label}_{name}.png")
+        ax, band = axes[target, column], 2 * prediction.total_var[:, target].sqrt()
+        ax.fill_between(x, -band, band, color="tab:blue", alpha=0.25, linewidth=0)
+        ax.plot(x, prediction.mean[:, target] - truth[:, target], color="tab:red")
+        ax.set(title=f"{label}, {name}", ylabel="error")
+figure.savefig("errors.png")
 
-# %%
-scores = (method.predict_step(x)["epistemic_uct"].mean(1) for x in (dm.X_test, dm.X_ood))
-plot_ood_scores(*scores).savefig(OUTPUT_DIR / "ood.png")
-
-print(f"figures in {OUTPUT_DIR}")
+# %% [markdown]
+# The band is too wide inside, where 95% intervals cover all targets: the error changes sign along the bar and is no
+# noise. These two functions are two of 24; that outside is a mild one.

@@ -1,28 +1,19 @@
 # ---
-# jupyter:
-#   jupytext:
-#     text_representation:
-#       extension: .py
-#       format_name: percent
-#   kernelspec:
-#     display_name: Python 3
-#     language: python
-#     name: python3
+# section: Differential equations
+# order: 43
+# thumbnail: plates
 # ---
 
 # %% [markdown]
 # # A variational last layer that classifies fields: heat in a plate
 #
-# Does a random heat source q make a plate hotter than 0.12 anywhere? Eight diffusion steps make the temperature of the
-# source, which the network does not see. A few convolutions and the largest value of each channel give 32 features,
-# and the last layer has a posterior. Out of distribution, sources are stronger and rough, and the threshold is 0.18.
+# Does a random heat source q make a plate hotter than 0.12 anywhere? Eight diffusion steps make the temperature of
+# the source, which the network does not see. A few convolutions and the largest value of each channel give 32
+# features, and the last layer has a posterior. Out of distribution, sources are stronger and rough, and the threshold
+# is 0.18.
 
 # %%
-import os
-from functools import partial
-from pathlib import Path
 
-import torch
 from lightning import Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger
 from matplotlib.figure import Figure
@@ -32,18 +23,13 @@ from lightning_vi import LastLayerVI
 from lightning_vi.datamodules import Heat2DDataModule
 from lightning_vi.evaluation import ood_detection
 from lightning_vi.likelihoods import Categorical
-from lightning_vi.optim import PerStep
 from lightning_vi.plots import plot_ood_scores, plot_reliability_diagram
-from lightning_vi.priors import GaussianPrior
 
-MAX_EPOCHS = int(os.environ.get("MAX_EPOCHS", "60"))
-OUTPUT_DIR = Path(os.environ.get("OUTPUT_DIR", "outputs/heat2d"))
-OUTPUT_DIR.mkdir(parents=True, exist_ok=True)
 seed_everything(0)
 
 # %%
 dm = Heat2DDataModule(batch_size=32)
-print("share of hot plates:", dm.Y_test.float().mean().item(), dm.Y_ood.float().mean().item())
+print("share of hot plates, inside and outside:", *(round(float(y.float().mean()), 2) for y in (dm.Y_test, dm.Y_ood)))
 network = nn.Sequential(
     nn.Conv2d(1, 8, 5, padding=2),
     nn.SiLU(),
@@ -57,35 +43,25 @@ network = nn.Sequential(
 )
 
 # %%
-method = LastLayerVI(
-    network,
-    Categorical(num_classes=2),
-    prior=GaussianPrior(std=1.0),
-    init_std=0.1,
-    num_mc_samples_train=2,
-    num_mc_samples_test=50,
-    kl_warmup_epochs=MAX_EPOCHS // 2,
-    optimizer=partial(torch.optim.Adam, lr=3e-3),
-    lr_scheduler=PerStep(torch.optim.lr_scheduler.CosineAnnealingLR),
-)
-trainer = Trainer(
-    max_epochs=MAX_EPOCHS,
-    logger=CSVLogger(OUTPUT_DIR),
-    enable_checkpointing=False,
-    enable_progress_bar=False,
-)
+method = LastLayerVI(network, Categorical(num_classes=2), num_mc_samples_test=50)
+trainer = Trainer(max_epochs=60, logger=CSVLogger("outputs"))
 trainer.fit(method, dm)
 
 # %% [markdown]
 # ## Inside and outside
 #
-# Each test set has its own scores: `dataloader_idx_0` is the test set, `dataloader_idx_1` the out-of-distribution set.
-# The features of rough sources are far from those of the training sources, where probabilities are 0 or 1.
+# Each test set has its own scores, and `ood_detection` asks whether the epistemic uncertainty tells the sets apart.
+# The mean mutual information is eight times as large outside. Yet the AUROC is 0.73, and no threshold that finds 95%
+# of the outside fields spares any inside: many strong sources have a probability of 0 or 1 and hardly any
+# uncertainty, right or wrong. A classifier that is linear in its features is sure far from its training data.
 
 # %%
-trainer.test(method, list(dm.test_sets().values()))
+results = trainer.test(method, list(dm.test_sets().values()), verbose=False)
+for index, name in enumerate(dm.test_sets()):
+    scores = {key: results[index][f"test_{key}/dataloader_idx_{index}"] for key in ("accuracy", "nll", "ece")}
+    print(name, {key: round(value, 4) for key, value in scores.items()})
 inside, outside = (method.predict(x).as_dict()["epistemic_uct"].mean(0) for x in (dm.X_test, dm.X_ood))
-print("epistemic uncertainty (mutual information) outside over that inside:", outside / inside)
+print("epistemic uncertainty (mutual information) outside over that inside:", round(float(outside / inside), 2))
 print(ood_detection(method, dm.test_dataloader(), dm.ood_dataloader(), score="epistemic_uct"))
 
 # %% [markdown]
@@ -103,11 +79,9 @@ for row, name in enumerate(("test", "ood")):
         label = "hot" if labels[index] else "safe"
         probability, epistemic = preds["pred"][index, 1], preds["epistemic_uct"][index]
         ax.set_title(f"{name}: {label}, p(hot) {probability:.2f}\nepistemic {epistemic:.3f} nats", fontsize=9)
-figure.savefig(OUTPUT_DIR / "plates.png")
+figure.savefig("plates.png")
 
 # %%
 inside, outside = (method.predict_step(x) for x in (dm.X_test, dm.X_ood))
-plot_reliability_diagram(inside["pred"], dm.Y_test).savefig(OUTPUT_DIR / "reliability.png")
-plot_ood_scores(inside["epistemic_uct"], outside["epistemic_uct"]).savefig(OUTPUT_DIR / "ood.png")
-
-print(f"figures in {OUTPUT_DIR}")
+plot_reliability_diagram(inside["pred"], dm.Y_test).savefig("reliability.png")
+plot_ood_scores(inside["epistemic_uct"], outside["epistemic_uct"]).savefig("ood.png")

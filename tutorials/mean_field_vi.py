@@ -1,29 +1,19 @@
 # ---
-# jupyter:
-#   jupytext:
-#     text_representation:
-#       extension: .py
-#       format_name: percent
-#   kernelspec:
-#     display_name: Python 3
-#     language: python
-#     name: python3
+# section: First steps
+# order: 10
+# thumbnail: all_layers
 # ---
 
 # %% [markdown]
 # # Mean-field variational inference on a toy problem
 #
 # A network of two hidden layers learns a function and its noise from 350 points, with a Gaussian posterior over its
-# weights (Blundell et al., *Weight uncertainty in neural networks*, 2015). The prediction comes in two parts:
-# *aleatoric* uncertainty, the noise that more data would not remove, and *epistemic* uncertainty, what the network
-# does not know yet.
-#
-# Run it as a script, or open it as a notebook with jupytext.
+# weights. The method is Bayes by Backprop (Blundell et al., *Weight uncertainty in neural networks*, 2015). The
+# prediction comes in two parts: *aleatoric* uncertainty, the noise that more data would not remove, and *epistemic*
+# uncertainty, what the network does not know yet.
 
 # %%
-import os
 from functools import partial
-from pathlib import Path
 
 import torch
 from lightning import Trainer, seed_everything
@@ -41,9 +31,6 @@ from lightning_vi.plots import (
     plot_training_metrics,
 )
 
-MAX_EPOCHS = int(os.environ.get("MAX_EPOCHS", "150"))
-OUTPUT_DIR = Path(os.environ.get("OUTPUT_DIR", "outputs/mean_field_vi"))
-OUTPUT_DIR.mkdir(parents=True, exist_ok=True)
 seed_everything(0)
 
 # %% [markdown]
@@ -53,13 +40,14 @@ seed_everything(0)
 
 # %%
 dm = ToyHeteroscedasticDataModule(batch_size=32, n_points=500)
-plot_toy_regression_data(dm.X_train, dm.Y_train, dm.X_gtext, dm.Y_gtext).savefig(OUTPUT_DIR / "data.png")
+plot_toy_regression_data(dm.X_train, dm.Y_train, dm.X_gtext, dm.Y_gtext).savefig("data.png")
 
 # %% [markdown]
-# ## Bayesian last layer
+# ## A Bayesian last layer
 #
-# The network's first half of outputs is the mean, the second half the raw scale of the noise. Only the last layer,
-# number -1, becomes stochastic. For the first `burnin_epochs` epochs the network is trained on squared error alone.
+# The first half of the network's outputs is the mean, the second half the raw scale of the noise. Only the last
+# layer, number -1, becomes stochastic. For the first `burnin_epochs` epochs the network is trained on squared error
+# alone. A given optimizer replaces the default learning rates.
 
 # %%
 last_layer = LastLayerVI(
@@ -67,95 +55,75 @@ last_layer = LastLayerVI(
     HeteroscedasticGaussian(),
     num_mc_samples_train=10,
     num_mc_samples_test=25,
-    burnin_epochs=min(20, MAX_EPOCHS - 1),
+    burnin_epochs=20,
     optimizer=partial(torch.optim.Adam, lr=3e-3),
 )
 print(last_layer.conversion)
 
 # %%
-log_dir = OUTPUT_DIR / "last_layer"
-trainer = Trainer(
-    max_epochs=MAX_EPOCHS,
-    logger=CSVLogger(log_dir),
-    log_every_n_steps=20,
-    enable_checkpointing=False,
-    enable_progress_bar=False,
-)
+trainer = Trainer(max_epochs=150, logger=CSVLogger("outputs", name="last_layer"), log_every_n_steps=20)
 trainer.fit(last_layer, dm)
-trainer.test(last_layer, dm)
-plot_training_metrics(log_dir, ["train_loss", "train_rmse"]).savefig(OUTPUT_DIR / "last_layer_training.png")
+(last_layer_scores,) = trainer.test(last_layer, dm, verbose=False)
+plot_training_metrics(trainer.log_dir, ["train_loss", "train_rmse"]).savefig("training.png")
 
 # %% [markdown]
-# `predict_step` returns standard deviations: the total, and its epistemic and aleatoric parts.
+# The shaded part is the burn-in. Afterwards the loss is the evidence lower bound with a growing weight of the KL
+# divergence, and rises with it; the RMSE shows that the fit does not get worse. `predict_step` returns standard
+# deviations: the total, and its epistemic and aleatoric parts.
 
 # %%
 preds = last_layer.predict_step(dm.X_gtext)
-plot_predictions_regression(
-    dm.X_train,
-    dm.Y_train,
-    dm.X_gtext,
-    dm.Y_gtext,
-    preds["pred"],
-    preds["pred_uct"],
-    epistemic=preds["epistemic_uct"],
-    aleatoric=preds["aleatoric_uct"],
-    title="Bayesian last layer",
-).savefig(OUTPUT_DIR / "last_layer_predictions.png")
+plot_predictions_regression(dm.X_train, dm.Y_train, dm.X_gtext, dm.Y_gtext, preds, title="Bayesian last layer").savefig(
+    "last_layer.png"
+)
 
 # %% [markdown]
 # ## All layers
 #
-# Without `stochastic_module_names` every layer becomes stochastic. The table says what became of each.
+# `MeanFieldVI` makes every layer stochastic. Everything else has its default here: the learning rates fit the length
+# of the training, and the weight of the KL divergence grows over the first nine tenths of it.
 
 # %%
-all_layers = MeanFieldVI(
-    MLP(n_inputs=1, n_hidden=[50, 50], n_outputs=2),
-    HeteroscedasticGaussian(),
-    num_mc_samples_test=25,
-)
+all_layers = MeanFieldVI(MLP(n_inputs=1, n_hidden=[50, 50], n_outputs=2), HeteroscedasticGaussian())
 print(all_layers.conversion)
 
 # %%
-log_dir = OUTPUT_DIR / "all_layers"
-trainer = Trainer(
-    max_epochs=MAX_EPOCHS,
-    logger=CSVLogger(log_dir),
-    log_every_n_steps=20,
-    enable_checkpointing=False,
-    enable_progress_bar=False,
-)
+trainer = Trainer(max_epochs=150, logger=CSVLogger("outputs", name="all_layers"), log_every_n_steps=20)
 trainer.fit(all_layers, dm)
-trainer.test(all_layers, dm)
+(all_layers_scores,) = trainer.test(all_layers, dm, verbose=False)
+plot_objective(trainer.log_dir).savefig("objective.png")
 
 # %% [markdown]
-# The evidence lower bound is the log-likelihood minus the KL divergence from posterior to prior. The weight of the KL
-# divergence grows over the first nine tenths of the fit.
-
-# %%
-plot_objective(log_dir).savefig(OUTPUT_DIR / "all_layers_objective.png")
+# The objective is the negative log-likelihood plus the KL divergence from the prior to the posterior, per datum. The
+# KL divergence falls while its weight grows: the posterior gives up what the data do not pay for.
 
 # %%
 preds = all_layers.predict_step(dm.X_gtext)
-plot_predictions_regression(
-    dm.X_train,
-    dm.Y_train,
-    dm.X_gtext,
-    dm.Y_gtext,
-    preds["pred"],
-    preds["pred_uct"],
-    epistemic=preds["epistemic_uct"],
-    aleatoric=preds["aleatoric_uct"],
-    title="All layers",
-).savefig(OUTPUT_DIR / "all_layers_predictions.png")
+plot_predictions_regression(dm.X_train, dm.Y_train, dm.X_gtext, dm.Y_gtext, preds, title="All layers").savefig(
+    "all_layers.png"
+)
 
 # %% [markdown]
+# ## Scores
+#
+# The scores are those of the mixture of all sampled networks. The noise-free function has an RMSE of 0.356 on these
+# test points, so there is not much to gain; NLL and CRPS score the whole distribution, and the coverage is that of
+# 95% intervals.
+
+# %%
+for name, scores in {"last layer": last_layer_scores, "all layers": all_layers_scores}.items():
+    print(name, {key: round(scores[f"test_{key}"], 3) for key in ("rmse", "nll", "crps", "coverage")})
+
+# %% [markdown]
+# On the test points, which lie among the training points, the two fits are equal within 2%. They differ outside. At
+# the left end the epistemic standard deviation of all layers is about 0.6, that of the last layer 0.1, and the true
+# function leaves the dark band of both, soon for the last layer. One posterior over 102 weights knows less of what it
+# does not know than one over 2752.
+#
 # ## Calibration
 #
 # Of the test points, how many lie within the intervals that should hold 10%, 20%, ... of them?
 
 # %%
-for name, method in {"last_layer": last_layer, "all_layers": all_layers}.items():
-    preds = method.predict_step(dm.X_test)
-    plot_calibration(preds["pred"], preds["pred_uct"], dm.Y_test).savefig(OUTPUT_DIR / f"{name}_calibration.png")
-
-print(f"figures in {OUTPUT_DIR}")
+preds = all_layers.predict_step(dm.X_test)
+plot_calibration(preds["pred"], preds["pred_uct"], dm.Y_test).savefig("calibration.png")

