@@ -6,6 +6,8 @@ from lightning_vi.backbones.lenet import LeNet
 from lightning_vi.backbones.mlp import MLP
 from lightning_vi.backbones.residual_mlp import ResidualBlock, ResidualMLP
 from lightning_vi.backbones.select_output import SelectOutput, selected_output
+from lightning_vi.backbones.series_lstm import SeriesLSTM
+from lightning_vi.backbones.series_transformer import SeriesTransformer
 from lightning_vi.backbones.tabular_mlp import CategoryEmbeddings, TabularMLP
 
 __all__ = [
@@ -17,6 +19,8 @@ __all__ = [
     "ResidualBlock",
     "ResidualMLP",
     "SelectOutput",
+    "SeriesLSTM",
+    "SeriesTransformer",
     "TabularMLP",
     "selected_output",
 ]

@@ -16,8 +16,10 @@ from lightning_vi.datamodules.functions import FunctionDataModule
 from lightning_vi.datamodules.heat import Heat2DDataModule
 from lightning_vi.datamodules.mnist import MNISTDataModule
 from lightning_vi.datamodules.new_table import NewTableDataModule
+from lightning_vi.datamodules.series import SeriesDataModule
 from lightning_vi.datamodules.tabular import TabularDataModule
 from lightning_vi.datamodules.toy import ToyHeteroscedasticDataModule, TwoMoonsDataModule
+from lightning_vi.datamodules.toy_series import ToySeriesDataModule
 from lightning_vi.datamodules.transport import Transport2DDataModule
 from lightning_vi.datamodules.uci import UCIDataModule
 from lightning_vi.datamodules.waves import WavesDataModule
@@ -34,8 +36,10 @@ __all__ = [
     "LoaderOptions",
     "MNISTDataModule",
     "NewTableDataModule",
+    "SeriesDataModule",
     "TabularDataModule",
     "ToyHeteroscedasticDataModule",
+    "ToySeriesDataModule",
     "Transport2DDataModule",
     "TwoMoonsDataModule",
     "UCIDataModule",

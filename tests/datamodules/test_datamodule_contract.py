@@ -21,6 +21,7 @@ from lightning_vi.datamodules import (
     Heat2DDataModule,
     TabularDataModule,
     ToyHeteroscedasticDataModule,
+    ToySeriesDataModule,
     Transport2DDataModule,
     TwoMoonsDataModule,
     WavesDataModule,
@@ -71,6 +72,7 @@ MODULES: list[Callable[..., ArrayDataModule]] = [
     generated(Transport2DDataModule, n_functions=4, n_grid=6),
     generated(Heat2DDataModule),
     generated(WavesDataModule),
+    generated(ToySeriesDataModule, n_points=600),
 ]
 
 
