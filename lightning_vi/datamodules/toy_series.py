@@ -56,7 +56,7 @@ class ToySeriesDataModule(SeriesDataModule):
         n_points: int = 2000,
         window: int = 24,
         horizon: int = 1,
-        drift: float = 1.0,
+        drift: float = 0.5,
         data_seed: int = 0,
         **loader_options: Unpack[LoaderOptions],
     ) -> None:

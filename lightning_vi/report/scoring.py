@@ -76,6 +76,8 @@ def score(
         key: _Collected(RowScores(predictor.test_metrics.clone(prefix=""))) for key, predictor in predictors.items()
     }
     targets: list[Tensor] = []
+    for calibration in calibrations.values():
+        calibration.begin_test()
     with evaluating(method), private_random_state(0, method.device), torch.no_grad():
         for host_batch in loader:
             x, target, weight = method._labeled(to_device(method, host_batch))
@@ -95,6 +97,7 @@ def score(
 
 def _collect(collected: _Collected, method: Predictor, predictive: Predictive, labels: Tensor) -> None:
     likelihood = method.likelihood
+    predictive = predictive.followed(labels)
     prediction, observed = predictive.prediction(), likelihood.observed(labels)
     collected.board.update(predictive.metric_inputs(labels) | uncertainty_inputs(prediction), observed)
     values = prediction.as_dict()
