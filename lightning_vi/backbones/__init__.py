@@ -2,6 +2,7 @@
 
 from lightning_vi.backbones.chain import Chain
 from lightning_vi.backbones.fourier_features import FourierFeatures
+from lightning_vi.backbones.gcn import GCN
 from lightning_vi.backbones.lenet import LeNet
 from lightning_vi.backbones.mlp import MLP
 from lightning_vi.backbones.residual_mlp import ResidualBlock, ResidualMLP
@@ -11,6 +12,7 @@ from lightning_vi.backbones.series_transformer import SeriesTransformer
 from lightning_vi.backbones.tabular_mlp import CategoryEmbeddings, TabularMLP
 
 __all__ = [
+    "GCN",
     "MLP",
     "CategoryEmbeddings",
     "Chain",

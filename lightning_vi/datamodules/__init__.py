@@ -13,12 +13,14 @@ from lightning_vi.datamodules.bundled import DiabetesDataModule, DigitsDataModul
 from lightning_vi.datamodules.calibration import CalibrationDataModule
 from lightning_vi.datamodules.elastic_bar import ElasticBar1DDataModule
 from lightning_vi.datamodules.functions import FunctionDataModule
+from lightning_vi.datamodules.graph import GraphDataModule
 from lightning_vi.datamodules.heat import Heat2DDataModule
 from lightning_vi.datamodules.mnist import MNISTDataModule
 from lightning_vi.datamodules.new_table import NewTableDataModule
 from lightning_vi.datamodules.series import SeriesDataModule
 from lightning_vi.datamodules.tabular import TabularDataModule
 from lightning_vi.datamodules.toy import ToyHeteroscedasticDataModule, TwoMoonsDataModule
+from lightning_vi.datamodules.toy_graph import ToyGraphDataModule
 from lightning_vi.datamodules.toy_series import ToySeriesDataModule
 from lightning_vi.datamodules.transport import Transport2DDataModule
 from lightning_vi.datamodules.uci import UCIDataModule
@@ -32,12 +34,14 @@ __all__ = [
     "DigitsDataModule",
     "ElasticBar1DDataModule",
     "FunctionDataModule",
+    "GraphDataModule",
     "Heat2DDataModule",
     "LoaderOptions",
     "MNISTDataModule",
     "NewTableDataModule",
     "SeriesDataModule",
     "TabularDataModule",
+    "ToyGraphDataModule",
     "ToyHeteroscedasticDataModule",
     "ToySeriesDataModule",
     "Transport2DDataModule",

@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_vi.errors import InputTypeError, InputValueError
 
 Rows = Literal["calib", "train"]
-LOADERS = {"calib": "calibration_dataloader", "train": "ordered_train_dataloader"}
+LOADERS: dict[str, str] = {"calib": "calibration_dataloader", "train": "ordered_train_dataloader"}
 """Methods of a datamodule that serve the rows."""
 
 
