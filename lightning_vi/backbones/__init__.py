@@ -10,6 +10,7 @@ from lightning_vi.backbones.select_output import SelectOutput, selected_output
 from lightning_vi.backbones.series_lstm import SeriesLSTM
 from lightning_vi.backbones.series_transformer import SeriesTransformer
 from lightning_vi.backbones.tabular_mlp import CategoryEmbeddings, TabularMLP
+from lightning_vi.backbones.text_transformer import TextTransformer
 
 __all__ = [
     "GCN",
@@ -24,5 +25,6 @@ __all__ = [
     "SeriesLSTM",
     "SeriesTransformer",
     "TabularMLP",
+    "TextTransformer",
     "selected_output",
 ]

@@ -22,6 +22,7 @@ from lightning_vi.datamodules.tabular import TabularDataModule
 from lightning_vi.datamodules.toy import ToyHeteroscedasticDataModule, TwoMoonsDataModule
 from lightning_vi.datamodules.toy_graph import ToyGraphDataModule
 from lightning_vi.datamodules.toy_series import ToySeriesDataModule
+from lightning_vi.datamodules.toy_text import ToyTextDataModule
 from lightning_vi.datamodules.transport import Transport2DDataModule
 from lightning_vi.datamodules.uci import UCIDataModule
 from lightning_vi.datamodules.waves import WavesDataModule
@@ -44,6 +45,7 @@ __all__ = [
     "ToyGraphDataModule",
     "ToyHeteroscedasticDataModule",
     "ToySeriesDataModule",
+    "ToyTextDataModule",
     "Transport2DDataModule",
     "TwoMoonsDataModule",
     "UCIDataModule",

@@ -22,8 +22,8 @@ class GraphDataModule(LightningDataModule):
 
     Each dataloader has one batch, ``{"input": {"x": nodes, "edge_index": edges}, "target": targets}``: all nodes and
     all edges, and the targets of the split's nodes. Those of all other nodes are ignored: labels are `ignore_index`,
-    for ``Categorical(num_classes, ignore_index=-100)``, and numbers are NaN, for ``Gaussian(missing="ignore")``. The size N
-    of the training set is the number of all nodes, as it is for other missing targets.
+    for ``Categorical(num_classes, ignore_index=-100)``, and numbers are NaN, for ``Gaussian(missing="ignore")``. The
+    size N of the training set is the number of all nodes, as it is for other missing targets.
 
     Args:
         x: Features of the nodes, shape [N, F] floating point.
