@@ -65,9 +65,18 @@ def follow_scores(
         >>> quantiles.flatten().tolist(), state.alpha
         ([5.0, 6.0], tensor([0.5000]))
     """
+    past, alpha, pending, pending_quantiles = state
     followers = [
-        _Follower(*(part[..., target].tolist() for part in state), miscoverage, gamma, is_rolling)
-        for target in range(len(state.alpha))
+        _Follower(
+            past[:, target].tolist(),
+            float(alpha[target]),
+            pending[..., target].tolist(),
+            pending_quantiles[:, target].tolist(),
+            miscoverage,
+            gamma,
+            is_rolling,
+        )
+        for target in range(len(alpha))
     ]
     rows = zip(*(scores[..., target].tolist() for target in range(len(followers))), strict=True)
     quantiles = [[follower.step(row) for follower, row in zip(followers, own, strict=True)] for own in rows]

@@ -11,6 +11,7 @@ from helpers import copy_of_state, loader, quiet_trainer, same_state
 from sklearn.linear_model import LinearRegression
 from torch import Tensor, nn
 from torch.testing import assert_close
+from torch.utils.data import DataLoader
 
 from lightning_vi import (
     AdaptiveConformal,
@@ -24,11 +25,13 @@ from lightning_vi import (
     SplitConformal,
     VarianceScaling,
 )
-from lightning_vi.core.bootstrap import block_bootstrap
+from lightning_vi.compare import compare
+from lightning_vi.core.bootstrap import BootstrapOrders, block_bootstrap
 from lightning_vi.datamodules import CalibrationDataModule, ToySeriesDataModule
 from lightning_vi.functional.calibration import conformal_quantile
 from lightning_vi.likelihoods import Categorical, Gaussian, HeteroscedasticGaussian
 from lightning_vi.methods import CalibratedMethod
+from lightning_vi.report.scoring import score
 
 COVERAGE, NUM_CALIBRATION, NUM_TEST, REPETITIONS = 0.8, 99, 150, 200
 
@@ -307,3 +310,50 @@ def test_members_see_their_bootstrap_samples_alone() -> None:
     assert torch.equal(blocks - blocks[..., :1], torch.arange(4).expand(3, 10, 4))
     twin = copy.deepcopy(ensemble)
     assert twin.bootstrap_block == 4
+
+
+def test_bootstrap_orders_continue_within_an_epoch() -> None:
+    data = loader(torch.arange(20.0), batch_size=3, shuffle=True)
+    orders = BootstrapOrders(data, 2, block=4, seed=1)
+    whole = list(orders.epoch(5))
+    again = list(BootstrapOrders(data, 2, block=4, seed=1).epoch(5, first_batch=2))
+    assert len(whole) == 7
+    for first, second in zip(whole[2:], again, strict=True):
+        assert all(torch.equal(a[0], b[0]) for a, b in zip(first, second, strict=True))
+    rows = block_bootstrap(20, 2, 4, seed=1)
+    for member in range(2):
+        seen = torch.cat([batches[member][0] for batches in whole])
+        assert torch.equal(seen.sort().values, rows[member].sort().values.float())
+        assert not torch.equal(seen, torch.cat([batches[member][0] for batches in orders.epoch(6)]))
+    ensemble = DeepEnsemble(nn.Linear(1, 1), Gaussian(), num_members=2, bootstrap_block=4)
+    with pytest.raises(TypeError, match="bootstrap_block=4 needs a DataLoader with a batch_size"):
+        quiet_trainer().fit(ensemble, DataLoader([(torch.zeros(3, 1), torch.zeros(3, 1))], batch_size=None))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="bootstrap_block must be"):
+        DeepEnsemble(nn.Linear(1, 1), Gaussian(), bootstrap_block=0)
+
+
+def test_a_report_has_the_scores_of_the_test() -> None:
+    wrapper, (x, y) = adaptive(window=19), new_rows()
+    data = loader(x, y, batch_size=7)
+    (expected,) = quiet_trainer().test(wrapper, data, verbose=False)
+    for _ in range(2):
+        found = score("test", wrapper.source, {"conformal": wrapper}, data, lambda: None)["conformal"]
+        for name in ("conformal_coverage", "conformal_width"):
+            assert found.scores[name] == pytest.approx(expected[f"test_{name}"])
+        inside = (found.prediction.lower <= y) & (y <= found.prediction.upper)  # type: ignore[operator]
+        assert float(inside.float().mean()) == pytest.approx(expected["test_conformal_coverage"])
+
+
+@pytest.mark.filterwarnings("ignore:.*too few for a coverage.*")
+def test_a_comparison_calibrates_on_the_rows_that_a_calibration_needs() -> None:
+    result = compare(
+        ["DeepEnsemble + EnbPI", "DeepEnsemble + AdaptiveConformal"],
+        ToySeriesDataModule(n_points=500, window=2, batch_size=64),
+        nn.Sequential(nn.Flatten(), nn.Linear(2, 1)),
+        Gaussian(),
+        max_epochs=1,
+        seeds=1,
+        common_options={"num_members": 6, "bootstrap_block": 24},
+    )
+    assert not result.failures
+    assert {"conformal_coverage"} <= set(result.runs[0].rows[0])
