@@ -98,7 +98,6 @@ def draw(wrappers: Mapping[str, CalibratedMethod], data: ToySeriesDataModule, pa
     right.axhline(COVERAGE, color="k", linewidth=1, linestyle="--")
     left.set(xlabel="row", ylabel="y", title="The last 120 test rows")
     right.set(xlabel="row", ylabel="coverage of the last 100 rows", title="Coverage under drift", ylim=(0, 1.02))
-    left.legend(fontsize=8)
     right.legend(fontsize=8, loc="lower left")
     figure.savefig(path, dpi=110)
 

@@ -11,7 +11,15 @@ from helpers import fit, loader, normal, quiet_trainer
 from torch.testing import assert_close
 from torch.utils.data import DataLoader
 
-from lightning_vi import DeepEnsemble, Laplace, LastLayerVI, MCDropout, MeanFieldVI, TemperatureScaling
+from lightning_vi import (
+    AdaptivePredictionSets,
+    DeepEnsemble,
+    Laplace,
+    LastLayerVI,
+    MCDropout,
+    MeanFieldVI,
+    TemperatureScaling,
+)
 from lightning_vi.backbones import GCN
 from lightning_vi.datamodules import GraphDataModule, ToyGraphDataModule
 from lightning_vi.likelihoods import Categorical, Gaussian
@@ -83,6 +91,12 @@ def test_from_a_fit_to_a_checkpoint(name: str, tmp_path: Path) -> None:
     calibrated = TemperatureScaling(method)
     calibrated.calibrate(dm.calibration_dataloader())
     assert calibrated.predict({"x": dm.x, "edge_index": dm.edge_index}).mean.shape == (80, 4)
+    sets = AdaptivePredictionSets(method, coverage=0.8)
+    sets.calibrate(dm.calibration_dataloader())
+    (scores,) = trainer.test(sets, dm, verbose=False)
+    chosen = sets.predict({"x": dm.x, "edge_index": dm.edge_index}).pred_set[nodes]  # type: ignore[index]
+    held = chosen.gather(1, dm.target[nodes][:, None]).float().mean()
+    assert scores["test_conformal_coverage"] == pytest.approx(float(held))
 
 
 def test_ignored_nodes_have_no_part_in_the_training() -> None:

@@ -33,7 +33,7 @@ from lightning_vi.likelihoods import Categorical, Gaussian, HeteroscedasticGauss
 from lightning_vi.methods import CalibratedMethod
 from lightning_vi.report.scoring import score
 
-COVERAGE, NUM_CALIBRATION, NUM_TEST, REPETITIONS = 0.8, 99, 150, 200
+COVERAGE, NUM_CALIBRATION, NUM_TEST = 0.8, 99, 150
 
 
 def mean_and_scale() -> MeanVarianceEstimation:
@@ -55,7 +55,8 @@ def covered(calibrated: CalibratedMethod, x: Tensor, y: Tensor) -> float:
     return float(((prediction.lower <= y) & (y <= prediction.upper)).float().mean())
 
 
-def test_coverage_over_many_series() -> None:
+@pytest.mark.parametrize("repetitions", [40, pytest.param(200, marks=pytest.mark.thorough)])
+def test_coverage_over_many_series(repetitions: int) -> None:
     """On exchangeable rows both hold it; under drift split conformal does not, and the adaptive one does."""
     random = torch.Generator().manual_seed(0)
     shares: dict[tuple[str, float], list[float]] = {}
@@ -65,7 +66,7 @@ def test_coverage_over_many_series() -> None:
         "adaptive": AdaptiveConformal(mean_and_scale(), coverage=COVERAGE, gamma=gamma),
     }
     for drift in (0.0, 3.0):
-        for _ in range(REPETITIONS):
+        for _ in range(repetitions):
             calibration, test = series(NUM_CALIBRATION, 0.0, random), series(NUM_TEST, drift, random)
             for name, wrapper in wrappers.items():
                 wrapper.calibrate([calibration])
@@ -73,7 +74,7 @@ def test_coverage_over_many_series() -> None:
     bound = (COVERAGE + gamma) / (gamma * NUM_TEST)
     assert all(abs(share - COVERAGE) <= bound for drift in (0.0, 3.0) for share in shares["adaptive", drift])
     mean = {key: float(np.mean(values)) for key, values in shares.items()}
-    error = 4 * np.std(shares["split", 0.0]) / REPETITIONS**0.5
+    error = 4 * np.std(shares["split", 0.0]) / repetitions**0.5
     assert abs(mean["split", 0.0] - COVERAGE) < error
     assert abs(mean["adaptive", 0.0] - COVERAGE) < error
     assert mean["split", 3.0] < COVERAGE - 0.15
