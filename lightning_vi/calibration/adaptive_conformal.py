@@ -83,9 +83,8 @@ class AdaptiveConformal(SequentialConformal):
         check_positive("gamma", gamma)
         if window is not None:
             check_at_least("window", window, 1)
-        conformal = method
         if not isinstance(method, ConformalMethod):
-            conformal = SplitConformal(
+            method = SplitConformal(
                 method, coverage=0.9 if coverage is None else coverage, method_checkpoint=method_checkpoint
             )
             method_checkpoint = None
@@ -99,7 +98,7 @@ class AdaptiveConformal(SequentialConformal):
                 f"coverage={coverage} differs from that of {type(method).__name__}, {method.coverage}: give one of them"
             )
         super().__init__(
-            conformal, gamma=gamma, is_rolling=window is not None, delay=delay, method_checkpoint=method_checkpoint
+            method, gamma=gamma, is_rolling=window is not None, delay=delay, method_checkpoint=method_checkpoint
         )
         self.window = window
 

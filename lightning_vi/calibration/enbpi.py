@@ -33,7 +33,7 @@ from lightning_vi.calibration.sequential import SequentialConformal
 from lightning_vi.core.bootstrap import block_bootstrap
 from lightning_vi.core.predictive import Predictive
 from lightning_vi.core.predictor import Predictor
-from lightning_vi.errors import InputTypeError, InputValueError
+from lightning_vi.errors import InputTypeError, InputValueError, NotFittedError
 from lightning_vi.likelihoods import Prediction
 from lightning_vi.sampling import NetworkInput
 
@@ -80,6 +80,7 @@ class EnbPI(SequentialConformal):
 
     calibration_rows = "train"
     needs_samples = True
+    method: "_Residuals"
 
     def __init__(
         self,
@@ -125,9 +126,15 @@ class EnbPI(SequentialConformal):
             scores: Errors of the members on the training rows in the order of time, shape [N, M, ..., D].
 
         Raises:
+            NotFittedError: If the ensemble does not know its training rows.
             ValueError: If these are not the training rows.
         """
         ensemble: Any = self.source
+        if ensemble.num_data is None:
+            raise NotFittedError(
+                "EnbPI needs the bootstrap samples of the ensemble's fit: fit the ensemble with a Trainer, or give the "
+                "checkpoint of its fit as method_checkpoint=..."
+            )
         if len(scores) != ensemble.num_data:
             raise InputValueError(
                 f"EnbPI needs the {ensemble.num_data} training rows of the fit in the order of time, got {len(scores)} "
@@ -164,7 +171,8 @@ class _Residuals(ConformalMethod):
 
     def _center(self, members: Tensor) -> Tensor:
         weights = self.member_weights[: len(members)].to(members)
-        return torch.tensordot(weights / weights.sum(), members, 1)
+        center: Tensor = torch.tensordot(weights / weights.sum(), members, 1)
+        return center
 
 
 def _members(predictive: Predictive) -> Tensor:

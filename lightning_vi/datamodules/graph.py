@@ -192,6 +192,6 @@ def _checked_nodes(nodes: Mapping[Split, Sequence[int] | Tensor], num_nodes: int
         if numbers.dim() != 1 or len(numbers) == 0 or int(numbers.min()) < 0 or int(numbers.max()) >= num_nodes:
             raise InputValueError(f"nodes[{name!r}] must be node numbers from 0 to {num_nodes - 1}, at least one.")
     total = torch.cat(list(found.values()))
-    if len(total.unique()) < len(total):
+    if int(total.bincount().max()) > 1:
         raise InputValueError("nodes must have each node in one split alone, got some twice.")
     return found

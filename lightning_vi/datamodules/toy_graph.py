@@ -67,7 +67,7 @@ class ToyGraphDataModule(GraphDataModule):
         edge_index = (upper | upper.T).nonzero().T.contiguous()
         order = torch.randperm(n_nodes, generator=random)
         sizes = [round(fraction * n_nodes) for fraction in FRACTIONS.values()][:-1]
-        parts = order.split([*sizes, n_nodes - sum(sizes)])
+        parts = torch.split(order, [*sizes, n_nodes - sum(sizes)])
         super().__init__(
             x,
             edge_index,

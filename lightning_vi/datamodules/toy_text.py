@@ -69,7 +69,7 @@ class ToyTextDataModule(LightningDataModule):
         sizes = [round(fraction * n_texts) for fraction in FRACTIONS.values()][:-1]
         bounds = [*sizes, n_texts - sum(sizes)]
         self.input_ids, self.attention_mask, self.labels = (
-            dict(zip(FRACTIONS, tensor.split(bounds), strict=True)) for tensor in (tokens, mask, labels)
+            dict(zip(FRACTIONS, torch.split(tensor, bounds), strict=True)) for tensor in (tokens, mask, labels)
         )
 
     def train_dataloader(self) -> DataLoader[Any]:

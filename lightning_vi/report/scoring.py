@@ -76,8 +76,8 @@ def score(
         key: _Collected(RowScores(predictor.test_metrics.clone(prefix=""))) for key, predictor in predictors.items()
     }
     targets: list[Tensor] = []
-    for calibration in calibrations.values():
-        calibration.begin_test()
+    for wrapper in calibrations.values():
+        wrapper.begin_test()
     with evaluating(method), private_random_state(0, method.device), torch.no_grad():
         for host_batch in loader:
             x, target, weight = method._labeled(to_device(method, host_batch))
