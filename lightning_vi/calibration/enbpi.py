@@ -80,7 +80,7 @@ class EnbPI(SequentialConformal):
 
     calibration_rows = "train"
     needs_samples = True
-    method: "_Residuals"
+    method: "LeaveOneOutResiduals"
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class EnbPI(SequentialConformal):
     ) -> None:
         if window is not None:
             check_at_least("window", window, 1)
-        residuals = _Residuals(method, coverage=coverage, method_checkpoint=method_checkpoint)
+        residuals = LeaveOneOutResiduals(method, coverage=coverage, method_checkpoint=method_checkpoint)
         if getattr(method, "bootstrap_block", None) is None:
             raise InputTypeError(
                 f"method must be a DeepEnsemble whose members are trained on bootstrap samples, such as "
@@ -149,7 +149,7 @@ class EnbPI(SequentialConformal):
         self.method.is_calibrated.fill_(True)
 
 
-class _Residuals(ConformalMethod):
+class LeaveOneOutResiduals(ConformalMethod):
     """Intervals around the mean of the leave-one-out predictors, with residuals as scores."""
 
     task = "regression"
@@ -161,11 +161,11 @@ class _Residuals(ConformalMethod):
         num_members = getattr(method, "num_members", 1)
         self.register_buffer("member_weights", torch.full((num_members,), 1 / num_members))
 
-    def scores(self, x: NetworkInput, predictive: Predictive, target: Tensor) -> Tensor:  # noqa: ARG002
+    def scores(self, x: NetworkInput, predictive: Predictive, target: Tensor) -> Tensor:  # noqa: ARG002, D102
         self.checked_prediction(predictive, target)
         return (target - self._center(_members(predictive))).abs()
 
-    def region(self, x: NetworkInput, prediction: Prediction, quantile: Tensor) -> Prediction:  # noqa: ARG002
+    def region(self, x: NetworkInput, prediction: Prediction, quantile: Tensor) -> Prediction:  # noqa: ARG002, D102
         center = self._center(torch.as_tensor(prediction.samples))
         return self.with_interval(prediction, center - quantile.to(center), center + quantile.to(center))
 
