@@ -5,7 +5,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning import LightningDataModule
@@ -55,11 +55,18 @@ class CalibratedMethod(Predictor):
 
     task: Task
     other_task_advice: str
+    calibration_rows: Literal["calib", "train"] = "calib"
+    """The rows that it is calibrated on: those kept back for it, or those of the training."""
     is_calibrated: Tensor
 
     def __init__(self, method: Predictor, *, method_checkpoint: str | None = None) -> None:
         if not isinstance(method, Predictor):
             raise InputTypeError(f"method must be a method of lightning_vi, got a {type(method).__name__}")
+        if getattr(method, "is_sequential", False):
+            raise InputTypeError(
+                f"method must not be a {type(method).__name__}, which follows the rows of a series: calibrate the "
+                f"method inside of it first, as {type(method).__name__}({type(self).__name__}(method))"
+            )
         self.check_likelihood(method.likelihood)
         method = copy.deepcopy(method)
         if method_checkpoint is not None:
@@ -150,6 +157,9 @@ class CalibratedMethod(Predictor):
         if self.task == "classification" or dim == -1:
             return self.make_calibrated(x, predictive)
         return MovedPredictive(self.make_calibrated(x, MovedPredictive(predictive, dim, -1)), -1, dim)
+
+    def begin_test(self) -> None:
+        """Called before the first batch of a test set; calibrations that follow a series start anew."""
 
     def logged_calibration(self) -> dict[str, Tensor]:
         """Returns the scalars to log, by name; none by default."""
@@ -338,9 +348,12 @@ class CalibratedMethod(Predictor):
         """
         source = self.trainer.fit_loop._data_source.instance
         if isinstance(source, LightningDataModule) and not getattr(source, "gives_calibration_data", False):
+            loader, rows = "calibration_dataloader()", ""
+            if self.calibration_rows == "train":
+                loader, rows = "ordered_train_dataloader()", ', rows="train"'
             raise InputValueError(
                 f"{type(self).__name__} would calibrate on the training data of {type(source).__name__}; give "
-                "Trainer.fit datamodule.calibration_dataloader() or CalibrationDataModule(datamodule) instead (in a "
+                f"Trainer.fit datamodule.{loader} or CalibrationDataModule(datamodule{rows}) instead (in a "
                 "configuration file, `class_path: CalibrationDataModule` with the datamodule as its argument `data`)"
             )
         self.make_up_fit()

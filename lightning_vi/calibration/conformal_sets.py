@@ -50,11 +50,12 @@ def uniforms_of(x: NetworkInput, probs: Tensor) -> Tensor:
     """Returns a number between 0 and 1 for each label, a hash of the input.
 
     Args:
-        x: Input, each tensor of shape [B, ...].
+        x: Input, each tensor of shape [B, ...]; others, such as the edges of a graph, have no part in it.
         probs: Class probabilities, shape [B, C, ...].
 
     Returns:
         Shape [B, 1, ...].
     """
     places = probs[:, :1]
-    return row_uniforms(tensors(x), places[0].numel()).view_as(places)
+    rows = [tensor for tensor in tensors(x) if len(tensor) == len(probs)]
+    return row_uniforms(rows, places[0].numel()).view_as(places)

@@ -27,9 +27,11 @@ from lightning_vi.compare.store import Run
 from lightning_vi.core import Predictor
 from lightning_vi.core.batch import split_batch, to_device
 from lightning_vi.core.checkpoints import check_file
+from lightning_vi.datamodules.calibration import LOADERS
 from lightning_vi.errors import InputValueError
 from lightning_vi.evaluation.collecting import collect
 from lightning_vi.evaluation.scores import datum_scores
+from lightning_vi.methods import CalibratedMethod
 
 QUIET: Mapping[str, Any] = {
     "logger": False,
@@ -260,11 +262,12 @@ def _load_best(trainer: Trainer, method: Predictor) -> None:
 
 
 def _calibrated(
-    method: Predictor, datamodule: LightningDataModule, trainer_arguments: Mapping[str, Any], folder: str
+    method: CalibratedMethod, datamodule: LightningDataModule, trainer_arguments: Mapping[str, Any], folder: str
 ) -> tuple[Predictor, Trainer]:
-    loader = getattr(datamodule, "calibration_dataloader", None)
+    name = LOADERS[method.calibration_rows]
+    loader = getattr(datamodule, name, None)
     if loader is None:
-        raise InputValueError(f"{type(datamodule).__name__} has no calibration_dataloader, which a calibration needs")
+        raise InputValueError(f"{type(datamodule).__name__} has no {name}, which a calibration needs")
     trainer = make_trainer({"max_epochs": 1} | _device(trainer_arguments), folder)
     trainer.fit(method, loader())
     return method, trainer

@@ -14,6 +14,10 @@ from lightning_vi.sampling import NetworkInput, tensors
 
 KEYS = ("input", "target", "weight")
 """Keys of a dictionary batch."""
+LABELS = "labels"
+"""Key of the targets in a batch of Hugging Face, whose other entries are inputs."""
+MAIN_INPUTS = ("input_ids", "inputs_embeds", "pixel_values", "input_values", "input_features")
+"""Keys by which a batch of Hugging Face is known if it has no targets."""
 
 
 def split_batch(batch: Any) -> tuple[NetworkInput, Tensor | None]:
@@ -21,7 +25,9 @@ def split_batch(batch: Any) -> tuple[NetworkInput, Tensor | None]:
 
     Args:
         batch: ``(x, y)``, ``{"input": x, "target": y}`` or the input alone, a tensor; x may be a tuple or a dictionary
-            of tensors. The dictionary may also have the key `weight`, see `sample_weight`.
+            of tensors. Or a batch of Hugging Face: ``{"input_ids": ..., "attention_mask": ..., "labels": y}``, whose
+            other entries are the input; without `labels` it has one of `MAIN_INPUTS`. A dictionary may also have the
+            key `weight`, see `sample_weight`.
 
     Returns:
         The input, and the target or None.
@@ -37,16 +43,24 @@ def split_batch(batch: Any) -> tuple[NetworkInput, Tensor | None]:
         if unknown:
             raise InputValueError(f"a batch may have the keys {list(KEYS)}, got {unknown} too: it would have no effect")
         return batch["input"], batch.get("target")
+    if isinstance(batch, Mapping) and "target" not in batch and any(key in batch for key in (LABELS, *MAIN_INPUTS)):
+        inputs = {key: value for key, value in batch.items() if key not in (LABELS, "weight")}
+        if not inputs:
+            raise InputTypeError(f"a batch with labels needs inputs too, got {_describe(batch)}")
+        return inputs, batch.get(LABELS)
     if isinstance(batch, Sequence) and not isinstance(batch, str) and 1 <= len(batch) <= 2:
         return batch[0], batch[1] if len(batch) == 2 else None
-    raise InputTypeError(f"a batch must be (x, y), {{'input': x, 'target': y}} or a tensor, got {_describe(batch)}")
+    raise InputTypeError(
+        "a batch must be (x, y), {'input': x, 'target': y}, a tensor, or a dictionary with 'labels' or "
+        f"{MAIN_INPUTS[0]!r}, got {_describe(batch)}"
+    )
 
 
 def split_labeled_batch(batch: Any) -> tuple[NetworkInput, Tensor]:
     """Splits a labeled batch into input and target.
 
     Args:
-        batch: ``(x, y)`` or ``{"input": x, "target": y}``.
+        batch: ``(x, y)``, ``{"input": x, "target": y}``, or a dictionary with `labels`, see `split_batch`.
 
     Returns:
         Input and target.

@@ -82,6 +82,18 @@ def can_reorder(dataloader: object) -> TypeGuard[DataLoader[Any]]:
     )
 
 
+def is_shuffled(dataloader: object) -> bool:
+    """Returns whether a dataloader is known to give its data in another order than that of the data set.
+
+    Args:
+        dataloader: Anything that yields batches.
+
+    Returns:
+        False for dataloaders that do not shuffle, and where it cannot be told.
+    """
+    return isinstance(dataloader, DataLoader) and _reordered(dataloader.sampler, 0, 0) is not None
+
+
 def _reordered(sampler: object, seed: int, number: int) -> tuple[Sampler[Any], Callable[[int], None]] | None:
     """Returns a sampler of the same rows in another order and a function that sets its epoch; None if impossible."""
     reordered: Any = copy.copy(sampler)

@@ -37,3 +37,8 @@ class LockedPredictive(Predictive):
     def keep(self) -> None:  # noqa: D102
         with self._lock():
             self.inner.keep()
+
+    def followed(self, target: Tensor) -> Predictive:  # noqa: D102
+        with self._lock():
+            inner = self.inner.followed(target)
+        return self if inner is self.inner else LockedPredictive(inner, self._lock)

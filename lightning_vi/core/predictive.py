@@ -73,6 +73,17 @@ class Predictive(ABC):
     def keep(self) -> None:
         """Keeps the network's outputs, so that any number of questions costs one run of the network."""
 
+    def followed(self, target: Tensor) -> "Predictive":  # noqa: ARG002
+        """Returns the distribution of each row of a test batch given the targets of the rows before it.
+
+        Args:
+            target: Targets, shape [B, ...].
+
+        Returns:
+            By default the distribution itself; another one for calibrations that follow a series.
+        """
+        return self
+
 
 @dataclass(frozen=True)
 class _Summary:

@@ -429,6 +429,7 @@ class Predictor(LightningModule, ABC):
                     else self.predictive_distribution(rows, self.num_mc_samples_test, self.noise.seed)
                 )
                 predictive.keep()
+                predictive = predictive.followed(labels)
                 inputs = predictive.metric_inputs(labels) | uncertainty_inputs(predictive.prediction())
             update(metrics, inputs, self.likelihood.observed(labels))
         scores.log(self, metrics)

@@ -7,7 +7,9 @@ from typing import Any
 from lightning import LightningModule
 
 from lightning_vi.core.batch import to_device
+from lightning_vi.core.bootstrap import BootstrapOrders
 from lightning_vi.core.data_order import DataOrders, can_reorder
+from lightning_vi.errors import InputValueError
 from lightning_vi.noise import NoiseStream
 
 
@@ -16,12 +18,14 @@ class SeparateOrders(LightningModule):
 
     Attributes:
         own_data_order: Whether they do.
+        bootstrap_block: Number of rows of a block of each member's bootstrap sample; None to train all on all data.
         noise: Its seed determines the orders.
     """
 
     own_data_order = True
+    bootstrap_block: int | None = None
     noise: NoiseStream
-    _orders: DataOrders | None = None
+    _orders: DataOrders | BootstrapOrders | None = None
     _other_batches: Iterator[tuple[Any, ...]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -55,14 +59,27 @@ class SeparateOrders(LightningModule):
         """
         if self._other_batches is None:
             self._other_batches = self._start_orders(batch_idx, num_members)
-        return [batch, *(to_device(self, other) for other in next(self._other_batches))]
+        others = [to_device(self, other) for other in next(self._other_batches)]
+        return others if self.bootstrap_block is not None else [batch, *others]
 
     def _start_orders(self, first_batch: int, num_members: int) -> Iterator[tuple[Any, ...]]:
         """Shuffles the data for all members except the first; a fit may be resumed within an epoch."""
         loader = self.trainer.train_dataloader
+        if self.bootstrap_block is not None:
+            return self._start_samples(loader, first_batch, num_members, self.bootstrap_block)
         if not (self.own_data_order and num_members > 1 and can_reorder(loader)):
             self._orders = None
             return repeat(())
         if self._orders is None or self._orders.dataloader is not loader:
             self._orders = DataOrders(loader, num_members - 1, self.noise.seed)
+        return self._orders.epoch(self.current_epoch, first_batch)
+
+    def _start_samples(self, loader: Any, first_batch: int, num_members: int, block: int) -> Iterator[tuple[Any, ...]]:
+        if self.trainer.world_size > 1:
+            raise InputValueError(
+                f"bootstrap_block={block} draws rows of the whole training set, but the Trainer has "
+                f"{self.trainer.world_size} processes: fit with Trainer(devices=1)"
+            )
+        if self._orders is None or self._orders.dataloader is not loader:
+            self._orders = BootstrapOrders(loader, num_members, block, self.noise.seed)
         return self._orders.epoch(self.current_epoch, first_batch)

@@ -202,6 +202,10 @@ class ArrayDataModule(LightningDataModule):
         """Returns shuffled batches `(x, y)` of the training rows."""
         return self._loader((self.X_train, self.Y_train), shuffle=True)
 
+    def ordered_train_dataloader(self) -> DataLoader[Any]:
+        """Returns batches `(x, y)` of the training rows in order, for calibrations on them such as `EnbPI`."""
+        return self._loader((self.X_train, self.Y_train))
+
     def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
         """Returns batches `(x, y)` of the validation rows in order; an empty list without a validation split.
 

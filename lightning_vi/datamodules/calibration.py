@@ -1,11 +1,15 @@
 """Datamodule that serves the calibration data of another datamodule as training data."""
 
-from typing import Any
+from typing import Any, Literal
 
 from lightning import LightningDataModule
 
 from lightning_vi.datamodules._wrapped import WrappedDataModule
-from lightning_vi.errors import InputTypeError
+from lightning_vi.errors import InputTypeError, InputValueError
+
+Rows = Literal["calib", "train"]
+LOADERS: dict[str, str] = {"calib": "calibration_dataloader", "train": "ordered_train_dataloader"}
+"""Methods of a datamodule that serve the rows."""
 
 
 class CalibrationDataModule(WrappedDataModule):
@@ -16,12 +20,15 @@ class CalibrationDataModule(WrappedDataModule):
 
     Args:
         data: A datamodule with a `calibration_dataloader`.
+        rows: ``"calib"`` for its calibration rows; ``"train"`` for its training rows in order, from its
+            `ordered_train_dataloader`, which `EnbPI` needs.
 
     Attributes:
         gives_calibration_data: True; methods read it to tell calibration data from training data.
 
     Raises:
-        TypeError: If `data` is not a datamodule or has no `calibration_dataloader`.
+        TypeError: If `data` is not a datamodule or has no such dataloader.
+        ValueError: If `rows` is unknown.
 
     Example:
         >>> from lightning_vi.datamodules import ToyHeteroscedasticDataModule
@@ -32,11 +39,14 @@ class CalibrationDataModule(WrappedDataModule):
 
     gives_calibration_data = True
 
-    def __init__(self, data: LightningDataModule) -> None:
+    def __init__(self, data: LightningDataModule, rows: Rows = "calib") -> None:
         super().__init__(data)
-        if not callable(getattr(data, "calibration_dataloader", None)):
-            raise InputTypeError(f"data must have a calibration_dataloader(), but {type(data).__name__} has none")
+        if rows not in LOADERS:
+            raise InputValueError(f"rows must be one of {list(LOADERS)}, got {rows!r}")
+        if not callable(getattr(data, LOADERS[rows], None)):
+            raise InputTypeError(f"data must have a {LOADERS[rows]}(), but {type(data).__name__} has none")
+        self.rows = rows
 
     def train_dataloader(self) -> Any:
-        """Returns the `calibration_dataloader` of the wrapped datamodule."""
-        return self.data.calibration_dataloader()
+        """Returns the `calibration_dataloader` of the wrapped datamodule, or its training rows in order."""
+        return getattr(self.data, LOADERS[self.rows])()

@@ -52,6 +52,7 @@ from lightning_vi.functional.selective import (
     false_positive_rate,
     risk_coverage_curve,
 )
+from lightning_vi.functional.sequential import ScoreState, follow_scores
 from lightning_vi.functional.set_coverage import covered_share
 from lightning_vi.functional.signal import signal_to_noise, unit_signal_to_noise
 from lightning_vi.functional.smooth_calibration import residual_nodes, smooth_calibration_error
@@ -63,6 +64,7 @@ __all__ = [
     "BrierParts",
     "EntropyDecomposition",
     "RunningMoments",
+    "ScoreState",
     "adaptive_calibration_error",
     "area_under_generalized_risk_coverage",
     "area_under_risk_coverage",
@@ -84,6 +86,7 @@ __all__ = [
     "entropy",
     "excess_area_under_risk_coverage",
     "false_positive_rate",
+    "follow_scores",
     "gauss_hermite",
     "gaussian_kl",
     "gaussian_wasserstein_2",

@@ -17,6 +17,7 @@ from lightning_vi.methods import (
     CalibratedMethod,
     ConformalMethod,
     ConformalQuantileRegression,
+    SequentialConformal,
     SplitConformal,
     TemperatureScaling,
     VarianceScaling,
@@ -54,8 +55,8 @@ def find_calibrations(method: Predictor, datamodule: LightningDataModule) -> Cal
         The calibrations; none if there are no rows for them, or the likelihood has none.
     """
     if isinstance(method, CalibratedMethod):
-        name = CONFORMED if isinstance(method, ConformalMethod) else AFTER
-        return Calibrations(method.method, {name: method}, "the calibration rows of its fit", is_given=True)
+        name = CONFORMED if isinstance(method, ConformalMethod | SequentialConformal) else AFTER
+        return Calibrations(method.source, {name: method}, "the calibration rows of its fit", is_given=True)
     found = _rows_for(method, datamodule)
     if found is None:
         return Calibrations(method)

@@ -45,7 +45,9 @@ def page(facts: Facts, sections: Sequence[Section], title: str | None) -> str:
 
 def _headline(facts: Facts) -> Html:
     first = facts.first
-    how = f"Scores of {len(first.target)} test rows, with {LEVEL:.0%} confidence intervals from resampled rows."
+    seen = first.observed
+    num_rows = len(first.target) if seen is None else int(seen.reshape(len(seen), -1).any(1).sum())
+    how = f"Scores of {num_rows} test rows, with {LEVEL:.0%} confidence intervals from resampled rows."
     tiles = "".join(_tile(metric, first.scores[metric], first.intervals.get(metric)) for metric in first.scores)
     described = "".join(f"<dt>{text(key)}</dt><dd>{text(value)}</dd>" for key, value in _described(facts).items())
     return Html(f'<dl>{described}</dl>{paragraph(how, "how")}<div class="tiles">{tiles}</div>')

@@ -74,6 +74,8 @@ def score(
     predictors = {"method": method, **calibrations}
     collected: dict[str, _Collected] = {}
     targets: list[Tensor] = []
+    for wrapper in calibrations.values():
+        wrapper.begin_test()
     with evaluating(method), private_random_state(0, method.device), torch.no_grad():
         for host_batch in loader:
             x, target, weight = method._labeled(to_device(method, host_batch))
@@ -101,6 +103,7 @@ def _boards(predictors: Mapping[str, Predictor], target: Tensor) -> dict[str, _C
 
 def _collect(collected: _Collected, method: Predictor, predictive: Predictive, labels: Tensor) -> None:
     likelihood = method.likelihood
+    predictive = predictive.followed(labels)
     prediction, observed = predictive.prediction(), likelihood.observed(labels)
     collected.board.update(predictive.metric_inputs(labels) | uncertainty_inputs(prediction), observed)
     values = prediction.as_dict()

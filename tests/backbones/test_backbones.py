@@ -8,7 +8,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from lightning_vi import RankOneVI
-from lightning_vi.backbones import MLP, FourierFeatures, LeNet, ResidualMLP
+from lightning_vi.backbones import MLP, FourierFeatures, LeNet, ResidualMLP, SeriesLSTM, SeriesTransformer
+from lightning_vi.backbones.series_transformer import position_encoding
 from lightning_vi.likelihoods import Gaussian
 
 
@@ -55,6 +56,27 @@ def test_mlp_applies_activation_and_dropout_to_hidden_layers() -> None:
     hidden = nn.Sequential(*network.train())[:3](torch.ones(1, 2).expand(1000, 2))
     dropped = (hidden == 0).double().mean()
     assert abs(float(dropped) - 0.5) < 4 * 0.5 / math.sqrt(hidden.numel())
+
+
+def test_series_networks() -> None:
+    x = torch.randn(5, 9, 3)
+    lstm = SeriesLSTM(3, 2, width=4, n_layers=2)
+    assert_close(lstm(x), lstm.head(lstm.lstm(x)[1][0][-1]))
+    code = position_encoding(9, 6)
+    for step, column in ((0, 0), (4, 1), (8, 2)):
+        angle = (8 - step) / 10000 ** (2 * column / 6)
+        assert_close(code[step, [column, column + 3]], torch.tensor([math.sin(angle), math.cos(angle)]))
+    transformer = SeriesTransformer(3, 2, width=6).eval()
+    hidden = transformer.encoder(transformer.embed(x) + code)
+    assert_close(transformer(x), transformer.head(hidden[:, -1]))
+    assert not torch.allclose(transformer(x), transformer(x.flip(1)))
+    for network in (SeriesLSTM, SeriesTransformer):
+        with pytest.raises(ValueError, match="n_layers must be positive, got 0"):
+            network(n_layers=0)
+        with pytest.raises(ValueError, match=r"dropout_p must lie in \[0, 1\), got 1"):
+            network(dropout_p=1)
+    with pytest.raises(ValueError, match="width must be even and a multiple of n_heads=2, got 5"):
+        SeriesTransformer(width=5)
 
 
 def test_errors() -> None:

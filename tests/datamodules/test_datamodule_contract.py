@@ -22,6 +22,7 @@ from lightning_vi.datamodules import (
     TabularDataModule,
     ToyHeteroscedasticDataModule,
     ToyOrdinalDataModule,
+    ToySeriesDataModule,
     Transport2DDataModule,
     TwoMoonsDataModule,
     WavesDataModule,
@@ -73,6 +74,7 @@ MODULES: list[Callable[..., ArrayDataModule]] = [
     generated(Heat2DDataModule),
     generated(WavesDataModule),
     generated(ToyOrdinalDataModule, n_points=60),
+    generated(ToySeriesDataModule, n_points=600),
 ]
 
 

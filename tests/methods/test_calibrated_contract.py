@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from lightning_vi import (
     CLEAR,
+    AdaptiveConformal,
     AdaptivePredictionSets,
     ConformalQuantileRegression,
     ConformalRiskControl,
@@ -59,8 +60,9 @@ WRAPPERS: dict[str, Callable[..., CalibratedMethod]] = {
     "LeastAmbiguousSets": partial(LeastAmbiguousSets, coverage=COVERAGE),
     "TopKSets": partial(TopKSets, coverage=COVERAGE, randomised=True),
     "ConformalRiskControl": partial(ConformalRiskControl, risk=0.3),
+    "AdaptiveConformal": partial(AdaptiveConformal, coverage=COVERAGE),
 }
-INTERVALS = {"SplitConformal", "ConformalQuantileRegression", "CLEAR", "JointConformal"}
+INTERVALS = {"SplitConformal", "ConformalQuantileRegression", "CLEAR", "JointConformal", "AdaptiveConformal"}
 SETS = {"AdaptivePredictionSets", "LeastAmbiguousSets", "TopKSets", "ConformalRiskControl"}
 MOVED = {"VectorScaling", "DirichletScaling", "IsotonicScaling", "QuantileRecalibration"}
 """Calibrations that change the mean or the order of the classes."""
@@ -84,6 +86,7 @@ PAIRS = {
     "LeastAmbiguousSets": [("MeanFieldVI", "categorical")],
     "TopKSets": [("MeanFieldVI", "categorical, [B, C, H, W]")],
     "ConformalRiskControl": [("MeanFieldVI", "categorical, [B, C, H, W]")],
+    "AdaptiveConformal": [("MeanFieldVI", "heteroscedastic, [B, 4, D]")],
 }
 
 
@@ -217,7 +220,7 @@ def test_predictions_depend_on_the_seed_only(case: Calibrated) -> None:
     if case.name in MOVED:
         return
     if case.is_regression:
-        assert torch.equal(calibrated.predict(x).mean, calibrated.method.predict(x).mean)
+        assert torch.equal(calibrated.predict(x).mean, calibrated.source.predict(x).mean)
     else:
         assert torch.equal(calibrated.predict(x).mean.argmax(1), calibrated.method.predict(x).mean.argmax(1))
 
@@ -348,7 +351,7 @@ def test_fit_calibrates_without_training(case: Calibrated) -> None:
     data = loader(x, target, batch_size=5)
     # There is one calibration per epoch, with validations before, between and after them.
     trainer.fit(fitted, data, data)
-    assert same_state(copy_of_state(fitted.method), before)
+    assert same_state(copy_of_state(fitted.source), before)
     assert global_states()[1:] == random_states[1:]
     assert trainer.global_step == 9
     for name, value in by_hand.named_buffers(recurse=False):

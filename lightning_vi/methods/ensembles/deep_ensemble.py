@@ -52,6 +52,8 @@ class DeepEnsemble(StackedMethod):
         likelihood: The observation model; it is copied for each member.
         num_members: Number of members M.
         own_data_order: Whether each member sees the training data in a different order.
+        bootstrap_block: None to train each member on all data; an integer for a bootstrap sample of blocks of so many
+            consecutive rows for each member (bagging), 1 for single rows. `EnbPI` needs it.
         vectorization: How members are run: ``"auto"``, ``"vmap"`` or ``"loop"``, see `StackedRunner`.
         burnin_epochs: Number of initial epochs that train on the likelihood's point loss.
         optimizer: Function from an iterable of parameters to an optimizer.
@@ -76,12 +78,15 @@ class DeepEnsemble(StackedMethod):
         *,
         num_members: int = 5,
         own_data_order: bool = True,
+        bootstrap_block: int | None = None,
         vectorization: StackedVectorization = "auto",
         burnin_epochs: int = 0,
         optimizer: OptimizerFactory = default_optimizer,
         lr_scheduler: LRSchedulerFactory | None = None,
     ) -> None:
         check_at_least("num_members", num_members, 1)
+        if bootstrap_block is not None:
+            check_at_least("bootstrap_block", bootstrap_block, 1)
         super().__init__(
             backbone,
             likelihood,
@@ -94,6 +99,7 @@ class DeepEnsemble(StackedMethod):
             lr_scheduler=lr_scheduler,
         )
         self.num_members = num_members
+        self.bootstrap_block = bootstrap_block
 
     @staticmethod
     def from_methods(methods: Sequence[Predictor]) -> Ensemble:

@@ -26,6 +26,8 @@ def extremes_section(facts: Facts) -> Section | None:
     """
     scored = facts.first
     order = torch.argsort(scored.uncertainty, descending=True, stable=True)
+    if scored.observed is not None:
+        order = order[scored.observed.reshape(len(order), -1).any(1)[order]]
     count = min(NUM_ROWS, len(order) // 2)
     if count == 0:
         return None
