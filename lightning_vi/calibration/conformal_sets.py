@@ -57,5 +57,5 @@ def uniforms_of(x: NetworkInput, probs: Tensor) -> Tensor:
         Shape [B, 1, ...].
     """
     places = probs[:, :1]
-    rows = [tensor for tensor in tensors(x) if len(tensor) == len(probs)]
+    rows = [tensor for tensor in tensors(x) if tensor.shape[0] == probs.shape[0]]
     return row_uniforms(rows, places[0].numel()).view_as(places)

@@ -22,6 +22,12 @@ from lightning_vi.priors import GaussianPrior
 
 REGRESSION = {"rmse", "mae", "r2", "nll", "crps", "coverage", "interval_width", "epistemic_share"}
 CLASSIFICATION = {"accuracy", "nll", "brier", "ece", "mutual_information"}
+FURTHER = {
+    "multi-label": {"f1", "exact_match"},
+    "ordinal": {"mae", "rps"},
+    "categorical, [B, C, H, W]": {"miou"},
+    "categorical, [B, H, W, F]": {"miou"},
+}
 
 
 def as_mapping(rows: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
@@ -36,7 +42,7 @@ def test_fit_validate_test_and_predict_on_the_same_dataloader(case: Case) -> Non
     before = [parameter.detach().clone() for parameter in method.parameters()]
     trainer.fit(method, data, data)
     assert all(not torch.equal(old, new) for old, new in zip(before, method.parameters(), strict=True))
-    wanted = REGRESSION if case.problem.is_regression else CLASSIFICATION
+    wanted = (REGRESSION if case.problem.is_regression else CLASSIFICATION) | FURTHER.get(case.problem_name, set())
     logged = {"train_loss", "train_nll", "train_rmse" if case.problem.is_regression else "train_accuracy"}
     logged |= {f"val_{name}" for name in wanted} | ({"train_kl", "train_elbo"} if case.method.logs_kl else set())
     assert logged <= set(history.values)

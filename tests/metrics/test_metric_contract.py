@@ -316,6 +316,7 @@ def test_flags() -> None:
         "accuracy",
         "r2",
         "ood auroc",
+        "ood aupr",
         "auroc",
         "auprc",
         "f1",

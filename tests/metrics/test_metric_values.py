@@ -175,7 +175,7 @@ class TestR2Score:
         assert float(metric.compute()) == expected
 
     def test_wrong_number_of_targets(self) -> None:
-        with pytest.raises(ValueError, match=r"num_targets=2 entries in their last dimension, got shape \[4, 3\]"):
+        with pytest.raises(ValueError, match=r"num_targets=2 entries in dimension -1, got shape \[4, 3\]"):
             R2Score(num_targets=2).update(torch.zeros(4, 3), torch.zeros(4, 3))
         with pytest.raises(ValueError, match="num_targets=2"):
             R2Score(num_targets=2).update(torch.zeros(4), torch.zeros(4))

@@ -29,9 +29,11 @@ def bad_batches(case: Case) -> Iterator[tuple[str, Tensor, Tensor, str]]:
     for wrong in (torch.nan, torch.inf):
         yield f"input {wrong}", spoiled(x, wrong), y, "inputs have NaN or infinite values"
     if not case.problem.is_regression:
-        classes = case.problem.likelihood().num_predictions
+        is_multi_label = case.problem_name == "multi-label"
+        classes = 2 if is_multi_label else case.problem.likelihood().num_predictions
+        message = "labels must be 0 or 1" if is_multi_label else f"labels must lie between 0 and {classes - 1}"
         for label in (classes, -1, 255):
-            yield f"label {label}", x, spoiled(y, label), f"labels must lie between 0 and {classes - 1}"
+            yield f"label {label}", x, spoiled(y, label), message
         return
     for wrong in (torch.nan, torch.inf, -torch.inf):
         yield f"target {wrong}", x, spoiled(y, wrong), "targets have NaN or infinite values"

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from lightning_vi import IVON, AlphaDivergenceVI, Laplace, LatentVariableVI
-from lightning_vi.likelihoods import Bernoulli, Categorical, Likelihood, RegressionLikelihood
+from lightning_vi.likelihoods import Bernoulli, Categorical, Likelihood, Ordinal, RegressionLikelihood
 from lightning_vi.methods import UQMethod
 
 IGNORED = 255
@@ -28,7 +28,7 @@ def forgiving(method: UQMethod) -> UQMethod:
     for module in method.modules():
         if isinstance(module, RegressionLikelihood):
             module.missing = "ignore"
-        elif isinstance(module, Categorical | Bernoulli):
+        elif isinstance(module, Categorical | Bernoulli | Ordinal):
             module.ignore_index = IGNORED
     return method.eval()
 
