@@ -80,8 +80,8 @@ for name, each in intervals.items():
 # %% [markdown]
 # `Trainer.test` takes the rows in their order, and each interval knows the targets before it. Without drift all four
 # agree. Under drift `SplitConformal` covers 57%. The two with a window of recent errors come close to 90%, with
-# intervals that are twice as wide, as they must be. `EnbPI` has by default the 776 errors of the training rows in its
-# quantile, which the new errors replace too slowly.
+# intervals that are twice as wide, as they must be. `EnbPI` has by default as many errors in its quantile
+# as there are training rows, and new errors replace the old ones too slowly.
 #
 # ## Coverage over time
 #
@@ -109,9 +109,9 @@ ax.legend(fontsize=8)
 figure.savefig("coverage.png")
 
 # %% [markdown]
-# `SplitConformal` loses coverage as long as the drift goes on, down to 34%. The other extreme is `AdaptiveConformal`,
-# whose coverage of 100 rows is never below 83%. `EnbPI` with a short window lags a little behind: 79% at the lowest. Both need
-# the targets soon; where they come H - 1 rows later, as in forecasts of H steps, give `delay=H - 1`.
+# `SplitConformal` loses coverage as long as the drift goes on, down to 34% of 100 rows. `AdaptiveConformal` is never
+# below 83%, and `EnbPI` with a short window never below 79%. Both need the targets soon; where they come H - 1 rows
+# later, as in forecasts of H steps, give `delay=H - 1`.
 #
 # The last rows, with the true mean as a line and missed targets as crosses:
 
@@ -133,7 +133,7 @@ ax.set_xlabel("row")
 figure.savefig("intervals.png")
 
 # %% [markdown]
-# The network's forecasts stay below the risen level, so that most targets are missed above the interval. Wider
-# intervals repair the coverage and not the forecast. Those of `AdaptiveConformal` are scaled by the predicted std: they are
-# narrow in the quiet part of the season and nearly three times as wide in the noisy one. Those of `EnbPI` have nearly the same
-# width in all seasons. A drift that goes on asks for a new fit; the coverage in a moving window says when.
+# Nearly all misses are above the intervals, because the forecasts stay below the risen level. Wider intervals repair the
+# coverage and not the forecast. Those of `AdaptiveConformal` are scaled by the predicted std: they are narrow in the
+# quiet part of the season and nearly three times as wide in the noisy one. Those of `EnbPI` have nearly the same width
+# in all seasons. A drift that goes on asks for a new fit; the coverage in a moving window says when.
