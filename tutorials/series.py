@@ -134,6 +134,6 @@ figure.savefig("intervals.png")
 
 # %% [markdown]
 # Nearly all misses are above the intervals, because the forecasts stay below the risen level. Wider intervals repair
-# the coverage and not the forecast. Those of `AdaptiveConformal` are scaled by the predicted std: they are narrow in the
-# quiet part of the season and nearly three times as wide in the noisy one. Those of `EnbPI` have nearly the same width
-# in all seasons. A drift that goes on asks for a new fit; the coverage in a moving window says when.
+# the coverage and not the forecast. Those of `AdaptiveConformal` are scaled by the predicted std: they are narrow in
+# the quiet part of the season and nearly three times as wide in the noisy one. Those of `EnbPI` have nearly the same
+# width in all seasons. A drift that goes on asks for a new fit; the coverage in a moving window says when.
