@@ -2,9 +2,10 @@
 
 import warnings
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+import pytest
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.loggers.logger import Logger
@@ -23,6 +24,14 @@ LIGHTNING_WARNINGS = (
     ".*Be aware that when using `ckpt_path`.*",
     ".*Checkpoint directory .* exists and is not empty.*",
 )
+
+
+def params_of(cases: Mapping[str, tuple[Any, ...]], *, default: Collection[str]) -> list[Any]:
+    """Parameters of a test by name; those beyond the default ones are marked as thorough."""
+    return [
+        pytest.param(*case, id=name, marks=() if name in default else pytest.mark.thorough)
+        for name, case in cases.items()
+    ]
 
 
 class History(Logger):

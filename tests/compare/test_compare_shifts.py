@@ -126,6 +126,7 @@ def test_files_and_tables(comparison: Comparison, tmp_path: Path) -> None:
     assert comparison.higher_is_better["ood_fpr95_energy"] is comparison.higher_is_better["aurc"] is False
 
 
+@pytest.mark.thorough
 def test_shifts_are_added_to_a_finished_comparison_from_its_checkpoints(
     comparison: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

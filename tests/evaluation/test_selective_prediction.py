@@ -295,6 +295,7 @@ def _compare_on_rank(rank: int, port: int) -> None:
     distributed.destroy_process_group()
 
 
+@pytest.mark.thorough
 def test_every_rank_gets_the_data_of_all_ranks() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

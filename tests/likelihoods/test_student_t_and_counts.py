@@ -110,6 +110,7 @@ def test_heavy_tails_are_recovered_and_fit_better_than_a_gaussian() -> None:
     assert scores["StudentT"]["test_coverage"] == pytest.approx(0.95, abs=0.015)
 
 
+@pytest.mark.thorough
 def test_dispersion_is_recovered_and_fits_better_than_poisson() -> None:
     torch.manual_seed(0)
     x = torch.randn(4000, 2)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from helpers import loader, normal, quiet_trainer, randomize_posteriors
+from helpers import loader, normal, params_of, quiet_trainer, randomize_posteriors
 from method_cases import ImageNet
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -87,7 +87,7 @@ def coverages(calibrated: CalibratedMethod, draw: Draw, width: int) -> np.ndarra
     return np.array(result)
 
 
-@pytest.mark.parametrize(("wrapper", "method", "draw", "width"), EXACT.values(), ids=EXACT)
+@pytest.mark.parametrize(("wrapper", "method", "draw", "width"), params_of(EXACT, default=("split, normalized", "APS")))
 def test_coverage_has_its_exact_distribution(wrapper: Any, method: Any, draw: Draw, width: int) -> None:
     """Conditional on the calibration data it is Beta(k, n + 1 - k) for any method and data (Vovk, 2012)."""
     observed = coverages(wrapper(method(), coverage=COVERAGE), draw, width)
@@ -97,6 +97,7 @@ def test_coverage_has_its_exact_distribution(wrapper: Any, method: Any, draw: Dr
     assert observed.var() == pytest.approx(variance, rel=4 * math.sqrt(3 / REPETITIONS))
 
 
+@pytest.mark.thorough
 def test_sets_without_randomization_are_conservative() -> None:
     wrapper = AdaptivePredictionSets(logits(), coverage=COVERAGE, randomised=False)
     bound = COVERAGE - 4 * math.sqrt(0.002 / REPETITIONS)
@@ -327,6 +328,7 @@ torch.save(calibrated.predict_step(torch.load(sys.argv[2], weights_only=True)), 
 """
 
 
+@pytest.mark.thorough
 def test_checkpoint_gives_the_same_predictions_in_a_new_process(tmp_path: Path) -> None:
     method = QuantileRegression(MLP(3, [4], 6), Quantiles((0.1, 0.5, 0.9), num_targets=2))
     method.is_trained = True

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from helpers import loader, normal, quiet_trainer, randomize_posteriors
+from helpers import loader, normal, params_of, quiet_trainer, randomize_posteriors
 from method_cases import ImageNet
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -97,7 +97,7 @@ EXACT: dict[str, tuple[Callable[[], CalibratedMethod], Draw, int]] = {
 }
 
 
-@pytest.mark.parametrize(("make", "draw", "size"), EXACT.values(), ids=EXACT)
+@pytest.mark.parametrize(("make", "draw", "size"), params_of(EXACT, default=("least ambiguous",)))
 def test_coverage_has_its_exact_distribution(make: Any, draw: Draw, size: int) -> None:
     is_beta(coverages(make(), draw, size), size)
 
@@ -116,6 +116,7 @@ def test_separate_intervals_do_not_cover_jointly() -> None:
     assert observed.mean() < COVERAGE - 0.05
 
 
+@pytest.mark.thorough
 def test_top_k_without_randomization_is_conservative_and_a_loop() -> None:
     calibrated = TopKSets(logits(), coverage=COVERAGE)
     assert coverages(calibrated, labels).mean() > COVERAGE

@@ -122,7 +122,9 @@ def no_steps(parameters: Any) -> torch.optim.Optimizer:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["laplace", "sngp", "function space"])
+@pytest.mark.parametrize(
+    "kind", ["laplace", *(pytest.param(kind, marks=pytest.mark.thorough) for kind in ("sngp", "function space"))]
+)
 def test_two_ranks_compute_the_curvature_of_all_data(kind: str, tmp_path: Path) -> None:
     """The number of data is odd, so the sampler repeats one."""
     x, y = (part[:-1] for part in data())

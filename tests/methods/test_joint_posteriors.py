@@ -64,7 +64,7 @@ def evidence_estimate(method: VariationalMethod, x: Tensor, y: Tensor) -> tuple[
     return values.mean().item(), values.std().item() / len(values) ** 0.5
 
 
-@pytest.mark.parametrize("kind", [FullRankVI, partial(LowRankVI, rank=4)])
+@pytest.mark.parametrize("kind", [FullRankVI, pytest.param(partial(LowRankVI, rank=4), marks=pytest.mark.thorough)])
 def test_training_converges_to_the_exact_posterior_and_log_evidence(kind: Any) -> None:
     problem, x, y = conjugate_problem()
     method = linear_method(kind, num_mc_samples_train=256, antithetic=True)

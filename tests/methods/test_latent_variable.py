@@ -135,6 +135,7 @@ def train(method: Any, x: Tensor, y: Tensor, steps: int) -> None:
         optimizer.step()
 
 
+@pytest.mark.thorough
 def test_bimodal_heteroscedastic_noise_is_recovered() -> None:
     """y = +-(1.2 + x) with equal probability. A network with homoscedastic noise cannot fit it."""
     torch.manual_seed(0)

@@ -603,6 +603,7 @@ torch.save([method.predict_step(x), pickled.predict_step(x), pickled.predict_ste
 """
 
 
+@pytest.mark.thorough
 def test_a_fresh_process_predicts_the_same_from_a_checkpoint_and_a_pickle(tmp_path: Path) -> None:
     method = MCDropout(MLP(3, [4], 2), HeteroscedasticGaussian(), dropout_p=0.4, dropout_module_names=["0"])
     trainer = quiet_trainer(max_epochs=2)

@@ -50,6 +50,7 @@ class Scaled(LightningDataModule):
 
 
 @pytest.mark.parametrize("scaled", [False, True], ids=["target units", "standardized"])
+@pytest.mark.thorough
 def test_quantiles_of_linear_heteroscedastic_data_are_recovered(scaled: bool) -> None:
     method = QuantileRegression(
         nn.Linear(1, 3),

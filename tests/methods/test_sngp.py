@@ -305,6 +305,7 @@ torch.save(method.predict_step(torch.load(sys.argv[2], weights_only=True)), sys.
 """
 
 
+@pytest.mark.thorough
 def test_checkpoint_gives_the_same_predictions_in_a_new_process(tmp_path: Path) -> None:
     method = SNGP(MLP(3, [4], 2), HeteroscedasticGaussian(), num_random_features=20, length_scale=0.7)
     trainer = quiet_trainer(max_epochs=2)

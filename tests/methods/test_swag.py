@@ -149,6 +149,7 @@ torch.save(method.predict_step(torch.load(sys.argv[2], weights_only=True)), sys.
 """
 
 
+@pytest.mark.thorough
 def test_checkpoint_gives_the_same_predictions_in_a_new_process(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 2))
     method = SWAG(
@@ -180,6 +181,7 @@ class Report(Callback):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:It is recommended to use `self.log")
+@pytest.mark.thorough
 def test_all_ranks_have_the_same_rows_and_predictions(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 1))
     method = SWAG(network, Gaussian(), start_epoch=1, batch_norm_rows=7, num_mc_samples_test=5)

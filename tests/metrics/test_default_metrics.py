@@ -151,6 +151,7 @@ def _score_a_share(rank: int, port: int, shares: list[tuple[int, int]], path: st
     distributed.destroy_process_group()
 
 
+@pytest.mark.thorough
 def test_two_processes_agree_with_one(tmp_path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
