@@ -70,7 +70,7 @@ def test_a_table_is_fitted_tested_and_predicted(
     assert "identifier: 'house' is different in each row" in said
     assert "missing values: impute, because of gaps in 'area'" in said
     config = yaml.safe_load(Path("first.yaml").read_text())
-    assert config["model"]["init_args"]["backbone"]["init_args"] == {**network, "n_hidden": [50, 50]}
+    assert config["model"]["init_args"]["backbone"]["init_args"] == {**network, "n_hidden": [50]}
 
     commands = [line.split()[1:] for line in said.splitlines() if line.startswith("  lightning-vi")]
     assert [command[0] for command in commands] == ["fit", "test", "predict"]

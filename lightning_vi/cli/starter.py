@@ -16,6 +16,8 @@ from lightning_vi.errors import InputValueError
 from lightning_vi.methods import UQMethod
 
 NUM_STEPS = 10_000
+FEW_ROWS = 1000
+"""With fewer training rows, one hidden layer is enough; a posterior over two prunes most of their weights."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,8 @@ def _model(name: str, data: TabularDataModule) -> tuple[dict[str, Any], str]:
         likelihood, arguments, width = "Quantiles", {"num_targets": data.n_targets}, 3 * data.n_targets
     else:
         likelihood, arguments, width = "HeteroscedasticGaussian", {"num_targets": data.n_targets}, 2 * data.n_targets
-    network: dict[str, Any] = {"n_inputs": data.n_inputs, "n_hidden": [50, 50], "n_outputs": width}
+    hidden = [50] if len(data.X_train) < FEW_ROWS else [50, 50]
+    network: dict[str, Any] = {"n_inputs": data.n_inputs, "n_hidden": hidden, "n_outputs": width}
     backbone = TabularMLP if data.cardinalities else MLP
     if data.cardinalities:
         network = {"n_inputs": data.n_inputs, "cardinalities": data.cardinalities, **network}

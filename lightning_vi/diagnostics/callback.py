@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
@@ -185,6 +185,7 @@ class VariationalDiagnostics(Callback):
             changes,
             pl_module.open_remedies(),
             pl_module.is_divergence_scheduled,
+            _is_stopped_early(trainer),
         )
         self.result = FitDiagnostics(posterior, reference, find_problems(facts))
         _write(trainer, self.result.findings)
@@ -200,6 +201,11 @@ def _reference(method: UQMethod, trainer: Trainer) -> FitReference | None:
     reference = compare_with_constant(method, single_dataloader(trainer))
     is_finite = reference is not None and all(math.isfinite(value) for value in asdict(reference).values())
     return reference if is_finite else None
+
+
+def _is_stopped_early(trainer: Trainer) -> bool:
+    callbacks: list[Callback] = getattr(trainer, "callbacks", [])
+    return any(isinstance(callback, EarlyStopping) and callback.stopped_epoch > 0 for callback in callbacks)
 
 
 def _write(trainer: Trainer, findings: tuple[Finding, ...]) -> None:

@@ -81,6 +81,7 @@ class FitFacts:
         std_changes: Change of the mean log standard deviation by module; empty if the method was trained before.
         open_remedies: Names of the `REMEDIES` that would change something in the method.
         is_divergence_scheduled: See `PosteriorMethod`.
+        is_stopped_early: Whether a validation score ended the fit, which then has had enough epochs.
     """
 
     history: Sequence[EpochRecord]
@@ -90,6 +91,7 @@ class FitFacts:
     std_changes: Mapping[str, float]
     open_remedies: Collection[str] = ()
     is_divergence_scheduled: bool = False
+    is_stopped_early: bool = False
 
 
 def is_long_enough(history: Sequence[EpochRecord]) -> bool:
@@ -122,7 +124,9 @@ def find_problems(facts: FitFacts) -> tuple[Finding, ...]:
     ]
     if any(finding is not None for finding in found):
         found.append(_pruned(facts))
-    found += [_kl_warmup(facts, trained), _still_falling(facts, trained), _stds(facts)]
+    if not facts.is_stopped_early:
+        found += [_kl_warmup(facts, trained), _still_falling(facts, trained)]
+    found.append(_stds(facts))
     return tuple(finding for finding in found if finding is not None)
 
 

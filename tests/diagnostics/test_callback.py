@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers import History, copy_of_state, loader, quiet_trainer, same_state
 from lightning import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
@@ -242,3 +242,14 @@ def test_fits_of_the_toy_problem(cls: Any, arguments: dict[str, Any], kinds: set
     found = fitted(method, data, max_epochs=150, callbacks=[mine]).result
     assert {finding.kind for finding in found.findings} >= kinds
     assert kinds or not found.findings
+
+
+def test_a_fit_that_a_validation_score_stopped_has_had_enough_epochs() -> None:
+    stop = EarlyStopping("val_nll", patience=60, min_delta=1e9)
+    trainer = quiet_trainer(max_epochs=400, callbacks=[stop, VariationalDiagnostics(warn=False)])
+    trainer.fit(linear(), lines(), lines())
+    found = diagnostics_of(trainer)
+    assert found.result is not None
+    assert stop.stopped_epoch == len(found.history) - 1
+    assert found.history["kl_weight"].iloc[-1] < 0.5
+    assert found.result.findings == ()

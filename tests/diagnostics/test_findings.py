@@ -49,6 +49,7 @@ def test_a_fit_that_has_settled_has_no_findings() -> None:
 def test_a_loss_that_falls_is_found() -> None:
     assert kinds(history(np.linspace(1.4, 0.3, 60))) == ["still_falling"]
     assert kinds(history(np.linspace(1.4, 0.3, 60)), reference=None) == ["still_falling"]
+    assert kinds(history(np.linspace(1.4, 0.3, 60)), is_stopped_early=True) == []
 
 
 def test_a_fall_within_the_noise_is_not_found() -> None:
@@ -77,6 +78,7 @@ def test_errors_of_falls_grow_with_correlation() -> None:
 def test_an_unfinished_warmup_is_found_and_its_falling_loss_is_not() -> None:
     weights = np.linspace(0.01, 0.6, 60)
     assert kinds(history(np.linspace(1.4, 0.3, 60), weights)) == ["kl_warmup"]
+    assert kinds(history(np.linspace(1.4, 0.3, 60), weights), is_stopped_early=True) == []
     assert kinds(history(settled()), kl_weight=0.0) == []
 
 
