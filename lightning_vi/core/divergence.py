@@ -16,14 +16,17 @@ if TYPE_CHECKING:
 
 MAX_GROWTH = 1e5
 """A loss that exceeds 1 plus the first one's size by this factor has diverged, while still finite; so has a weight."""
+MAX_BEYOND = 10
+"""Number of such losses in a row that end a fit."""
 ADVICE = "Try a smaller learning rate, Trainer(gradient_clip_val=1.0), or inputs of order one"
 
 
 class LossWatch:
-    """Raises an error when the loss of a fit is not finite, or has grown beyond any sense.
+    """Raises an error when the loss of a fit is not finite, or stays beyond any sense.
 
-    On a CPU each loss is checked before the optimizer's step. Elsewhere that would wait for the device, so that the
-    largest loss is kept there and checked by `flush`: every 50 steps, and before each validation and checkpoint.
+    A single finite loss may be that of a draw of the weights that a clipped gradient forgives. On a CPU each loss is
+    checked before the optimizer's step. Elsewhere that would wait for the device, so that the losses are kept there
+    and checked by `flush`: every 50 steps, and before each validation and checkpoint.
     """
 
     def __init__(self) -> None:
@@ -32,8 +35,8 @@ class LossWatch:
     def start(self) -> None:
         """Begins with the first loss of a fit, or of its next stage."""
         self._limit: float | None = None
-        self._largest: Tensor | None = None
-        self._num_pending = 0
+        self._pending: list[Tensor] = []
+        self._num_beyond = 0
 
     def check(self, loss: Tensor, method: "UQMethod") -> None:
         """Checks the loss of a step, or keeps it for the next `flush`.
@@ -43,14 +46,12 @@ class LossWatch:
             method: The method, for the message.
 
         Raises:
-            DivergenceError: If a loss is NaN, infinite or beyond the limit.
+            DivergenceError: If a loss is NaN or infinite, or as many as `MAX_BEYOND` in a row are beyond the limit.
         """
         if getattr(method.trainer.precision_plugin, "scaler", None) is not None:
             return  # it leaves out steps whose gradients overflow
-        size = loss.detach().abs().nan_to_num(nan=math.inf, posinf=math.inf)
-        self._largest = size if self._largest is None else torch.maximum(self._largest, size)
-        self._num_pending += 1
-        if loss.device.type == "cpu" or self._limit is None or self._num_pending >= 50:
+        self._pending.append(loss.detach().abs())
+        if loss.device.type == "cpu" or self._limit is None or len(self._pending) >= 50:
             self.flush(method)
 
     def flush(self, method: "UQMethod") -> None:
@@ -60,16 +61,19 @@ class LossWatch:
             method: The method, for the message.
 
         Raises:
-            DivergenceError: If one is NaN, infinite or beyond the limit.
+            DivergenceError: As in `check`.
         """
-        if self._largest is None:
+        if not self._pending:
             return
-        size, self._largest, self._num_pending = float(self._largest), None, 0
-        if math.isfinite(size) and self._limit is None:
-            self._limit = MAX_GROWTH * (1 + size)
-        if self._limit is None or not size <= self._limit:
-            found = "NaN or infinite" if math.isinf(size) else f"{size:.3g}"
-            stop(method, f"the training loss has become {found}")
+        sizes, self._pending = torch.stack(self._pending).tolist(), []
+        for size in sizes:
+            if not math.isfinite(size):
+                stop(method, "the training loss has become NaN or infinite")
+            if self._limit is None:
+                self._limit = MAX_GROWTH * (1 + size)
+            self._num_beyond = self._num_beyond + 1 if size > self._limit else 0
+            if self._num_beyond == MAX_BEYOND:
+                stop(method, f"the training loss has become {size:.3g}")
 
 
 def stop(method: "UQMethod", what: str, cause: BaseException | None = None) -> None:

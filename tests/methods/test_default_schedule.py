@@ -76,7 +76,7 @@ def test_kl_weight_increases_by_epoch_where_the_number_of_batches_is_unknown() -
 def test_learning_rate_warms_up_and_decays_to_zero() -> None:
     method = Recorded()
     fit(method, DATA(), max_epochs=10)
-    rates = [min(1, (t + 1) / 2) * 0.2 * (1 + math.cos(math.pi * t / 40)) / 2 for t in range(40)]
+    rates = [min(1, (t + 1) / 2) * 1.7 / math.sqrt(1000) * (1 + math.cos(math.pi * t / 40)) / 2 for t in range(40)]
     assert method.rates == pytest.approx(rates)
 
 
@@ -149,16 +149,21 @@ def test_deterministic_weights_have_the_rate_of_a_given_optimizer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("width", "likelihood", "rate"),
+    ("hidden", "likelihood", "rate"),
     [
-        (50, Gaussian(), 1.7 / math.sqrt(100)),
-        (50, Bernoulli(), 0.2),
-        (600, Gaussian(), 0.5 / math.sqrt(100)),
-        (600, Bernoulli(), 0.5 / math.sqrt(100)),
+        ([50], Gaussian(), 1.7 / math.sqrt(1000)),
+        ([50], Bernoulli(), 0.2),
+        ([600], Gaussian(), 0.5 / math.sqrt(1000)),
+        ([600], Bernoulli(), 0.5 / math.sqrt(100)),
+        ([50] * 9, Gaussian(), 0.85 / math.sqrt(1000)),
+        ([50] * 7, Bernoulli(), 0.2 / 8),
+        ([600] * 7, Bernoulli(), 0.2 / 8),
     ],
 )
-def test_posterior_rate_depends_on_length_width_and_likelihood(width: int, likelihood: Any, rate: float) -> None:
-    method = MeanFieldVI(MLP(1, [width], 1), likelihood)
+def test_posterior_rate_depends_on_length_width_depth_and_likelihood(
+    hidden: list[int], likelihood: Any, rate: float
+) -> None:
+    method = MeanFieldVI(MLP(1, hidden, 1), likelihood)
     targets = Y if isinstance(likelihood, Gaussian) else (Y > 0).long().squeeze(1)
     fit(method, loader(X, targets, batch_size=4), max_epochs=-1, max_steps=100, limit_train_batches=1)
     (group,) = [group for group in method.optimizers(use_pl_optimizer=False).param_groups if len(group["params"]) > 1]  # type: ignore[union-attr]

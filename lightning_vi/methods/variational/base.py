@@ -39,19 +39,22 @@ USUAL_STEPS = 2000
 """Number of steps for which a learning rate is chosen where the length of the fit is unknown."""
 
 
-def posterior_learning_rate(fan_in: int, num_steps: float, has_bounded_gradient: bool) -> float:
+def posterior_learning_rate(fan_in: int, num_steps: float, has_bounded_gradient: bool, num_layers: int = 1) -> float:
     r"""Learning rate of means and scales of a posterior with the default optimizer.
 
-    .. math:: \eta = \min\Big(0.2,\ \frac{c}{\sqrt T},\ \frac{300}{F \sqrt T}\Big)
+    .. math:: \eta = \min\Big(0.2\, d,\ \frac{c\, d}{\sqrt T},\ \frac{300}{F \sqrt T}\Big)
 
     Adam moves each parameter by about the learning rate, and scales have to move far from their start, so that a short
-    fit takes a high rate. It is limited by the number of inputs that move together, and where small changes of the
-    outputs may cost much: c is 4.8 for likelihoods whose gradient is bounded, otherwise 1.7.
+    fit takes a high rate. It is limited by the numbers of inputs and of layers that move together, and where small
+    changes of the outputs may cost much: with likelihoods whose gradient is bounded, c is 4.8 and
+    :math:`d = (2 / L)^{3/2}` for L > 2 layers; with others, c is 1.7, d is 5 / L for L > 5 layers, and T is at least
+    1000.
 
     Args:
         fan_in: Largest number F of inputs of a unit.
         num_steps: Number T of optimizer steps; infinite if unknown.
         has_bounded_gradient: See `Likelihood.has_bounded_gradient`.
+        num_layers: Number L of layers with a posterior.
 
     Returns:
         The learning rate.
@@ -59,9 +62,16 @@ def posterior_learning_rate(fan_in: int, num_steps: float, has_bounded_gradient:
     Example:
         >>> round(posterior_learning_rate(fan_in=50, num_steps=1700, has_bounded_gradient=False), 3)
         0.041
+        >>> [round(posterior_learning_rate(50, 400, True, num_layers), 3) for num_layers in (2, 3, 9)]
+        [0.2, 0.109, 0.021]
     """
     steps = num_steps if 0 < num_steps < math.inf else USUAL_STEPS
-    return min(0.2, min(4.8 if has_bounded_gradient else 1.7, 300 / fan_in) / math.sqrt(steps))
+    if has_bounded_gradient:
+        limit, depth = 4.8, math.pow(min(1.0, 2 / num_layers), 1.5)
+    else:
+        limit, depth, steps = 1.7, min(1.0, 5 / num_layers), max(steps, 1000)
+    rate = min(limit * depth, 300 / fan_in) / math.sqrt(steps)
+    return min(0.2 * depth, rate)
 
 
 def feature_learning_rate(fan_in: int, num_steps: float, num_data: int | None) -> float:
@@ -374,8 +384,10 @@ class VariationalMethod(DiagnosedMethod):
         """Factor of the learning rate of the posterior, see `posterior_learning_rate`."""
         if not self.has_default_optimizer:
             return 1.0
-        fan_in = largest_fan_in(self.engine.parameters()[::2])
-        rate = posterior_learning_rate(fan_in, self.num_steps, self.likelihood.has_bounded_gradient)
+        means = self.engine.parameters()[::2]
+        num_layers = max(sum(mean.dim() > 1 for mean in means), 1)
+        is_bounded = self.likelihood.has_bounded_gradient
+        rate = posterior_learning_rate(largest_fan_in(means), self.num_steps, is_bounded, num_layers)
         return min(rate, largest_factor_rate(self.backbone)) / DEFAULT_LEARNING_RATE
 
     @property
