@@ -14,7 +14,7 @@ QUESTIONS = {
     "install": "index",
     "my table": "quickstart",
     "out-of-distribution": "selective_prediction",
-    "time series": "index",
+    "time series": "series",
     "early stopping": "quickstart",
     "which method": "choosing",
     "my loss does not fall": "diagnostics",

@@ -155,9 +155,9 @@ def test_deterministic_weights_have_the_rate_of_a_given_optimizer() -> None:
         ([50], Bernoulli(), 0.2),
         ([600], Gaussian(), 0.5 / math.sqrt(1000)),
         ([600], Bernoulli(), 0.5 / math.sqrt(100)),
-        ([50] * 9, Gaussian(), 0.85 / math.sqrt(1000)),
-        ([50] * 7, Bernoulli(), 0.2 / 8),
-        ([600] * 7, Bernoulli(), 0.2 / 8),
+        ([50] * 9, Gaussian(), 0.51 / math.sqrt(1000)),
+        ([50] * 7, Bernoulli(), 0.2 / 16),
+        ([600] * 7, Bernoulli(), 0.2 / 16),
     ],
 )
 def test_posterior_rate_depends_on_length_width_depth_and_likelihood(

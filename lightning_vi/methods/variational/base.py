@@ -47,7 +47,7 @@ def posterior_learning_rate(fan_in: int, num_steps: float, has_bounded_gradient:
     Adam moves each parameter by about the learning rate, and scales have to move far from their start, so that a short
     fit takes a high rate. It is limited by the numbers of inputs and of layers that move together, and where small
     changes of the outputs may cost much: with likelihoods whose gradient is bounded, c is 4.8 and
-    :math:`d = (2 / L)^{3/2}` for L > 2 layers; with others, c is 1.7, d is 5 / L for L > 5 layers, and T is at least
+    :math:`d = (2 / L)^2` for L > 2 layers; with others, c is 1.7, d is 3 / L for L > 3 layers, and T is at least
     1000.
 
     Args:
@@ -63,13 +63,13 @@ def posterior_learning_rate(fan_in: int, num_steps: float, has_bounded_gradient:
         >>> round(posterior_learning_rate(fan_in=50, num_steps=1700, has_bounded_gradient=False), 3)
         0.041
         >>> [round(posterior_learning_rate(50, 400, True, num_layers), 3) for num_layers in (2, 3, 9)]
-        [0.2, 0.109, 0.021]
+        [0.2, 0.089, 0.01]
     """
     steps = num_steps if 0 < num_steps < math.inf else USUAL_STEPS
     if has_bounded_gradient:
-        limit, depth = 4.8, math.pow(min(1.0, 2 / num_layers), 1.5)
+        limit, depth = 4.8, min(1.0, 4 / num_layers**2)
     else:
-        limit, depth, steps = 1.7, min(1.0, 5 / num_layers), max(steps, 1000)
+        limit, depth, steps = 1.7, min(1.0, 3 / num_layers), max(steps, 1000)
     rate = min(limit * depth, 300 / fan_in) / math.sqrt(steps)
     return min(0.2 * depth, rate)
 
