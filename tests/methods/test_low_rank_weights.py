@@ -152,7 +152,7 @@ def test_parameters_are_r_times_m_plus_n() -> None:
 
 def test_factors_learn_at_a_lower_rate_by_default() -> None:
     network, likelihood = MLP(8, [8, 8], 2), Categorical(2)
-    assert MeanFieldVI(network, likelihood).make_optimizer().param_groups[-1]["lr"] > 0.1
+    assert MeanFieldVI(network, likelihood).make_optimizer().param_groups[-1]["lr"] > 0.04
     low_rank, adapted = LowRankWeightsVI(network, likelihood, rank=2), add_adapters(network, ["2"], rank=2)
     for method, rate in ((low_rank, 0.03), (MeanFieldVI(adapted, likelihood), 0.01)):
         assert max(group["lr"] for group in method.make_optimizer().param_groups) == pytest.approx(rate)

@@ -48,7 +48,7 @@ def posterior_learning_rate(fan_in: int, num_steps: float, has_bounded_gradient:
     fit takes a high rate. It is limited by the numbers of inputs and of layers that move together, and where small
     changes of the outputs may cost much: with likelihoods whose gradient is bounded, c is 4.8 and
     :math:`d = (2 / L)^2` for L > 2 layers; with others, c is 1.7, d is 3 / L for L > 3 layers, and T is at least
-    1000.
+    1000. Depth alone takes no rate below 0.003, the default of deterministic networks.
 
     Args:
         fan_in: Largest number F of inputs of a unit.
@@ -70,8 +70,8 @@ def posterior_learning_rate(fan_in: int, num_steps: float, has_bounded_gradient:
         limit, depth = 4.8, min(1.0, 4 / num_layers**2)
     else:
         limit, depth, steps = 1.7, min(1.0, 3 / num_layers), max(steps, 1000)
-    rate = min(limit * depth, 300 / fan_in) / math.sqrt(steps)
-    return min(0.2 * depth, rate)
+    shallow = min(0.2, min(limit, 300 / fan_in) / math.sqrt(steps))
+    return min(shallow, max(DEFAULT_LEARNING_RATE, min(0.2, limit / math.sqrt(steps)) * depth))
 
 
 def feature_learning_rate(fan_in: int, num_steps: float, num_data: int | None) -> float:
@@ -384,11 +384,11 @@ class VariationalMethod(DiagnosedMethod):
         """Factor of the learning rate of the posterior, see `posterior_learning_rate`."""
         if not self.has_default_optimizer:
             return 1.0
-        means = self.engine.parameters()[::2]
-        num_layers = max(sum(mean.dim() > 1 for mean in means), 1)
+        means, limit = self.engine.parameters()[::2], largest_factor_rate(self.backbone)
+        num_layers = max(sum(mean.dim() > 1 for mean in means), 1) if limit == math.inf else 1
         is_bounded = self.likelihood.has_bounded_gradient
         rate = posterior_learning_rate(largest_fan_in(means), self.num_steps, is_bounded, num_layers)
-        return min(rate, largest_factor_rate(self.backbone)) / DEFAULT_LEARNING_RATE
+        return min(rate, limit) / DEFAULT_LEARNING_RATE
 
     @property
     def feature_factor(self) -> float:
