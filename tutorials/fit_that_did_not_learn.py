@@ -83,7 +83,7 @@ print(result)
 plot_posterior(second).savefig("posterior_after.png")
 
 # %% [markdown]
-# No finding is left, the RMSE is that of the noise, and the NLL has fallen from 1.70 to 0.28. Most units are pruned
+# No finding is left, the RMSE is that of the noise, and the NLL has fallen from 1.70 to 0.30. Many units are pruned
 # here too: a good fit keeps the units that the data pay for, whose weights have a high signal-to-noise ratio, and
 # leaves the rest at the prior. It is the likelihood, and not the share of pruned units, that tells the two fits
 # apart.
