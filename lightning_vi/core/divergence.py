@@ -65,7 +65,7 @@ class LossWatch:
         """
         if not self._pending:
             return
-        sizes, self._pending = torch.stack(self._pending).tolist(), []
+        sizes, self._pending = torch.stack(self._pending).cpu().tolist(), []
         for size in sizes:
             if not math.isfinite(size):
                 stop(method, "the training loss has become NaN or infinite")
