@@ -163,7 +163,7 @@ def written(tutorial: Tutorial) -> tuple[list[str], list[str], str]:
 
 
 def same(code: list[str], other: list[str]) -> bool:
-    """Whether the cells do the same, whatever their layout and comments."""
+    """Returns True if the cells do the same, whatever their layout and comments."""
     return [ast.dump(ast.parse(cell)) for cell in code] == [ast.dump(ast.parse(cell)) for cell in other]
 
 

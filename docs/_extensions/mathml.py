@@ -38,7 +38,7 @@ REPLACEMENTS = {
     "<mo>&#x02016;</mo>": '<mo stretchy="false">&#x02016;</mo>',
     "<mi>&#x0007E;</mi>": "<mo>&#x0223C;</mo>",
 }
-"""What the converter leaves within text and after commands of size, or writes as another character."""
+"""Names that the converter leaves within text and after commands of size, or writes as another character."""
 
 logger = logging.getLogger(__name__)
 

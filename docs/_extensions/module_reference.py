@@ -125,7 +125,7 @@ def default_text(default: Any) -> str:
 
 
 def is_configurable(kind: object) -> bool:
-    """Whether a configuration file can make objects of a class."""
+    """Returns True if a configuration file can make objects of a class."""
     if not inspect.isclass(kind) or inspect.isabstract(kind) or is_dataclass(kind):
         return False
     return not issubclass(kind, BaseException | dict)

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lightning_vi.errors import InputValueError
+from lightning_vi.backbones._encoder import check_sizes, make_encoder
 
 
 class SeriesTransformer(nn.Module):
@@ -39,20 +39,10 @@ class SeriesTransformer(nn.Module):
         n_layers: int = 2,
         dropout_p: float = 0.0,
     ) -> None:
-        sizes = {"n_inputs": n_inputs, "n_outputs": n_outputs, "n_heads": n_heads, "n_layers": n_layers}
-        for name, size in sizes.items():
-            if size < 1:
-                raise InputValueError(f"{name} must be positive, got {size}")
-        if width < 2 or width % n_heads or width % 2:
-            raise InputValueError(f"width must be even and a multiple of n_heads={n_heads}, got {width}")
-        if not 0 <= dropout_p < 1:
-            raise InputValueError(f"dropout_p must lie in [0, 1), got {dropout_p}")
+        check_sizes(width, n_heads, dropout_p, n_inputs=n_inputs, n_outputs=n_outputs, n_layers=n_layers)
         super().__init__()
         self.embed = nn.Linear(n_inputs, width)
-        layer = nn.TransformerEncoderLayer(
-            width, n_heads, 2 * width, dropout_p, activation="gelu", batch_first=True, norm_first=True
-        )
-        self.encoder = nn.TransformerEncoder(layer, n_layers, norm=nn.LayerNorm(width), enable_nested_tensor=False)
+        self.encoder = make_encoder(width, n_heads, n_layers, dropout_p)
         self.head = nn.Linear(width, n_outputs)
 
     def forward(self, x: Tensor) -> Tensor:

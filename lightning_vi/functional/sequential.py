@@ -18,7 +18,7 @@ __all__ = ["ScoreState", "follow_scores"]
 
 
 class ScoreState(NamedTuple):
-    """What the quantile of the next score depends on.
+    """State of the recursion: everything that the quantile of the next score depends on.
 
     Attributes:
         past: Scores so far, the oldest first, shape [n, D]; NaN where they are missing.

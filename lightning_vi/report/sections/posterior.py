@@ -50,7 +50,7 @@ def posterior_section(facts: Facts) -> Section | None:
 
 
 def _findings(facts: Facts) -> Html:
-    """What `VariationalDiagnostics` found at the end of the fit; nothing if the fit was not judged."""
+    """Findings of `VariationalDiagnostics` at the end of the fit; nothing if the fit was not judged."""
     findings = None if facts.log_folder is None else read_findings(facts.log_folder)
     if findings is None:
         return Html("")
