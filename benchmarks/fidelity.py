@@ -27,6 +27,7 @@ from toy import METHODS, fit, silence
 from tqdm import tqdm
 
 from lightning_vi import MeanFieldVI
+from lightning_vi.compare.markdown import markdown_table
 from lightning_vi.evaluation import wasserstein_2
 from lightning_vi.likelihoods import HeteroscedasticGaussian
 from lightning_vi.plots._style import IDEAL, MEAN, band, legend_below, panel_grid, style_axes
@@ -34,7 +35,16 @@ from lightning_vi.priors import GaussianPrior
 
 Array = NDArray[np.float64]
 REFERENCE = Path(__file__).parent / "data" / "nuts_toy_predictions.npz"
-WITH_WEIGHT_PRIOR = {"LastLayerVI", "MeanFieldVI", "LowRankVI", "FullRankVI", "RadialVI", "AlphaDivergenceVI", "SGHMC"}
+WITH_WEIGHT_PRIOR = {
+    "LastLayerVI",
+    "MeanFieldVI",
+    "LowRankVI",
+    "FullRankVI",
+    "RadialVI",
+    "AlphaDivergenceVI",
+    "MatrixVariateVI",
+    "SGHMC",
+}
 MEMBERS = {"MeanFieldVI, 5 members": MeanFieldVI}
 STEPS_PER_EPOCH = 11
 """Steps of an epoch with batches of 32, which the sampler takes on all data."""
@@ -115,7 +125,11 @@ def main() -> None:
         panels.setdefault(name, ours)
         inside = (grid >= inputs.min()) & (grid <= inputs.max())
         rows.append({"method": name} | distances(ours, exact, inside))
-    print(pd.DataFrame(rows).groupby("method", sort=False).mean().round(3).to_string())
+    groups = pd.DataFrame(rows).groupby("method", sort=False)
+    cells = groups.mean().map("{:.3f}".format)
+    if arguments.seeds > 1:
+        cells += groups.sem().map(" ({:.3f})".format)
+    print(markdown_table(["method", *cells.columns], [[f"`{name}`", *row] for name, row in cells.T.items()]))
     if arguments.figure is not None:
         draw(panels, exact, grid).savefig(arguments.figure, dpi=80)
 
