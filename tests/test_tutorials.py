@@ -37,6 +37,7 @@ def test_tutorial_runs(tutorial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert 1 <= len(list(tmp_path.glob("*.png"))) <= 6
 
 
+@pytest.mark.thorough
 def test_tutorial_runs_as_a_script(tmp_path: Path) -> None:
     command = [sys.executable, ROOT / "tutorials" / "heat2d.py"]
     environment = os.environ | docs.SHORT | {"PYTHONPATH": str(ROOT)}

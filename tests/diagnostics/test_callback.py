@@ -117,8 +117,15 @@ def test_remedies_of_other_methods() -> None:
     assert VBLL(nn.Linear(2, 1), Gaussian()).open_remedies() == set()
 
 
-@pytest.mark.parametrize("cls", [MeanFieldVI, IVON])
-@pytest.mark.parametrize("problem", ["diabetes", "digits"])
+@pytest.mark.parametrize(
+    ("cls", "problem"),
+    [
+        (MeanFieldVI, "diabetes"),
+        (IVON, "digits"),
+        pytest.param(MeanFieldVI, "digits", marks=pytest.mark.thorough),
+        pytest.param(IVON, "diabetes", marks=pytest.mark.thorough),
+    ],
+)
 def test_default_fits_of_reference_problems_do_not_warn(cls: Any, problem: str) -> None:
     """On diabetes the best of all methods prunes 94% of its hidden units."""
     torch.manual_seed(0)
@@ -245,8 +252,8 @@ def test_fits_of_the_toy_problem(cls: Any, arguments: dict[str, Any], kinds: set
 
 
 def test_a_fit_that_a_validation_score_stopped_has_had_enough_epochs() -> None:
-    stop = EarlyStopping("val_nll", patience=60, min_delta=1e9)
-    trainer = quiet_trainer(max_epochs=400, callbacks=[stop, VariationalDiagnostics(warn=False)])
+    stop = EarlyStopping("val_nll", patience=24, min_delta=1e9)
+    trainer = quiet_trainer(max_epochs=160, callbacks=[stop, VariationalDiagnostics(warn=False)])
     trainer.fit(linear(), lines(), lines())
     found = diagnostics_of(trainer)
     assert found.result is not None

@@ -365,6 +365,9 @@ def params(cases: Collection[Case], *, default: Collection[Case] = DEFAULT) -> l
 
 
 each_case = pytest.mark.parametrize("case", params(CASES))
+ONE_EACH = list({case.method_name: case for case in DEFAULT}.values())
+each_method_once = pytest.mark.parametrize("case", params(CASES, default=ONE_EACH))
+"""For what depends on the method, and hardly on the problem."""
 
 
 def collect_snapshots(method: SWA | SWAG | SGHMC) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import fit, loader, quiet_trainer
+from lightning import Callback, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -17,6 +18,13 @@ from lightning_vi.methods.variational.base import feature_learning_rate
 
 X, Y = torch.linspace(-1, 1, 16).unsqueeze(1), torch.linspace(1, -1, 16).unsqueeze(1)
 DATA = partial(loader, X, Y, batch_size=4)  # four steps an epoch
+
+
+class StopAfterOneStep(Callback):
+    """Ends a fit whose length the Trainer knows."""
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        trainer.should_stop = True
 
 
 class Recorded(MeanFieldVI):
@@ -165,7 +173,8 @@ def test_posterior_rate_depends_on_length_width_depth_and_likelihood(
 ) -> None:
     method = MeanFieldVI(MLP(1, hidden, 1), likelihood)
     targets = Y if isinstance(likelihood, Gaussian) else (Y > 0).long().squeeze(1)
-    fit(method, loader(X, targets, batch_size=4), max_epochs=-1, max_steps=100, limit_train_batches=1)
+    options = {"max_epochs": -1, "max_steps": 100, "limit_train_batches": 1, "callbacks": [StopAfterOneStep()]}
+    fit(method, loader(X, targets, batch_size=4), **options)
     (group,) = [group for group in method.optimizers(use_pl_optimizer=False).param_groups if len(group["params"]) > 1]  # type: ignore[union-attr]
     assert group["initial_lr"] == pytest.approx(rate)
 

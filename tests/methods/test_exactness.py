@@ -61,7 +61,11 @@ def elbo_estimates(method: VariationalMethod, x: Tensor, y: Tensor, repeats: int
 
 @pytest.mark.parametrize(
     ("kind", "estimator", "orthogonal"),
-    [(MeanFieldVI, "auto", False), (MeanFieldVI, "auto", True), (LastLayerVI, "reparameterization", False)],
+    [
+        pytest.param(MeanFieldVI, "auto", False, marks=pytest.mark.thorough),
+        (MeanFieldVI, "auto", True),
+        (LastLayerVI, "reparameterization", False),
+    ],
 )
 def test_training_reaches_the_optimal_mean_field_posterior(
     kind: type[VariationalMethod], estimator: str, orthogonal: bool

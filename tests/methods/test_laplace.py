@@ -347,6 +347,7 @@ torch.save(method.predict_step(torch.load(sys.argv[2], weights_only=True)), sys.
 """
 
 
+@pytest.mark.thorough
 def test_checkpoint_gives_the_same_predictions_in_a_new_process(tmp_path: Path) -> None:
     method = Laplace(MLP(3, [4], 2), HeteroscedasticGaussian(), structure="diagonal", stochastic_module_names=None)
     trainer = quiet_trainer(max_epochs=2)

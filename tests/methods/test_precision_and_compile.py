@@ -72,7 +72,12 @@ def quiet_dynamo(test: Any) -> Any:
 
 @quiet_dynamo
 @pytest.mark.parametrize(
-    "name", ["MLP", "plain convolution", "LSTM", "TransformerEncoder", "embedding with a tied head", "weight_norm"]
+    "name",
+    ["MLP", "LSTM"]
+    + [
+        pytest.param(name, marks=pytest.mark.thorough)
+        for name in ("plain convolution", "TransformerEncoder", "embedding with a tied head", "weight_norm")
+    ],
 )
 def test_compiled_objective_equals_the_objective(name: str) -> None:
     method, x, target = problem(EXAMPLES[name])

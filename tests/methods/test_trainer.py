@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import History, fit, loader, quiet_trainer
-from method_cases import ROWS, Case, each_case, global_states
+from method_cases import ROWS, Case, each_case, each_method_once, global_states
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 from torch.testing import assert_close
@@ -60,7 +60,7 @@ def test_fit_validate_test_and_predict_on_the_same_dataloader(case: Case) -> Non
         assert_close(torch.cat([batch[key] for batch in batches]), value, rtol=1e-4, atol=1e-5)
 
 
-@each_case
+@each_method_once
 def test_batches_may_be_mappings(case: Case) -> None:
     x, target = case.problem.data()
     rows: Any = list(zip(x, target, strict=True))
@@ -106,7 +106,7 @@ def test_a_failed_fit_does_not_change_the_logs_of_the_next_one() -> None:
     assert logged["train_rmse"] == pytest.approx(expected["train_rmse"])
 
 
-@each_case
+@each_method_once
 def test_a_method_can_be_copied_and_pickled_after_the_trainer_ran(case: Case) -> None:
     """Although the Trainer has computed tensors in inference mode."""
     method, (x, target) = case.build(), case.problem.data()
