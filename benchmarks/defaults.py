@@ -106,6 +106,11 @@ def digits_problem(epochs: int) -> Problem:
     )
 
 
+def mnist_data(folder: Path, seed: int) -> MNISTDataModule:  # noqa: ARG001
+    """Handwritten digits of 28 x 28 pixels, the same for each seed."""
+    return MNISTDataModule(folder, batch_size=128)
+
+
 def problems(arguments: argparse.Namespace) -> dict[str, Problem]:
     """The problems whose data are at hand."""
     regression = HeteroscedasticGaussian()
@@ -133,7 +138,7 @@ def problems(arguments: argparse.Namespace) -> dict[str, Problem]:
         found |= uci_problems(arguments.gaps, ", gaps", UCI)
     if arguments.mnist is not None:
         found["MNIST"] = Problem(
-            lambda _: MNISTDataModule(arguments.mnist, batch_size=128),
+            partial(mnist_data, arguments.mnist),
             lambda _: LeNet(),
             Categorical(10),
             5,
