@@ -9,8 +9,8 @@ from torch import Tensor
 
 from lightning_vi.errors import InputValueError
 
-CPU_BLOCK = 2**16
-"""Number of elements of a block for each thread, small enough to stay in the CPU caches during an update."""
+CPU_BLOCK = 2**19
+"""Number of elements of a block, small enough to stay in the CPU's last cache during an update."""
 
 
 def ivon_update(
@@ -103,7 +103,7 @@ def blocks(*columns: Sequence[Tensor]) -> Iterator[tuple[list[Tensor], ...]]:
     Yields:
         One list of tensors for each of `columns`, which are views of the given tensors.
     """
-    size = CPU_BLOCK * torch.get_num_threads()
+    size = CPU_BLOCK
     rest: list[tuple[Tensor, ...]] = []
     small: list[tuple[Tensor, ...]] = []
     for row in zip(*columns, strict=True):
