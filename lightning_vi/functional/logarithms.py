@@ -22,7 +22,7 @@ def sum_of_logs(values: Tensor, squares: Tensor) -> Tensor:
         >>> sum_of_logs(values, values.dot(values))
         tensor(1.0986)
     """
-    size = len(values)
+    size = values.numel()
     if values.device.type != "cpu" or size <= _SMALL or torch.compiler.is_compiling() or not squares < 1e4:
         return values.log().sum()
     for factors, lowest in ((8, 1e-24), (4, 1e-32)):  # no number is above 100, so that parts of products are normal too

@@ -25,7 +25,7 @@ class DeferredScales(nn.Parameter):
     @classmethod
     def __torch_function__(
         cls, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:  # noqa: ARG003, D105
+    ) -> Any:
         given = kwargs or {}
         if func not in _WITHOUT_VALUES:
             _write_all([*args, *given.values()])

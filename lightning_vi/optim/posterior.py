@@ -123,13 +123,15 @@ class PosteriorIVON(Optimizer):
                 state["momentum"] = torch.zeros_like(mu, memory_format=torch.preserve_format)
                 state["hessian"] = _precisions(rho).div_(ess).sub_(decay).clamp_min_(0.0)
             row = (mu, state["hessian"], state["momentum"], mu.grad)
-            if rho.grad is None:
+            slope = rho.grad
+            if slope is None:
                 means_only.append(row)
-            else:
-                std = known_std(rho)
-                slope = rho.grad if self._has_gradients_of_stds else rho.grad / torch.sigmoid(rho)
-                pairs.append((*row, slope, F.softplus(rho) if std is None else std))
-                scales.append(rho)
+                continue
+            std = known_std(rho)
+            if not self._has_gradients_of_stds:
+                slope = slope / torch.sigmoid(rho)
+            pairs.append((*row, slope, F.softplus(rho) if std is None else std))
+            scales.append(rho)
         for mean, hessian, momentum, gradient in _blocks(means_only):
             ivon_update(mean, hessian, momentum, gradient, None, group)
         for mean, hessian, momentum, gradient, slope, std in _blocks(pairs):

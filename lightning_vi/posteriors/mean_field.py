@@ -58,6 +58,10 @@ class MeanFieldGaussian:
         stds = [posterior._std.flatten() for posterior in posteriors if posterior._std is not None]
         return cls(mu, rho, torch.cat(stds) if len(stds) == len(posteriors) else None)
 
+    def with_std(self) -> "MeanFieldGaussian":
+        """The posterior with its standard deviations computed."""
+        return self if self._std is not None else MeanFieldGaussian(self.mu, self.rho, self.std)
+
     @property
     def mean(self) -> Tensor:
         """Posterior means, the shape of `mu`."""
@@ -136,4 +140,4 @@ class _Draws(torch.autograd.Function):
 
 
 def _summed(gradient: Tensor) -> Tensor:
-    return gradient.sum(0) if len(gradient) > 1 else gradient.squeeze(0)
+    return gradient.sum(0) if gradient.shape[0] > 1 else gradient.squeeze(0)

@@ -100,7 +100,7 @@ class JointPosterior:
     def __init__(self, slots: Sequence[Slot]) -> None:
         posterior = MeanFieldGaussian.join([slot.posterior for slot in slots])
         self.slots = slots
-        self.posterior = MeanFieldGaussian(posterior.mu, posterior.rho, posterior.std)
+        self.posterior = posterior.with_std()
         self.size = posterior.mu.numel()
         self.sizes = [slot.stop - slot.start for slot in slots]
         self.is_drawn_in_training = slots[0].is_drawn_in_training
@@ -280,8 +280,7 @@ class WeightSampler:
 
     def parameters(self) -> list[Tensor]:
         """The variational parameters: means and unconstrained scales, tied ones once."""
-        posteriors = [slot.posterior for slot in self.distinct_slots]
-        variational = [parameter for posterior in posteriors for parameter in (posterior.mu, posterior.rho)]
+        variational = [parameter for slot in self.distinct_slots for parameter in slot.owner.pair(slot.name)]
         return variational if self.coupling is None else [*variational, *self.coupling.parameters()]
 
     @contextmanager

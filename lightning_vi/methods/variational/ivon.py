@@ -320,7 +320,7 @@ class IVON(VariationalMethod):
         for mean, std in zip(_joined(means), _joined(stds), strict=True):
             squares = std.dot(std)
             terms.append(
-                0.5 * precision * (mean.dot(mean) + squares) - sum_of_logs(std, squares) - constant * len(mean)
+                0.5 * precision * (mean.dot(mean) + squares) - sum_of_logs(std, squares) - constant * mean.numel()
             )
         return torch.stack(terms).sum()
 
@@ -328,5 +328,5 @@ class IVON(VariationalMethod):
 def _joined(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Large tensors as vectors, and small ones as one, in single precision at least."""
     flat = [each.reshape(-1).to(torch.promote_types(each.dtype, torch.float32)) for each in tensors]
-    small = [each for each in flat if len(each) <= MAX_SMALL]
-    return [each for each in flat if len(each) > MAX_SMALL] + ([torch.cat(small)] if small else [])
+    small = [each for each in flat if each.numel() <= MAX_SMALL]
+    return [each for each in flat if each.numel() > MAX_SMALL] + ([torch.cat(small)] if small else [])
