@@ -16,10 +16,11 @@ _LOCK = threading.RLock()  # for predictions during a fit
 class DeferredScales(nn.Parameter):
     """Unconstrained scales whose values are not computed yet.
 
-    An optimizer that learns standard deviations makes them from a parameter with `defer_scales`. Whatever reads values
-    first, such as `state_dict`, a prediction or arithmetic, has them computed, and the parameter is then a plain one again;
-    gradients, shapes and types are available without that. Operators in C++ that Python does not dispatch,
-    `torch.autograd.Function.apply` and collectives, would see the values from before.
+    An optimizer that learns standard deviations makes them from a parameter with `defer_scales`. Whatever reads the
+    parameter first, such as `state_dict`, a prediction or arithmetic, has its values computed, and it is a plain
+    parameter again. Gradients, shapes and types are available without that. What bypasses Python's dispatch sees the
+    values from before: `torch.autograd.Function.apply`, collectives that take the parameter itself, and views that were
+    made before the optimizer's step.
     """
 
     @classmethod
@@ -35,10 +36,11 @@ class DeferredScales(nn.Parameter):
 
 _WITHOUT_VALUES = {
     *(
-        getattr(Tensor, name).__get__
-        for name in ("grad", "shape", "device", "dtype", "requires_grad", "is_leaf", "layout")
+        vars(torch._C.TensorBase)[name].__get__
+        for name in ("shape", "device", "dtype", "requires_grad", "is_leaf", "layout")
     ),
-    Tensor.grad.__set__,  # type: ignore[attr-defined]
+    vars(torch._C.TensorBase)["grad"].__get__,
+    vars(torch._C.TensorBase)["grad"].__set__,
     Tensor.numel,
     Tensor.dim,
     Tensor.size,
@@ -61,7 +63,7 @@ def _write(scales: DeferredScales) -> None:
         if std is not None:
             put_inverse_softplus(values := torch.empty_like(std), std)
             scales.copy_(values)
-        scales.__class__ = nn.Parameter
+        scales.__class__ = nn.Parameter  # type: ignore[assignment]
 
 
 def defer_scales(rho: Tensor, std: Tensor) -> None:

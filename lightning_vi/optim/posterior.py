@@ -134,11 +134,11 @@ class PosteriorIVON(Optimizer):
             scales.append(rho)
         for mean, hessian, momentum, gradient in _blocks(means_only):
             ivon_update(mean, hessian, momentum, gradient, None, group)
-        for mean, hessian, momentum, gradient, slope, std in _blocks(pairs):
-            moves = list(torch._foreach_addcdiv(hessian, slope, std, value=-1.0))
+        for mean, hessian, momentum, gradient, slopes, stds in _blocks(pairs):
+            moves = list(torch._foreach_addcdiv(hessian, slopes, stds, value=-1.0))
             precisions = list(torch._foreach_add(hessian, decay))
             precisions = ivon_update(mean, hessian, momentum, gradient, (moves, precisions), group)
-            for out, precision in zip(std, precisions, strict=True):
+            for out, precision in zip(stds, precisions, strict=True):
                 torch.rsqrt(precision, out=out).mul_(ess**-0.5)
         put = defer_scales if self._has_gradients_of_stds else put_inverse_softplus
         for rho, (*_, std) in zip(scales, pairs, strict=True):

@@ -45,7 +45,7 @@ def ivon_update(
     first, second = options["betas"]
     decay, radius = options["weight_decay"], options["clip_radius"]
     moves, precisions = curvature or (None, None)
-    if moves is not None:
+    if moves is not None and precisions is not None:
         torch._foreach_add_(hessians, moves, alpha=second - 1)
         torch._foreach_mul_(moves, moves)
         torch._foreach_addcdiv_(hessians, moves, precisions, value=0.5 * (1 - second) ** 2)

@@ -128,7 +128,7 @@ class _Draws(torch.autograd.Function):
     def forward(ctx: Any, noises: Sequence[Tensor], *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*noises)
-        return tuple(torch._foreach_addcmul(tensors[: len(noises)], tensors[len(noises) :], noises))
+        return tuple(torch._foreach_addcmul(tensors[: len(noises)], tensors[len(noises) :], tuple(noises)))
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor | None) -> tuple[Tensor | None, ...]:

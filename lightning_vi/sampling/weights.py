@@ -280,7 +280,8 @@ class WeightSampler:
 
     def parameters(self) -> list[Tensor]:
         """The variational parameters: means and unconstrained scales, tied ones once."""
-        variational = [parameter for slot in self.distinct_slots for parameter in slot.owner.pair(slot.name)]
+        pairs = [slot.owner.pair(slot.name) for slot in self.distinct_slots]
+        variational: list[Tensor] = [parameter for pair in pairs for parameter in pair]
         return variational if self.coupling is None else [*variational, *self.coupling.parameters()]
 
     @contextmanager

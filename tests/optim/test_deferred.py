@@ -96,10 +96,14 @@ def test_scales_that_something_else_has_changed_win(write: Callable[[Tensor], An
 
 def test_threads_read_the_same_scales() -> None:
     rho = nn.Parameter(torch.zeros(100_000))
+
+    def read(found: list[Tensor]) -> None:
+        found.append(rho.detach().clone())
+
     for step in range(20):
         defer_scales(rho, torch.full((100_000,), STD + 0.01 * step))
         expected, found = torch.tensor(STD + 0.01 * step).expm1().log(), list[Tensor]()
-        threads = [threading.Thread(target=lambda: found.append(rho.detach().clone())) for _ in range(3)]
+        threads = [threading.Thread(target=read, args=(found,)) for _ in range(3)]
         for thread in threads:
             thread.start()
         for thread in threads:
