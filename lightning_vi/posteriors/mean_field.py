@@ -115,7 +115,7 @@ def draw_together(means: Sequence[Tensor], stds: Sequence[Tensor], noises: Seque
         >>> draw_together([torch.zeros(2)], [torch.ones(2)], [torch.tensor([[0.5, -1.0]])])
         (tensor([[ 0.5000, -1.0000]]),)
     """
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    if not noises or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return [torch.addcmul(*each) for each in zip(means, stds, noises, strict=True)]
     draws: tuple[Tensor, ...] = _Draws.apply(noises, *means, *stds)  # type: ignore[no-untyped-call]
     return draws
