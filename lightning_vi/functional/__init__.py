@@ -32,6 +32,7 @@ from lightning_vi.functional.images import (
     translate_images,
 )
 from lightning_vi.functional.intervals import uniform_histogram_band, wilson_interval
+from lightning_vi.functional.logarithms import sum_of_logs
 from lightning_vi.functional.low_rank import best_factors, random_factors
 from lightning_vi.functional.ordered_classes import class_distance, ranked_probability_score
 from lightning_vi.functional.quadrature import gauss_hermite
@@ -56,7 +57,7 @@ from lightning_vi.functional.sequential import ScoreState, follow_scores
 from lightning_vi.functional.set_coverage import covered_share
 from lightning_vi.functional.signal import signal_to_noise, unit_signal_to_noise
 from lightning_vi.functional.smooth_calibration import residual_nodes, smooth_calibration_error
-from lightning_vi.functional.softplus import put_inverse_softplus, softplus_sums
+from lightning_vi.functional.softplus import put_inverse_softplus
 from lightning_vi.functional.sparsification import area_under_sparsification_error, sparsification_curve
 from lightning_vi.functional.special import inverse_softplus
 
@@ -110,8 +111,8 @@ __all__ = [
     "signal_to_noise",
     "size_stratified_coverage",
     "smooth_calibration_error",
-    "softplus_sums",
     "sparsification_curve",
+    "sum_of_logs",
     "top_class_agreement",
     "total_variation_distance",
     "translate_images",

@@ -1,4 +1,4 @@
-"""Logarithm and inverse of the softplus where its values are small."""
+"""Inverse of the softplus where its values are small."""
 
 import torch
 from torch import Tensor
@@ -25,28 +25,6 @@ def put_inverse_softplus(out: Tensor, std: Tensor) -> None:
         torch.log(std, out=out).add_(std, alpha=0.5).addcmul_(std, std, value=1 / 24)
     else:
         torch.neg(std, out=out).expm1_().neg_().log_().add_(std)
-
-
-def softplus_sums(rho: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums of the squares and of the logarithms of the softplus, the latter by the same series.
-
-    Args:
-        rho: Any shape.
-        std: The softplus of `rho`.
-
-    Returns:
-        Two scalar tensors.
-
-    Example:
-        >>> rho = torch.tensor([-3.0, -4.0])
-        >>> softplus_sums(rho, torch.nn.functional.softplus(rho))
-        (tensor(0.0027), tensor(-7.0335))
-    """
-    flat = std.reshape(-1)
-    squares = flat.dot(flat)
-    if _is_small(std):
-        return squares, rho.sum() - 0.5 * std.sum() - squares / 24
-    return squares, std.log().sum()
 
 
 def _is_small(std: Tensor) -> bool:

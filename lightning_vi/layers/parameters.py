@@ -75,10 +75,14 @@ class StochasticParameters:
         """Posterior means of a parameter."""
         return self.module._parameters[f"{name}_mu"]  # type: ignore[return-value]
 
+    def pair(self, name: str) -> tuple[nn.Parameter, nn.Parameter]:
+        """Posterior means and unconstrained scales of a parameter."""
+        parameters = self.module._parameters
+        return parameters[f"{name}_mu"], parameters[f"{name}_rho"]  # type: ignore[return-value]
+
     def posterior(self, name: str) -> MeanFieldGaussian:
         """Posterior of a parameter, a view of ``<name>_mu`` and ``<name>_rho``."""
-        parameters = self.module._parameters
-        return MeanFieldGaussian(parameters[f"{name}_mu"], parameters[f"{name}_rho"], self._stds.get(name))  # type: ignore[arg-type]
+        return MeanFieldGaussian(*self.pair(name), self._stds.get(name))
 
     def prior(self, name: str) -> Prior:
         """Prior of a parameter, resolved for its shape."""

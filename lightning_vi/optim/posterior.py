@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from lightning_vi.errors import InputValueError
 from lightning_vi.functional import put_inverse_softplus
-from lightning_vi.optim.known_stds import KnownStds
+from lightning_vi.optim.deferred import defer_scales, known_std
 from lightning_vi.optim.update import adam_update, blocks, check_options, ivon_update
 
 
@@ -36,8 +36,8 @@ class PosteriorIVON(Optimizer):
         weight_decay: Weight decay :math:`\delta`.
         clip_radius: Maximum step :math:`\xi` of a mean, in units of :math:`\alpha`.
         point_lr: Learning rate of Adam.
-        known_stds: Where to keep the standard deviations of large posteriors after each step. The gradients of the
-            scales must then be those of the standard deviations, as with `KnownStds.std`.
+        has_gradients_of_stds: Whether the gradients of the scales are those of the standard deviations, as with
+            `trained_stds`. The scales are then computed when something reads them, see `DeferredScales`.
 
     Raises:
         ValueError: If an argument is out of range, or the shapes of a pair differ.
@@ -63,7 +63,7 @@ class PosteriorIVON(Optimizer):
         weight_decay: float = 1e-4,
         clip_radius: float = math.inf,
         point_lr: float = 1e-3,
-        known_stds: KnownStds | None = None,
+        has_gradients_of_stds: bool = False,
     ) -> None:
         check_options(lr, ess, hess_init, betas, weight_decay, clip_radius)
         if not (point_lr > 0 and math.isfinite(point_lr)):
@@ -83,7 +83,7 @@ class PosteriorIVON(Optimizer):
         if points:
             groups.append({"params": points, "lr": point_lr, "is_posterior": False})
         super().__init__(groups, options)
-        self._known_stds = known_stds
+        self._has_gradients_of_stds = has_gradients_of_stds
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -114,7 +114,7 @@ class PosteriorIVON(Optimizer):
 
     def _update_posteriors(self, group: dict[str, Any]) -> None:
         ess, decay = group["ess"], group["weight_decay"]
-        means_only, pairs = list[tuple[Tensor, ...]](), list[tuple[Tensor, ...]]()
+        means_only, pairs, scales = list[tuple[Tensor, ...]](), list[tuple[Tensor, ...]](), list[Tensor]()
         for mu, rho in zip(group["params"][::2], group["params"][1::2], strict=True):
             if mu.grad is None:
                 continue
@@ -123,28 +123,26 @@ class PosteriorIVON(Optimizer):
                 state["momentum"] = torch.zeros_like(mu, memory_format=torch.preserve_format)
                 state["hessian"] = _precisions(rho).div_(ess).sub_(decay).clamp_min_(0.0)
             row = (mu, state["hessian"], state["momentum"], mu.grad)
-            if rho.grad is None:
+            slope = rho.grad
+            if slope is None:
                 means_only.append(row)
-            else:
-                pairs.append((*row, rho, rho.grad, self._std(rho)))
+                continue
+            std = known_std(rho)
+            if not self._has_gradients_of_stds:
+                slope = slope / torch.sigmoid(rho)
+            pairs.append((*row, slope, F.softplus(rho) if std is None else std))
+            scales.append(rho)
         for mean, hessian, momentum, gradient in _blocks(means_only):
             ivon_update(mean, hessian, momentum, gradient, None, group)
-        for mean, hessian, momentum, gradient, scale, slope, std in _blocks(pairs):
-            slopes = slope if self._known_stds is not None else torch._foreach_div(slope, torch._foreach_sigmoid(scale))
-            moves = list(torch._foreach_addcdiv(hessian, slopes, std, value=-1.0))
+        for mean, hessian, momentum, gradient, slopes, stds in _blocks(pairs):
+            moves = list(torch._foreach_addcdiv(hessian, slopes, stds, value=-1.0))
             precisions = list(torch._foreach_add(hessian, decay))
             precisions = ivon_update(mean, hessian, momentum, gradient, (moves, precisions), group)
-            for rho, out, precision in zip(scale, std, precisions, strict=True):
-                put_inverse_softplus(rho, torch.rsqrt(precision, out=out).mul_(ess**-0.5))
-        if self._known_stds is not None:
-            for *_, own, _, kept in pairs:
-                if self._known_stds.can_keep(own):
-                    self._known_stds.keep(own, kept)
-
-    def _std(self, rho: Tensor) -> Tensor:
-        """Standard deviations of the present scales, in memory for the next ones."""
-        kept = None if self._known_stds is None else self._known_stds.kept(rho)
-        return F.softplus(rho) if kept is None else kept
+            for out, precision in zip(stds, precisions, strict=True):
+                torch.rsqrt(precision, out=out).mul_(ess**-0.5)
+        put = defer_scales if self._has_gradients_of_stds else put_inverse_softplus
+        for rho, (*_, std) in zip(scales, pairs, strict=True):
+            put(rho, std)
 
     def _update_points(self, group: dict[str, Any]) -> None:
         parameters = [parameter for parameter in group["params"] if parameter.grad is not None]

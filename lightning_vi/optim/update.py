@@ -9,8 +9,8 @@ from torch import Tensor
 
 from lightning_vi.errors import InputValueError
 
-CPU_BLOCK = 2**16
-"""Number of elements of a block for each thread, small enough to stay in the CPU caches during an update."""
+CPU_BLOCK = 2**19
+"""Number of elements of a block, small enough to stay in the CPU's last cache during an update."""
 
 
 def ivon_update(
@@ -34,8 +34,8 @@ def ivon_update(
         hessians: Hessians h, the same shapes; modified in place.
         momenta: Running means g of the gradients, the same shapes; modified in place.
         gradients: Gradients :math:`\hat g`, the same shapes.
-        curvature: The lists :math:`h - \hat h` and :math:`h + \delta`, the same shapes, the first of which is modified
-            in place; None keeps h.
+        curvature: The lists :math:`h - \hat h` and :math:`h + \delta`, the same shapes, which are modified in place;
+            None keeps h.
         options: ``lr``, ``hess_init``, ``betas``, ``weight_decay``, ``clip_radius``, ``debias`` and the step
             number t as ``step``.
 
@@ -44,16 +44,16 @@ def ivon_update(
     """
     first, second = options["betas"]
     decay, radius = options["weight_decay"], options["clip_radius"]
-    if curvature is not None:
-        moves, precisions = curvature
+    moves, precisions = curvature or (None, None)
+    if moves is not None and precisions is not None:
         torch._foreach_add_(hessians, moves, alpha=second - 1)
         torch._foreach_mul_(moves, moves)
         torch._foreach_addcdiv_(hessians, moves, precisions, value=0.5 * (1 - second) ** 2)
     torch._foreach_lerp_(momenta, gradients, 1 - first)
     correction = 1 - first ** options["step"] if options["debias"] else 1.0
     rate = -options["lr"] * (options["hess_init"] + decay)
-    steps = list(torch._foreach_add(momenta, means, alpha=decay * correction))
-    precisions = list(torch._foreach_add(hessians, decay))
+    steps = _sums(momenta, means, decay * correction, moves)
+    precisions = _sums(hessians, decay, 1.0, precisions)
     if math.isfinite(radius):
         torch._foreach_div_(steps, precisions)
         for step in steps:
@@ -62,6 +62,19 @@ def ivon_update(
     else:
         torch._foreach_addcdiv_(means, steps, precisions, value=rate / correction)
     return precisions
+
+
+def _sums(
+    tensors: list[Tensor], others: list[Tensor] | float, factor: float, memory: list[Tensor] | None
+) -> list[Tensor]:
+    """Sums of tensors with multiples of others or of a number, on a CPU in memory that is in its caches."""
+    if memory is None or memory[0].device.type != "cpu":
+        if isinstance(others, list):
+            return list(torch._foreach_add(tensors, others, alpha=factor))
+        return list(torch._foreach_add(tensors, factor * others))
+    for index, out in enumerate(memory):
+        torch.add(tensors[index], others[index] if isinstance(others, list) else others, alpha=factor, out=out)
+    return memory
 
 
 def adam_update(
@@ -103,7 +116,7 @@ def blocks(*columns: Sequence[Tensor]) -> Iterator[tuple[list[Tensor], ...]]:
     Yields:
         One list of tensors for each of `columns`, which are views of the given tensors.
     """
-    size = CPU_BLOCK * torch.get_num_threads()
+    size = CPU_BLOCK
     rest: list[tuple[Tensor, ...]] = []
     small: list[tuple[Tensor, ...]] = []
     for row in zip(*columns, strict=True):

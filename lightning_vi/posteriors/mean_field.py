@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -58,6 +58,10 @@ class MeanFieldGaussian:
         stds = [posterior._std.flatten() for posterior in posteriors if posterior._std is not None]
         return cls(mu, rho, torch.cat(stds) if len(stds) == len(posteriors) else None)
 
+    def with_std(self) -> "MeanFieldGaussian":
+        """The posterior with its standard deviations computed."""
+        return self if self._std is not None else MeanFieldGaussian(self.mu, self.rho, self.std)
+
     @property
     def mean(self) -> Tensor:
         """Posterior means, the shape of `mu`."""
@@ -94,3 +98,46 @@ class MeanFieldGaussian:
     def kl(self, prior: GaussianDivergence) -> Tensor:
         """KL divergence to `prior`, summed over the elements, in nats."""
         return prior.kl_from_gaussian(self.mu, self.std)
+
+
+def draw_together(means: Sequence[Tensor], stds: Sequence[Tensor], noises: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Reparameterized draws of several tensors, differentiable in means and standard deviations, in one node.
+
+    Args:
+        means: Posterior means, any shapes.
+        stds: Posterior standard deviations, the same shapes.
+        noises: Standard normal, the same shapes with a leading dimension S each.
+
+    Returns:
+        Draws of the shapes of `noises`.
+
+    Example:
+        >>> draw_together([torch.zeros(2)], [torch.ones(2)], [torch.tensor([[0.5, -1.0]])])
+        (tensor([[ 0.5000, -1.0000]]),)
+    """
+    if not noises or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return [torch.addcmul(*each) for each in zip(means, stds, noises, strict=True)]
+    draws: tuple[Tensor, ...] = _Draws.apply(noises, *means, *stds)  # type: ignore[no-untyped-call]
+    return draws
+
+
+class _Draws(torch.autograd.Function):
+    """The derivative of `torch.addcmul` by a factor multiplies the other one by its coefficient 1 first."""
+
+    @staticmethod
+    def forward(ctx: Any, noises: Sequence[Tensor], *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*noises)
+        return tuple(torch._foreach_addcmul(tensors[: len(noises)], tensors[len(noises) :], tuple(noises)))
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
+        of_means, of_stds = list[Tensor | None](), list[Tensor | None]()
+        for gradient, noise in zip(grad_outputs, ctx.saved_tensors, strict=True):
+            of_means.append(None if gradient is None else _summed(gradient))
+            of_stds.append(None if gradient is None else _summed(gradient * noise))
+        return None, *of_means, *of_stds
+
+
+def _summed(gradient: Tensor) -> Tensor:
+    return gradient.sum(0) if gradient.shape[0] > 1 else gradient.squeeze(0)

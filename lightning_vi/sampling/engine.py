@@ -407,8 +407,11 @@ class SamplingEngine:
             else:
                 self._vmap_works[torch.is_grad_enabled()] = True
                 return outputs
-        draws = [torch.unsafe_split(weight, 1) for weight in weights]  # may be changed in-place, as by max_norm
-        passes = [run(None, *(draw[index].squeeze(0) for draw in draws)) for index in range(num_samples)]
+        if num_samples == 1:
+            passes = [run(None, *(weight.squeeze(0) for weight in weights))]
+        else:
+            draws = [torch.unsafe_split(weight, 1) for weight in weights]  # may be changed in-place, as by max_norm
+            passes = [run(None, *(draw[index].squeeze(0) for draw in draws)) for index in range(num_samples)]
         if mode == "vmap":
             self._vmap_works[torch.is_grad_enabled()] = False
         return torch.stack(passes) if num_samples > 1 else passes[0].unsqueeze(0)

@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_vi.errors import InputValueError
 from lightning_vi.layers import ACTIVATION_SPACE, StochasticParameters
 from lightning_vi.noise import antithetic_pairs, sample_noise, standard_normal
-from lightning_vi.posteriors import CouplingFactory, MeanFieldGaussian
+from lightning_vi.posteriors import CouplingFactory, MeanFieldGaussian, draw_together
 from lightning_vi.priors import Prior
 from lightning_vi.sampling import memory
 from lightning_vi.sampling.draw_cache import DrawCache
@@ -100,7 +100,7 @@ class JointPosterior:
     def __init__(self, slots: Sequence[Slot]) -> None:
         posterior = MeanFieldGaussian.join([slot.posterior for slot in slots])
         self.slots = slots
-        self.posterior = MeanFieldGaussian(posterior.mu, posterior.rho, posterior.std)
+        self.posterior = posterior.with_std()
         self.size = posterior.mu.numel()
         self.sizes = [slot.stop - slot.start for slot in slots]
         self.is_drawn_in_training = slots[0].is_drawn_in_training
@@ -137,14 +137,14 @@ class JointPosterior:
         """
         return torch.cat([values[..., slot.start : slot.stop] for slot in self.slots], -1)
 
-    def draw(self, noise: Tensor) -> Iterator[Tensor]:
-        """Draws of the weights.
+    def shaped(self, noise: Tensor) -> Tensor:
+        """Noise as `MeanFieldGaussian.rsample` takes it.
 
         Args:
             noise: Standard normal, shape [S, number of elements]; set to zero in-place for rows that keep their mean.
 
-        Yields:
-            Shape [S, *shape of the parameter] for each slot.
+        Returns:
+            Shape [S, *shape of the posterior].
         """
         mu = self.posterior.mu
         start = 0
@@ -153,15 +153,21 @@ class JointPosterior:
                 size = slot.mu[0].numel()
                 noise[:, start + row * size : start + (row + 1) * size] = 0.0
             start += slot.stop - slot.start
-        noise = noise.view(-1, *mu.shape).to(device=mu.device, dtype=mu.dtype)
-        rsample = self.posterior.rsample  # of one sample, without a sum over samples in the backward pass
-        draws = rsample(noise) if len(noise) > 1 else rsample(noise[0]).unsqueeze(0)
+        return noise.view(-1, *mu.shape).to(device=mu.device, dtype=mu.dtype)
+
+    def parts(self, draws: Tensor) -> list[Tensor]:
+        """Splits draws of the posterior.
+
+        Args:
+            draws: Shape [S, *shape of the posterior].
+
+        Returns:
+            Shape [S, *shape of the parameter] for each slot.
+        """
         if len(self.slots) == 1:
-            yield draws
-            return
+            return [draws]
         parts = torch.unsafe_split_with_sizes(draws, self.sizes, 1)  # these may be changed in-place, as by max_norm
-        for slot, part in zip(self.slots, parts, strict=True):
-            yield part.view(-1, *slot.mu.shape)
+        return [part.view(-1, *slot.mu.shape) for slot, part in zip(self.slots, parts, strict=True)]
 
 
 @contextmanager
@@ -240,6 +246,7 @@ class WeightSampler:
         self._owners = owners
         self._revisions: list[int] = []
         self._cache = DrawCache[list[Tensor]]()
+        self._has_given_stds = False
 
     def _group(self) -> None:
         """Groups the parameters, again whenever an estimator or a prior was replaced."""
@@ -273,16 +280,20 @@ class WeightSampler:
 
     def parameters(self) -> list[Tensor]:
         """The variational parameters: means and unconstrained scales, tied ones once."""
-        posteriors = [slot.posterior for slot in self.distinct_slots]
-        variational = [parameter for posterior in posteriors for parameter in (posterior.mu, posterior.rho)]
+        pairs = [slot.owner.pair(slot.name) for slot in self.distinct_slots]
+        variational: list[Tensor] = [parameter for pair in pairs for parameter in pair]
         return variational if self.coupling is None else [*variational, *self.coupling.parameters()]
 
     @contextmanager
     def given_stds(self, stds: Sequence[Tensor]) -> Iterator[None]:
         """See `SamplingEngine.given_stds`."""
         by_start = {slot.start: std for slot, std in zip(self.distinct_slots, stds, strict=True)}
-        with given_stds(self.slots, [by_start[slot.start] for slot in self.slots]):
-            yield
+        self._has_given_stds = True
+        try:
+            with given_stds(self.slots, [by_start[slot.start] for slot in self.slots]):
+                yield
+        finally:
+            self._has_given_stds = False
 
     def joints(self) -> list[JointPosterior]:
         """The joint posteriors that make up the posterior of all weights."""
@@ -321,21 +332,24 @@ class WeightSampler:
         """
         self._group()
         if joints is None:
-            joints = [JointPosterior(group) for group in self._training_groups]
+            groups = self._training_groups
+            joints = [JointPosterior(group) for group in (_singles(groups) if self._has_given_stds else groups)]
         if not self._shares_noise:
             joints = [joint for joint in joints if joint.is_drawn_in_training]
         if self.coupling is not None and self._shares_noise:
             fresh = partial(self._noise, num_samples, device=device)
-            return _draw(self._training_slots, joints, deviations_around_means(self.coupling, joints, fresh))
+            return _draw_together(self._training_slots, joints, deviations_around_means(self.coupling, joints, fresh))
         if self.coupling is not None:
             deviations = self.coupling(self._noise(num_samples, self.coupling.num_noise, device))
-            return _draw(self._training_slots, joints, [joint.select(deviations) for joint in joints])
+            return _draw_together(self._training_slots, joints, [joint.select(deviations) for joint in joints])
         sizes = [joint.size for joint in joints]
         if num_samples * sum(sizes) > memory.MAX_JOINED_NOISE:
-            return _draw(self._training_slots, joints, (self._noise(num_samples, size, device) for size in sizes))
+            return _draw_together(
+                self._training_slots, joints, (self._noise(num_samples, size, device) for size in sizes)
+            )
         noise = self._noise(num_samples, sum(sizes), device)
         parts = torch.unsafe_split_with_sizes(noise, sizes, 1)  # one may be changed in-place when others are saved
-        return _draw(self._training_slots, joints, parts)
+        return _draw_together(self._training_slots, joints, parts)
 
     def _noise(self, num_samples: int, size: int, device: torch.device) -> Tensor:
         if not self.antithetic:
@@ -386,6 +400,10 @@ class WeightSampler:
         return _draw(self.slots, joints, (joint.select(noise) for joint in joints))
 
 
+def _singles(groups: Iterable[Sequence[Slot]]) -> list[list[Slot]]:
+    return [[slot] for group in groups for slot in group]
+
+
 def _make_slots(owners: Sequence[StochasticParameters]) -> list[Slot]:
     """Slots of all stochastic parameters in the order of their noise; tied parameters share one range of it."""
     slots: list[Slot] = []
@@ -411,9 +429,22 @@ def _check_priors_depend_on_moments(slots: Sequence[Slot]) -> None:
 
 
 def _draw(slots: Sequence[Slot], joints: Sequence[JointPosterior], noise: Iterable[Tensor]) -> list[Tensor]:
+    """Draws of one posterior after the other, so that the noise of one is released before the next."""
+    rows = zip(joints, noise, strict=True)
+    return _distributed(slots, joints, (joint.posterior.rsample(joint.shaped(part)) for joint, part in rows))
+
+
+def _draw_together(slots: Sequence[Slot], joints: Sequence[JointPosterior], noise: Iterable[Tensor]) -> list[Tensor]:
+    """Draws that are differentiated, whose noise is kept."""
+    noises = [joint.shaped(part) for joint, part in zip(joints, noise, strict=True)]
+    means, stds = [joint.posterior.mu for joint in joints], [joint.posterior.std for joint in joints]
+    return _distributed(slots, joints, draw_together(means, stds, noises))
+
+
+def _distributed(slots: Sequence[Slot], joints: Sequence[JointPosterior], draws: Iterable[Tensor]) -> list[Tensor]:
     drawn = {
         slot.start: weight
-        for joint, part in zip(joints, noise, strict=True)
-        for slot, weight in zip(joint.slots, joint.draw(part), strict=True)
+        for joint, draw in zip(joints, draws, strict=True)
+        for slot, weight in zip(joint.slots, joint.parts(draw), strict=True)
     }
     return [drawn[slot.start] for slot in slots]

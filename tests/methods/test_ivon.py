@@ -19,7 +19,7 @@ from lightning_vi.backbones import MLP
 from lightning_vi.functional import gaussian_kl
 from lightning_vi.likelihoods import Bernoulli, Gaussian, HeteroscedasticGaussian
 from lightning_vi.noise import private_random_state
-from lightning_vi.optim import KnownStds
+from lightning_vi.optim import DeferredScales, deferred, trained_stds
 
 X, Y = normal(24, 3), normal(24, 1)
 GIVEN: dict[str, Any] = {"lr": 0.05, "betas": (0.9, 0.99), "hess_init": 0.7, "clip_radius": 1.0}
@@ -72,24 +72,38 @@ def test_initial_stds_follow_from_hess_init_and_the_number_of_data() -> None:
     assert_close(std, torch.full_like(std, (96 * 0.26) ** -0.5))
 
 
-def test_steps_with_large_layers_are_those_without_known_stds() -> None:
+def test_scales_that_nobody_reads_lead_to_the_same_steps() -> None:
     """The standard deviations that the optimizer keeps are those of the scales."""
     states = []
-    for is_kept in (True, False):
+    for is_read in (False, True):
         torch.manual_seed(0)
         method = IVON(MLP(3, [200, 200], 1), Gaussian(), num_data=24, **QUICK)
         optimizer = method.make_optimizer()
-        if not is_kept:
-            method._known_stds.can_keep = lambda _: False  # type: ignore[method-assign]
         for _ in range(5):
             optimizer.zero_grad()
             terms = method.elbo(X, Y)
             terms.loss.backward()
             optimizer.step()
-        assert bool(method._known_stds._kept) == is_kept
+            scales = [parameter for name, parameter in method.named_parameters() if name.endswith("_rho")]
+            assert all(isinstance(rho, DeferredScales) for rho in scales if rho.grad is not None and rho.dim() == 2)
+            if is_read:
+                method.state_dict()
+                assert not any(isinstance(rho, DeferredScales) for rho in scales)
         states.append([terms.kl, *(value.detach() for value in method.parameters())])
     for first, second in zip(*states, strict=True):
         assert_close(first, second, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["steps", "epochs"])
+def test_a_fit_computes_scales_once_an_epoch(mode: str, monkeypatch: Any) -> None:
+    """Nothing in a training step reads them."""
+    counted = list[Any]()
+    monkeypatch.setattr(deferred, "_write", lambda rho, write=deferred._write: (counted.append(rho), write(rho)))
+    method = IVON(MLP(3, [4], 1), Gaussian(), **QUICK)
+    num_epochs, num_rows = (1, 4) if mode == "steps" else (3, 24)
+    trainer = quiet_trainer(max_epochs=num_epochs, gradient_clip_val=1.0)
+    trainer.fit(method, loader(X, Y, batch_size=num_rows))
+    assert len(counted) <= 4 * (num_epochs + 1)
 
 
 @each_example
@@ -100,8 +114,8 @@ def test_gradients_of_the_scales_are_those_of_the_standard_deviations(example: E
     x, scales = example.make_input(), engine.parameters()[1::2]
     engine.training_samples(x, 1)  # settles how samples are run
     gradients = []
-    for std in (KnownStds().std, F.softplus):
-        with private_random_state(5, torch.device("cpu")), engine.given_stds([std(rho) for rho in scales]):
+    for stds in (trained_stds(scales), [F.softplus(rho) for rho in scales]):
+        with private_random_state(5, torch.device("cpu")), engine.given_stds(stds):
             loss = engine.training_samples(x, 2).square().mean()
         gradients.append(torch.autograd.grad(loss, scales, allow_unused=True))
     for rho, slope, expected in zip(scales, *gradients, strict=True):

@@ -1,6 +1,5 @@
 """IVON optimizers against the formulas of the paper and exact posteriors."""
 
-import copy
 import io
 import math
 from pathlib import Path
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from lightning_vi.optim import IVONOptimizer, KnownStds, PosteriorIVON
+from lightning_vi.optim import IVONOptimizer, PosteriorIVON, trained_stds
 from lightning_vi.optim.update import blocks
 
 OPTIONS: dict[str, Any] = {"lr": 0.1, "ess": 50.0, "hess_init": 0.5, "betas": (0.8, 0.9), "weight_decay": 0.02}
@@ -233,33 +232,16 @@ def test_blocks_cover_every_element_once(sizes: tuple[int, ...]) -> None:
     assert all((tensor == 1).all() and (other == 2).all() for tensor, other in zip(tensors, others, strict=True))
 
 
-def test_known_stds_are_used_while_the_scales_are_the_same() -> None:
-    known, rho = KnownStds(), nn.Parameter(torch.full((2**15,), -4.0))
-    known.keep(rho, torch.full((2**15,), 0.5))  # a wrong number, to see where it comes from
-    std = known.std(rho)
-    assert (std == 0.5).all()
-    (slope,) = torch.autograd.grad(std.sum(), rho)
-    assert (slope == 1).all()  # of the standard deviation
-    assert copy.deepcopy(known).std(rho)[0] == F.softplus(rho)[0]
-    rho.data[7] = -3.0
-    assert_close(known.std(rho), F.softplus(rho))
-    (slope,) = torch.autograd.grad(known.std(rho).sum(), rho)
-    assert (slope == 1).all()
-    known.keep(rho, torch.full((2**15,), 0.5))
-    with torch.no_grad():
-        rho[[0, 7]] = rho[[7, 0]]  # the same sum
-    assert_close(known.std(rho), F.softplus(rho))
-
-
-def test_large_posteriors_take_the_same_steps_with_and_without_known_stds() -> None:
+@pytest.mark.parametrize("size", [3, 150_000])
+def test_gradients_of_stds_lead_to_the_same_steps(size: int) -> None:
     results = []
-    for known in (None, KnownStds()):
+    for has_gradients_of_stds in (False, True):
         torch.manual_seed(0)
-        mu, rho = nn.Parameter(torch.randn(150_000)), nn.Parameter(torch.randn(150_000) - 4)
-        optimizer = PosteriorIVON([(mu, rho)], known_stds=known, **OPTIONS)
+        mu, rho = nn.Parameter(torch.randn(size)), nn.Parameter(torch.randn(size) - 4)
+        optimizer = PosteriorIVON([(mu, rho)], has_gradients_of_stds=has_gradients_of_stds, **OPTIONS)
         for _ in range(3):
-            std = F.softplus(rho) if known is None else known.std(rho)
-            loss(mu + std * torch.randn(150_000)).backward()
+            (std,) = trained_stds([rho]) if has_gradients_of_stds else [F.softplus(rho)]
+            loss(mu + std * torch.randn(size)).backward()
             optimizer.step()
             optimizer.zero_grad()
         expected = (50 * (optimizer.state[mu]["hessian"] + 0.02)) ** -0.5

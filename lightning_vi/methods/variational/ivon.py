@@ -43,11 +43,11 @@ from lightning_vi.conversion import ModuleSelector
 from lightning_vi.core import LRSchedulerFactory
 from lightning_vi.diagnostics import WeightPosterior, weight_posteriors
 from lightning_vi.errors import InputTypeError
-from lightning_vi.functional import softplus_sums
+from lightning_vi.functional import sum_of_logs
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.methods.variational.base import VariationalMethod
 from lightning_vi.objectives import ObjectiveTerms, negative_elbo
-from lightning_vi.optim import KnownStds, PosteriorIVON, cosine_decay
+from lightning_vi.optim import PosteriorIVON, cosine_decay, trained_stds
 from lightning_vi.posteriors import DEFAULT_STD, inverse_softplus
 from lightning_vi.priors import GaussianPrior
 from lightning_vi.sampling import NetworkInput, Vectorization
@@ -59,6 +59,8 @@ FORGETTING = 4.0
 USUAL_DECAY = 0.99999
 """Decay rate of the Hessian where the length of the fit is unknown."""
 USUAL_LR, LR_FOR_BOUNDED_GRADIENTS = 0.3, 1.0
+MAX_SMALL = 2**14
+"""Number of elements up to which tensors are joined for the divergence."""
 LR_TIMES_STEPS_PER_DATUM = 0.4
 """Product of the learning rate with the number of steps over the number of data."""
 
@@ -161,7 +163,6 @@ class IVON(VariationalMethod):
             num_data=num_data,
             lr_scheduler=lr_scheduler,
         )
-        self._known_stds = KnownStds()
         self._chosen_lr = USUAL_LR
         if lr is not None:
             self.lr = lr
@@ -246,7 +247,7 @@ class IVON(VariationalMethod):
             ess=num_data / self.kl_weight,
             betas=self._betas(),
             point_lr=self.point_lr,
-            known_stds=self._known_stds,
+            has_gradients_of_stds=True,
             **self._options(num_data),
         )
 
@@ -292,12 +293,13 @@ class IVON(VariationalMethod):
         self, x: NetworkInput, target: Tensor, weight: Tensor | None = None, *, num_data: int | None, kl_weight: float
     ) -> tuple[Tensor, ObjectiveTerms]:
         num_data = self.require_num_data(num_data)
-        stds = [self._known_stds.std(rho) for _, rho in self._pairs()]
+        parameters = self.engine.parameters()
+        means, stds = parameters[::2], trained_stds(parameters[1::2])
         with self.engine.given_stds(stds):
             outputs = self.engine.training_samples(x, self.num_mc_samples_train)
         self.likelihood.check(outputs, target)
         log_prob = self.likelihood.log_prob(outputs, target, weight)
-        return outputs, negative_elbo(log_prob, self._kl(stds, num_data), num_data, kl_weight)
+        return outputs, negative_elbo(log_prob, self._kl(means, stds, num_data), num_data, kl_weight)
 
     def weight_posteriors(self) -> Sequence[WeightPosterior]:
         """Returns the marginal posterior of each parameter tensor beside the prior that `weight_decay` and N make."""
@@ -311,14 +313,20 @@ class IVON(VariationalMethod):
         return float((num_data / self.kl_weight * self._decay(num_data)) ** -0.5)
 
     @torch.no_grad()
-    def _kl(self, stds: Sequence[Tensor], num_data: int) -> Tensor:
+    def _kl(self, means: Sequence[Tensor], stds: Sequence[Tensor], num_data: int) -> Tensor:
         r"""Computes :math:`\sum_i \lambda \delta (\mu_i^2 + \sigma_i^2) / 2 - \ln \sigma_i - c`."""
         precision = self._prior_std(num_data) ** -2
-        terms, size = list[Tensor](), 0
-        for (mu, rho), std in zip(self._pairs(), stds, strict=True):
-            dtype = torch.promote_types(std.dtype, torch.float32)
-            flat_mu, flat_std = mu.reshape(-1).to(dtype), std.reshape(-1).to(dtype)
-            squares, logs = softplus_sums(rho, flat_std)
-            terms.append(0.5 * precision * (flat_mu.dot(flat_mu) + squares) - logs)
-            size += mu.numel()
-        return torch.stack(terms).sum() - 0.5 * size * (1 + math.log(precision))
+        constant, terms = 0.5 * (1 + math.log(precision)), list[Tensor]()
+        for mean, std in zip(_joined(means), _joined(stds), strict=True):
+            squares = std.dot(std)
+            terms.append(
+                0.5 * precision * (mean.dot(mean) + squares) - sum_of_logs(std, squares) - constant * mean.numel()
+            )
+        return torch.stack(terms).sum()
+
+
+def _joined(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Large tensors as vectors, and small ones as one, in single precision at least."""
+    flat = [each.reshape(-1).to(torch.promote_types(each.dtype, torch.float32)) for each in tensors]
+    small = [each for each in flat if each.numel() <= MAX_SMALL]
+    return [each for each in flat if each.numel() > MAX_SMALL] + ([torch.cat(small)] if small else [])
