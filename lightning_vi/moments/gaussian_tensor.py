@@ -22,6 +22,10 @@ class GaussianTensor(Tensor):
 
     mean_values: Tensor
     variance: Tensor
+    mean_square: Tensor | None
+    """Squares of the means, once they are known."""
+    second_moment: Tensor | None
+    """Squares of the means plus variances, once they are known."""
     logit_variance: Tensor | None
     """Variances of the logits, if the tensor is a softmax over its last dimension."""
     correlation: Tensor | None
@@ -31,7 +35,11 @@ class GaussianTensor(Tensor):
 
 
 def make_gaussian(
-    mean: Tensor, variance: Tensor | None, logit_variance: Tensor | None = None, correlation: Tensor | None = None
+    mean: Tensor,
+    variance: Tensor | None,
+    logit_variance: Tensor | None = None,
+    correlation: Tensor | None = None,
+    second_moment: Tensor | None = None,
 ) -> Tensor:
     """Makes a tensor of independent Gaussian variables.
 
@@ -40,6 +48,7 @@ def make_gaussian(
         variance: Variances, the shape of `mean`; None for constants.
         logit_variance: See `GaussianTensor`.
         correlation: See `GaussianTensor`.
+        second_moment: See `GaussianTensor`.
 
     Returns:
         A `GaussianTensor`; `mean` itself for constants.
@@ -48,6 +57,7 @@ def make_gaussian(
         return mean
     tensor = mean.as_subclass(GaussianTensor)
     tensor.mean_values, tensor.variance = mean, variance
+    tensor.mean_square, tensor.second_moment = None, second_moment
     tensor.logit_variance, tensor.correlation = logit_variance, correlation
     return tensor
 
@@ -78,6 +88,36 @@ def variance_of(x: Any) -> Tensor | None:
         The variances of a `GaussianTensor`, and None for any other object.
     """
     return x.variance if isinstance(x, GaussianTensor) else None
+
+
+def mean_square_of(x: Tensor) -> Tensor:
+    """Squares of the means of a tensor, computed once.
+
+    Args:
+        x: Any tensor.
+
+    Returns:
+        The shape of `x`.
+    """
+    if not isinstance(x, GaussianTensor):
+        return x.square()
+    if x.mean_square is None:
+        x.mean_square = x.mean_values.square()
+    return x.mean_square
+
+
+def second_moment_of(x: Tensor) -> Tensor:
+    """Expected squares of a tensor.
+
+    Args:
+        x: Any tensor.
+
+    Returns:
+        The shape of `x`.
+    """
+    if not isinstance(x, GaussianTensor):
+        return x.square()
+    return mean_square_of(x) + x.variance if x.second_moment is None else x.second_moment
 
 
 def correlation_of(x: Any) -> Tensor | None:

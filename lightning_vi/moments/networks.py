@@ -15,13 +15,13 @@ from lightning_vi.sampling.weights import Slot, in_place
 Moments = tuple[Tensor, Tensor]
 
 
-def engine_moments(engine: SamplingEngine, x: NetworkInput, cache: DrawCache[list[Tensor]]) -> Moments:
+def engine_moments(engine: SamplingEngine, x: NetworkInput, cache: DrawCache[list[Moments]]) -> Moments:
     """Moments of the outputs of a network with stochastic modules.
 
     Args:
         engine: Has the network and the marginal variances of its weights.
         x: Network input, each tensor of shape [B, ...].
-        cache: Keeps the variances of the weights.
+        cache: Keeps the variances and the second moments of the weights.
 
     Returns:
         Means and variances, each of shape [B, ...].
@@ -32,14 +32,22 @@ def engine_moments(engine: SamplingEngine, x: NetworkInput, cache: DrawCache[lis
     if engine.check_input is not None:
         engine.check_input(x)
     slots = engine.places
-    variances = cache.get((0,), engine.parameters(), lambda: weight_variances(slots, engine.coupling))
-    weights = [make_gaussian(slot.mean.detach(), variance) for slot, variance in zip(slots, variances, strict=True)]
+    known = cache.get((0,), engine.parameters(), lambda: _weight_moments(slots, engine.coupling))
+    weights = [
+        make_gaussian(slot.mean.detach(), variance, second_moment=second)
+        for slot, (variance, second) in zip(slots, known, strict=True)
+    ]
 
     def run() -> Tensor:
         with in_place(slots, weights):
             return call(engine.network, x)
 
     return propagated(engine.network, run)
+
+
+def _weight_moments(slots: Sequence[Slot], coupling: NoiseCoupling | None) -> list[Moments]:
+    variances = weight_variances(slots, coupling)
+    return [(variance, slot.mu.square() + variance) for slot, variance in zip(slots, variances, strict=True)]
 
 
 def weight_variances(slots: Sequence[Slot], coupling: NoiseCoupling | None) -> list[Tensor]:
