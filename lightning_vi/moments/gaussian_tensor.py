@@ -26,6 +26,8 @@ class GaussianTensor(Tensor):
     """Squares of the means, once they are known."""
     second_moment: Tensor | None
     """Squares of the means plus variances, once they are known."""
+    variance_factors: tuple[Tensor, Tensor] | None
+    """Factors of the variances of a weight, see `lightning_vi.moments.factored`."""
     logit_variance: Tensor | None
     """Variances of the logits, if the tensor is a softmax over its last dimension."""
     correlation: Tensor | None
@@ -40,6 +42,7 @@ def make_gaussian(
     logit_variance: Tensor | None = None,
     correlation: Tensor | None = None,
     second_moment: Tensor | None = None,
+    variance_factors: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Makes a tensor of independent Gaussian variables.
 
@@ -49,6 +52,7 @@ def make_gaussian(
         logit_variance: See `GaussianTensor`.
         correlation: See `GaussianTensor`.
         second_moment: See `GaussianTensor`.
+        variance_factors: See `GaussianTensor`.
 
     Returns:
         A `GaussianTensor`; `mean` itself for constants.
@@ -57,7 +61,7 @@ def make_gaussian(
         return mean
     tensor = mean.as_subclass(GaussianTensor)
     tensor.mean_values, tensor.variance = mean, variance
-    tensor.mean_square, tensor.second_moment = None, second_moment
+    tensor.mean_square, tensor.second_moment, tensor.variance_factors = None, second_moment, variance_factors
     tensor.logit_variance, tensor.correlation = logit_variance, correlation
     return tensor
 

@@ -8,6 +8,7 @@ For :math:`y = \sum_j a_j b_j` with independent factors,
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from lightning_vi.moments.activations import reused
 from lightning_vi.moments.correlation import positions, shared_variance, with_shared
+from lightning_vi.moments.factored import factors_of
 from lightning_vi.moments.gaussian_tensor import (
     GaussianTensor,
     make_gaussian,
@@ -58,11 +60,28 @@ def product_variance(
 def linear(func: Callable[..., Any], input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002
     """Affine map, the same at each position."""
     mean = func(mean_of(input), mean_of(weight), mean_of(bias))
-    result = _expanded(mean, product_variance(func, input, weight, variance_of(bias)))
+    result = _expanded(mean, _weighted_variance(func, input, weight, variance_of(bias), -1))
     dims = positions(input) or range(1, input.dim() - 1)
     if all(input.shape[dim] == 1 for dim in dims) or input.dim() - 1 in dims:
         return result
     return with_shared(result, variance_of(linear(func, position_mean(input, dims), weight, bias)), dims)
+
+
+def _weighted_variance(
+    product: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight: Tensor, extra: Tensor | None, output_dim: int
+) -> Tensor | None:
+    """`product_variance` with a weight [outputs, ...], by the factors of its variances if they are known."""
+    factors = factors_of(weight)
+    if factors is None:
+        return product_variance(product, x, weight, extra)
+    single = product(mean_square_of(x), factors[1])
+    of_outputs = factors[0].view(-1, *[1] * ((single.dim() - 1 - output_dim) % single.dim()))
+    if (spread := variance_of(x)) is None:
+        total = single * of_outputs
+    else:
+        known = product(spread, second_moment_of(weight))
+        total = torch.addcmul(known, single, of_outputs, out=reused(known))
+    return total if extra is None else torch.add(total, extra, out=reused(total))
 
 
 def position_mean(x: Tensor, dims: Sequence[int]) -> Tensor:
@@ -89,13 +108,14 @@ def convolution(
     shared = variance_of(bias)
     shared = None if shared is None else shared.view(-1, *[1] * dimensions)
     mean = func(mean_of(input), mean_of(weight), mean_of(bias), *args, **options)
-    variance = product_variance(lambda x, w: func(x, w, None, *args, **options), input, weight, shared)
+    is_transposed = "transpose" in func.__name__
+    groups = args[3] if len(args) > 3 else options.get("groups", 1)
+    variance_over = product_variance if is_transposed or groups > 1 else partial(_weighted_variance, output_dim=1)
+    variance = variance_over(lambda x, w: func(x, w, None, *args, **options), input, weight, shared)
     result = _expanded(mean, variance)
     if variance is None:
         return result
     dims = range(2, input.dim())
-    is_transposed = "transpose" in func.__name__
-    groups = args[3] if len(args) > 3 else options.get("groups", 1)
     share = input.shape[2:].numel() / mean.shape[2:].numel() if is_transposed else 1.0
     spread = variance_of(weight)
     kernel = make_gaussian(
@@ -103,7 +123,14 @@ def convolution(
         None if spread is None else share**2 * spread.sum(list(dims), keepdim=True),
     )
     average = position_mean(input, dims)
-    small = product_variance(lambda x, w: func(x, w, None, groups=groups), average, kernel, shared)
+
+    def product(x: Tensor, w: Tensor) -> Tensor:
+        if groups > 1:
+            return func(x, w, None, groups=groups)  # type: ignore[no-any-return]
+        rows = x.flatten(1) @ (w.flatten(1) if is_transposed else w.flatten(1).mT)
+        return rows.view(*rows.shape, *[1] * dimensions)
+
+    small = product_variance(product, average, kernel, shared)
     return with_shared(result, small, dims)
 
 

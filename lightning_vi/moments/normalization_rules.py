@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_vi.moments.activations import reused
 from lightning_vi.moments.correlation import with_shared
 from lightning_vi.moments.gaussian_tensor import correlation_of, make_gaussian, mean_of, variance_of
 from lightning_vi.moments.linear_rules import joint_positions, position_mean, product_variance, total
@@ -133,8 +134,8 @@ def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     if weight is None:
         return x if bias is None else total(torch.add, x, bias)
     spread, weight_variance, bias_variance = map(variance_of, (x, weight, bias))
-    means = mean_of(x), mean_of(weight)
-    mean = torch.mul(*means) if bias is None else torch.addcmul(mean_of(bias), *means)
+    mean = mean_of(x) * mean_of(weight)
+    mean = mean if bias is None else torch.add(mean, mean_of(bias), out=reused(mean))
     if spread is None and weight_variance is None and bias_variance is None:
         return mean
     variance = product_variance(torch.mul, x, weight, bias_variance)
