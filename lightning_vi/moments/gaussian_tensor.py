@@ -26,8 +26,8 @@ class GaussianTensor(Tensor):
     """Squares of the means, once they are known."""
     second_moment: Tensor | None
     """Squares of the means plus variances, once they are known."""
-    variance_factors: tuple[Tensor, Tensor] | None
-    """Factors of the variances of a weight, see `lightning_vi.moments.factored`."""
+    variance_factors: tuple[Tensor, Tensor, Tensor] | None
+    """See `lightning_vi.moments.factored`."""
     logit_variance: Tensor | None
     """Variances of the logits, if the tensor is a softmax over its last dimension."""
     correlation: Tensor | None
@@ -42,7 +42,7 @@ def make_gaussian(
     logit_variance: Tensor | None = None,
     correlation: Tensor | None = None,
     second_moment: Tensor | None = None,
-    variance_factors: tuple[Tensor, Tensor] | None = None,
+    variance_factors: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Makes a tensor of independent Gaussian variables.
 

@@ -8,7 +8,6 @@ For :math:`y = \sum_j a_j b_j` with independent factors,
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +15,6 @@ from torch import Tensor
 
 from lightning_vi.moments.activations import reused
 from lightning_vi.moments.correlation import positions, shared_variance, with_shared
-from lightning_vi.moments.factored import factors_of
 from lightning_vi.moments.gaussian_tensor import (
     GaussianTensor,
     make_gaussian,
@@ -60,7 +58,7 @@ def product_variance(
 def linear(func: Callable[..., Any], input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002
     """Affine map, the same at each position."""
     mean = func(mean_of(input), mean_of(weight), mean_of(bias))
-    result = _expanded(mean, _weighted_variance(func, input, weight, variance_of(bias), -1))
+    result = _expanded(mean, _weighted_variance(func, input, weight, variance_of(bias)))
     dims = positions(input) or range(1, input.dim() - 1)
     if all(input.shape[dim] == 1 for dim in dims) or input.dim() - 1 in dims:
         return result
@@ -68,14 +66,20 @@ def linear(func: Callable[..., Any], input: Tensor, weight: Tensor, bias: Tensor
 
 
 def _weighted_variance(
-    product: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight: Tensor, extra: Tensor | None, output_dim: int
+    product: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight: Tensor, extra: Tensor | None
 ) -> Tensor | None:
     """`product_variance` with a weight [outputs, ...], by the factors of its variances if they are known."""
-    factors = factors_of(weight)
+    factors = weight.variance_factors if isinstance(weight, GaussianTensor) else None
     if factors is None:
         return product_variance(product, x, weight, extra)
-    single = product(mean_square_of(x), factors[1])
-    of_outputs = factors[0].view(-1, *[1] * ((single.dim() - 1 - output_dim) % single.dim()))
+    of_outputs, of_inputs, of_kernel = factors
+    square = mean_square_of(x)
+    if (dimensions := weight.dim() - 2) == 0:
+        single = (square @ of_inputs).unsqueeze(-1)
+    else:
+        channels = of_inputs @ square.flatten(2)
+        single = product(channels.view(len(square), 1, *square.shape[2:]), of_kernel)
+        of_outputs = of_outputs.view(-1, *[1] * dimensions)
     if (spread := variance_of(x)) is None:
         total = single * of_outputs
     else:
@@ -110,7 +114,7 @@ def convolution(
     mean = func(mean_of(input), mean_of(weight), mean_of(bias), *args, **options)
     is_transposed = "transpose" in func.__name__
     groups = args[3] if len(args) > 3 else options.get("groups", 1)
-    variance_over = product_variance if is_transposed or groups > 1 else partial(_weighted_variance, output_dim=1)
+    variance_over = product_variance if is_transposed or groups > 1 else _weighted_variance
     variance = variance_over(lambda x, w: func(x, w, None, *args, **options), input, weight, shared)
     result = _expanded(mean, variance)
     if variance is None:
