@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from lightning import Trainer, seed_everything
-from torch import Tensor, nn
 from speed import resnet18
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_vi import MeanFieldVI
@@ -107,9 +107,9 @@ def mnist(folder: Path, num_train: int, num_test: int) -> Data:
 
 
 def in_color(data: Data) -> Data:
-    """Images with three equal channels, and fewer of them for the test."""
+    """Some of the images, with three equal channels."""
     x, y, test_x, test_y = data
-    return x.repeat(1, 3, 1, 1), y, test_x[:100].repeat(1, 3, 1, 1), test_y[:100]
+    return x[:1000].repeat(1, 3, 1, 1), y[:1000], test_x[:48].repeat(1, 3, 1, 1), test_y[:48]
 
 
 def trained(network: nn.Module, data: Data, epochs: int, batch_size: int) -> UQMethod:

@@ -66,9 +66,7 @@ def attention(
     return attend(probs, variance, value)
 
 
-def _probabilities(
-    query: Tensor, key: Tensor, mask: Tensor | None, factor: float
-) -> tuple[Tensor, Tensor | None]:
+def _probabilities(query: Tensor, key: Tensor, mask: Tensor | None, factor: float) -> tuple[Tensor, Tensor | None]:
     """Softmax at the means of the scores, to which a mask is added, and the variances of the scores."""
     turned = make_gaussian(mean_of(key).mT, None if (v := variance_of(key)) is None else v.mT)
     products = matrix_product(torch.matmul, _scaled(query, factor), turned)
