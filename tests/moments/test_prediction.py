@@ -168,8 +168,9 @@ def test_ensembles_and_calibrations_pass_it_on() -> None:
     assert tempered.predict(x).metadata["approximation"] == "moments"
 
 
-def test_gradients_with_respect_to_the_input() -> None:
-    method = MeanFieldVI(MLP(2, [6], 1, activation_fn=nn.GELU()), Gaussian(0.3), init_std=0.2).double()
+@pytest.mark.parametrize("activation", [nn.GELU(), nn.ReLU(), nn.LeakyReLU(0.2), nn.SiLU()])
+def test_gradients_with_respect_to_the_input(activation: nn.Module) -> None:
+    method = MeanFieldVI(MLP(2, [6], 1, activation_fn=activation), Gaussian(0.3), init_std=0.2).double()
     x = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
 
     def spread(x: Tensor) -> Tensor:
