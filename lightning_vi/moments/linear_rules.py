@@ -176,7 +176,7 @@ def attend(probs: Tensor, logit_variance: Tensor | None, values: Tensor) -> Tens
     correlation = values.correlation if positions(values) == dims else None  # type: ignore[attr-defined]
     squares, average = probs.square(), probs.mean(-2, keepdim=True)
     columns = [mean] if variance is None or correlation is None else [mean, variance]
-    output, *together = (probs @ torch.cat(columns, -1)).split(mean.shape[-1], -1)
+    output, *together = torch.split(probs @ torch.cat(columns, -1), mean.shape[-1], -1)
     own, shared = None, None
     if variance is not None:
         own, shared = squares @ variance, average.square() @ variance
@@ -191,7 +191,7 @@ def attend(probs: Tensor, logit_variance: Tensor | None, values: Tensor) -> Tens
     shifted, shift = mean - center, output - center
     second = shifted.square() if variance is None else shifted.square() + variance
     sums = weights @ torch.cat([second, shifted, torch.ones_like(mean[..., :1])], -1)
-    squared, crossed, mass = sums.split([mean.shape[-1], mean.shape[-1], 1], -1)
+    squared, crossed, mass = torch.split(sums, [mean.shape[-1], mean.shape[-1], 1], -1)
     spread = (squared + shift * (shift * mass - 2 * crossed)).clamp_min(0)
     shared = added(shared, spread.mean(-2, keepdim=True) / spread.shape[-2])
     return with_shared(make_gaussian(output, spread if own is None else spread + own), shared, dims)
