@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close
+from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_vi import MeanFieldVI
 from lightning_vi.likelihoods import Gaussian
@@ -81,3 +82,20 @@ def test_predictions_change_by_less_than_the_error_of_the_factors(monkeypatch: p
     monkeypatch.setattr("lightning_vi.moments.networks.factored", lambda _: None)
     method._variances = DrawCache()
     assert_close(known, method.predict(x, approximation="moments").epistemic_var, rtol=0.01, atol=0)
+
+
+@pytest.mark.parametrize(("noise", "most"), [(0.0, 2.3), (0.3, 3.2)])
+def test_factors_save_one_of_three_products(noise: float, most: float) -> None:
+    layers = [nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 64), nn.ReLU()]
+    method = MeanFieldVI(nn.Sequential(*layers, nn.Linear(64, 1)), Gaussian(0.1))
+    for name, parameter in method.backbone.named_parameters():
+        if name.endswith("rho"):
+            parameter.data += noise * torch.randn_like(parameter)
+    x = torch.randn(4, 8, 10, 10)
+    operations = []
+    for run in (method, lambda x: method.predict(x, approximation="moments")):
+        run(x)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            run(x)
+        operations.append(counter.get_total_flops())
+    assert 1.5 < operations[1] / operations[0] < most
