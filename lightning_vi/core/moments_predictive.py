@@ -90,4 +90,6 @@ def no_moments(method: object) -> InputTypeError:
 def _joined(parts: Sequence[Prediction]) -> dict[str, Any]:
     """Fields of the predictions of several parts of a batch."""
     names = [field.name for field in fields(Prediction) if isinstance(getattr(parts[0], field.name), Tensor)]
+    if len(parts) == 1:
+        return {name: getattr(parts[0], name) for name in names}
     return {name: torch.cat([getattr(part, name) for part in parts]) for name in names}

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.functional import RunningMoments, decompose_entropy, entropy
+from lightning_vi.functional.special import log_softmax
 from lightning_vi.likelihoods.advice import on_labels
 from lightning_vi.likelihoods.base import Likelihood
 from lightning_vi.likelihoods.prediction import Prediction
@@ -261,7 +262,7 @@ class Categorical(ClassificationLikelihood):
         return self.class_dim
 
     def class_log_probs(self, logits: Tensor) -> Tensor:  # noqa: D102
-        return F.log_softmax(logits, dim=-1)
+        return log_softmax(logits)
 
     def class_information_factor(self, logits: Tensor) -> Tensor:
         r"""Square root of :math:`\mathrm{diag}(p) - p p^\top`, :math:`L = \mathrm{diag}(\sqrt p) - p \sqrt{p}^\top`.

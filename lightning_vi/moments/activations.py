@@ -15,7 +15,7 @@ from torch import Tensor
 from lightning_vi.functional.quadrature import gauss_hermite
 
 Moments = tuple[Tensor, Tensor]
-PART = 2**14
+PART = 2**16
 """Number of elements that are computed at a time on a CPU."""
 MAX_RATIO = 7.0
 """Ratios of mean to standard deviation beyond which a variable counts as having one sign."""
@@ -33,11 +33,11 @@ def std_of(variance: Tensor) -> Tensor:
     Returns:
         The shape of `variance`, positive.
     """
-    return variance.clamp_min(torch.finfo(variance.dtype).tiny).sqrt()
+    return variance.clamp_min(torch.finfo(variance.dtype).tiny).sqrt_()
 
 
 def in_cached_parts(formula: Callable[..., Moments]) -> Callable[..., Moments]:
-    """Computes an elementwise formula in parts that fit into the cache of a CPU, which halves its time.
+    """Computes an elementwise formula in parts that fit into the cache of a CPU.
 
     Args:
         formula: Function of means and variances, and of further numbers.
@@ -60,6 +60,18 @@ def in_cached_parts(formula: Callable[..., Moments]) -> Callable[..., Moments]:
         return means, variances
 
     return compute
+
+
+def reused(x: Tensor) -> Tensor | None:
+    """Memory for the result of an operation.
+
+    Args:
+        x: A tensor whose values are not needed any more.
+
+    Returns:
+        The tensor; None for new memory where gradients are recorded or a transform of torch is active.
+    """
+    return None if torch.is_grad_enabled() else x
 
 
 def by_quadrature(function: Callable[[Tensor], Tensor], mean: Tensor, variance: Tensor) -> Moments:
@@ -119,8 +131,12 @@ def normal_cdf_and_density(x: Tensor) -> Moments:
     """
     x = x.clamp(-MAX_RATIO, MAX_RATIO)
     square = x.square()
-    below = torch.sigmoid(x * ((_FIFTH * square + _THIRD) * square + _FIRST))
-    return below, below * (1 - below) * ((5 * _FIFTH * square + 3 * _THIRD) * square + _FIRST)
+    cubic = torch.addcmul(square, square, square, value=_FIFTH / _THIRD)
+    below = torch.addcmul(x, x, cubic, value=_THIRD / _FIRST, out=reused(cubic)).mul_(_FIRST).sigmoid_()
+    slope = torch.addcmul(square, square, square, value=5 * _FIFTH / (3 * _THIRD), out=reused(square))
+    slope = slope.mul_(3 * _THIRD).add_(_FIRST)
+    density = torch.addcmul(below, below, below, value=-1)
+    return below, torch.mul(density, slope, out=reused(density))
 
 
 @in_cached_parts
@@ -140,15 +156,21 @@ def gelu_moments(mean: Tensor, variance: Tensor) -> Moments:
         Mean and variance, each of the shape of `mean`.
     """
     inverse = (1 + variance).rsqrt()
-    ratio = mean * inverse
-    below, density = normal_cdf_and_density(ratio)
+    shrunk = mean * inverse
+    below, density = normal_cdf_and_density(shrunk)
+    shrunk = torch.mul(shrunk, inverse, out=reused(shrunk))
     square = inverse.square()
-    first = below + density * ratio * square
-    curve = 1 + square * (1 - ratio.square())
-    second = density * inverse * curve
-    third = density * square * ratio * (curve + 2 * square)
-    spread = first.square() + 0.5 * variance * (second.square() + variance / 3 * third.square())
-    return mean * below + density * variance * inverse, variance * spread
+    density = torch.mul(density, inverse, out=reused(inverse))
+    curve = torch.addcmul(square, shrunk, shrunk, value=-1).add_(1)
+    slope = torch.mul(density, shrunk, out=reused(shrunk))
+    third = torch.add(curve, square, alpha=2, out=reused(square))
+    third = torch.mul(third, slope, out=reused(third)).square()
+    second = torch.mul(density, curve, out=reused(curve)).square()
+    first = torch.add(below, slope, out=reused(slope)).square()
+    higher = torch.addcmul(second, third, variance, value=1 / 3, out=reused(third))
+    spread = torch.addcmul(first, higher, variance, value=0.5, out=reused(higher))
+    result = torch.addcmul(mean * below, density, variance, out=reused(density))
+    return result, torch.mul(spread, variance, out=reused(spread))
 
 
 def fast_tanh(x: Tensor) -> Tensor:
@@ -187,13 +209,16 @@ def leaky_relu_moments(mean: Tensor, variance: Tensor, negative_slope: float | T
     """
     std = std_of(variance)
     ratio = mean / std
+    ratio = torch.clamp(ratio, -MAX_RATIO, MAX_RATIO, out=reused(ratio))
     below, density = normal_cdf_and_density(ratio)
-    ratio = ratio.clamp(-MAX_RATIO, MAX_RATIO)
-    positive = mean * below + std * density
-    shared = ratio * ((ratio * below + density) * (1 - below) - density * below) - density.square()
-    spread = (below + shared).clamp_min(0)
+    scaled = torch.addcmul(density, ratio, below)
+    positive = torch.addcmul(mean * below, std, density, out=reused(density))
+    # alpha^2 Phi + alpha phi - (alpha Phi + phi)^2 in terms of t = alpha Phi + phi
+    shared = torch.mul(torch.sub(ratio, scaled, out=reused(ratio)), scaled, out=reused(ratio))
+    spread = torch.add(below, shared, out=reused(scaled))
+    spread = torch.clamp_min(spread, 0, out=reused(spread))
     if isinstance(negative_slope, float | int) and negative_slope == 0:
-        return positive, variance * spread
+        return positive, torch.mul(variance, spread, out=reused(spread))
     negative = positive - mean
     opposite = (1 - below + shared).clamp_min(0)
     spread = variance * (spread + negative_slope**2 * opposite) + 2 * negative_slope * positive * negative

@@ -23,10 +23,13 @@ def softmax(func: Callable[..., Any], input: Tensor, dim: int | None = None, *ar
         raise NoRuleError("softmax(dim=None)")
     variance = input.variance  # type: ignore[attr-defined]
     probs = func(mean_of(input), dim, *args, **options)
-    shared = (probs.square() * variance).sum(dim, keepdim=True)
-    spread = probs.square() * ((1 - 2 * probs) * variance + shared)
     is_last = dim in (-1, probs.dim() - 1)
-    return make_gaussian(probs, spread.clamp_min(0), variance if is_last else None)
+    return make_gaussian(probs, _softmax_variance(probs, variance, dim), variance if is_last else None)
+
+
+def _softmax_variance(probs: Tensor, variance: Tensor, dim: int) -> Tensor:
+    shared = (probs.square() * variance).sum(dim, keepdim=True)
+    return (probs.square() * ((1 - 2 * probs) * variance + shared)).clamp_min(0)
 
 
 @rule("log_softmax")
@@ -58,19 +61,22 @@ def attention(
         attn_mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(~attn_mask, -math.inf)
-    return _attended(query, key, value, attn_mask, 1 / math.sqrt(query.shape[-1]) if scale is None else scale)[0]
+    factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    probs, variance = _probabilities(query, key, attn_mask, factor)
+    return attend(probs, variance, value)
 
 
-def _attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, factor: float) -> tuple[Tensor, Tensor]:
-    """Averages of the values and their weights; the mask is added to the scores."""
+def _probabilities(query: Tensor, key: Tensor, mask: Tensor | None, factor: float) -> tuple[Tensor, Tensor | None]:
+    """Softmax at the means of the scores, to which a mask is added, and the variances of the scores."""
     turned = make_gaussian(mean_of(key).mT, None if (v := variance_of(key)) is None else v.mT)
-    products = matrix_product(torch.matmul, query, turned)
-    scores, variance = factor * mean_of(products), variance_of(products)
-    variance = None if variance is None else factor**2 * variance
-    scores = scores if mask is None else scores + mean_of(mask)
-    probs = scores.softmax(-1)
-    weights = probs if variance is None else softmax(torch.softmax, make_gaussian(scores, variance), -1)
-    return attend(probs, variance, value), weights
+    products = matrix_product(torch.matmul, _scaled(query, factor), turned)
+    scores = mean_of(products) if mask is None else mean_of(products) + mean_of(mask)
+    return scores.softmax(-1), variance_of(products)
+
+
+def _scaled(x: Tensor, factor: float) -> Tensor:
+    variance = variance_of(x)
+    return make_gaussian(factor * mean_of(x), None if variance is None else factor**2 * variance)
 
 
 @rule("multi_head_attention_forward")
@@ -107,26 +113,37 @@ def multi_head_attention(  # the arguments are torch's
         raise NoRuleError("multi_head_attention_forward with additional keys")
     if training and dropout_p:
         raise NoRuleError("multi_head_attention_forward with dropout")
-    weights: Any = [q_proj_weight, k_proj_weight, v_proj_weight]
-    if not use_separate_proj_weight:
-        weights = _moved(torch.chunk, in_proj_weight, 3)
-    biases: Any = [None] * 3 if in_proj_bias is None else _moved(torch.chunk, in_proj_bias, 3)
     is_batched = query.dim() == 3
-    heads = []
-    for x, weight, bias in zip((query, key, value), weights, biases, strict=True):
+
+    def project(x: Tensor, weight: Any, bias: Any) -> Tensor:
         rows = _moved(torch.transpose, x, 0, 1) if is_batched else _moved(torch.unsqueeze, x, 0)
-        projected = linear(F.linear, rows, weight, bias)
-        split = _moved(Tensor.unflatten, projected, -1, (num_heads, -1))
-        heads.append(_moved(torch.transpose, split, 1, 2))
+        return linear(F.linear, rows, weight, bias)
+
+    if query is key and key is value and not use_separate_proj_weight:
+        projected = _moved(torch.chunk, project(query, in_proj_weight, in_proj_bias), 3, -1)
+    else:
+        weights: Any = [q_proj_weight, k_proj_weight, v_proj_weight]
+        if not use_separate_proj_weight:
+            weights = _moved(torch.chunk, in_proj_weight, 3)
+        biases: Any = [None] * 3 if in_proj_bias is None else _moved(torch.chunk, in_proj_bias, 3)
+        projected = map(project, (query, key, value), weights, biases)
+    heads = []
+    for part in projected:
+        split = _moved(torch.transpose, _moved(Tensor.unflatten, part, -1, (num_heads, -1)), 1, 2)
+        heads.append(_moved(Tensor.contiguous, split))
     first, second, third = heads
     mask = _joint_mask(first, attn_mask, key_padding_mask, num_heads, is_causal and attn_mask is None)
-    attended, probs = _attended(first, second, third, mask, 1 / math.sqrt(first.shape[-1]))
+    probs, variance = _probabilities(first, second, mask, 1 / math.sqrt(first.shape[-1]))
+    attended = attend(probs, variance, third)
     joined = _moved(torch.flatten, _moved(torch.transpose, attended, 1, 2), 2)
     output = linear(F.linear, joined, out_proj_weight, out_proj_bias)
     output = _moved(torch.transpose, output, 0, 1) if is_batched else _moved(torch.squeeze, output, 0)
     if not need_weights:
         return output, None
-    probs = summed(torch.mean, probs, 1) if average_attn_weights and variance_of(probs) is not None else probs
+    if variance is not None:
+        spread = _softmax_variance(probs, variance, -1)
+        probs = make_gaussian(probs, spread)
+        probs = summed(torch.mean, probs, 1) if average_attn_weights else probs
     return output, probs if is_batched else _moved(torch.squeeze, probs, 0)
 
 

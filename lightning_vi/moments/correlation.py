@@ -3,7 +3,7 @@ r"""Correlation between positions, such as pixels and tokens, whose values are c
 Elements of a `GaussianTensor` count as independent, except for its positions: the average over them,
 :math:`\bar y = \frac1T \sum_t y_t`, has a variance of its own, the *shared variance*. It passes through linear maps as
 the variance of an average input does, and is kept as an average correlation
-:math:`\mathrm{Var}[\bar y] / (\frac1T \sum_t \mathrm{std}[y_t])^2` through functions of single elements.
+:math:`\mathrm{Var}[\bar y] / \frac1T \sum_t \mathrm{Var}[y_t]` through functions of single elements.
 """
 
 from collections.abc import Sequence
@@ -71,7 +71,7 @@ def shared_variance(x: Tensor, dims: Sequence[int], num_dims: int | None = None)
             correlation = correlation.narrow(dim, 0, 1)
         if independent:
             correlation = correlation.mean(independent, keepdim=True)
-        variance = correlation * variance.sqrt().mean(correlated, keepdim=True).square()
+        variance = correlation * variance.mean(correlated, keepdim=True)
     return variance
 
 
@@ -90,6 +90,6 @@ def with_shared(x: Tensor, shared: Tensor | None, dims: Sequence[int]) -> Tensor
     dims = [dim for dim in dims if x.shape[dim] > 1]
     if variance is None or shared is None or not dims:
         return x
-    total = variance.sqrt().mean(dims, keepdim=True).square().clamp_min(torch.finfo(variance.dtype).tiny)
+    total = variance.mean(dims, keepdim=True).clamp_min(torch.finfo(variance.dtype).tiny)
     correlation = (shared / total).clamp(0, 1).expand_as(variance)
     return make_gaussian(x.mean_values, variance, correlation=correlation)  # type: ignore[attr-defined]

@@ -22,6 +22,12 @@ class GaussianTensor(Tensor):
 
     mean_values: Tensor
     variance: Tensor
+    mean_square: Tensor | None
+    """Squares of the means, once they are known."""
+    second_moment: Tensor | None
+    """Squares of the means plus variances, once they are known."""
+    variance_factors: tuple[Tensor, Tensor, Tensor] | None
+    """See `lightning_vi.moments.factored`."""
     logit_variance: Tensor | None
     """Variances of the logits, if the tensor is a softmax over its last dimension."""
     correlation: Tensor | None
@@ -31,7 +37,12 @@ class GaussianTensor(Tensor):
 
 
 def make_gaussian(
-    mean: Tensor, variance: Tensor | None, logit_variance: Tensor | None = None, correlation: Tensor | None = None
+    mean: Tensor,
+    variance: Tensor | None,
+    logit_variance: Tensor | None = None,
+    correlation: Tensor | None = None,
+    second_moment: Tensor | None = None,
+    variance_factors: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Makes a tensor of independent Gaussian variables.
 
@@ -40,6 +51,8 @@ def make_gaussian(
         variance: Variances, the shape of `mean`; None for constants.
         logit_variance: See `GaussianTensor`.
         correlation: See `GaussianTensor`.
+        second_moment: See `GaussianTensor`.
+        variance_factors: See `GaussianTensor`.
 
     Returns:
         A `GaussianTensor`; `mean` itself for constants.
@@ -48,6 +61,7 @@ def make_gaussian(
         return mean
     tensor = mean.as_subclass(GaussianTensor)
     tensor.mean_values, tensor.variance = mean, variance
+    tensor.mean_square, tensor.second_moment, tensor.variance_factors = None, second_moment, variance_factors
     tensor.logit_variance, tensor.correlation = logit_variance, correlation
     return tensor
 
@@ -78,6 +92,36 @@ def variance_of(x: Any) -> Tensor | None:
         The variances of a `GaussianTensor`, and None for any other object.
     """
     return x.variance if isinstance(x, GaussianTensor) else None
+
+
+def mean_square_of(x: Tensor) -> Tensor:
+    """Squares of the means of a tensor, computed once.
+
+    Args:
+        x: Any tensor.
+
+    Returns:
+        The shape of `x`.
+    """
+    if not isinstance(x, GaussianTensor):
+        return x.square()
+    if x.mean_square is None:
+        x.mean_square = x.mean_values.square()
+    return x.mean_square
+
+
+def second_moment_of(x: Tensor) -> Tensor:
+    """Expected squares of a tensor.
+
+    Args:
+        x: Any tensor.
+
+    Returns:
+        The shape of `x`.
+    """
+    if not isinstance(x, GaussianTensor):
+        return x.square()
+    return mean_square_of(x) + x.variance if x.second_moment is None else x.second_moment
 
 
 def correlation_of(x: Any) -> Tensor | None:

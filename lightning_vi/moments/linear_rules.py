@@ -13,8 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_vi.moments.activations import reused
 from lightning_vi.moments.correlation import positions, shared_variance, with_shared
-from lightning_vi.moments.gaussian_tensor import GaussianTensor, make_gaussian, mean_of, variance_of
+from lightning_vi.moments.gaussian_tensor import (
+    GaussianTensor,
+    make_gaussian,
+    mean_of,
+    mean_square_of,
+    second_moment_of,
+    variance_of,
+)
 from lightning_vi.moments.propagation import NoRuleError, rule
 
 
@@ -24,37 +32,60 @@ def added(*variances: Tensor | None) -> Tensor | None:
     return sum(known[1:], known[0]) if known else None
 
 
-def product_variance(product: Callable[[Tensor, Tensor], Tensor], first: Tensor, second: Tensor) -> Tensor | None:
+def product_variance(
+    product: Callable[[Tensor, Tensor], Tensor], first: Tensor, second: Tensor, extra: Tensor | None = None
+) -> Tensor | None:
     """Variance of a sum of products of independent factors.
 
     Args:
         product: Linear in both of its arguments, with coefficients that are zero or one.
         first: One factor.
         second: The other one.
+        extra: Variance to be added, which broadcasts to the product.
 
     Returns:
-        The shape of the product; None if both factors are constants.
+        The shape of the product; None if both factors are constants and there is nothing to be added.
     """
     variance, other = variance_of(first), variance_of(second)
-    terms = []
-    if variance is not None:
-        square = mean_of(second).square()
-        terms.append(product(variance, square if other is None else square + other))
-    if other is not None:
-        terms.append(product(mean_of(first).square(), other))
-    return added(*terms)
+    total = None if other is None else product(mean_square_of(first), other)
+    for term in (None if variance is None else product(variance, second_moment_of(second)), extra):
+        if term is not None:
+            total = term if total is None else torch.add(total, term, out=reused(total))
+    return total
 
 
 @rule("linear")
 def linear(func: Callable[..., Any], input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002
     """Affine map, the same at each position."""
-    variance = product_variance(func, input, weight)
     mean = func(mean_of(input), mean_of(weight), mean_of(bias))
-    result = _with_bias(mean, variance, variance_of(bias))
+    result = _expanded(mean, _weighted_variance(func, input, weight, variance_of(bias)))
     dims = positions(input) or range(1, input.dim() - 1)
     if all(input.shape[dim] == 1 for dim in dims) or input.dim() - 1 in dims:
         return result
     return with_shared(result, variance_of(linear(func, position_mean(input, dims), weight, bias)), dims)
+
+
+def _weighted_variance(
+    product: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight: Tensor, extra: Tensor | None
+) -> Tensor | None:
+    """`product_variance` with a weight [outputs, ...], by the factors of its variances if they are known."""
+    factors = weight.variance_factors if isinstance(weight, GaussianTensor) else None
+    if factors is None:
+        return product_variance(product, x, weight, extra)
+    of_outputs, of_inputs, of_kernel = factors
+    square = mean_square_of(x)
+    if (dimensions := weight.dim() - 2) == 0:
+        single = (square @ of_inputs).unsqueeze(-1)
+    else:
+        channels = of_inputs @ square.flatten(2)
+        single = product(channels.view(len(square), 1, *square.shape[2:]), of_kernel)
+        of_outputs = of_outputs.view(-1, *[1] * dimensions)
+    if (spread := variance_of(x)) is None:
+        total = single * of_outputs
+    else:
+        known = product(spread, second_moment_of(weight))
+        total = torch.addcmul(known, single, of_outputs, out=reused(known))
+    return total if extra is None else torch.add(total, extra, out=reused(total))
 
 
 def position_mean(x: Tensor, dims: Sequence[int]) -> Tensor:
@@ -78,15 +109,17 @@ def convolution(
         batch = make_gaussian(mean_of(input)[None], None if (v := variance_of(input)) is None else v[None])
         result = convolution(func, batch, weight, bias, *args, **options)
         return make_gaussian(mean_of(result)[0], None if (v := variance_of(result)) is None else v[0])
-    variance = product_variance(lambda x, w: func(x, w, None, *args, **options), input, weight)
-    mean = func(mean_of(input), mean_of(weight), mean_of(bias), *args, **options)
     shared = variance_of(bias)
-    result = _with_bias(mean, variance, None if shared is None else shared.view(-1, *[1] * dimensions))
-    if variance_of(result) is None:
-        return result
-    dims = range(2, input.dim())
+    shared = None if shared is None else shared.view(-1, *[1] * dimensions)
+    mean = func(mean_of(input), mean_of(weight), mean_of(bias), *args, **options)
     is_transposed = "transpose" in func.__name__
     groups = args[3] if len(args) > 3 else options.get("groups", 1)
+    variance_over = product_variance if is_transposed or groups > 1 else _weighted_variance
+    variance = variance_over(lambda x, w: func(x, w, None, *args, **options), input, weight, shared)
+    result = _expanded(mean, variance)
+    if variance is None:
+        return result
+    dims = range(2, input.dim())
     share = input.shape[2:].numel() / mean.shape[2:].numel() if is_transposed else 1.0
     spread = variance_of(weight)
     kernel = make_gaussian(
@@ -94,16 +127,19 @@ def convolution(
         None if spread is None else share**2 * spread.sum(list(dims), keepdim=True),
     )
     average = position_mean(input, dims)
-    small = product_variance(lambda x, w: func(x, w, None, groups=groups), average, kernel)
-    if shared is not None:
-        small = added(small, shared.view(-1, *[1] * dimensions))
+
+    def product(x: Tensor, w: Tensor) -> Tensor:
+        if groups > 1:
+            return func(x, w, None, groups=groups)  # type: ignore[no-any-return]
+        rows = x.flatten(1) @ (w.flatten(1) if is_transposed else w.flatten(1).mT)
+        return rows.view(*rows.shape, *[1] * dimensions)
+
+    small = product_variance(product, average, kernel, shared)
     return with_shared(result, small, dims)
 
 
-def _with_bias(mean: Tensor, variance: Tensor | None, bias_variance: Tensor | None) -> Tensor:
-    if bias_variance is not None:
-        variance = bias_variance.expand_as(mean) if variance is None else variance + bias_variance
-    return make_gaussian(mean, variance)
+def _expanded(mean: Tensor, variance: Tensor | None) -> Tensor:
+    return make_gaussian(mean, None if variance is None else variance.expand_as(mean))
 
 
 @rule("matmul", "mm", "bmm", "mv", "__matmul__", "__rmatmul__")
@@ -112,7 +148,12 @@ def matrix_product(func: Callable[..., Any], input: Tensor, other: Tensor) -> Te
     logit_variance = getattr(input, "logit_variance", None)
     if logit_variance is not None and func.__name__ != "__rmatmul__":
         return attend(mean_of(input), logit_variance, other)
-    variance = product_variance(func, input, other)
+    spread, other_spread = variance_of(input), variance_of(other)
+    if spread is None or other_spread is None or other.dim() < 2 or func.__name__ == "__rmatmul__":
+        variance = product_variance(func, input, other)
+    else:  # both products in one
+        factors = torch.cat([spread, mean_square_of(input)], -1), torch.cat([second_moment_of(other), other_spread], -2)
+        variance = torch.matmul(*factors)
     return make_gaussian(func(mean_of(input), mean_of(other)), variance)
 
 
@@ -131,28 +172,27 @@ def attend(probs: Tensor, logit_variance: Tensor | None, values: Tensor) -> Tens
         Shape [..., T, F].
     """
     mean, variance = mean_of(values), variance_of(values)
-    output = probs @ mean
-    squares = probs.square()
-    average = probs.mean(-2, keepdim=True)
     dims = (values.dim() - 2,)
+    correlation = values.correlation if positions(values) == dims else None  # type: ignore[attr-defined]
+    squares, average = probs.square(), probs.mean(-2, keepdim=True)
+    columns = [mean] if variance is None or correlation is None else [mean, variance]
+    output, *together = torch.split(probs @ torch.cat(columns, -1), mean.shape[-1], -1)
     own, shared = None, None
     if variance is not None:
         own, shared = squares @ variance, average.square() @ variance
-        if positions(values) == dims:
-            correlation = values.correlation.narrow(-2, 0, 1)  # type: ignore[attr-defined]
-            std = variance.sqrt()
-            own = (1 - correlation) * own + correlation * (probs @ std).square()
-            shared = (1 - correlation) * shared + correlation * (average @ std).square()
+        if correlation is not None:
+            correlation = correlation.narrow(-2, 0, 1)
+            own, shared = own.lerp(together[0], correlation), shared.lerp(average @ variance, correlation)
     if logit_variance is None:
         return with_shared(make_gaussian(output, own), shared, dims)
-    weights = squares * logit_variance
+    weights = torch.mul(squares, logit_variance, out=reused(squares))
     # (v - o)^2 in terms of sums over j, around the mean over j so that no digits are lost
     center = mean.mean(-2, keepdim=True)
     shifted, shift = mean - center, output - center
-    spread = weights @ shifted.square() - 2 * shift * (weights @ shifted)
-    spread = (spread + shift.square() * weights.sum(-1, keepdim=True)).clamp_min(0)
-    if variance is not None:
-        spread = spread + weights @ variance
+    second = shifted.square() if variance is None else shifted.square() + variance
+    sums = weights @ torch.cat([second, shifted, torch.ones_like(mean[..., :1])], -1)
+    squared, crossed, mass = torch.split(sums, [mean.shape[-1], mean.shape[-1], 1], -1)
+    spread = (squared + shift * (shift * mass - 2 * crossed)).clamp_min(0)
     shared = added(shared, spread.mean(-2, keepdim=True) / spread.shape[-2])
     return with_shared(make_gaussian(output, spread if own is None else spread + own), shared, dims)
 
@@ -303,7 +343,7 @@ def bilinear(
         for square, x in zip(squares, (input1, input2, weight), strict=True)
     ]
     variance = (func(*moments, None) - func(*squares, None)).clamp_min(0)
-    return _with_bias(mean, variance, variance_of(bias))
+    return _expanded(mean, added(variance, variance_of(bias)))
 
 
 @rule("einsum")

@@ -1,10 +1,12 @@
 """Means and variances of the outputs of a network."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lightning_vi.moments.factored import factored
 from lightning_vi.moments.gaussian_tensor import make_gaussian, mean_of, variance_of
 from lightning_vi.moments.propagation import NoRuleError, Propagation
 from lightning_vi.posteriors import NoiseCoupling
@@ -13,15 +15,16 @@ from lightning_vi.sampling.dropout_mode import as_written
 from lightning_vi.sampling.weights import Slot, in_place
 
 Moments = tuple[Tensor, Tensor]
+WeightMoments = dict[str, Any]
 
 
-def engine_moments(engine: SamplingEngine, x: NetworkInput, cache: DrawCache[list[Tensor]]) -> Moments:
+def engine_moments(engine: SamplingEngine, x: NetworkInput, cache: DrawCache[list[WeightMoments]]) -> Moments:
     """Moments of the outputs of a network with stochastic modules.
 
     Args:
         engine: Has the network and the marginal variances of its weights.
         x: Network input, each tensor of shape [B, ...].
-        cache: Keeps the variances of the weights.
+        cache: Keeps what follows from the posteriors alone.
 
     Returns:
         Means and variances, each of shape [B, ...].
@@ -32,14 +35,26 @@ def engine_moments(engine: SamplingEngine, x: NetworkInput, cache: DrawCache[lis
     if engine.check_input is not None:
         engine.check_input(x)
     slots = engine.places
-    variances = cache.get((0,), engine.parameters(), lambda: weight_variances(slots, engine.coupling))
-    weights = [make_gaussian(slot.mean.detach(), variance) for slot, variance in zip(slots, variances, strict=True)]
+    known = cache.get((0,), engine.parameters(), lambda: _weight_moments(slots, engine.coupling))
+    weights = [make_gaussian(slot.mean.detach(), **moments) for slot, moments in zip(slots, known, strict=True)]
 
     def run() -> Tensor:
         with in_place(slots, weights):
             return call(engine.network, x)
 
     return propagated(engine.network, run)
+
+
+def _weight_moments(slots: Sequence[Slot], coupling: NoiseCoupling | None) -> list[WeightMoments]:
+    """Arguments of `make_gaussian` for each weight."""
+    return [
+        {
+            "variance": variance,
+            "second_moment": slot.mu.square() + variance,
+            "variance_factors": factored(variance),
+        }
+        for slot, variance in zip(slots, weight_variances(slots, coupling), strict=True)
+    ]
 
 
 def weight_variances(slots: Sequence[Slot], coupling: NoiseCoupling | None) -> list[Tensor]:

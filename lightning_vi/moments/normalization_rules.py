@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_vi.moments.activations import reused
+from lightning_vi.moments.correlation import with_shared
 from lightning_vi.moments.gaussian_tensor import correlation_of, make_gaussian, mean_of, variance_of
-from lightning_vi.moments.linear_rules import elementwise_product, total
+from lightning_vi.moments.linear_rules import joint_positions, position_mean, product_variance, total
 from lightning_vi.moments.propagation import rule
 
 
@@ -40,10 +42,9 @@ def batch_norm(
         running_var, running_mean = torch.var_mean(mean, others, correction=0)
     shape = [1, -1, *[1] * (mean.dim() - 2)]
     scale = (running_var + eps).rsqrt().view(shape)
-    normalized = (mean - running_mean.view(shape)) * scale
-    spread = None if variance is None else variance * scale.square()
-    result = make_gaussian(normalized, spread, correlation=correlation_of(input))
-    return _affine(result, *(_viewed(part, shape) for part in (weight, bias)))
+    shifted = make_gaussian(mean - running_mean.view(shape), variance, correlation=correlation_of(input))
+    factor, shift = (_viewed(part, shape) for part in (weight, bias))
+    return _affine(shifted, scale if factor is None else _scaled(factor, scale), shift)
 
 
 @rule("layer_norm")
@@ -128,9 +129,26 @@ def _normalized(input: Tensor, shape: tuple[int, ...], eps: float, *, centered: 
     return make_gaussian(result.view(input.shape), variance, correlation=correlation_of(input))
 
 
-def _affine(normalized: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    scaled = normalized if weight is None else elementwise_product(torch.mul, normalized, weight)
-    return scaled if bias is None else total(torch.add, scaled, bias)
+def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """Product with a weight plus a bias, each of which is one for several positions."""
+    if weight is None:
+        return x if bias is None else total(torch.add, x, bias)
+    spread, weight_variance, bias_variance = map(variance_of, (x, weight, bias))
+    mean = mean_of(x) * mean_of(weight)
+    mean = mean if bias is None else torch.add(mean, mean_of(bias), out=reused(mean))
+    if spread is None and weight_variance is None and bias_variance is None:
+        return mean
+    variance = product_variance(torch.mul, x, weight, bias_variance)
+    result = make_gaussian(mean, None if variance is None else variance.expand_as(mean))
+    if dims := joint_positions(result, x, weight):
+        shared = product_variance(torch.mul, position_mean(x, dims), weight, bias_variance)
+        result = with_shared(result, shared, dims)
+    return result
+
+
+def _scaled(x: Tensor, factor: Tensor) -> Tensor:
+    variance = variance_of(x)
+    return make_gaussian(mean_of(x) * factor, None if variance is None else variance * factor.square())
 
 
 def _viewed(x: Tensor | None, shape: list[int]) -> Tensor | None:

@@ -150,7 +150,8 @@ def _replaced(x: GaussianTensor, result: Tensor) -> Tensor:
     """Gives a tensor the moments of a result in place."""
     mean, variance = mean_of(result), variance_of(result)
     x.mean_values.copy_(mean)
-    x.variance, x.logit_variance = torch.zeros_like(mean) if variance is None else variance, None
+    x.variance = torch.zeros_like(mean) if variance is None else variance
+    x.mean_square = x.second_moment = x.variance_factors = x.logit_variance = None
     x.correlation = result.correlation if isinstance(result, GaussianTensor) else None
     return x
 

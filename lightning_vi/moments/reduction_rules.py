@@ -74,7 +74,7 @@ def _averaged(pool: Callable[[Tensor], Tensor], input: Tensor, num_dims: int, si
     # The average correlation counts each element with itself.
     correlation = input.correlation[(..., *[slice(0, 1)] * num_dims)]  # type: ignore[attr-defined]
     between = ((count * correlation - 1) / (count - 1)).clamp(0, 1)
-    spread = (1 - between) * pool(variance) / size + between * pool(variance.sqrt()).square()
+    spread = ((1 - between) / size + between) * pool(variance)
     return with_shared(make_gaussian(mean, spread), shared, dims)
 
 

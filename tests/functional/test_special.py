@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 from lightning_vi.functional import inverse_softplus
 from lightning_vi.functional.special import (
+    log_softmax,
     negative_binomial_cdf,
     negative_binomial_log_prob,
     poisson_cdf,
@@ -55,3 +56,14 @@ def test_poisson_cdf_and_the_limit_of_zero_dispersion() -> None:
 def test_softplus_of_its_inverse(dtype: torch.dtype) -> None:
     value = torch.tensor([1e-12, 1e-3, 0.5, 1.0, 30.0, 1e4], dtype=dtype)
     assert_close(torch.nn.functional.softplus(inverse_softplus(value)), value, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 3), (2, 3, 15), (2, 3, 16), (2, 0, 3)])
+def test_log_softmax_is_that_of_torch(shape: tuple[int, ...]) -> None:
+    logits = (30 * torch.randn(shape, dtype=torch.float64)).requires_grad_()
+    weight = torch.randn(shape, dtype=torch.float64)
+    result, expected = log_softmax(logits), torch.log_softmax(logits, -1)
+    assert_close(result, expected)
+    assert_close(
+        torch.autograd.grad((weight * result).sum(), logits), torch.autograd.grad((weight * expected).sum(), logits)
+    )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from lightning_vi import Ensemble, MeanFieldVI, TemperatureScaling, VarianceScaling
-from lightning_vi.backbones import MLP
+from lightning_vi.backbones import MLP, SeriesLSTM
 from lightning_vi.likelihoods import Categorical, Gaussian, HeteroscedasticGaussian, Poisson
 
 WITHOUT_MOMENTS = {"DeepEnsemble", "LatentVariableVI", "SGHMC"}
@@ -69,13 +69,24 @@ def test_every_network_is_close_to_many_samples_or_refused_by_the_module(name: s
     method = MeanFieldVI(network, Gaussian(0.1, width), init_std=0.1)
     if name in ("LSTM", "GRU", "weight_norm"):
         module = {"weight_norm": "0.parametrizations.weight.0"}.get(name, "recurrent")
-        with pytest.raises(TypeError, match=f"of a random variable, which '{module}'"):
+        with pytest.raises(TypeError, match=f"of a random variable, which '{module}'.*stochastic_module_names"):
             method.predict(x, approximation="moments")
         return
     one, many = method.predict(x, approximation="moments"), method.predict(x, num_samples=200)
     ratio = one.epistemic_var.sqrt().mean() / many.epistemic_var.sqrt().mean()
     assert 0.7 < ratio < 1.3
     assert (one.mean - many.mean).abs().mean() < 0.25 * many.epistemic_var.sqrt().mean()
+
+
+def test_a_recurrent_network_is_exact_with_a_stochastic_head() -> None:
+    x = torch.randn(5, 6, 1)
+    with pytest.raises(
+        TypeError, match=r"no rule for 'lstm' .* which 'lstm', a .*LSTM, calls: use approximation='samp"
+    ):
+        MeanFieldVI(SeriesLSTM(), Gaussian()).predict(x, approximation="moments")
+    method = MeanFieldVI(SeriesLSTM(), Gaussian(), stochastic_module_names=["head"], init_std=0.1)
+    features = method.backbone.lstm(x)[0][:, -1]
+    assert_close(method.predict(x, approximation="moments").epistemic_var, 0.01 * (features.square().sum(1, True) + 1))
 
 
 def test_a_linear_network_is_exact() -> None:
@@ -157,8 +168,9 @@ def test_ensembles_and_calibrations_pass_it_on() -> None:
     assert tempered.predict(x).metadata["approximation"] == "moments"
 
 
-def test_gradients_with_respect_to_the_input() -> None:
-    method = MeanFieldVI(MLP(2, [6], 1, activation_fn=nn.GELU()), Gaussian(0.3), init_std=0.2).double()
+@pytest.mark.parametrize("activation", [nn.GELU(), nn.ReLU(), nn.LeakyReLU(0.2), nn.SiLU()])
+def test_gradients_with_respect_to_the_input(activation: nn.Module) -> None:
+    method = MeanFieldVI(MLP(2, [6], 1, activation_fn=activation), Gaussian(0.3), init_std=0.2).double()
     x = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
 
     def spread(x: Tensor) -> Tensor:

@@ -78,6 +78,24 @@ def test_elementwise_functions(name: str) -> None:
     assert_close(variance_of(result).sqrt(), outputs.std(0), rtol=1e-3, atol=error)
 
 
+@pytest.mark.parametrize("name", ["relu", "leaky_relu", "relu6", "gelu", "silu", "prelu"])
+def test_reused_memory_and_parts_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    function, _ = ELEMENTWISE[name]
+    x = random_tensor(40, scale=3.0)
+    before = mean_of(x).clone(), variance_of(x).clone()
+    with Propagation():
+        with torch.enable_grad():
+            expected = function(x)
+        with torch.no_grad():
+            whole = function(x)
+            monkeypatch.setattr("lightning_vi.moments.activations.PART", 7)
+            parts = function(x)
+    for result in (whole, parts):
+        assert_close(mean_of(result), mean_of(expected))
+        assert_close(variance_of(result), variance_of(expected))
+    assert_close((mean_of(x), variance_of(x)), before)
+
+
 WEIGHT, KERNEL = (torch.randn(3, 5), torch.randn(4, 2, 3, 3))
 
 

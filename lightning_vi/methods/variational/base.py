@@ -242,7 +242,7 @@ class VariationalMethod(DiagnosedMethod):
         self.engine = engine
         self.coupling = engine.coupling
         self._conversion = conversion
-        self._variances = DrawCache[list[Tensor]]()
+        self._variances = DrawCache[list[dict[str, Any]]]()
         self._is_pretrained = isinstance(init_std, ProportionalStd)
         self._given_scales = set[str]()
         if prior is not None and not isinstance(prior, EmpiricalBayesPrior):
