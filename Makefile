@@ -32,8 +32,9 @@ types: $(STAMP)
 unit: $(STAMP)
 	$(PYTEST)
 
+# All pages anew (-E): Sphinx forgets the index entries of pages that it does not read again, which the search uses.
 docs: $(STAMP)
-	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+	$(BIN)/sphinx-build -q -W -E --keep-going -b html docs docs/_build/html
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

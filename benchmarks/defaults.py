@@ -162,6 +162,7 @@ def main() -> None:
     arguments = parser.parse_args()
     silence()
     cells: dict[str, dict[str, str]] = {}
+    environments: list[str] = []
     for name, problem in problems(arguments).items():
         if arguments.problems is not None and name not in arguments.problems:
             continue
@@ -176,6 +177,7 @@ def main() -> None:
             test_sets=problem.test_sets,
             output_dir=arguments.output_dir / name.replace(", ", "_"),
         )
+        environments.append(f"{name}: {table.environment}")
         for row in table.summary(["nll"]).to_dict("records"):
             column = name if row["test_set"] == "test" else f"{name}, {row['test_set']}"
             mark = "*" if row["worse"] else ""
@@ -183,7 +185,7 @@ def main() -> None:
             cells.setdefault(str(row["method"]), {})[column] = cell
     columns = list(dict.fromkeys(column for row in cells.values() for column in row))
     rows = [[f"`{method}`", *(row.get(column, "") for column in columns)] for method, row in cells.items()]
-    print(markdown_table(["method", *columns], rows))
+    print(markdown_table(["method", *columns], rows), *environments, sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def lines_of(problem: str, comparison: Comparison, max_epochs: int) -> list[str]
     tables = shift_markdown(frame[frame["error"] == ""], detection=["auroc"]).strip().splitlines()
     failures = [f"`{run.method}` failed: {run.error}" for run in comparison.failures]
     said = f"{max_epochs} epochs, means over {said}, standard errors in parentheses:"
-    return [said, "", *tables, "", figures[0], "", figures[1], *failures, "", FILES]
+    return [said, "", *tables, "", figures[0], "", figures[1], *failures, "", comparison.environment, "", FILES]
 
 
 def main() -> None:

@@ -1,8 +1,10 @@
 """Helpers of many tests: a silent Trainer, a logger that keeps its values, and small problems."""
 
+import re
 import warnings
 from argparse import Namespace
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from lightning.pytorch.loggers.logger import Logger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
 LIGHTNING_WARNINGS = (
     ".*isinstance.treespec, LeafSpec.* is deprecated.*",
     ".*does not have many workers.*",
@@ -88,6 +91,12 @@ def metric_inputs(predictor: Any, x: Tensor, target: Tensor) -> dict[str, Any]:
     predictive = predictor.predictive_distribution(x, predictor.num_mc_samples_test, predictor.noise.seed)
     inputs: dict[str, Any] = predictive.metric_inputs(target)
     return inputs
+
+
+def reference_names(page: str) -> set[str]:
+    """Words in code of the first columns of the tables of a page of the reference."""
+    rows = re.findall(r"^\| (`[^|]*)\|", (REFERENCE / page).read_text(), flags=re.MULTILINE)
+    return {name for row in rows for name in re.findall(r"`([\w.]+)`", row)}
 
 
 def normal(*shape: int) -> Tensor:

@@ -25,7 +25,9 @@ def test_compare_runs_two_methods_with_two_seeds(
     table = compare(monkeypatch, config, tmp_path / "out", "--methods", "MeanFieldVI", "Deterministic", "--seeds", "2")
     assert table["method"].tolist() == ["MeanFieldVI"] * 2 + ["Deterministic"] * 2
     assert table["nll"].notna().all()
-    assert "| Deterministic |" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "| Deterministic |" in said
+    assert "Wall time of 4 runs: 0:00:" in said
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"comparison.csv", "summary.csv", "comparison.md", "nll.png", "runs"} <= written
     run = json.loads((tmp_path / "out" / "runs" / "MeanFieldVI 1.json").read_text())

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import REFERENCE, loader, quiet_trainer, reference_names
 from lightning import Trainer
 from lightning.pytorch.loggers import CSVLogger
+from method_cases import PROBLEMS
 
 from lightning_vi import (
     AdaptivePredictionSets,
     DeepEnsemble,
+    Deterministic,
     MeanFieldVI,
     QuantileRegression,
     SplitConformal,
@@ -22,14 +25,6 @@ from lightning_vi.cli.parser import KEYS
 from lightning_vi.core import Predictor
 from lightning_vi.datamodules import ArrayDataModule
 from lightning_vi.likelihoods import Categorical, Gaussian, Prediction, Quantiles
-
-REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
-
-
-def names_in(page: str) -> set[str]:
-    """Words in code of the first columns of a page's tables."""
-    rows = re.findall(r"^\| (`[^|]*)\|", (REFERENCE / page).read_text(), flags=re.MULTILINE)
-    return {name for row in rows for name in re.findall(r"`([\w.]+)`", row)}
 
 
 def data(task: str) -> ArrayDataModule:
@@ -64,12 +59,22 @@ def test_every_logged_name_is_in_the_table(task: str, method, tmp_path: Path) ->
         calibrated.calibrate(data(task).val_dataloader())
         logged |= set(calibrated.logged_calibration())
         logged |= set(trainer.test(calibrated, data(task), verbose=False)[0])
-    known = names_in("logged.md")
+    known = reference_names("logged.md")
     assert {name for name in logged if name.replace("test_", "val_") not in known and name not in known} == set()
 
 
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_every_score_of_every_likelihood_is_in_the_table(problem: str) -> None:
+    given = PROBLEMS[problem]
+    method = Deterministic(given.backbone(), given.likelihood())
+    (logged,) = quiet_trainer().test(method, loader(*given.data()), verbose=False)
+    known = reference_names("logged.md")
+    assert {f"val_{name.removeprefix('test_')}" for name in logged} - known == set()
+    assert set(method.train_metrics) - known == set()
+
+
 def test_every_key_of_a_prediction_is_in_the_table() -> None:
-    known = names_in("predictions.md")
+    known = reference_names("predictions.md")
     x, y = torch.randn(30, 2), torch.randint(2, (30,))
     classifier = MeanFieldVI(MLP(2, [4], 2), Categorical(2))
     classifier.is_trained = True
@@ -83,7 +88,7 @@ def test_every_key_of_a_prediction_is_in_the_table() -> None:
 
 
 def test_every_key_of_a_configuration_is_in_the_table() -> None:
-    known = names_in("configuration.md")
+    known = reference_names("configuration.md")
     assert {key for key in KEYS if key not in known} - {"config", "print_config"} == set()
 
 

@@ -17,7 +17,7 @@ SPECIFICATION.loader.exec_module(docs)
 TUTORIALS = docs.read_all()
 BY_DEFAULT = {
     "bayesian_optimization", "calibration", "five_methods", "function_space",
-    "mean_field_vi", "serving", "shift_and_ood",
+    "mean_field_vi", "serving",
 }  # fmt: skip
 each_tutorial = pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda tutorial: tutorial.name)
 

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lightning_vi.compare.environment import environment_line
 from lightning_vi.compare.markdown import format_estimate, markdown_table
 from lightning_vi.compare.running import COSTS
 from lightning_vi.compare.shift_results import (
@@ -100,6 +101,11 @@ class Comparison:
         """The runs that raised an error."""
         return [run for run in self.runs if run.error]
 
+    @property
+    def environment(self) -> str:
+        """Versions of Python and the packages, device, number of threads and total wall time of the runs, in a line."""
+        return environment_line(self.runs)
+
     def summary(self, metrics: Sequence[str] | None = None) -> pd.DataFrame:
         """Computes means and standard errors over the seeds, and paired differences to the reference.
 
@@ -147,7 +153,8 @@ class Comparison:
             costs: Whether to add the costs.
 
         Returns:
-            Markdown. `*` marks scores that are significantly worse than those of the reference.
+            Markdown. `*` marks scores that are significantly worse than those of the reference. Versions, device and
+            wall time of the runs are below the tables.
         """
         frame = self.frame
         measured = [name for name in HEADLINES if name in frame.columns] if metrics is None else list(metrics)
@@ -267,6 +274,8 @@ class Comparison:
                 f"`*`: significantly worse than {self.reference} (paired t-test, level {self.level:g}); costs are not "
                 "marked."
             )
+        if environment := self.environment:
+            lines.append(environment)
         failed = "\n".join(
             f"- {' '.join(part for part in (run.data, run.method) if part)}, seed {run.seed}: {run.error}"
             for run in self.failures

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from lightning_vi.compare.costs import count_operations, num_parameters
 from lightning_vi.compare.entries import Entry
+from lightning_vi.compare.environment import current_environment
 from lightning_vi.compare.problem import Problem
 from lightning_vi.compare.shift_protocol import ShiftProtocol, detection_directions, detection_row
 from lightning_vi.compare.store import Run
@@ -125,10 +126,15 @@ class Job:
             with isolate_rng(), quiet(), tempfile.TemporaryDirectory() as folder:
                 seed_all(self.seed)
                 rows, directions = body(folder)
+                environment = self._environment()
         except Exception as error:
             message = " ".join(f"{type(error).__name__}: {error}".split())
             return Run(self.data, self.entry.name, self.seed, seconds=time.perf_counter() - start, error=message)
-        return Run(self.data, self.entry.name, self.seed, rows, directions, time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        return Run(self.data, self.entry.name, self.seed, rows, directions, seconds, environment=environment)
+
+    def _environment(self) -> dict[str, str]:
+        return {} if self._fitted is None else current_environment(self._fitted.trainer.strategy.root_device)
 
 
 def seed_all(seed: int) -> None:

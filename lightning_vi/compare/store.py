@@ -28,6 +28,8 @@ class Run:
         higher_is_better: Direction of each score that has one.
         seconds: Duration of the run.
         error: Message of the error that stopped it; empty for a run that was finished.
+        environment: Versions of Python and of the packages, device, number of threads and date, by their names; empty
+            for a run that failed.
     """
 
     data: str
@@ -37,6 +39,7 @@ class Run:
     higher_is_better: dict[str, bool] = field(default_factory=dict)
     seconds: float = 0.0
     error: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
 
 
 def file_name(data: str, method: str, seed: int) -> str:

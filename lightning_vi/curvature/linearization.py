@@ -68,11 +68,14 @@ class NetworkLinearization(Linearization):
         parameters = {name: self.network.get_parameter(name).detach() for name in names}
         if not self._rows_stand_alone:
             return self._joined(self._jacobian_of(parameters, self.x, rows))
-        x = map_tensors(lambda tensor: tensor[rows], self.x)
+        needs_graph = torch.is_grad_enabled()
         try:
-            with UnfusedAttention():
+            # In inference mode, PyTorch 2.6 returns wrong Jacobians without an error.
+            with torch.inference_mode(False), torch.set_grad_enabled(needs_graph), UnfusedAttention():
+                x = map_tensors(lambda tensor: _normal(tensor[rows]), self.x)
                 jacobians = torch.vmap(jacrev(self._one_row), in_dims=(None, 0))(parameters, x)
         except (RuntimeError, NotImplementedError):
+            x = map_tensors(itemgetter(rows), self.x)
             each = [
                 self._jacobian_of(parameters, map_tensors(itemgetter(slice(i, i + 1)), x)) for i in range(batch_size(x))
             ]
@@ -230,6 +233,11 @@ def _recorded_call(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _normal(tensor: Tensor) -> Tensor:
+    """Returns a tensor that can be saved for a gradient, outside of inference mode."""
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 def _rows_of_input(layer: nn.Module, x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from helpers import quiet_trainer
+from helpers import quiet_trainer, reference_names
 from matplotlib.figure import Figure
 from torch import nn
 
@@ -110,6 +110,12 @@ def test_detection_is_that_by_hand(comparison: Comparison, fitted: dict[str, Any
             for metric in ("auroc", "aupr", "fpr95"):
                 assert table.loc[(name, score), metric] == pytest.approx(getattr(expected, metric), abs=2e-3)
     assert table.loc[("Deterministic", "mutual_information"), "auroc"] == 0.5
+
+
+def test_every_column_is_in_the_reference(comparison: Comparison) -> None:
+    known = reference_names("logged.md")
+    scores = {name.removeprefix("val_") for name in known}
+    assert set(comparison.frame.columns) - known - scores == set()
 
 
 def test_files_and_tables(comparison: Comparison, tmp_path: Path) -> None:
