@@ -81,6 +81,11 @@ def _class_name(value: Any) -> str:
 
 
 def _describe_object(value: Any, depth: int) -> Any:
+    if isinstance(value, Tensor | np.ndarray):
+        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+        return f"{array.dtype}{list(array.shape)}#{_hash(array.tobytes())}"
+    if depth > _MAX_DEPTH:
+        return _class_name(value)
     if isinstance(value, partial):
         bound = {"args": value.args, "keywords": value.keywords}
         return {"partial": describe(value.func, depth), **describe(bound, depth)}
@@ -88,9 +93,6 @@ def _describe_object(value: Any, depth: int) -> Any:
         return {"method": describe(value.__func__, depth), "of": describe(value.__self__, depth)}
     if isinstance(value, FunctionType):
         return _describe_function(value, depth)
-    if isinstance(value, Tensor | np.ndarray):
-        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
-        return f"{array.dtype}{list(array.shape)}#{_hash(array.tobytes())}"
     if isinstance(value, nn.Module):
         attributes = {name: _public(module) for name, module in value.named_modules()}
         plain = {

@@ -68,7 +68,7 @@ def log_softmax(logits: Tensor) -> Tensor:
     """
     if logits.dim() < 2 or logits.shape[-1] >= _SHORT_ROW or logits.device.type != "cpu":
         return logits.log_softmax(-1)
-    return logits.mT.contiguous().log_softmax(-2).mT
+    return logits.mT.contiguous().log_softmax(-2).mT.contiguous()  # sums over classes round as those of torch
 
 
 def inverse_softplus(value: Tensor) -> Tensor:

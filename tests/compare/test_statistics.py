@@ -128,6 +128,14 @@ def test_descriptions_tell_functions_apart() -> None:
     assert describe(torch.ones(2)) == describe(torch.ones(2))
 
 
+def test_parts_of_deep_structures_are_described_by_their_class() -> None:
+    for value in (nn.Dropout(0.1), partial(max, 1), lambda: 1, Run("x", "A", 0)):
+        nested: object = value
+        for _ in range(6):
+            nested = [nested]
+        assert type(value).__name__ in str(describe(nested))
+
+
 def test_differences_name_what_has_changed() -> None:
     before = {"a": {"b": 1, "c": [1]}, "d": 2}
     assert differences(before, {"a": {"b": 1, "c": [2]}}) == ["a.c: [1], now [2]", "d: 2, now None"]
