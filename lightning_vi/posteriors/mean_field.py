@@ -106,7 +106,7 @@ def draw_together(means: Sequence[Tensor], stds: Sequence[Tensor], noises: Seque
     Args:
         means: Posterior means, any shapes.
         stds: Posterior standard deviations, the same shapes.
-        noises: Standard normal, the same shapes with a leading dimension S each; their gradients are kept.
+        noises: Standard normal, the same shapes with a leading dimension S each. They may be computed from parameters.
 
     Returns:
         Draws of the shapes of `noises`.
@@ -115,8 +115,8 @@ def draw_together(means: Sequence[Tensor], stds: Sequence[Tensor], noises: Seque
         >>> draw_together([torch.zeros(2)], [torch.ones(2)], [torch.tensor([[0.5, -1.0]])])
         (tensor([[ 0.5000, -1.0000]]),)
     """
-    is_noise = not any(noise.requires_grad for noise in noises)  # and no deviation that a coupling computes
-    if not noises or not is_noise or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    is_computed = any(noise.requires_grad for noise in noises)  # deviations of a coupling
+    if not noises or is_computed or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return [torch.addcmul(*each) for each in zip(means, stds, noises, strict=True)]
     draws: tuple[Tensor, ...] = _Draws.apply(noises, *means, *stds)  # type: ignore[no-untyped-call]
     return draws
