@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.plots._arrays import Floats
@@ -123,6 +124,7 @@ def _differences(
 
 
 def _draw(ax: Axes, names: list[str], scores: list[Floats], *, show_names: bool) -> None:
+    ax.xaxis.set_major_locator(MaxNLocator(4))  # numbers of five digits do not overlap
     for row, values in enumerate(scores):
         if not len(values):
             continue

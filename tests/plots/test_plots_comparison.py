@@ -82,3 +82,11 @@ def test_tables_without_what_is_needed_are_refused() -> None:
         plot_method_comparison(TABLE, baseline="X")
     with pytest.raises(ValueError, match="baseline 'SWAG' must have one run for each seed and data set"):
         plot_method_comparison(pd.concat([TABLE, TABLE]), baseline="SWAG")
+
+
+def test_an_axis_has_few_numbers_which_may_be_long() -> None:
+    names = ["Deterministic + VarianceScaling", *"ABCDEFG"]
+    table = pd.DataFrame({"method": names, "seed": 0, "crps": np.linspace(0.19033, 0.20285, 8)})
+    (ax,) = plot_method_comparison(table).axes
+    lowest, highest = ax.get_xlim()
+    assert 2 <= sum(lowest <= place <= highest for place in ax.get_xticks()) <= 5
