@@ -20,6 +20,8 @@ else:
     def __getattr__(name):
         if name == "__all__":
             return import_module("lightning_vi.methods").__all__
+        if name == "__version__":
+            return import_module("lightning_vi.version").version_of("lightning-vi")
         if not name.startswith("_"):
             if find_spec(f"lightning_vi.{name}"):
                 return import_module(f"lightning_vi.{name}")

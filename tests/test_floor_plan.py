@@ -10,7 +10,7 @@ import lightning_vi
 
 PACKAGE = Path(lightning_vi.__file__).parent
 FLOORS = (
-    {"errors", "locks"},
+    {"errors", "locks", "version"},
     {"tracing"},
     {"arguments", "functional", "noise", "backbones"},
     {"kernels", "likelihoods", "priors", "posteriors", "metrics", "plots", "datamodules"},

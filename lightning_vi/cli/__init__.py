@@ -4,11 +4,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
-from importlib.metadata import version
 from pathlib import Path
 
 from lightning_vi.cli import compare, configs, init, plot, report
 from lightning_vi.errors import InputError
+from lightning_vi.version import version_of
 
 # Exceptions whose message is enough for the user. The last four are a file that is missing or in the way.
 INPUT_ERRORS = (InputError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
@@ -80,7 +80,7 @@ def _build_parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {version('lightning-vi')}")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version_of('lightning-vi')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
     for name, summary in TRAINER_COMMANDS.items():
         commands.add_parser(name, help=summary, add_help=False)

@@ -3,11 +3,11 @@
 import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from importlib.metadata import version
 
 import torch
 
 from lightning_vi.compare.store import Run
+from lightning_vi.version import version_of
 
 PACKAGES = ("lightning_vi", "torch", "lightning")
 
@@ -23,7 +23,7 @@ def current_environment(device: torch.device) -> dict[str, str]:
         ['lightning_vi', 'torch', 'lightning', 'Python', 'device', 'threads', 'date']
     """
     return {
-        **{name: version(name) for name in PACKAGES},
+        **{name: version_of(name) for name in PACKAGES},
         "Python": platform.python_version(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper(),
         "threads": str(torch.get_num_threads()),

@@ -4,7 +4,6 @@ import datetime
 import platform
 from collections.abc import Sequence
 from html import escape
-from importlib.metadata import version
 
 from lightning_vi.datamodules import TabularDataModule
 from lightning_vi.datamodules._files import TableSource
@@ -14,6 +13,7 @@ from lightning_vi.report.markup import Html, Section, number, paragraph, text
 from lightning_vi.report.names import name_of
 from lightning_vi.report.sections.method import chain_name
 from lightning_vi.report.style import STYLE
+from lightning_vi.version import version_of
 
 PACKAGES = ("lightning-vi", "torch", "lightning")
 
@@ -63,7 +63,7 @@ def _described(facts: Facts) -> dict[str, str]:
     data = facts.data
     source: TableSource | None = data._data if isinstance(data, TabularDataModule) else None
     file = f", {source}" if isinstance(source, str) else ""
-    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    versions = ", ".join(f"{name} {version_of(name)}" for name in PACKAGES)
     found = {
         "Method": chain_name(facts.method),
         "Data": f"{type(data).__name__}{file}",

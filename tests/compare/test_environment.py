@@ -3,14 +3,16 @@
 import json
 import platform
 from datetime import date
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
 import torch
 
+import lightning_vi
 from lightning_vi.backbones import MLP
 from lightning_vi.compare import Comparison, compare
+from lightning_vi.compare.environment import current_environment
 from lightning_vi.compare.store import Run, RunStore
 from lightning_vi.datamodules import ToyHeteroscedasticDataModule
 from lightning_vi.likelihoods import HeteroscedasticGaussian
@@ -47,6 +49,16 @@ def test_every_run_keeps_what_it_ran_with_and_the_tables_say_so(tmp_path: Path) 
     assert said.startswith(f"lightning_vi {version('lightning-vi')}, torch {version('torch')}, lightning ")
     assert f"Python {platform.python_version()}, CPU, " in said
     assert said in (tmp_path / "comparison.md").read_text().splitlines()
+
+
+def test_a_package_that_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    assert lightning_vi.__version__ == version("lightning-vi")
+    monkeypatch.setattr("lightning_vi.version.version", fail)
+    assert lightning_vi.__version__ == "not installed"
+    assert current_environment(torch.device("cpu"))["lightning_vi"] == "not installed"
 
 
 @pytest.mark.parametrize(
