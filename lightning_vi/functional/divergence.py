@@ -12,20 +12,24 @@ class _MomentSums(torch.autograd.Function):
     """The sums with an explicit gradient, which saves the inputs alone for the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, mean: Tensor, std: Tensor, part: Tensor | None, num_parts: int) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(mean, std, part)
-        if part is not None:
-            squares = torch.addcmul(mean * mean, std, std)
-            return squares.new_zeros(num_parts).index_add_(0, part, squares), std.log().sum()
+    def forward(ctx: Any, mean: Tensor, std: Tensor, sizes: Sequence[int] | None) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(mean, std)
+        ctx.sizes = sizes
+        if sizes is not None:
+            parts = [part for values in (mean, std) for part in torch.split_with_sizes(values, list(sizes))]
+            norms = torch.stack(torch._foreach_norm(parts))
+            return norms.square().view(2, -1).sum(0), std.log().sum()
         flat_mean, flat_std = mean.reshape(-1), std.reshape(-1)
         return flat_mean.dot(flat_mean) + flat_std.dot(flat_std), std.log().sum()
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        mean, std, part = ctx.saved_tensors
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None]:
+        mean, std = ctx.saved_tensors
         grad_squares, grad_logs = grad_outputs
-        twice = 2 * grad_squares if part is None else (2 * grad_squares)[part]
-        return mean * twice, torch.addcmul(grad_logs / std, std, twice), None, None
+        twice = 2 * grad_squares
+        if ctx.sizes is not None:
+            twice = torch.cat([part.expand(size) for part, size in zip(twice.unbind(), ctx.sizes, strict=True)])
+        return mean * twice, torch.addcmul(grad_logs / std, std, twice), None
 
 
 def moment_sums(mean: Tensor, std: Tensor, sizes: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
@@ -51,10 +55,7 @@ def moment_sums(mean: Tensor, std: Tensor, sizes: Sequence[int] | None = None) -
     """
     if mean.dtype in (torch.float16, torch.bfloat16):
         mean, std = mean.float(), std.float()
-    part = None
-    if sizes is not None:
-        part = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)).to(mean.device)
-    sums: tuple[Tensor, Tensor] = _MomentSums.apply(mean, std, part, len(sizes or ()))  # type: ignore[no-untyped-call]
+    sums: tuple[Tensor, Tensor] = _MomentSums.apply(mean, std, sizes)  # type: ignore[no-untyped-call]
     return sums
 
 

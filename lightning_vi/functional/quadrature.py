@@ -1,7 +1,6 @@
 """Deterministic rules for expectations under a standard normal density."""
 
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 from torch.quasirandom import SobolEngine
 
 from lightning_vi.errors import InputValueError
+from lightning_vi.functional.constants import constant_like
 
 __all__ = [
     "NUM_EQUAL_POINTS",
@@ -115,8 +115,8 @@ def gaussian_nodes(dim: int, like: Tensor) -> tuple[Tensor, Tensor]:
         nodes = nodes[:, None]
     else:
         nodes, weights = _sobol_gaussian(NUM_POINTS, dim), np.full(NUM_POINTS, 1 / NUM_POINTS)
-    options: dict[str, Any] = {"dtype": torch.promote_types(like.dtype, torch.float32), "device": like.device}
-    return torch.tensor(nodes, **options), torch.tensor(weights, **options)
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    return constant_like(nodes, like, dtype), constant_like(weights, like, dtype)
 
 
 def equal_points(dim: int, like: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ def equal_points(dim: int, like: Tensor) -> Tensor:
     points = _sobol_gaussian(NUM_EQUAL_POINTS, dim)
     if 4 * dim > NUM_EQUAL_POINTS:
         points = (points - points.mean(0)) / points.std(0)
-    return torch.tensor(points, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)
+    return constant_like(points, like, torch.promote_types(like.dtype, torch.float32))
 
 
 @lru_cache(maxsize=32)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_vi.errors import InputValueError
+from lightning_vi.functional.constants import constant_like
 from lightning_vi.likelihoods.base import Missing
 from lightning_vi.likelihoods.location_scale import GaussianNoise
 
@@ -113,7 +114,7 @@ class Quantiles(GaussianNoise):
             In the network's units, shape [S, B, ..., D].
         """
         residual = self._standardize(target).unsqueeze(-2) - self._by_level(outputs)
-        levels = torch.tensor(self.levels, dtype=residual.dtype, device=residual.device).unsqueeze(-1)
+        levels = constant_like(self.levels, residual).unsqueeze(-1)
         return torch.maximum(levels * residual, (levels - 1) * residual).sum(-2)
 
     def _by_level(self, outputs: Tensor) -> Tensor:

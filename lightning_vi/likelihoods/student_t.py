@@ -130,7 +130,7 @@ class StudentT(LocationScaleLikelihood):
     def standardized_log_prob(self, outputs: Tensor, target: Tensor) -> Tensor:  # noqa: D102
         df, scale = self.df, self.noise_scale
         residual = (target - outputs) / scale
-        at_zero = log_gamma_ratio(df / 2, df.new_tensor(0.5)) - LOG_SQRT_TWO_PI - scale.log()
+        at_zero = log_gamma_ratio(df / 2, df.new_full((), 0.5)) - LOG_SQRT_TWO_PI - scale.log()
         return at_zero - (df + 1) / 2 * (residual.square() / df).log1p()
 
     def mixture(self, outputs: Tensor) -> Mixture:  # noqa: D102

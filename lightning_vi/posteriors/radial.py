@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lightning_vi.functional.constants import constant_like
 from lightning_vi.posteriors.coupling import NoiseCoupling
 
 
@@ -48,8 +49,8 @@ class RadialCoupling(NoiseCoupling):
         noise = noise.to(self.ones)
         *directions, radii = noise.split_with_sizes([*self.sizes, len(self.sizes)], 1)
         lengths = torch.stack([direction.norm(dim=1) for direction in directions], 1)
-        factors = radii.abs() / lengths * lengths.new_tensor(self.sizes).sqrt()
-        return torch.cat([direction * factors[:, [i]] for i, direction in enumerate(directions)], 1)
+        factors = radii.abs() / lengths * constant_like(self.sizes, lengths).sqrt()
+        return torch.cat([direction * factors[:, i : i + 1] for i, direction in enumerate(directions)], 1)
 
     def marginals(self) -> tuple[Tensor, Tensor]:  # noqa: D102
         return self.ones, self.negentropy

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lightning_vi.errors import InputValueError
 from lightning_vi.functional import moment_sums
+from lightning_vi.functional.constants import constant_like
 from lightning_vi.priors.base import Prior, check_number
 
 
@@ -87,7 +88,8 @@ class EmpiricalBayesPrior(Prior):
         else:
             second_moments = (mean * mean + std * std).sum(self._dims(mean))
             log_stds = std.log().sum()
-        return self._kl(second_moments, log_stds, mean.numel() // second_moments.numel())
+        num_groups = second_moments.numel()
+        return self._kl(second_moments, log_stds, [mean.numel() // num_groups] * num_groups)
 
     @property
     def joint_key(self) -> Hashable:  # noqa: D102
@@ -95,16 +97,18 @@ class EmpiricalBayesPrior(Prior):
 
     def joint_kl(self, mean: Tensor, std: Tensor, sizes: Sequence[int]) -> Tensor:  # noqa: D102
         second_moments, log_stds = moment_sums(mean, std, sizes)
-        return self._kl(second_moments, log_stds, second_moments.new_tensor(sizes))
+        return self._kl(second_moments, log_stds, sizes)
 
-    def _kl(self, second_moments: Tensor, log_stds: Tensor, size: Tensor | int) -> Tensor:
-        """KL divergence of groups of `size` weights each, from sums over the groups, and over all log stds."""
-        variance = self._optimum(second_moments, size)
-        log_variance = variance.log()
-        divergence = 0.5 * (size * (log_variance - 1) + second_moments / variance)
-        constant = self.alpha * math.log(self.beta) - math.lgamma(self.alpha)
-        log_hyperprior = constant - (self.alpha + 1) * log_variance - self.beta / variance
-        return (divergence - log_hyperprior).sum() - log_stds
+    def _kl(self, second_moments: Tensor, log_stds: Tensor, sizes: Sequence[int]) -> Tensor:
+        r"""KL divergence of groups of weights, from sums over the groups, and over all log stds.
+
+        With n weights of second moments m in a group, :math:`s^{2*} = (m + 2 \beta) / (n + 2 \alpha + 2)` makes
+        :math:`(m / 2 + \beta) / s^{2*}` a constant, so that the logarithm of the optimum alone is left.
+        """
+        halves = constant_like([0.5 * size + self.alpha + 1 for size in sizes], second_moments)
+        log_variance = ((0.5 * second_moments + self.beta) / halves).log()
+        constant = self.alpha + 1 - self.alpha * math.log(self.beta) + math.lgamma(self.alpha)
+        return (halves * log_variance).sum() - log_stds + len(sizes) * constant
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density of each element, with the optimal variances for the values themselves.
@@ -129,7 +133,7 @@ class EmpiricalBayesPrior(Prior):
         dims = self._dims(squares)
         return self._optimum(squares.sum(dims, keepdim=keepdim), math.prod(squares.shape[dim] for dim in dims))
 
-    def _optimum(self, sums: Tensor, size: Tensor | int) -> Tensor:
+    def _optimum(self, sums: Tensor, size: int) -> Tensor:
         return (sums + 2 * self.beta) / (size + 2 * self.alpha + 2)
 
     def extra_repr(self) -> str:  # noqa: D102

@@ -64,7 +64,14 @@ class _Kept(Generic[Draws]):
     draws: Draws
 
     def belongs_to(self, key: tuple[int, ...], made_of: Sequence[Tensor]) -> bool:
-        return (key, len(made_of)) == (self.key, len(self.made_of)) and all(
-            then.device == now.device and then.dtype == now.dtype and torch.equal(then, now)
-            for then, now in zip(self.made_of, made_of, strict=True)
-        )
+        if key != self.key or [_kind(tensor) for tensor in made_of] != [_kind(tensor) for tensor in self.made_of]:
+            return False
+        pairs = list(zip(self.made_of, made_of, strict=True))
+        if all(tensor.device.type == "cpu" for tensor in made_of):
+            return all(torch.equal(then, now) for then, now in pairs)
+        equal = [torch.eq(then, now).all() for then, now in pairs]  # a number of a device is read once
+        return bool(torch.stack([each.to(equal[0].device) for each in equal]).all())
+
+
+def _kind(tensor: Tensor) -> tuple[torch.device, torch.dtype, torch.Size]:
+    return tensor.device, tensor.dtype, tensor.shape

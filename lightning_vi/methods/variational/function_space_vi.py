@@ -212,7 +212,8 @@ class FunctionSpaceVI(InformedMethod):
         """
         with torch.autocast(points.device.type, enabled=False):
             points = precise(points)
-            ridge = self.gamma * self.kernel.variance.to(points) * torch.eye(len(points)).to(points)
+            identity = torch.eye(len(points), dtype=points.dtype, device=points.device)
+            ridge = self.gamma * self.kernel.variance.to(points) * identity
             root = torch.linalg.cholesky(self.kernel(points, points) + ridge)
             whitened = torch.linalg.solve_triangular(root, precise(values), upper=False)
             divergence: Tensor = 0.5 * whitened.square().sum()

@@ -1,0 +1,27 @@
+"""Constants on the device of other tensors."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def constant_like(values: Sequence[float] | np.ndarray, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Puts numbers on the device of a tensor, without waiting for what the device has still to do.
+
+    Args:
+        values: The numbers.
+        like: A tensor whose device, and dtype unless `dtype` is given, the result has.
+        dtype: Another dtype.
+
+    Returns:
+        The numbers, in the shape that they have.
+
+    Example:
+        >>> import torch
+        >>> constant_like([1, 2], like=torch.zeros(3))
+        tensor([1., 2.])
+    """
+    # Backends have read or copied memory that is not pinned when the call returns, but for Apple's.
+    return torch.tensor(values, dtype=dtype or like.dtype).to(like.device, non_blocking=like.device.type != "mps")
