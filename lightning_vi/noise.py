@@ -77,8 +77,8 @@ def standard_normal(shape: Sequence[int], *, device: torch.device) -> Tensor:
     """
     if device.type != "cpu" or math.prod(shape) < 2 * _BLOCK or torch.compiler.is_compiling():
         return torch.randn(*shape, device=device)
-    noise = torch.empty(*shape)
-    fill_normal(noise.view(-1), int(torch.randint(2**62, ())))
+    noise = torch.empty(*shape, device="cpu")
+    fill_normal(noise.view(-1), int(torch.randint(2**62, (), device="cpu")))
     return noise
 
 
@@ -99,14 +99,19 @@ def fill_normal(flat: Tensor, seed: int, std: float = 1.0) -> None:
         seed: An integer.
         std: Standard deviation.
     """
-    blocks = list(enumerate(torch.split(flat, _BLOCK)))
-    num_threads = min(torch.get_num_threads(), len(blocks))
+    blocks = torch.split(flat, _BLOCK)
+    _fill_parts(blocks, [mix_seed(seed, index) for index in range(len(blocks))], std)
+
+
+def _fill_parts(parts: Sequence[Tensor], seeds: Sequence[int], std: float = 1.0) -> None:
+    """Fills each part with normal numbers of its own seed, on all threads unless there are few numbers."""
+    num_threads = min(torch.get_num_threads(), len(parts)) if sum(map(torch.numel, parts)) >= 2 * _BLOCK else 1
 
     def fill(thread: int) -> None:
         generator = torch.Generator()
-        with torch.inference_mode(flat.is_inference()):  # a setting of each thread
-            for index, block in blocks[thread::num_threads]:
-                block.normal_(std=std, generator=generator.manual_seed(mix_seed(seed, index)))
+        with torch.inference_mode(parts[0].is_inference()):  # a setting of each thread
+            for part, seed in list(zip(parts, seeds, strict=True))[thread::num_threads]:
+                part.normal_(std=std, generator=generator.manual_seed(seed))
 
     helpers = [threading.Thread(target=fill, args=(thread,)) for thread in range(1, num_threads)]
     for helper in helpers:
@@ -142,11 +147,9 @@ def sample_noise(seed: int, first: int, stop: int, size: int, *, antithetic: boo
 
 
 def _drawn(seed: int, first: int, stop: int, size: int) -> Tensor:
-    noise = torch.empty(stop - first, size)
-    generator = torch.Generator()
-    for row, index in enumerate(range(first, stop)):
-        generator.manual_seed(mix_seed(seed, index))
-        noise[row].normal_(generator=generator)
+    noise = torch.empty(stop - first, size, device="cpu")
+    if noise.numel():
+        _fill_parts(noise.unbind(), [mix_seed(seed, index) for index in range(first, stop)])
     return noise
 
 

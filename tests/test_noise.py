@@ -105,6 +105,19 @@ def test_a_stream_goes_on_where_its_state_was_saved() -> None:
     assert [drawn(resumed) for _ in range(3)] == expected
 
 
+def test_large_samples_are_the_same_on_any_number_of_threads() -> None:
+    size, threads = 100_003, torch.get_num_threads()
+    expected = [torch.randn(size, generator=torch.Generator().manual_seed(mix_seed(5, index))) for index in range(2, 7)]
+    try:
+        for number in (1, 3):
+            torch.set_num_threads(number)
+            for inference in (False, True):
+                with torch.inference_mode(inference):
+                    assert torch.equal(sample_noise(5, 2, 7, size), torch.stack(expected))
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_large_tensors_are_standard_normal_and_the_same_on_any_number_of_threads() -> None:
     shape, threads = (3, 100_003), torch.get_num_threads()
     draws = []

@@ -4,6 +4,7 @@ import copy
 import math
 import pickle
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -206,6 +207,16 @@ def test_weights_are_not_kept_for_many_rows(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(memory, "MAX_ROWS_FOR_KEPT_WEIGHTS", 4)
     monkeypatch.setattr(weights.DrawCache, "get", None)
     torch.testing.assert_close(predicted(SamplingEngine(network), torch.ones(5, 2), 3), expected)
+
+
+def test_a_gpu_keeps_draws_in_a_share_of_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    properties = SimpleNamespace(total_memory=32 * 2**30)
+    module = SimpleNamespace(get_device_properties=lambda device: properties)
+    monkeypatch.setattr(torch, "get_device_module", lambda device: module)
+    assert memory.max_kept(torch.device("cuda", 0)) == 2**30  # 4 bytes each, an eighth
+    assert memory.max_kept(torch.device("cpu")) == memory.MAX_KEPT_NUMBERS
+    properties.total_memory = 2**20
+    assert memory.max_kept(torch.device("cuda", 0)) == memory.MAX_KEPT_NUMBERS
 
 
 def change_in_place(layer: VariationalLinear) -> None:

@@ -32,8 +32,8 @@ def block_bootstrap(num_rows: int, num_members: int, block: int, seed: int) -> T
     size = min(block, num_rows)
     generator = torch.Generator().manual_seed(mix_seed(seed, num_members, size))
     num_blocks = math.ceil(num_rows / size)
-    starts = torch.randint(num_rows - size + 1, (num_members, num_blocks), generator=generator)
-    return (starts.unsqueeze(-1) + torch.arange(size)).flatten(1)[:, :num_rows]
+    starts = torch.randint(num_rows - size + 1, (num_members, num_blocks), generator=generator, device="cpu")
+    return (starts.unsqueeze(-1) + torch.arange(size, device="cpu")).flatten(1)[:, :num_rows]
 
 
 class BootstrapOrders:
@@ -93,7 +93,7 @@ class _Sample(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(mix_seed(self.seed, self.epoch))
-        order = torch.randperm(len(self.rows), generator=generator)
+        order = torch.randperm(len(self.rows), generator=generator, device="cpu")
         return iter(self.rows[order].tolist())
 
     def __len__(self) -> int:

@@ -130,7 +130,8 @@ class NearestNeighbors:
         Args:
             features: Shape [B, F].
         """
-        rows, keys = _unit(features), torch.rand(len(features), generator=self._generator, dtype=torch.float64)
+        rows = _unit(features)
+        keys = torch.rand(len(features), generator=self._generator, device="cpu", dtype=torch.float64)
         self._rows = torch.cat([self._rows.to(rows), rows]) if len(self._rows) else rows
         self._keys = torch.cat([self._keys, keys])
         if len(self._keys) > self._max_rows:

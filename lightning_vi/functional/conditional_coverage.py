@@ -90,10 +90,11 @@ def worst_slab_coverage(
     if isinstance(num_directions, bool) or not isinstance(num_directions, int) or num_directions < 1:
         raise InputValueError(f"num_directions must be a positive integer, got {num_directions!r}")
     generator = torch.Generator().manual_seed(seed)
-    directions = torch.randn(num_directions, features.shape[1], generator=generator)
+    directions = torch.randn(num_directions, features.shape[1], generator=generator, device="cpu")
     directions = (directions / torch.linalg.vector_norm(directions, dim=1, keepdim=True)).to(features)
     # The parts are the same for any order of the data.
-    order = (features @ directions[0]).argsort()[torch.randperm(len(features), generator=generator).to(features.device)]
+    shuffled = torch.randperm(len(features), generator=generator, device="cpu").to(features.device)
+    order = (features @ directions[0]).argsort()[shuffled]
     search, held_out = order.tensor_split(2)
     places = features[search] @ directions.T  # [n, directions]
     hits = covered.to(places.dtype)

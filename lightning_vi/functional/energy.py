@@ -80,7 +80,7 @@ def mixture_draws(means: Tensor, stds: Tensor, num_draws: int, mixture: Mixture 
     each = math.ceil(num_draws / len(means))
     generator = torch.Generator().manual_seed(seed)
     dtype = torch.promote_types(means.dtype, torch.float32)
-    uniforms = torch.rand((each, *means.shape), generator=generator, dtype=torch.float64)
+    uniforms = torch.rand((each, *means.shape), generator=generator, device="cpu", dtype=torch.float64)
     levels = uniforms.clamp(1e-6, 1 - 1e-6).to(means.device, dtype)
     means, stds = means.to(dtype), stds.to(dtype)
     if mixture is None:

@@ -51,15 +51,15 @@ class Periodic(Kernel):
         return torch.where(scale > 0, scale, math.sqrt(like.shape[-1]))
 
     def sample_frequencies(self, size: int, num_inputs: int, generator: torch.Generator) -> Tensor:  # noqa: D102
-        scale = self._scale(torch.empty(1, num_inputs, dtype=torch.float64)).expand(num_inputs)
-        angle = torch.arange(NUM_GRID, dtype=torch.float64) * (2 * math.pi / NUM_GRID)
+        scale = self._scale(torch.empty(1, num_inputs, dtype=torch.float64, device="cpu")).expand(num_inputs)
+        angle = torch.arange(NUM_GRID, dtype=torch.float64, device="cpu") * (2 * math.pi / NUM_GRID)
         columns = []
         for own in scale.tolist():
             # The Fourier series of the correlation; harmonic k of either sign has the same weight.
             weights = torch.fft.rfft(torch.exp((angle.cos() - 1) / own**2)).real.clamp_min(0)
             weights[1:] *= 2
             harmonics = torch.multinomial(weights, size, replacement=True, generator=generator).double()
-            signs = 2.0 * torch.randint(2, (size,), generator=generator) - 1
+            signs = 2.0 * torch.randint(2, (size,), generator=generator, device="cpu") - 1
             columns.append(signs * harmonics * (2 * math.pi / self.period) * own)
         return torch.stack(columns, 1)
 

@@ -58,7 +58,7 @@ class RBF(IsotropicKernel):
         return torch.exp(-0.5 * squares)
 
     def sample_frequencies(self, size: int, num_inputs: int, generator: torch.Generator) -> Tensor:  # noqa: D102
-        return torch.randn(size, num_inputs, generator=generator, dtype=torch.float64)
+        return torch.randn(size, num_inputs, generator=generator, device="cpu", dtype=torch.float64)
 
 
 class Matern(IsotropicKernel):
@@ -129,8 +129,9 @@ class Matern(IsotropicKernel):
 
     def sample_frequencies(self, size: int, num_inputs: int, generator: torch.Generator) -> Tensor:  # noqa: D102
         # Student's t with 2 nu degrees of freedom, whose chi-squared is a sum of 2 nu squares.
-        squares = torch.randn(size, round(2 * self.smoothness), generator=generator, dtype=torch.float64).square()
-        normal = torch.randn(size, num_inputs, generator=generator, dtype=torch.float64)
+        degrees = round(2 * self.smoothness)
+        squares = torch.randn(size, degrees, generator=generator, device="cpu", dtype=torch.float64).square()
+        normal = torch.randn(size, num_inputs, generator=generator, device="cpu", dtype=torch.float64)
         return normal / squares.mean(1, keepdim=True).sqrt()
 
     def extra_repr(self) -> str:  # noqa: D102
@@ -171,9 +172,9 @@ class RationalQuadratic(IsotropicKernel):
 
     def sample_frequencies(self, size: int, num_inputs: int, generator: torch.Generator) -> Tensor:  # noqa: D102
         # A gamma-distributed precision mixes squared exponentials.
-        shape = torch.full((size, 1), float(self.alpha), dtype=torch.float64)
+        shape = torch.full((size, 1), float(self.alpha), dtype=torch.float64, device="cpu")
         precision = torch._standard_gamma(shape, generator=generator) / self.alpha
-        normal = torch.randn(size, num_inputs, generator=generator, dtype=torch.float64)
+        normal = torch.randn(size, num_inputs, generator=generator, device="cpu", dtype=torch.float64)
         return normal * precision.sqrt()
 
     def extra_repr(self) -> str:  # noqa: D102

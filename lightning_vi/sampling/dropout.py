@@ -158,7 +158,7 @@ class _SampleMasks:
 
     def _uniform(self, place: int, shape: Sequence[int]) -> Tensor:
         """Uniform numbers for each sample, shape [S, *shape]."""
-        uniform = torch.empty(len(self._samples), *shape)
+        uniform = torch.empty(len(self._samples), *shape, device="cpu")
         generator = torch.Generator()
         for row, sample in zip(uniform, self._samples, strict=True):
             generator.manual_seed(mix_seed(self._seed, sample, place))

@@ -292,7 +292,8 @@ class SamplingEngine:
         self._settle(x)
         features, tail = self._shared_prefix(x)
         max_samples, parts = self._divide(features)
-        drawn_once = keep and memory.fits(memory.MAX_ROWS_FOR_KEPT_WEIGHTS, batch_size(x))
+        is_quick = device_of(x).type != "cpu" or memory.fits(memory.MAX_ROWS_FOR_KEPT_WEIGHTS, batch_size(x))
+        drawn_once = keep and is_quick
         for first, stop in memory.chunk_ranges(num_samples, max_samples):
             weights = self._weights.for_prediction(first, stop, num_samples if drawn_once else None, seed)
             outputs = [self._run(part, tail, stop - first, self._weights.slots, weights) for part in parts]

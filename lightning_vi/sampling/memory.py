@@ -27,10 +27,13 @@ MAX_SCORED_NUMBERS = 2**21
 """Elements of the outputs of all sampled networks for rows that are scored at once."""
 
 MAX_KEPT_NUMBERS = 2**25
-"""Elements of draws that are kept from one prediction to the next."""
+"""Elements of draws that are kept from one prediction to the next on a CPU."""
+
+SHARE_OF_KEPT_NUMBERS = 1 / 8
+"""Share of a GPU's memory for kept draws: there, drawing numbers on the CPU takes longer than the network."""
 
 MAX_ROWS_FOR_KEPT_WEIGHTS = 2**12
-"""Rows of a batch up to which drawn weights are kept: with more, drawing them takes a small part of the time."""
+"""Rows of a batch up to which a CPU keeps drawn weights: with more, drawing them takes a small part of the time."""
 
 MAX_JOINED_WEIGHTS = 2**14
 """Elements of a parameter up to which it is drawn together with others, in fewer and larger operations."""
@@ -72,6 +75,21 @@ def fits(budget: int, cost: int) -> bool:
         The answer.
     """
     return cost <= budget if isinstance(cost, int) else True
+
+
+def max_kept(device: torch.device) -> int:
+    """Number of elements of draws that are kept from one prediction to the next.
+
+    Args:
+        device: Where they are.
+
+    Returns:
+        `MAX_KEPT_NUMBERS`, or more of a GPU with memory of its own.
+    """
+    if device.type not in ("cuda", "xpu"):
+        return MAX_KEPT_NUMBERS
+    bytes_in_total = torch.get_device_module(device).get_device_properties(device).total_memory
+    return max(MAX_KEPT_NUMBERS, int(SHARE_OF_KEPT_NUMBERS * bytes_in_total / 4))
 
 
 def max_rows(width: int, device: torch.device) -> int:

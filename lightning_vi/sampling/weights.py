@@ -63,7 +63,7 @@ class Slot:
         """
         ratio = self.posterior.log_prob(weight) - self.prior.log_prob(weight)
         for row in self.owner.deterministic_rows(self.name):
-            ratio = ratio.index_fill(1, torch.tensor([row], device=ratio.device), 0.0)
+            ratio = ratio.select_scatter(torch.zeros_like(ratio.select(1, row)), 1, row)
         return ratio.flatten(1).sum(1)
 
 
@@ -385,11 +385,16 @@ class WeightSampler:
         Returns:
             Shape [stop - first, *shape of the parameter] for each of `slots`.
         """
-        if num_samples is None or num_samples * self.num_weights > memory.MAX_KEPT_NUMBERS:
+        parameters = self.parameters()
+        if num_samples is None or num_samples * self.num_weights > memory.max_kept(parameters[0].device):
             return self._of_indices(first, stop, seed)
-        key = (seed, num_samples)
-        draws = self._cache.get(key, self.parameters(), lambda: self._of_indices(0, num_samples, seed))
+        draws = self._cache.get((seed, num_samples), parameters, lambda: self._of_all(num_samples, seed))
         return [weight[first:stop] for weight in draws]
+
+    def _of_all(self, num_samples: int, seed: int) -> list[Tensor]:
+        chunk = memory.num_fitting(memory.MAX_WEIGHTS_PER_PASS, self.num_weights)
+        parts = [self._of_indices(first, stop, seed) for first, stop in memory.chunk_ranges(num_samples, chunk)]
+        return parts[0] if len(parts) == 1 else [torch.cat(weights) for weights in zip(*parts, strict=True)]
 
     def _of_indices(self, first: int, stop: int, seed: int) -> list[Tensor]:
         size = self.num_weights if self.coupling is None else self.coupling.num_noise

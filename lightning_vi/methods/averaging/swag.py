@@ -208,6 +208,6 @@ class SWAG(SWA):
             frozen = [value.detach() for name, value in parameters if name not in self._weights.names]
             made_of += [*frozen, *tensors(self.kept_rows.on(self.device))]
         size = num_samples * (self._weights.num_weights + self.norm_statistics.numel())
-        if size + sum(tensor.numel() for tensor in made_of) > memory.MAX_KEPT_NUMBERS:
+        if size + sum(tensor.numel() for tensor in made_of) > memory.max_kept(self.device):
             return {}
         return self._cache.get((seed, num_samples), made_of, lambda: self._networks(0, num_samples, seed))

@@ -318,7 +318,7 @@ class Laplace(InformedMethod, PointMethod):
         """Returns the weight changes of all samples if they fit the memory budget, else None."""
         made_of = [*self.curvature.buffers(), self.prior_precision]
         size = num_samples * self.curvature.num_weights + sum(tensor.numel() for tensor in made_of)
-        if size > memory.MAX_KEPT_NUMBERS:
+        if size > memory.max_kept(self.device):
             return None
 
         def draw() -> Tensor:
