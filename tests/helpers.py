@@ -18,6 +18,7 @@ REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
 LIGHTNING_WARNINGS = (
     ".*isinstance.treespec, LeafSpec.* is deprecated.*",
     ".*does not have many workers.*",
+    ".*available but not used.*",
     ".*is smaller than the logging interval.*",
     ".*sampler has shuffling enabled.*",
     ".*but have no `val_dataloader`.*",

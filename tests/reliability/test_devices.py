@@ -1,4 +1,7 @@
-"""Everything runs on an accelerator and gives the numbers of the CPU, on a simulated device in a process of its own."""
+"""Everything runs on an accelerator and gives the numbers of the CPU, in a process of its own.
+
+The accelerator is a simulated one, and the one of the machine where there is one.
+"""
 
 import json
 import os
@@ -8,13 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from accelerators import available
 
 TESTS = Path(__file__).parents[1]
 
 
 def run(*options: str) -> dict[str, str]:
     """Results by case: empty if it passed."""
-    command = [sys.executable, "-W", "ignore", str(TESTS / "reliability" / "on_simulated_device.py"), *options]
+    command = [sys.executable, "-W", "ignore", str(TESTS / "reliability" / "on_device.py"), *options]
     path = os.pathsep.join(map(str, (TESTS.parent, TESTS, TESTS / "methods")))
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=3000, env=environment)
@@ -34,10 +38,12 @@ def check(results: dict[str, str], tally: Callable[..., None]) -> None:
     assert len(kinds) > 5
 
 
-def test_a_simulated_device_gives_the_numbers_of_the_cpu(tally: Callable[..., None]) -> None:
-    check(run(), tally)
+@pytest.mark.parametrize("device", available())
+def test_a_device_gives_the_numbers_of_the_cpu(tally: Callable[..., None], device: str) -> None:
+    check(run(device), tally)
 
 
 @pytest.mark.thorough
-def test_every_case_on_a_simulated_device(tally: Callable[..., None]) -> None:
-    check(run("--all"), tally)
+@pytest.mark.parametrize("device", available())
+def test_every_case_on_a_device(tally: Callable[..., None], device: str) -> None:
+    check(run(device, "--all"), tally)

@@ -1,28 +1,33 @@
-"""Runs cases on the CPU and on a simulated device, and prints their errors as JSON; "--all" for every case.
+"""Runs cases on the CPU and on another device, and prints their errors as JSON.
+
+    python tests/reliability/on_device.py sim
+    python tests/reliability/on_device.py cuda --all
 
 It is a script because a PyTorch backend cannot be taken back, and needs the folders `tests` and `tests/methods` on the
-path.
+path. Random numbers are those of the CPU. With "--all" it runs every case; "--part 2/8" is the second eighth of them.
 """
 
 import copy
 import io
+import itertools
 import json
 import logging
 import sys
 import tempfile
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerators import SIMULATED, CPUDraws, CPUGenerator, Waits
 from helpers import quiet_trainer
-from lightning.pytorch.callbacks import LearningRateFinder, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, LearningRateFinder, ModelCheckpoint
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from matplotlib import pyplot as plt
 from method_cases import CASES, DEFAULT, METHODS, Case
-from simulated_device import DEVICE, SimulatedAccelerator, simulate_generators
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -31,6 +36,7 @@ from lightning_vi import (
     ConformalQuantileRegression,
     Deterministic,
     Ensemble,
+    Laplace,
     MeanFieldVI,
     SplitConformal,
     TemperatureScaling,
@@ -52,6 +58,14 @@ QUICK = (
     "LatentVariableVI",
     "SNGP",
 )
+NAME = sys.argv[1] if __name__ == "__main__" else "cpu"
+if NAME == SIMULATED:
+    import simulated_device
+
+DEVICE = torch.device(NAME, 0)
+PART, PARTS = map(int, sys.argv[sys.argv.index("--part") + 1].split("/")) if "--part" in sys.argv else (1, 1)
+COUNT = itertools.count()
+WAITS = Waits()
 X = torch.randn(24, 3, generator=torch.Generator().manual_seed(1))
 Y, LABELS = X[:, :1] ** 2, torch.arange(24) % 3
 RESULTS: dict[str, str] = {}
@@ -61,7 +75,7 @@ def trainer(device: torch.device, **options: Any) -> Any:
     if device.type == "cpu":
         return quiet_trainer(inference_mode=False, **options)
     strategy = SingleDeviceStrategy(device=DEVICE)
-    accelerator: Any = SimulatedAccelerator()
+    accelerator: Any = simulated_device.SimulatedAccelerator() if DEVICE.type == SIMULATED else "auto"
     return quiet_trainer(accelerator=accelerator, strategy=strategy, inference_mode=False, **options)
 
 
@@ -79,6 +93,8 @@ def on_cpu(value: Any) -> Any:
 
 def attempt(name: str, act: Callable[[torch.device], Any], tolerance: float = 1e-3) -> None:
     """Compares what a case returns on the two devices."""
+    if next(COUNT) % PARTS != PART - 1:
+        return
     results = []
     try:
         for device in (torch.device("cpu"), DEVICE):
@@ -97,8 +113,12 @@ def trained(case: Case, device: torch.device, **options: Any) -> Any:
     used = trainer(device, max_epochs=2, **options)
     used.fit(method, batches(x, y))
     scores = used.test(method, batches(x, y), verbose=False)
-    scores[0].pop("test_ece", None)  # rounding may move a probability to another bin
-    return [scores[0], used.predict(method, batches(x, y))]
+    for name in ("test_ece", "test_coverage"):
+        scores[0].pop(name, None)  # rounding may move a row to the other side of a bound
+    predictions = used.predict(method, batches(x, y))
+    if isinstance(method, Laplace) and DEVICE.type != SIMULATED:  # eigenvectors, which draws need, are not unique
+        return method.to(device).point_outputs(x.to(device))
+    return [scores[0], predictions]
 
 
 def asked(case: Case, device: torch.device) -> Any:
@@ -192,6 +212,52 @@ def in_half_precision(case: Case, device: torch.device) -> Any:
     return trained(case, device, precision="bf16-true")
 
 
+def by_default(case: Case, device: torch.device) -> Any:
+    """After `torch.set_default_device`."""
+    x, y = case.problem.data()
+    with device:
+        case.method.make(case.backbone(), case.problem.likelihood()).to(device)
+    method = case.build().to(device)  # made on the CPU it has the same random numbers
+    with device:
+        terms = method.elbo(x.to(device), y.to(device), num_data=50)
+        prediction = method.predict(x.to(device), return_samples=True)
+    return [list(terms), prediction.mean, prediction.samples]
+
+
+class CountedWaits(Callback):
+    """Counts the waits of a training step after the first epoch, and of a prediction after the first batch."""
+
+    def __init__(self) -> None:
+        self.training: Counter[str] = Counter()
+        self.prediction: Counter[str] = Counter()
+
+    def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+        WAITS.counts = self.training if trainer.current_epoch else None
+
+    def on_predict_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int, *_: Any) -> None:
+        WAITS.counts = self.prediction if batch_idx else None
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        WAITS.counts = None
+
+    on_predict_batch_end = on_train_batch_end
+
+
+def waits(case: Case, device: torch.device) -> Any:
+    """A training step waits for nothing, and a prediction for whether weights have changed and numbers in buffers."""
+    x, y = case.problem.data()
+    method = case.method.make(case.backbone(), case.problem.likelihood())
+    counted = CountedWaits()
+    used = trainer(device, max_epochs=2, callbacks=[counted])
+    used.fit(method, DataLoader(TensorDataset(x, y), batch_size=len(x) // 2))
+    used.predict(method, DataLoader(TensorDataset(x, y), batch_size=len(x) // 2))
+    training = {where: number for where, number in counted.training.items() if "sghmc.py" not in where}
+    assert not training, training  # random numbers are those of the CPU here, which the noise of SGHMC waits for
+    prediction = {where: number for where, number in counted.prediction.items() if "probe.py" not in where}
+    assert sum(prediction.values()) <= 3, prediction  # a check of the network's Jacobians is made once
+    return 0
+
+
 def state_of(device: torch.device) -> Any:
     """A state dictionary that `torch.load(map_location=...)` moves."""
     method = classifier(device)
@@ -211,6 +277,8 @@ def main() -> None:
     for case in pairs:
         attempt(f"fit, test, predict: {case}", lambda device: trained(case, device), 0.02)  # noqa: B023
         attempt(f"elbo, predict, state: {case}", lambda device: asked(case, device))  # noqa: B023
+        attempt(f"default device: {case}", lambda device: by_default(case, device))  # noqa: B023
+        attempt(f"waits: {case}", lambda device: waits(case, device))  # noqa: B023
     for name in METHODS if every else ("MeanFieldVI", "Laplace", "SWAG", "VBLL"):
         case = next(case for case in DEFAULT if case.method_name == name)
         attempt(f"checkpoint, resume: {name}", lambda device: reloaded(case, device), 0.01)  # noqa: B023
@@ -243,10 +311,12 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    simulate_generators()
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     torch.set_num_threads(1)
     plt.switch_backend("agg")
-    main()
+    torch.backends.cudnn.allow_tf32 = False
+    torch.Generator = CPUGenerator  # type: ignore[misc]
+    with WAITS, CPUDraws():
+        main()
     sys.stdout.write(json.dumps(RESULTS))
