@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 import torch
 from lightning import Trainer
+from speed import resnet18
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from tqdm import tqdm
@@ -34,6 +35,7 @@ WORKLOADS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Likelihood], tu
     "MLP 8-50-50-1, learned noise, B 32": (partial(MLP, 8, [50, 50], 1), Gaussian, (8,), 32),
     "MLP 784-400-400-10, B 128": (partial(MLP, 784, [400, 400], 10), partial(Categorical, 10), (784,), 128),
     "LeNet, B 128": (LeNet, partial(Categorical, 10), (1, 28, 28), 128),
+    "ResNet18, B 128": (partial(resnet18, 1.0), partial(Categorical, 10), (3, 32, 32), 128),
 }
 
 
@@ -45,11 +47,12 @@ def data(name: str, batches: int) -> DataLoader[Any]:
     return DataLoader(TensorDataset(x, y), batch_size=rows, shuffle=True)
 
 
-def trainer() -> Trainer:
+def trainer(device: str) -> Trainer:
     """One that does nothing else than train."""
     return Trainer(
         max_epochs=1,
-        accelerator="cpu",
+        accelerator=device,
+        devices=1,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -65,13 +68,13 @@ def make(name: str, members: int, **options: Any) -> UQMethod:
     return DeepEnsemble(network(), likelihood(), num_members=members, optimizer=ADAM, **options)
 
 
-def step_of(method: UQMethod, name: str) -> Callable[[], None]:
+def step_of(method: UQMethod, name: str, device: str) -> Callable[[], None]:
     """A training step; a fit of a few batches comes before it, so that the method knows its trainer."""
     loader = data(name, 2)
-    trainer().fit(method, loader)
-    method.train()
+    trainer(device).fit(method, loader)
+    method.to(device).train()
     optimizer = method.make_optimizer()
-    batches = list(loader)
+    batches = [[tensor.to(device) for tensor in batch] for batch in loader]
 
     def step() -> None:
         if isinstance(method, DeepEnsemble):
@@ -83,29 +86,31 @@ def step_of(method: UQMethod, name: str) -> Callable[[], None]:
     return step
 
 
-def seconds(run: Callable[[], object], repeats: int) -> float:
+def seconds(run: Callable[[], object], repeats: int, device: str) -> float:
     """Seconds of one run."""
     start = time.perf_counter()
     for _ in range(repeats):
         run()
+    if device != "cpu":
+        torch.get_device_module(device).synchronize()
     return (time.perf_counter() - start) / repeats
 
 
-def measure(name: str, members: int, rounds: int) -> dict[str, Any]:
+def measure(name: str, members: int, rounds: int, device: str) -> dict[str, Any]:
     """A row of the table."""
     repeats, batches = (50, 100) if name.startswith("MLP 8-") else (3, 10)
     loader = data(name, batches)
     runs: dict[str, tuple[Callable[[], object], int]] = {
-        "single": (step_of(make(name, 1), name), repeats),
-        "stacked": (step_of(make(name, members), name), repeats),
-        "in turn": (step_of(make(name, members, vectorization="loop"), name), repeats),
-        "fit": (lambda: trainer().fit(make(name, 1), loader), 1),
-        "fits": (lambda: trainer().fit(make(name, members), loader), 1),
+        "single": (step_of(make(name, 1), name, device), repeats),
+        "stacked": (step_of(make(name, members), name, device), repeats),
+        "in turn": (step_of(make(name, members, vectorization="loop"), name, device), repeats),
+        "fit": (lambda: trainer(device).fit(make(name, 1), loader), 1),
+        "fits": (lambda: trainer(device).fit(make(name, members), loader), 1),
     }
     times: dict[str, list[float]] = {key: [] for key in runs}
     for _ in range(rounds):
         for key, (run, number) in runs.items():
-            times[key].append(seconds(run, number))
+            times[key].append(seconds(run, number, device))
 
     def ratio(over: str, under: str) -> float:
         return median(a / b for a, b in zip(times[over], times[under], strict=True))
@@ -122,6 +127,8 @@ def measure(name: str, members: int, rounds: int) -> dict[str, Any]:
 def main() -> None:
     """Prints a row for each workload."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workloads", nargs="+", default=list(WORKLOADS)[:-1], choices=list(WORKLOADS), metavar="NAME")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda", "mps"])
     parser.add_argument("--members", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
@@ -129,7 +136,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    rows = [measure(name, arguments.members, arguments.rounds) for name in tqdm(WORKLOADS)]
+    rows = [measure(name, arguments.members, arguments.rounds, arguments.device) for name in tqdm(arguments.workloads)]
     print(pd.DataFrame(rows).round(2).to_string(index=False))
 
 

@@ -1,6 +1,7 @@
 """The time of an IVON step over that of a fused AdamW step, on the network 784-400-400-10 with batches of 128.
 
     python benchmarks/ivon.py
+    python benchmarks/ivon.py --network ResNet18 --device cuda
 
 A step is forward, backward and update; all are measured in turn, and the median of the ratios is printed. The reference
 optimizer, ivon-opt, is among them where it is installed. `--cpu-time` counts the time of the process alone, for a
@@ -18,6 +19,8 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
+from speed import resnet18
+from torch import nn
 from torch.nn import functional as F
 from tqdm import trange
 
@@ -27,11 +30,14 @@ from lightning_vi.likelihoods import Categorical
 from lightning_vi.optim import IVONOptimizer
 
 BATCH, NUM_DATA = 128, 60_000
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "MLP": (lambda: MLP(784, [400, 400], 10), (784,)),
+    "ResNet18": (lambda: resnet18(1.0), (3, 32, 32)),
+}
 
 
-def adamw_step(x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
+def adamw_step(network: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
     """A step of the floor, with torch's fastest implementation."""
-    network = MLP(784, [400, 400], 10)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, fused=True)
 
     def step() -> None:
@@ -42,9 +48,8 @@ def adamw_step(x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
     return step
 
 
-def ivon_step(x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
+def ivon_step(network: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
     """A step of the optimizer alone."""
-    network = MLP(784, [400, 400], 10)
     optimizer = IVONOptimizer(network.parameters(), lr=0.1, ess=NUM_DATA)
 
     def step() -> None:
@@ -67,9 +72,8 @@ def reference() -> ModuleType | None:
     return module
 
 
-def reference_step(package: ModuleType, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
+def reference_step(package: ModuleType, network: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
     """A step of ivon-opt."""
-    network = MLP(784, [400, 400], 10)
     optimizer = package.IVON(network.parameters(), lr=0.1, ess=NUM_DATA)
 
     def step() -> None:
@@ -81,9 +85,9 @@ def reference_step(package: ModuleType, x: torch.Tensor, y: torch.Tensor) -> Cal
     return step
 
 
-def method_step(x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
+def method_step(network: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
     """A step of the method, in a plain loop."""
-    method = IVON(MLP(784, [400, 400], 10), Categorical(10), num_data=NUM_DATA)
+    method = IVON(network, Categorical(10), num_data=NUM_DATA).to(x.device)
     optimizer = method.make_optimizer()
 
     def step() -> None:
@@ -98,12 +102,16 @@ def seconds(step: Callable[[], None], clock: Callable[[], float]) -> float:
     """Time of one step."""
     start = clock()
     step()
+    if torch.get_default_device().type != "cpu":
+        torch.accelerator.synchronize()
     return clock() - start
 
 
 def main() -> None:
     """Prints the medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", choices=list(NETWORKS), default="MLP")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=300)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cpu-time", action="store_true", help="time of the process alone")
@@ -111,14 +119,16 @@ def main() -> None:
     clock = time.process_time if arguments.cpu_time else time.perf_counter
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    x, y = torch.randn(BATCH, 784), torch.randint(0, 10, (BATCH,))
+    torch.set_default_device(arguments.device)
+    make, shape = NETWORKS[arguments.network]
+    x, y = torch.randn(BATCH, *shape), torch.randint(0, 10, (BATCH,))
     steps: dict[str, Callable[[], None]] = {
-        "IVONOptimizer": ivon_step(x, y),
-        "IVON": method_step(x, y),
+        "IVONOptimizer": ivon_step(make(), x, y),
+        "IVON": method_step(make(), x, y),
     }
     if (package := reference()) is not None:
-        steps["ivon-opt"] = reference_step(package, x, y)
-    floor = adamw_step(x, y)
+        steps["ivon-opt"] = reference_step(package, make(), x, y)
+    floor = adamw_step(make(), x, y)
     ratios: dict[str, list[float]] = {name: [] for name in steps}
     floors = []
     for index in trange(arguments.rounds + 20):

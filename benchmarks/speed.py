@@ -412,6 +412,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--antithetic", action="store_true", help="antithetic noise")
     parser.add_argument("--vectorization", choices=["auto", "repeat", "vmap", "loop"])
     parser.add_argument("--size", type=float, default=1.0, help="factor of the hidden widths")
+    parser.add_argument("--rows", type=int, help="rows of a batch; by default those of the workload")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda", "mps"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=15, help="at most so many rounds")
@@ -436,7 +437,14 @@ def main() -> None:
     if arguments.vectorization is not None:
         options["vectorization"] = arguments.vectorization
     cases = [
-        Case(name, spec.rows, spec.samples, arguments.size, arguments.device, options | {"estimator": estimator})
+        Case(
+            name,
+            arguments.rows or spec.rows,
+            spec.samples,
+            arguments.size,
+            arguments.device,
+            options | {"estimator": estimator},
+        )
         for (name, spec), estimator in itertools.product(WORKLOADS.items(), arguments.estimators)
         if name in arguments.workloads
     ]
