@@ -2,9 +2,10 @@
 
     python benchmarks/moments.py --uci shared/data/uci/yacht --mnist shared/data/mnist
 
-Time is relative to a prediction with one sample: CPU time on the CPU, and real time on another device. AURC is the area under the risk-coverage curve of squared
-errors or misclassifications, with the total uncertainty as score. "std" is the epistemic standard deviation, relative
-to that of 512 other samples (4,096 for regression); for classes it is that of the probabilities.
+Time is relative to a prediction with one sample: CPU time on the CPU, and real time on another device. AURC is the area
+under the risk-coverage curve of squared errors or misclassifications, with the total uncertainty as score. "std" is the
+epistemic standard deviation, relative to that of 512 other samples (4,096 for regression); for classes it is that of
+the probabilities.
 """
 
 import argparse
