@@ -10,24 +10,22 @@ deviations along the first input, over that on the test inputs.
 import argparse
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from toy import silence
 
-from lightning_vi import IVON, DeepEnsemble, MeanFieldVI, MethodEnsemble
+from lightning_vi import IVON, SWAG, DeepEnsemble, MeanFieldVI, MethodEnsemble, RankOneVI
 from lightning_vi.backbones import MLP
 from lightning_vi.compare import compare
 from lightning_vi.datamodules import UCIDataModule
 from lightning_vi.likelihoods import HeteroscedasticGaussian
 from lightning_vi.methods import Predictor
 
-METHODS = {
-    "MeanFieldVI": MeanFieldVI,
-    "MeanFieldVI, 5 members": partial(MethodEnsemble, member=MeanFieldVI),
-    "IVON": IVON,
-    "IVON, 5 members": partial(MethodEnsemble, member=IVON),
-    "DeepEnsemble": DeepEnsemble,
-}
+SINGLE = (MeanFieldVI, RankOneVI, IVON, SWAG)
+METHODS: dict[str, Any] = {kind.__name__: kind for kind in SINGLE}
+METHODS |= {f"{kind.__name__}, 5 members": partial(MethodEnsemble, member=kind) for kind in SINGLE}
+METHODS["DeepEnsemble"] = DeepEnsemble
 
 
 def far_from_data(method: Predictor, datamodule: UCIDataModule) -> float:

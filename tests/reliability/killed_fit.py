@@ -38,8 +38,6 @@ def run(name: str, folder: Path | None = None, path: Path | None = None) -> Any:
     for message in (".*does not have many workers.*", ".*isinstance.treespec.*", ".*Be aware that when using.*"):
         warnings.filterwarnings("ignore", message)
     warnings.filterwarnings("ignore", ".*no `val_dataloader`.*|.*Total length of .*")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    torch.set_num_threads(1)
     method, data = parts(name)
     callbacks: Any = []
     if folder is not None:
@@ -58,4 +56,6 @@ def run(name: str, folder: Path | None = None, path: Path | None = None) -> Any:
 
 
 if __name__ == "__main__":
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    torch.set_num_threads(1)
     run(sys.argv[2], Path(sys.argv[1]))
