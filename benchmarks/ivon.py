@@ -98,11 +98,11 @@ def method_step(network: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Callabl
     return step
 
 
-def seconds(step: Callable[[], None], clock: Callable[[], float]) -> float:
+def seconds(step: Callable[[], None], clock: Callable[[], float], device: torch.device) -> float:
     """Time of one step."""
     start = clock()
     step()
-    if torch.get_default_device().type != "cpu":
+    if device.type != "cpu":
         torch.accelerator.synchronize()
     return clock() - start
 
@@ -119,21 +119,21 @@ def main() -> None:
     clock = time.process_time if arguments.cpu_time else time.perf_counter
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    torch.set_default_device(arguments.device)
     make, shape = NETWORKS[arguments.network]
-    x, y = torch.randn(BATCH, *shape), torch.randint(0, 10, (BATCH,))
+    device = torch.device(arguments.device)
+    x, y = torch.randn(BATCH, *shape, device=device), torch.randint(0, 10, (BATCH,), device=device)
     steps: dict[str, Callable[[], None]] = {
-        "IVONOptimizer": ivon_step(make(), x, y),
-        "IVON": method_step(make(), x, y),
+        "IVONOptimizer": ivon_step(make().to(device), x, y),
+        "IVON": method_step(make().to(device), x, y),
     }
     if (package := reference()) is not None:
-        steps["ivon-opt"] = reference_step(package, make(), x, y)
-    floor = adamw_step(make(), x, y)
+        steps["ivon-opt"] = reference_step(package, make().to(device), x, y)
+    floor = adamw_step(make().to(device), x, y)
     ratios: dict[str, list[float]] = {name: [] for name in steps}
     floors = []
     for index in trange(arguments.rounds + 20):
-        floor_seconds = seconds(floor, clock)
-        times = {name: seconds(step, clock) for name, step in steps.items()}
+        floor_seconds = seconds(floor, clock, device)
+        times = {name: seconds(step, clock, device) for name, step in steps.items()}
         if index >= 20:
             floors.append(floor_seconds)
             for name, value in times.items():

@@ -142,13 +142,15 @@ class IVONOptimizer(Optimizer):
         rows = list(self._sampled())
         before = [parameter.grad for _, parameter in rows]
         noise = self._draw(rows, train)
-        means = [parameter.detach().clone() for _, parameter in rows]
+        parameters = [parameter for _, parameter in rows]
+        means = [parameter.detach().clone() for parameter in parameters]
         self._is_sampling = True
         try:
             with torch.no_grad():
-                for (_, parameter), change in zip(rows, noise, strict=True):
-                    parameter.add_(change)
-                    if train:
+                if rows:
+                    torch._foreach_add_(parameters, noise)
+                if train:
+                    for parameter in parameters:
                         parameter.grad = None
             yield
         except BaseException:
@@ -160,13 +162,14 @@ class IVONOptimizer(Optimizer):
 
     @torch.no_grad()
     def _restore(
-        self, rows: Sequence[tuple[Any, Tensor]], means: Sequence[Tensor], gradients: Sequence[Tensor | None] | None
+        self, rows: Sequence[tuple[Any, Tensor]], means: list[Tensor], gradients: Sequence[Tensor | None] | None
     ) -> None:
         self._is_sampling = False
-        for index, (_, parameter) in enumerate(rows):
-            parameter.copy_(means[index])
-            if gradients is not None:
-                parameter.grad = gradients[index]
+        if rows:
+            torch._foreach_copy_([parameter for _, parameter in rows], means)
+        if gradients is not None:
+            for (_, parameter), gradient in zip(rows, gradients, strict=True):
+                parameter.grad = gradient
 
     @torch.no_grad()
     def _draw(self, rows: Sequence[tuple[dict[str, Any], Tensor]], train: bool) -> list[Tensor]:
@@ -200,7 +203,7 @@ class IVONOptimizer(Optimizer):
 
     @torch.no_grad()
     def _collect(
-        self, rows: Sequence[tuple[Any, Tensor]], before: Sequence[Tensor | None], noise: Sequence[Tensor]
+        self, rows: Sequence[tuple[Any, Tensor]], before: Sequence[Tensor | None], noise: list[Tensor]
     ) -> None:
         """Averages the gradients over the passes of this step; earlier gradients are discarded."""
         if all(parameter.grad is None for _, parameter in rows):
@@ -209,9 +212,9 @@ class IVONOptimizer(Optimizer):
             raise RuntimeError("no gradient was computed in sampled_params(train=True): call backward() inside it")
         self._num_passes += 1
         share = 1 / self._num_passes
-        for (_, parameter), old, change in zip(rows, before, noise, strict=True):
-            new = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            product = change.mul_(new)
+        gradients = [torch.zeros_like(each) if each.grad is None else each.grad for _, each in rows]
+        torch._foreach_mul_(noise, gradients)
+        for (_, parameter), old, new, product in zip(rows, before, gradients, noise, strict=True):
             if self._num_passes == 1:
                 self._products[parameter] = product
                 parameter.grad = new
