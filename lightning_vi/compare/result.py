@@ -125,7 +125,8 @@ class Comparison:
         frame = self.frame
         scores = [name for name in frame.columns if name not in (*KEYS, *NO_SCORES)]
         if unknown := [name for name in metrics or () if name not in scores]:
-            raise InputValueError(f"metrics has {unknown[0]!r}, but the scores are {scores}")
+            why = "" if scores or not self.failures else f": all runs failed, the first with {self.failures[0].error}"
+            raise InputValueError(f"metrics has {unknown[0]!r}, but the scores are {scores}{why}")
         frame = frame[frame["error"] == ""]
         rows = [
             {"data": data, "test_set": test_set, "metric": metric} | row

@@ -172,6 +172,14 @@ def test_a_failure_is_reported_and_repeated(tmp_path: Path) -> None:
     assert not toy(methods | {"bad": Deterministic}, output_dir=tmp_path).failures
 
 
+def test_scores_of_runs_that_all_failed_are_refused_with_the_reason() -> None:
+    with pytest.raises(InputValueError, match="all runs failed, the first with RuntimeError: no weather today"):
+        toy({"bad": failing}, seeds=1).summary(["nll"])
+    with pytest.raises(InputValueError, match="'weather', but the scores are") as refused:
+        toy(["Deterministic"], seeds=1).summary(["weather"])
+    assert "failed" not in str(refused.value)
+
+
 def test_a_method_that_does_not_fit_the_problem_is_a_failure() -> None:
     comparison = toy(["Deterministic + TemperatureScaling", "Deterministic"], seeds=1)
     (failure,) = comparison.failures
