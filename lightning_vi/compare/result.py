@@ -159,7 +159,8 @@ class Comparison:
         """
         frame = self.frame
         measured = [name for name in HEADLINES if name in frame.columns] if metrics is None else list(metrics)
-        shown = [*measured, *(name for name in COSTS if costs and name in frame.columns)]
+        added = [name for name in COSTS if costs and name in frame.columns]
+        shown = list(dict.fromkeys([*measured, *added]))  # a cost may be asked for by name
         summary = self.summary(shown)
         summary = without_shifts(summary) if len(summary) else summary
         parts = []

@@ -172,6 +172,17 @@ def test_a_failure_is_reported_and_repeated(tmp_path: Path) -> None:
     assert not toy(methods | {"bad": Deterministic}, output_dir=tmp_path).failures
 
 
+def test_a_cost_that_is_asked_for_is_a_column_once() -> None:
+    header = next(
+        line
+        for line in toy(["Deterministic"], seeds=1).to_markdown(["nll", "train_seconds"]).splitlines()
+        if line.startswith("| method")
+    )
+    names = [name.strip() for name in header.strip("|").split("|")]
+    assert names[:3] == ["method", "nll", "train_seconds"]
+    assert len(set(names)) == len(names)
+
+
 def test_scores_of_runs_that_all_failed_are_refused_with_the_reason() -> None:
     with pytest.raises(InputValueError, match="all runs failed, the first with RuntimeError: no weather today"):
         toy({"bad": failing}, seeds=1).summary(["nll"])
