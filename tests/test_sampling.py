@@ -213,7 +213,7 @@ def test_a_gpu_keeps_draws_in_a_share_of_its_memory(monkeypatch: pytest.MonkeyPa
     properties = SimpleNamespace(total_memory=32 * 2**30)
     module = SimpleNamespace(get_device_properties=lambda device: properties)
     monkeypatch.setattr(torch, "get_device_module", lambda device: module)
-    assert memory.max_kept(torch.device("cuda", 0)) == 2**30  # 4 bytes each, an eighth
+    assert memory.max_kept(torch.device("cuda", 0)) == 2**29  # 4 bytes each, a sixteenth
     assert memory.max_kept(torch.device("cpu")) == memory.MAX_KEPT_NUMBERS
     properties.total_memory = 2**20
     assert memory.max_kept(torch.device("cuda", 0)) == memory.MAX_KEPT_NUMBERS

@@ -23,5 +23,6 @@ def constant_like(values: Sequence[float] | np.ndarray, like: Tensor, dtype: tor
         >>> constant_like([1, 2], like=torch.zeros(3))
         tensor([1., 2.])
     """
+    constants = torch.tensor(values, dtype=dtype or like.dtype, device="cpu")
     # Backends have read or copied memory that is not pinned when the call returns, but for Apple's.
-    return torch.tensor(values, dtype=dtype or like.dtype).to(like.device, non_blocking=like.device.type != "mps")
+    return constants.to(like.device, non_blocking=like.device.type != "mps")

@@ -292,10 +292,10 @@ class SamplingEngine:
         self._settle(x)
         features, tail = self._shared_prefix(x)
         max_samples, parts = self._divide(features)
-        is_quick = device_of(x).type != "cpu" or memory.fits(memory.MAX_ROWS_FOR_KEPT_WEIGHTS, batch_size(x))
-        drawn_once = keep and is_quick
+        is_on_cpu = device_of(x).type == "cpu"
+        keeps = keep and (not is_on_cpu or memory.fits(memory.MAX_ROWS_FOR_KEPT_WEIGHTS, batch_size(x)))
         for first, stop in memory.chunk_ranges(num_samples, max_samples):
-            weights = self._weights.for_prediction(first, stop, num_samples if drawn_once else None, seed)
+            weights = self._weights.for_prediction(first, stop, num_samples if keeps else None, seed)
             outputs = [self._run(part, tail, stop - first, self._weights.slots, weights) for part in parts]
             yield outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)
 

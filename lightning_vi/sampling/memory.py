@@ -29,7 +29,7 @@ MAX_SCORED_NUMBERS = 2**21
 MAX_KEPT_NUMBERS = 2**25
 """Elements of draws that are kept from one prediction to the next on a CPU."""
 
-SHARE_OF_KEPT_NUMBERS = 1 / 8
+SHARE_OF_KEPT_NUMBERS = 1 / 16
 """Share of a GPU's memory for kept draws: there, drawing numbers on the CPU takes longer than the network."""
 
 MAX_ROWS_FOR_KEPT_WEIGHTS = 2**12
