@@ -25,7 +25,7 @@ _READING = frozenset({"_local_scalar_dense", "_unique2", "equal", "masked_select
 
 def available() -> Sequence[str]:
     """Names of the simulated device, and of the accelerator if there is one."""
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return [SIMULATED] if accelerator is None else [SIMULATED, accelerator.type]
 
 

@@ -100,22 +100,10 @@ for _name in _FACTORIES:
     _library.impl(_name, lambda *args, _op=_op, **kwargs: _run(_op, args, kwargs), "PrivateUse1")
 
 
-class _Generator(torch.Generator):
-    """A generator of the CPU for a device that has none."""
-
-    def __new__(cls, device: Any = "cpu") -> "_Generator":
-        return super().__new__(cls, "cpu" if torch.device(device).type == DEVICE.type else device)
-
-
 torch.sim.default_generators = [torch.Generator()]
 torch.sim.get_rng_state = lambda device=0: torch.sim.default_generators[0].get_state()
 torch.sim.set_rng_state = lambda state, device=0: torch.sim.default_generators[0].set_state(state)
 torch.sim.get_amp_supported_dtype = lambda: [torch.bfloat16, torch.float16]
-
-
-def simulate_generators() -> None:
-    """Makes `torch.Generator` take the device. It changes the whole process."""
-    torch.Generator = _Generator
 
 
 class SimulatedAccelerator(Accelerator):
