@@ -39,6 +39,10 @@ class CPUGenerator(torch.Generator):
         generator.asked = torch.device(device)
         return generator
 
+    def manual_seed(self, seed: int) -> "CPUGenerator":
+        super().manual_seed(seed)
+        return self  # the base class returns another object
+
 
 class CPUDraws(TorchDispatchMode):
     """Takes random numbers from the CPU's generators, so that they are the same on every device."""
