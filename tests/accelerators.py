@@ -29,19 +29,16 @@ def available() -> Sequence[str]:
     return [SIMULATED] if accelerator is None else [SIMULATED, accelerator.type]
 
 
+_ASKED: dict[int, str] = {}
+
+
 class CPUGenerator(torch.Generator):
     """A generator of the CPU, whatever device is asked for, which may draw only there."""
 
-    asked: torch.device
-
     def __new__(cls, device: Any = "cpu") -> "CPUGenerator":
         generator = super().__new__(cls, "cpu")
-        generator.asked = torch.device(device)
+        _ASKED[generator._cdata] = torch.device(device).type  # other Python objects stand for it later
         return generator
-
-    def manual_seed(self, seed: int) -> "CPUGenerator":
-        super().manual_seed(seed)
-        return self  # the base class returns another object
 
 
 class CPUDraws(TorchDispatchMode):
@@ -53,8 +50,9 @@ class CPUDraws(TorchDispatchMode):
         device = torch.device(kwargs.get("device") or (tensors[0].device if tensors else "cpu"))
         if func.overloadpacket.__name__ not in _DRAWING or device.type in ("cpu", "meta"):
             return func(*args, **kwargs)
-        if (generator := kwargs.get("generator")) is not None and generator.asked.type != device.type:
-            raise RuntimeError(f"Expected a {device.type} generator, got one of {generator.asked}")
+        generator = kwargs.get("generator")
+        if generator is not None and (asked := _ASKED.get(generator._cdata, "cpu")) != device.type:
+            raise RuntimeError(f"Expected a {device.type} generator, got one of {asked}")
         moved = kwargs if kwargs.get("device") is None else {**kwargs, "device": torch.device("cpu")}
         there = tree_map(lambda leaf: leaf.to("cpu") if isinstance(leaf, Tensor) else leaf, (args, moved))
         result = func(*there[0], **there[1])
