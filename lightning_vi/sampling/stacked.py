@@ -57,7 +57,7 @@ class StackedRunner:
         self.vectorization: StackedVectorization = vectorization
         names = {id(module): name for name, module in network.named_modules()}
         chain = unroll(network)
-        self._chain = [(names[id(part)], part) for part in chain] if all(map(_is_plain, chain)) else []
+        self._chain = [(names[id(part)], part) for part in chain] if all(map(is_plain, chain)) else []
         sizes = [part.in_features * part.out_features for part in chain if isinstance(part, nn.Linear)]
         self._is_wide = max(sizes, default=0) >= memory.MIN_WIDE_WEIGHTS
         self._first_names = _first_names(network)
@@ -95,6 +95,14 @@ class StackedRunner:
         if mode != "loop":
             self._vmap_works[torch.is_grad_enabled()] = False
         return outputs
+
+    def runs_at_once(self, device: torch.device) -> bool:
+        """Returns True if all sets of weights are run in one pass, False if in a loop.
+
+        Args:
+            device: That of the weights.
+        """
+        return self._mode(device) != "loop"
 
     def num_sets_per_pass(self, weights_per_set: int, num_rows: int) -> int:
         """Number of sets of weights to run at once, which bounds the memory.
@@ -141,19 +149,33 @@ class StackedRunner:
                 hidden = part(hidden)
                 continue
             weight, bias = (self._find(weights, name, part, parameter) for parameter in ("weight", "bias"))
-            rows = hidden.reshape(num_sets, -1, hidden.shape[-1])
-            turned = weight.expand(num_sets, *weight.shape[-2:]).mT
-            if bias is None:
-                rows = torch.bmm(rows, turned)
-            else:
-                rows = torch.baddbmm(bias.expand(num_sets, bias.shape[-1]).unsqueeze(1), rows, turned)
-            hidden = rows.view(*hidden.shape[:-1], rows.shape[-1])
+            own_bias = None if bias is None else bias.expand(num_sets, bias.shape[-1])
+            hidden = batched_linear(hidden, weight.expand(num_sets, *weight.shape[-2:]), own_bias)
         return hidden
 
     def _find(self, weights: Mapping[str, Tensor], name: str, part: nn.Module, parameter: str) -> Any:
         full_name = f"{name}.{parameter}" if name else parameter
         first_name = self._first_names.get(full_name, full_name)
         return weights.get(full_name, weights.get(first_name, getattr(part, parameter)))
+
+
+def batched_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Applies S linear layers to S inputs in one product.
+
+    Args:
+        x: Inputs, shape [S, ..., I].
+        weight: Shape [S, O, I].
+        bias: Shape [S, O], or None.
+
+    Returns:
+        Shape [S, ..., O].
+    """
+    rows = x.reshape(len(x), -1, x.shape[-1])
+    if bias is None:
+        outputs = torch.bmm(rows, weight.mT)
+    else:
+        outputs = torch.baddbmm(bias.unsqueeze(1), rows, weight.mT)
+    return outputs.view(*x.shape[:-1], outputs.shape[-1])
 
 
 def stack_networks(networks: Sequence[nn.Module]) -> nn.Module:
@@ -233,8 +255,12 @@ def _first_names(network: nn.Module) -> dict[str, str]:
     return {name: listed[parameter] for name, parameter in network.named_parameters(remove_duplicate=False)}
 
 
-def _is_plain(module: nn.Module) -> bool:
-    """Returns True for linear layers and for elementwise modules."""
+def is_plain(module: nn.Module) -> bool:
+    """Returns True for linear layers and for elementwise modules, other than their subclasses.
+
+    Args:
+        module: Any module.
+    """
     if type(module) is nn.Linear:
         return True
     package, _, name = type(module).__module__.rpartition(".")

@@ -17,7 +17,7 @@ The members are trained in turn within each step, so that a fit takes up to M ti
 """
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +27,9 @@ from lightning_vi.arguments import check_at_least
 from lightning_vi.core import MixturePredictive, Predictive, UQMethod
 from lightning_vi.core.members import make_networks
 from lightning_vi.core.separate_orders import SeparateOrders
-from lightning_vi.errors import InputTypeError
+from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.likelihoods import Likelihood
+from lightning_vi.methods.ensembles.at_once import MembersAtOnce, is_ready
 from lightning_vi.methods.ensembles.ensemble import Ensemble
 from lightning_vi.objectives import ObjectiveTerms
 from lightning_vi.optim import JointOptimizer
@@ -72,6 +73,9 @@ class MethodEnsemble(SeparateOrders, Ensemble):
         150
     """
 
+    _at_once: MembersAtOnce | None = None
+    _is_decided = False
+
     def __init__(
         self,
         backbone: nn.Module | Callable[[], nn.Module],
@@ -80,8 +84,11 @@ class MethodEnsemble(SeparateOrders, Ensemble):
         member: Callable[[nn.Module, Likelihood], UQMethod],
         num_members: int = 5,
         own_data_order: bool = True,
+        vectorization: Literal["auto", "loop"] = "auto",
     ) -> None:
         check_at_least("num_members", num_members, 1)
+        if vectorization not in ("auto", "loop"):
+            raise InputValueError(f"vectorization must be 'auto' or 'loop', got {vectorization!r}")
         if not callable(member):
             raise InputTypeError(
                 f"member must be a class of methods or a function that returns one, got {type(member).__name__}"
@@ -93,6 +100,13 @@ class MethodEnsemble(SeparateOrders, Ensemble):
         super().__init__(methods)
         self.num_members = num_members
         self.own_data_order = own_data_order
+        self.vectorization = vectorization
+        first, *others = methods = self.members
+        for each in others:  # one record of the mean over the members
+            each._record, each.train_metrics = first._record, first.train_metrics
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_at_once": None}
 
     @property
     def members(self) -> list[UQMethod]:  # type: ignore[override]
@@ -167,6 +181,13 @@ class MethodEnsemble(SeparateOrders, Ensemble):
         """Computes the sum of the members' losses, each on its own batch."""
         batches = self.member_batches(batch, batch_idx, self.num_members)
         own = batches if len(batches) > 1 else batches * self.num_members
+        if not self._is_decided and all(map(is_ready, self.members)):
+            self._is_decided, self._at_once = True, MembersAtOnce.of(self.members)
+        if self._at_once is not None:
+            self.members[0]._current_fx_name = self._current_fx_name
+            loss = self._at_once.training_step(own, batch_idx)
+            if loss is not None:
+                return loss
         losses = self._each("training_step", [(each, batch_idx) for each in own])
         return torch.stack(losses).sum()
 
@@ -204,6 +225,7 @@ class MethodEnsemble(SeparateOrders, Ensemble):
     def on_train_start(self) -> None:
         """Prepares the members."""
         super().on_train_start()
+        self._at_once, self._is_decided = None, self.vectorization == "loop"
         self._each("on_train_start")
         first = self.members[0]
         if first._learning_rate is not None and first.takes_rates:
@@ -230,6 +252,7 @@ class MethodEnsemble(SeparateOrders, Ensemble):
     def on_train_end(self) -> None:
         """Ends the members' fits."""
         super().on_train_end()
+        self._at_once = None
         self._each("on_train_end")
 
     def on_validation_start(self) -> None:

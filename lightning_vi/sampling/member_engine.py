@@ -1,0 +1,189 @@
+"""Training passes of several stochastic networks of one architecture at once."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from lightning_vi.layers import RankOneModule, StochasticParameters, VariationalLinear, stochastic_parameters
+from lightning_vi.layers.estimators import least_variance
+from lightning_vi.layers.mixin import mixed_class
+from lightning_vi.sampling import memory
+from lightning_vi.sampling.engine import SamplingEngine
+from lightning_vi.sampling.network import is_hooked, is_random, unroll
+from lightning_vi.sampling.stacked import batched_linear, is_plain
+from lightning_vi.sampling.weights import JointPosterior, WeightSampler
+
+Fresh = Callable[[], AbstractContextManager[None]]
+"""Makes the context in which random numbers are those of one member."""
+_Values = dict[tuple[StochasticParameters, str], Tensor]
+"""Tensors of all members by the place of the parameter in the first one."""
+_Parameters = dict[str, Any]
+"""Tensors of all members by the name of a layer's parameter; the bias may be None."""
+
+
+class MemberEngine:
+    """Runs M chains of small stochastic linear layers and activations in batched products.
+
+    Each tensor has one dimension more than in a `SamplingEngine`, that of the members, which comes first. The passes
+    are those of the engines, with the same noise.
+
+    Args:
+        engines: Those of M networks with the same layers, see `can_run`.
+    """
+
+    def __init__(self, engines: Sequence[SamplingEngine]) -> None:
+        self._num_members = len(engines)
+        self._chains = list(zip(*(unroll(engine.network) for engine in engines), strict=True))
+        self._samplers = [engine.sampler for engine in engines]
+        self._weights = WeightSampler([owner for engine in engines for owner in engine.owners], antithetic=False)
+
+    @staticmethod
+    def can_run(engine: SamplingEngine) -> bool:
+        """Returns True if the network is a chain that can be run, after the first training step has settled it.
+
+        Args:
+            engine: The engine of one network.
+        """
+        chain = unroll(engine.network)
+        return (
+            engine.is_settled
+            and engine.vectorization == "auto"
+            and not engine.antithetic
+            and engine.coupling is None
+            and engine.slots == engine.places
+            and all(map(_can_run_part, chain))
+            and all(slot.mu.numel() <= memory.MAX_JOINED_WEIGHTS and slot.prior.joint_key for slot in engine.slots)
+        )
+
+    def training_pass(self, x: Tensor, num_samples: int, fresh: Sequence[Fresh]) -> tuple[Tensor, Tensor]:
+        """Training samples, and the KL divergence, see `SamplingEngine.training_pass`.
+
+        Args:
+            x: Inputs, shape [M, B, ..., I].
+            num_samples: S.
+            fresh: Makes the random state of a step for each member.
+
+        Returns:
+            Outputs [M, S, B, ..., O], and the sum of the members' divergences.
+        """
+        joints = self._weights.joints()
+        drawn = [joint for joint in joints if joint.is_drawn_in_training]
+        local = [joint for joint in joints if not joint.is_drawn_in_training]
+        of_weights, of_outputs = self._noise(x, num_samples, [joint.size // self._num_members for joint in drawn], fresh)
+        weights, means, stds = _Values(), _Values(), _Values()
+        for joint, noise in zip(drawn, of_weights, strict=True):
+            mean, std = (each.view(self._num_members, 1, -1) for each in (joint.posterior.mu, joint.posterior.std))
+            weights |= self._split(joint, torch.addcmul(mean, std, noise))
+        for joint in local:
+            means |= self._split(joint, joint.posterior.mu.view(self._num_members, -1))
+            stds |= self._split(joint, joint.posterior.std.view(self._num_members, -1))
+        outputs = self._run(x, weights, means, stds, iter(of_outputs))
+        return outputs, self._weights.kl(joints)
+
+    def _noise(
+        self, x: Tensor, num_samples: int, sizes: Sequence[int], fresh: Sequence[Fresh]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Noise [M, S, size] of weights and [M, S, B, ..., O] of outputs, in the order in which an engine draws it."""
+        layers = [parts[0] for parts in self._chains if _draws_outputs(parts[0])]
+        rows = (num_samples, *x.shape[1:-1])
+        of_outputs = [x.new_empty(len(x), *rows, cast(nn.Linear, layer).out_features) for layer in layers]
+        of_weights = []
+        for index, (sampler, state) in enumerate(zip(self._samplers, fresh, strict=True)):
+            with state():
+                if sizes:
+                    of_weights.append(list(sampler.noise_for(sizes, num_samples, x.device)))
+                for noise in of_outputs:
+                    torch.randn(noise.shape[1:], out=noise[index])
+        return [torch.stack(noises).to(x.dtype) for noises in zip(*of_weights, strict=True)], of_outputs
+
+    def _split(self, joint: JointPosterior, values: Tensor) -> _Values:
+        """Splits values [M, ..., size] of the elements of all members into those of each parameter."""
+        slots = joint.slots[: len(joint.slots) // self._num_members]
+        parts = values.split_with_sizes(joint.sizes[: len(slots)], -1)
+        return {
+            (slot.owner, slot.name): part.view(*part.shape[:-1], *slot.mu.shape)
+            for slot, part in zip(slots, parts, strict=True)
+        }
+
+    def _run(self, x: Tensor, weights: _Values, means: _Values, stds: _Values, noises: Iterator[Tensor]) -> Tensor:
+        """Runs the layers, with `weights` where these are given, otherwise with noise on the outputs of a layer."""
+        hidden = x
+        for parts in self._chains:
+            layer, owner = parts[0], stochastic_parameters(parts[0])
+            if not isinstance(layer, nn.Linear):
+                hidden = layer(hidden)
+                continue
+            names = () if owner is None else owner.names
+            fixed = {name: _stacked(parts, name) for name in ("weight", "bias") if name not in names}
+            if owner is None:
+                hidden = batched_linear(hidden, fixed["weight"], fixed["bias"])
+                continue
+            is_drawn = (owner, names[0]) in weights
+            if is_drawn and hidden.dim() == x.dim():
+                hidden = hidden.unsqueeze(1)
+            if not is_drawn:
+                mean, std = ({name: values[owner, name] for name in names} for values in (means, stds))
+                hidden = _noisy_linear(hidden, fixed | mean, std, next(noises))
+            elif isinstance(layer, RankOneModule):
+                scales = {name: weights[owner, name] for name in names}
+                hidden = _rank_one_linear(hidden, fixed, scales, layer.scales_bias)
+            else:
+                hidden = _drawn_linear(hidden, fixed | {name: weights[owner, name] for name in names})
+        return hidden
+
+
+def _can_run_part(part: nn.Module) -> bool:
+    owner = stochastic_parameters(part)
+    if is_hooked(part):
+        return False
+    if owner is None:
+        return is_plain(part) and not is_random(part)
+    if isinstance(part, VariationalLinear):
+        return type(part) is VariationalLinear and part.estimator in ("local_reparameterization", "reparameterization")
+    is_rank_one = type(part) is mixed_class(RankOneModule, nn.Linear)
+    return is_rank_one and all(len(owner.mu(name)) == 1 for name in owner.names)
+
+
+def _draws_outputs(part: nn.Module) -> bool:
+    return isinstance(part, VariationalLinear) and part.estimator == "local_reparameterization"
+
+
+def _stacked(parts: Sequence[nn.Module], name: str) -> Tensor | None:
+    values = [part._parameters[name] for part in parts]
+    return None if values[0] is None else torch.stack(cast(list[Tensor], values))
+
+
+def _noisy_linear(x: Tensor, mean: _Parameters, std: _Parameters, noise: Tensor) -> Tensor:
+    """Local reparameterization, see `lightning_vi.layers.estimators`: inputs [M, B, ...] or [M, S, B, ...]."""
+    least = least_variance(x.dtype)
+    bias_variance = std["bias"].square() + least if "bias" in std else x.new_full(mean["weight"].shape[:2], least)
+    center = batched_linear(x, mean["weight"], mean["bias"])
+    spread = batched_linear(x.square(), std["weight"].square(), bias_variance).sqrt()
+    if center.dim() < noise.dim():
+        center, spread = center.unsqueeze(1), spread.unsqueeze(1)
+    return torch.addcmul(center, spread, noise)
+
+
+def _drawn_linear(x: Tensor, drawn: _Parameters) -> Tensor:
+    """Linear layers with weights [M, S, O, I] for inputs [M, S, B, ..., I], or [M, 1, B, ..., I] for all samples."""
+    weight, bias = drawn["weight"], drawn["bias"]
+    inputs = x.expand(*weight.shape[:2], *x.shape[2:]).flatten(0, 1)
+    if bias is not None:
+        bias = bias.expand(*weight.shape[:2], -1) if bias.dim() == 3 else bias.unsqueeze(1).expand(*weight.shape[:2], -1)
+        bias = bias.flatten(0, 1)
+    return batched_linear(inputs, weight.flatten(0, 1), bias).unflatten(0, weight.shape[:2])
+
+
+def _rank_one_linear(x: Tensor, fixed: _Parameters, scales: _Parameters, scales_bias: bool) -> Tensor:
+    """Rank-one layers, see `RankOneModule`, with scales [M, S, 1, I] and [M, S, 1, O]."""
+    weight, bias = fixed["weight"], fixed["bias"]
+    of_inputs, of_outputs = (
+        scales[name].view(*scales[name].shape[:2], *[1] * (x.dim() - 3), -1) for name in ("input_scale", "output_scale")
+    )
+    outputs = batched_linear(x * of_inputs, weight, bias if scales_bias else None) * of_outputs
+    if scales_bias or bias is None:
+        return outputs
+    return outputs + bias.view(len(bias), *[1] * (x.dim() - 2), -1)
