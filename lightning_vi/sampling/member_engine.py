@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from lightning_vi.layers import RankOneModule, StochasticParameters, VariationalLinear, stochastic_parameters
 from lightning_vi.layers.estimators import least_variance
 from lightning_vi.layers.mixin import mixed_class
+from lightning_vi.layers.stacked_linear import stacked_linear, stacked_local_linear
 from lightning_vi.sampling import memory
 from lightning_vi.sampling.engine import SamplingEngine
 from lightning_vi.sampling.network import is_hooked, is_random, unroll
-from lightning_vi.sampling.stacked import batched_linear, is_plain
+from lightning_vi.sampling.stacked import is_plain
 from lightning_vi.sampling.weights import JointPosterior, WeightSampler
 
 Fresh = Callable[[], AbstractContextManager[None]]
@@ -119,14 +120,18 @@ class MemberEngine:
             names = () if owner is None else owner.names
             fixed = {name: _stacked(parts, name) for name in ("weight", "bias") if name not in names}
             if owner is None:
-                hidden = batched_linear(hidden, fixed["weight"], fixed["bias"])
+                hidden = stacked_linear(hidden, fixed["weight"], fixed["bias"])
                 continue
             is_drawn = (owner, names[0]) in weights
             if is_drawn and hidden.dim() == x.dim():
                 hidden = hidden.unsqueeze(1)
             if not is_drawn:
-                mean, std = ({name: values[owner, name] for name in names} for values in (means, stds))
-                hidden = _noisy_linear(hidden, fixed | mean, std, next(noises))
+                mean = fixed | {name: means[owner, name] for name in names}
+                std = {name: stds[owner, name] for name in names}
+                hidden = stacked_local_linear(
+                    hidden, mean["weight"], std["weight"], mean["bias"], std.get("bias"), next(noises),
+                    least_variance(x.dtype),
+                )  # fmt: skip
             elif isinstance(layer, RankOneModule):
                 scales = {name: weights[owner, name] for name in names}
                 hidden = _rank_one_linear(hidden, fixed, scales, layer.scales_bias)
@@ -156,17 +161,6 @@ def _stacked(parts: Sequence[nn.Module], name: str) -> Tensor | None:
     return None if values[0] is None else torch.stack(cast(list[Tensor], values))
 
 
-def _noisy_linear(x: Tensor, mean: _Parameters, std: _Parameters, noise: Tensor) -> Tensor:
-    """Local reparameterization, see `lightning_vi.layers.estimators`: inputs [M, B, ...] or [M, S, B, ...]."""
-    least = least_variance(x.dtype)
-    bias_variance = std["bias"].square() + least if "bias" in std else x.new_full(mean["weight"].shape[:2], least)
-    center = batched_linear(x, mean["weight"], mean["bias"])
-    spread = batched_linear(x.square(), std["weight"].square(), bias_variance).sqrt()
-    if center.dim() < noise.dim():
-        center, spread = center.unsqueeze(1), spread.unsqueeze(1)
-    return torch.addcmul(center, spread, noise)
-
-
 def _drawn_linear(x: Tensor, drawn: _Parameters) -> Tensor:
     """Linear layers with weights [M, S, O, I] for inputs [M, S, B, ..., I], or [M, 1, B, ..., I] for all samples."""
     weight, bias = drawn["weight"], drawn["bias"]
@@ -174,7 +168,7 @@ def _drawn_linear(x: Tensor, drawn: _Parameters) -> Tensor:
     if bias is not None:
         bias = bias.expand(*weight.shape[:2], -1) if bias.dim() == 3 else bias.unsqueeze(1).expand(*weight.shape[:2], -1)
         bias = bias.flatten(0, 1)
-    return batched_linear(inputs, weight.flatten(0, 1), bias).unflatten(0, weight.shape[:2])
+    return stacked_linear(inputs, weight.flatten(0, 1), bias).unflatten(0, weight.shape[:2])
 
 
 def _rank_one_linear(x: Tensor, fixed: _Parameters, scales: _Parameters, scales_bias: bool) -> Tensor:
@@ -183,7 +177,7 @@ def _rank_one_linear(x: Tensor, fixed: _Parameters, scales: _Parameters, scales_
     of_inputs, of_outputs = (
         scales[name].view(*scales[name].shape[:2], *[1] * (x.dim() - 3), -1) for name in ("input_scale", "output_scale")
     )
-    outputs = batched_linear(x * of_inputs, weight, bias if scales_bias else None) * of_outputs
+    outputs = stacked_linear(x * of_inputs, weight, bias if scales_bias else None) * of_outputs
     if scales_bias or bias is None:
         return outputs
     return outputs + bias.view(len(bias), *[1] * (x.dim() - 2), -1)

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from lightning_vi.errors import InputValueError
+from lightning_vi.layers.stacked_linear import stacked_linear
 from lightning_vi.sampling import memory
 from lightning_vi.sampling.attention import UnfusedAttention
 from lightning_vi.sampling.network import (
@@ -150,32 +151,13 @@ class StackedRunner:
                 continue
             weight, bias = (self._find(weights, name, part, parameter) for parameter in ("weight", "bias"))
             own_bias = None if bias is None else bias.expand(num_sets, bias.shape[-1])
-            hidden = batched_linear(hidden, weight.expand(num_sets, *weight.shape[-2:]), own_bias)
+            hidden = stacked_linear(hidden, weight.expand(num_sets, *weight.shape[-2:]), own_bias)
         return hidden
 
     def _find(self, weights: Mapping[str, Tensor], name: str, part: nn.Module, parameter: str) -> Any:
         full_name = f"{name}.{parameter}" if name else parameter
         first_name = self._first_names.get(full_name, full_name)
         return weights.get(full_name, weights.get(first_name, getattr(part, parameter)))
-
-
-def batched_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Applies S linear layers to S inputs in one product.
-
-    Args:
-        x: Inputs, shape [S, ..., I].
-        weight: Shape [S, O, I].
-        bias: Shape [S, O], or None.
-
-    Returns:
-        Shape [S, ..., O].
-    """
-    rows = x.reshape(len(x), -1, x.shape[-1])
-    if bias is None:
-        outputs = torch.bmm(rows, weight.mT)
-    else:
-        outputs = torch.baddbmm(bias.unsqueeze(1), rows, weight.mT)
-    return outputs.view(*x.shape[:-1], outputs.shape[-1])
 
 
 def stack_networks(networks: Sequence[nn.Module]) -> nn.Module:
