@@ -185,3 +185,16 @@ def clip_members(gradients: Sequence[Tensor], largest: float, *, by_value: bool)
     factors = (largest / (squares.sum(0).sqrt() + 1e-6)).clamp_max(1.0)
     for gradient in gradients:
         gradient.mul_(factors.view(-1, *[1] * (gradient.dim() - 1)))
+
+
+def clip_norms(gradients: Sequence[Sequence[Tensor]], largest: float) -> None:
+    """Clips the norm of the gradients of each member, as `torch.nn.utils.clip_grad_norm_` does one by one.
+
+    Args:
+        gradients: Those of each member, changed in place. Members have the same number of them.
+        largest: Maximum norm of all gradients of a member.
+    """
+    norms = torch.stack(torch._foreach_norm([gradient for own in gradients for gradient in own]))
+    factors = (largest / (norms.view(len(gradients), -1).norm(dim=1) + 1e-6)).clamp_max(1.0)
+    for own, factor in zip(gradients, factors, strict=True):
+        torch._foreach_mul_(own, factor)

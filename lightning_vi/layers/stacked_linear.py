@@ -23,10 +23,8 @@ def stacked_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         torch.Size([3, 8, 1])
     """
     rows = x.reshape(len(x), -1, x.shape[-1])
-    if bias is None:
-        outputs = torch.bmm(rows, weight.mT)
-    else:
-        outputs = torch.baddbmm(bias.unsqueeze(1), rows, weight.mT)
+    turned = weight.mT
+    outputs = torch.bmm(rows, turned) if bias is None else torch.baddbmm(bias.unsqueeze(1), rows, turned)
     return outputs.view(*x.shape[:-1], outputs.shape[-1])
 
 

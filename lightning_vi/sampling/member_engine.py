@@ -73,7 +73,9 @@ class MemberEngine:
         joints = self._weights.joints()
         drawn = [joint for joint in joints if joint.is_drawn_in_training]
         local = [joint for joint in joints if not joint.is_drawn_in_training]
-        of_weights, of_outputs = self._noise(x, num_samples, [joint.size // self._num_members for joint in drawn], fresh)
+        of_weights, of_outputs = self._noise(
+            x, num_samples, [joint.size // self._num_members for joint in drawn], fresh
+        )
         weights, means, stds = _Values(), _Values(), _Values()
         for joint, noise in zip(drawn, of_weights, strict=True):
             mean, std = (each.view(self._num_members, 1, -1) for each in (joint.posterior.mu, joint.posterior.std))
@@ -166,7 +168,9 @@ def _drawn_linear(x: Tensor, drawn: _Parameters) -> Tensor:
     weight, bias = drawn["weight"], drawn["bias"]
     inputs = x.expand(*weight.shape[:2], *x.shape[2:]).flatten(0, 1)
     if bias is not None:
-        bias = bias.expand(*weight.shape[:2], -1) if bias.dim() == 3 else bias.unsqueeze(1).expand(*weight.shape[:2], -1)
+        bias = (
+            bias.expand(*weight.shape[:2], -1) if bias.dim() == 3 else bias.unsqueeze(1).expand(*weight.shape[:2], -1)
+        )
         bias = bias.flatten(0, 1)
     return stacked_linear(inputs, weight.flatten(0, 1), bias).unflatten(0, weight.shape[:2])
 

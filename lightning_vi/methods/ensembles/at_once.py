@@ -6,12 +6,14 @@ from functools import partial
 from typing import Any, Self, cast
 
 import torch
+from lightning import LightningModule
 from torch import Tensor
+from torch.optim import Optimizer
 
 from lightning_vi.core import UQMethod
 from lightning_vi.core.diagnosis import explained
 from lightning_vi.core.divergence import watched_step
-from lightning_vi.core.members import call_members
+from lightning_vi.core.members import call_members, clip_norms
 from lightning_vi.core.strategies import involving_all_parameters
 from lightning_vi.methods.averaging import SWA
 from lightning_vi.methods.deterministic.base import PointMethod
@@ -20,6 +22,9 @@ from lightning_vi.methods.variational.rank_one_vi import RankOneVI, weight_penal
 from lightning_vi.objectives import ObjectiveTerms
 from lightning_vi.sampling import MemberEngine, NetworkInput, StackedRunner, stacked_tensors
 from lightning_vi.sampling.network import is_random
+
+
+_BY_NORM = (LightningModule.configure_gradient_clipping, VariationalMethod.configure_gradient_clipping)
 
 
 class MembersAtOnce(ABC):
@@ -68,6 +73,29 @@ class MembersAtOnce(ABC):
         Returns:
             Outputs [M, S, B, ...], and the sum of the members' divergences, or None.
         """
+
+    def clip(
+        self, optimizers: Sequence[Optimizer], gradient_clip_val: float | None, gradient_clip_algorithm: str | None
+    ) -> bool:
+        """Clips the norms of the members' gradients in one pass.
+
+        Args:
+            optimizers: Those of the members.
+            gradient_clip_val: The Trainer's limit, see `VariationalMethod.configure_gradient_clipping`.
+            gradient_clip_algorithm: ``"norm"`` or ``"value"``.
+
+        Returns:
+            False if the gradients are to be clipped in turn, because it is done in another way.
+        """
+        first = self.members[0]
+        hook, largest = type(first).configure_gradient_clipping, gradient_clip_val
+        if gradient_clip_algorithm == "value" or hook not in _BY_NORM:
+            return False
+        if largest is None and isinstance(first, VariationalMethod):
+            largest = first.max_gradient_norm
+        if largest:
+            clip_norms([_gradients(optimizer) for optimizer in optimizers], float(largest))
+        return True
 
     def training_step(self, batches: Sequence[Any], batch_idx: int) -> Tensor | None:
         """Computes the sum of the members' losses.
@@ -156,7 +184,9 @@ class VariationalMembers(MembersAtOnce):
         outputs, divergence = self._engine.training_pass(x, self._num_samples, fresh)
         first = self.members[0]
         if isinstance(first, RankOneVI) and first.weight_prior_std is not None:
-            divergence = divergence + weight_penalty([member.backbone for member in self.members], first.weight_prior_std)
+            divergence = divergence + weight_penalty(
+                [member.backbone for member in self.members], first.weight_prior_std
+            )
         return outputs, divergence
 
 
@@ -187,6 +217,10 @@ class PointMembers(MembersAtOnce):
         weights = {name: torch.stack(values) for name, values in self._tensors.items()}
         with first.noise.fresh(first.global_rank, first.device):
             return self._runner(weights, x, own_inputs=True).unsqueeze(1), None
+
+
+def _gradients(optimizer: Optimizer) -> list[Tensor]:
+    return [each.grad for group in optimizer.param_groups for each in group["params"] if each.grad is not None]
 
 
 def is_ready(method: UQMethod) -> bool:

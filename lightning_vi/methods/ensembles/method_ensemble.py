@@ -181,7 +181,7 @@ class MethodEnsemble(SeparateOrders, Ensemble):
         """Computes the sum of the members' losses, each on its own batch."""
         batches = self.member_batches(batch, batch_idx, self.num_members)
         own = batches if len(batches) > 1 else batches * self.num_members
-        if not self._is_decided and all(map(is_ready, self.members)):
+        if not self._is_decided and not torch.compiler.is_compiling() and all(map(is_ready, self.members)):
             self._is_decided, self._at_once = True, MembersAtOnce.of(self.members)
         if self._at_once is not None:
             self.members[0]._current_fx_name = self._current_fx_name
@@ -206,7 +206,10 @@ class MethodEnsemble(SeparateOrders, Ensemble):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clips the gradients of each member as the member does."""
-        for member, part in zip(self.members, cast(JointOptimizer, optimizer).parts, strict=True):
+        parts = cast(JointOptimizer, optimizer).parts
+        if self._at_once is not None and self._at_once.clip(parts, gradient_clip_val, gradient_clip_algorithm):
+            return
+        for member, part in zip(self.members, parts, strict=True):
             member.configure_gradient_clipping(part, gradient_clip_val, gradient_clip_algorithm)
 
     def setup(self, stage: str) -> None:
