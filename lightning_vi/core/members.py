@@ -187,7 +187,7 @@ def clip_members(gradients: Sequence[Tensor], largest: float, *, by_value: bool)
         gradient.mul_(factors.view(-1, *[1] * (gradient.dim() - 1)))
 
 
-def clip_norms(gradients: Sequence[Sequence[Tensor]], largest: float) -> None:
+def clip_norms(gradients: Sequence[list[Tensor]], largest: float) -> None:
     """Clips the norm of the gradients of each member, as `torch.nn.utils.clip_grad_norm_` does one by one.
 
     Args:
@@ -196,5 +196,5 @@ def clip_norms(gradients: Sequence[Sequence[Tensor]], largest: float) -> None:
     """
     norms = torch.stack(torch._foreach_norm([gradient for own in gradients for gradient in own]))
     factors = (largest / (norms.view(len(gradients), -1).norm(dim=1) + 1e-6)).clamp_max(1.0)
-    for own, factor in zip(gradients, factors, strict=True):
+    for own, factor in zip(gradients, factors.unbind(), strict=True):
         torch._foreach_mul_(own, factor)

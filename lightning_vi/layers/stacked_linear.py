@@ -80,7 +80,7 @@ class _StackedLocalLinear(torch.autograd.Function):
         return torch.addcmul(center, spread, noise)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         x, mean, std, bias_std, noise, spread = ctx.saved_tensors
         (grad,) = grad_outputs

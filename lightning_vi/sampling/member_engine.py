@@ -1,13 +1,13 @@
 """Training passes of several stochastic networks of one architecture at once."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from lightning_vi.layers import RankOneModule, StochasticParameters, VariationalLinear, stochastic_parameters
+from lightning_vi.layers import SCALES, RankOneModule, StochasticParameters, VariationalLinear, stochastic_parameters
 from lightning_vi.layers.estimators import least_variance
 from lightning_vi.layers.mixin import mixed_class
 from lightning_vi.layers.stacked_linear import stacked_linear, stacked_local_linear
@@ -19,10 +19,8 @@ from lightning_vi.sampling.weights import JointPosterior, WeightSampler
 
 Fresh = Callable[[], AbstractContextManager[None]]
 """Makes the context in which random numbers are those of one member."""
-_Values = dict[tuple[StochasticParameters, str], Tensor]
+_Values = dict[tuple[StochasticParameters | None, str], Tensor]
 """Tensors of all members by the place of the parameter in the first one."""
-_Parameters = dict[str, Any]
-"""Tensors of all members by the name of a layer's parameter; the bias may be None."""
 
 
 class MemberEngine:
@@ -113,38 +111,36 @@ class MemberEngine:
 
     def _run(self, x: Tensor, weights: _Values, means: _Values, stds: _Values, noises: Iterator[Tensor]) -> Tensor:
         """Runs the layers, with `weights` where these are given, otherwise with noise on the outputs of a layer."""
-        hidden = x
+        hidden, least = x, least_variance(x.dtype)
         for parts in self._chains:
             layer, owner = parts[0], stochastic_parameters(parts[0])
             if not isinstance(layer, nn.Linear):
                 hidden = layer(hidden)
                 continue
             names = () if owner is None else owner.names
-            fixed = {name: _stacked(parts, name) for name in ("weight", "bias") if name not in names}
-            if owner is None:
-                hidden = stacked_linear(hidden, fixed["weight"], fixed["bias"])
-                continue
-            is_drawn = (owner, names[0]) in weights
+            is_drawn = any((owner, name) in weights for name in names)
+            values: dict[str, Any] = {name: _stacked(parts, name) for name in ("weight", "bias") if name not in names}
+            values |= {name: (weights if is_drawn else means)[owner, name] for name in names}
             if is_drawn and hidden.dim() == x.dim():
                 hidden = hidden.unsqueeze(1)
-            if not is_drawn:
-                mean = fixed | {name: means[owner, name] for name in names}
+            if isinstance(layer, RankOneModule):
+                hidden = _rank_one_linear(hidden, values, layer.scales_bias)
+            elif is_drawn:
+                hidden = _drawn_linear(hidden, values["weight"], values["bias"])
+            elif owner is None:
+                hidden = stacked_linear(hidden, values["weight"], values["bias"])
+            else:
                 std = {name: stds[owner, name] for name in names}
                 hidden = stacked_local_linear(
-                    hidden, mean["weight"], std["weight"], mean["bias"], std.get("bias"), next(noises),
-                    least_variance(x.dtype),
-                )  # fmt: skip
-            elif isinstance(layer, RankOneModule):
-                scales = {name: weights[owner, name] for name in names}
-                hidden = _rank_one_linear(hidden, fixed, scales, layer.scales_bias)
-            else:
-                hidden = _drawn_linear(hidden, fixed | {name: weights[owner, name] for name in names})
+                    hidden, values["weight"], std["weight"], values["bias"], std.get("bias"), next(noises), least
+                )
         return hidden
 
 
 def _can_run_part(part: nn.Module) -> bool:
     owner = stochastic_parameters(part)
-    if is_hooked(part):
+    is_wide = isinstance(part, nn.Linear) and part.in_features * part.out_features >= memory.MIN_WIDE_WEIGHTS
+    if is_hooked(part) or is_wide:
         return False
     if owner is None:
         return is_plain(part) and not is_random(part)
@@ -163,25 +159,23 @@ def _stacked(parts: Sequence[nn.Module], name: str) -> Tensor | None:
     return None if values[0] is None else torch.stack(cast(list[Tensor], values))
 
 
-def _drawn_linear(x: Tensor, drawn: _Parameters) -> Tensor:
-    """Linear layers with weights [M, S, O, I] for inputs [M, S, B, ..., I], or [M, 1, B, ..., I] for all samples."""
-    weight, bias = drawn["weight"], drawn["bias"]
-    inputs = x.expand(*weight.shape[:2], *x.shape[2:]).flatten(0, 1)
+def _drawn_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Linear layers with weights [M, S, O, I] for inputs [M, S or 1, B, ..., I]; a bias [M, O] serves all samples."""
+    sets = weight.shape[:2]
     if bias is not None:
-        bias = (
-            bias.expand(*weight.shape[:2], -1) if bias.dim() == 3 else bias.unsqueeze(1).expand(*weight.shape[:2], -1)
-        )
-        bias = bias.flatten(0, 1)
-    return stacked_linear(inputs, weight.flatten(0, 1), bias).unflatten(0, weight.shape[:2])
+        bias = (bias if bias.dim() == 3 else bias.unsqueeze(1)).expand(*sets, -1).flatten(0, 1)
+    inputs = x.expand(*sets, *x.shape[2:]).flatten(0, 1)
+    outputs = stacked_linear(inputs, weight.flatten(0, 1), bias)
+    return outputs.view(*sets, *outputs.shape[1:])
 
 
-def _rank_one_linear(x: Tensor, fixed: _Parameters, scales: _Parameters, scales_bias: bool) -> Tensor:
+def _rank_one_linear(x: Tensor, values: Mapping[str, Any], scales_bias: bool) -> Tensor:
     """Rank-one layers, see `RankOneModule`, with scales [M, S, 1, I] and [M, S, 1, O]."""
-    weight, bias = fixed["weight"], fixed["bias"]
+    weight, bias = values["weight"], values["bias"]
     of_inputs, of_outputs = (
-        scales[name].view(*scales[name].shape[:2], *[1] * (x.dim() - 3), -1) for name in ("input_scale", "output_scale")
+        values[name].view(*values[name].shape[:2], *[1] * (x.dim() - 3), values[name].shape[-1]) for name in SCALES
     )
-    outputs = stacked_linear(x * of_inputs, weight, bias if scales_bias else None) * of_outputs
-    if scales_bias or bias is None:
-        return outputs
-    return outputs + bias.view(len(bias), *[1] * (x.dim() - 2), -1)
+    outputs: Tensor = stacked_linear(x * of_inputs, weight, bias if scales_bias else None) * of_outputs
+    if not scales_bias and bias is not None:
+        outputs = outputs + bias.view(len(bias), *[1] * (x.dim() - 2), bias.shape[-1])
+    return outputs

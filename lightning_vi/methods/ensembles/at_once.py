@@ -23,7 +23,6 @@ from lightning_vi.objectives import ObjectiveTerms
 from lightning_vi.sampling import MemberEngine, NetworkInput, StackedRunner, stacked_tensors
 from lightning_vi.sampling.network import is_random
 
-
 _BY_NORM = (LightningModule.configure_gradient_clipping, VariationalMethod.configure_gradient_clipping)
 
 
@@ -201,10 +200,11 @@ class PointMembers(MembersAtOnce):
 
     @staticmethod
     def can_train(method: UQMethod) -> bool:  # noqa: D102
+        if not isinstance(method, PointMethod):
+            return False
         kind = type(method)
         return (
-            isinstance(method, PointMethod)
-            and kind.objective is PointMethod.objective
+            kind.objective is PointMethod.objective
             and kind.loss is PointMethod.loss
             and (kind.training_outputs is SWA.training_outputs or kind.point_outputs is PointMethod.point_outputs)
             and not is_random(method.backbone)

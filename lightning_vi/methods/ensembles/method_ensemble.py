@@ -188,8 +188,10 @@ class MethodEnsemble(SeparateOrders, Ensemble):
             loss = self._at_once.training_step(own, batch_idx)
             if loss is not None:
                 return loss
-        losses = self._each("training_step", [(each, batch_idx) for each in own])
-        return torch.stack(losses).sum()
+        losses = torch.stack(self._each("training_step", [(each, batch_idx) for each in own]))
+        if self.trainer.log_every_n_steps and (batch_idx + 1) % self.trainer.log_every_n_steps == 0:
+            self.log("train_loss_step", losses.detach().mean(), prog_bar=True)  # in place of the last member's
+        return losses.sum()
 
     def _each(self, hook: str, arguments: list[tuple[Any, ...]] | None = None) -> list[Any]:
         """Calls a hook of all members, which log in the name of the ensemble."""
