@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import copy_of_state, fit, loader, normal
+from helpers import copy_of_state, fit, loader, normal, params_of
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.testing import assert_close
@@ -27,8 +28,8 @@ from lightning_vi import (
     MethodEnsemble,
     RankOneVI,
 )
-from lightning_vi.backbones import MLP
-from lightning_vi.likelihoods import Categorical, Gaussian, HeteroscedasticGaussian, Likelihood, StudentT
+from lightning_vi.backbones import MLP, ResidualMLP
+from lightning_vi.likelihoods import Categorical, Gaussian, HeteroscedasticGaussian, Likelihood, Ordinal, StudentT
 from lightning_vi.methods.ensembles.at_once import MembersAtOnce
 from lightning_vi.priors import GaussianPrior
 
@@ -53,11 +54,18 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return taken
 
 
-def make(member: Any, likelihood: Likelihood | None = None, network: nn.Module | None = None, **options: Any) -> Any:
+def make(
+    member: Any, likelihood: Likelihood | None = None, network: Callable[[], nn.Module] | None = None, **options: Any
+) -> Any:
     torch.manual_seed(1)
     likelihood = Gaussian() if likelihood is None else likelihood
-    network = MLP(3, [5, 4], likelihood.num_outputs) if network is None else network
-    return MethodEnsemble(network, likelihood, member=member, num_members=3, **options)
+    backbone = MLP(3, [5, 4], likelihood.num_outputs) if network is None else network()
+    return MethodEnsemble(backbone, likelihood, member=member, num_members=3, **options)
+
+
+def params(cases: Iterable[str], default: Collection[str]) -> list[Any]:
+    """Names of cases; those beyond the default ones are marked as thorough."""
+    return params_of({name: (name,) for name in cases}, default=default)
 
 
 def assert_same(first: nn.Module, second: nn.Module) -> None:
@@ -90,9 +98,23 @@ STACKED: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", STACKED)
+def _used_twice() -> nn.Module:
+    """A chain in which one layer draws its weights, and the others their outputs."""
+    shared = nn.Linear(5, 5)
+    return nn.Sequential(nn.Linear(3, 5), nn.Tanh(), shared, nn.ReLU(), shared, nn.Linear(5, 1))
+
+
+STACKED_NETWORKS = {"a layer used twice": _used_twice, "deterministic, not a chain": partial(ResidualMLP, 3, 6, 1, 1)}
+STACKED |= {"a layer used twice": VI, "deterministic, not a chain": Deterministic}
+
+
+@pytest.mark.parametrize(
+    "name", params(STACKED, ["a layer used twice", "burn-in", "rank one, bias not scaled", "SWAG, burn-in"])
+)
 def test_training_at_once_equals_training_in_turn(name: str, steps: list[int]) -> None:
-    at_once, in_turn = make(STACKED[name]), make(STACKED[name], vectorization="loop")
+    at_once, in_turn = (
+        make(STACKED[name], network=STACKED_NETWORKS.get(name), vectorization=mode) for mode in ("auto", "loop")
+    )
     logged = train(at_once)
     num_at_once = len(steps)
     expected = train(in_turn)
@@ -104,17 +126,18 @@ def test_training_at_once_equals_training_in_turn(name: str, steps: list[int]) -
 
 
 TASKS: dict[str, Any] = {
-    "student": (lambda: StudentT(), Y),
-    "heteroscedastic": (lambda: HeteroscedasticGaussian(missing="ignore"), Y.where(Y < 45, torch.nan)),
-    "two targets": (lambda: Gaussian(num_targets=2), torch.cat([Y, X[:, :1]], 1)),
-    "classes": (lambda: Categorical(3), torch.arange(22) % 3),
+    "student, mean field": (VI, StudentT, Y),
+    "missing, mean field": (VI, partial(HeteroscedasticGaussian, missing="ignore"), Y.where(Y < 45, torch.nan)),
+    "missing, deterministic": (Deterministic, partial(Gaussian, missing="ignore"), Y.where(Y < 45, torch.nan)),
+    "two targets, deterministic": (Deterministic, partial(Gaussian, num_targets=2), torch.cat([Y, X[:, :1]], 1)),
+    "classes, mean field": (VI, partial(Categorical, 3), torch.arange(22) % 3),
+    "ordered classes, deterministic": (Deterministic, partial(Ordinal, 3), torch.arange(22) % 3),
 }
 
 
-@pytest.mark.parametrize("member", [VI, Deterministic], ids=["mean field", "deterministic"])
-@pytest.mark.parametrize("name", TASKS)
-def test_each_member_has_its_likelihood(name: str, member: Any, steps: list[int]) -> None:
-    likelihood, target = TASKS[name]
+@pytest.mark.parametrize("name", params(TASKS, ["student, mean field", "missing, deterministic"]))
+def test_each_member_has_its_likelihood(name: str, steps: list[int]) -> None:
+    member, likelihood, target = TASKS[name]
     methods = [make(member, likelihood(), vectorization=mode) for mode in ("auto", "loop")]
     for method in methods:
         train(method, loader(X, target, shuffle=True), max_epochs=2)
@@ -132,18 +155,25 @@ class _Weighted(Dataset[Any]):
         return {"input": X[index], "target": Y[index], "weight": torch.tensor(float(index % 3))}
 
 
-@pytest.mark.parametrize("options", [{"own_data_order": False}, {}])
-def test_rows_have_weights(options: Any, steps: list[int]) -> None:
-    methods = [make(VI, vectorization=mode, **options) for mode in ("auto", "loop")]
+@pytest.mark.parametrize("own_data_order", [pytest.param(True, marks=pytest.mark.thorough), False])
+def test_rows_have_weights(own_data_order: bool, steps: list[int]) -> None:
+    methods = [make(VI, vectorization=mode, own_data_order=own_data_order) for mode in ("auto", "loop")]
     for method in methods:
         train(method, DataLoader(_Weighted(), batch_size=8, shuffle=True), max_epochs=2)
     assert len(steps) == 5
     assert_same(*methods)
 
 
-@pytest.mark.parametrize("member", [VI, Deterministic], ids=["mean field", "deterministic"])
-@pytest.mark.parametrize("algorithm", ["norm", "value"])
-def test_gradients_are_clipped_for_each_member(member: Any, algorithm: str, steps: list[int]) -> None:
+CLIPPED = {
+    f"{name}, {algorithm}": (member, algorithm)
+    for name, member in (("mean field", VI), ("deterministic", Deterministic))
+    for algorithm in ("norm", "value")
+}
+
+
+@pytest.mark.parametrize("name", params(CLIPPED, ["mean field, norm"]))
+def test_gradients_are_clipped_for_each_member(name: str, steps: list[int]) -> None:
+    member, algorithm = CLIPPED[name]
     member = partial(member, optimizer=partial(torch.optim.SGD, lr=0.5))
     options = {"gradient_clip_val": 0.02, "gradient_clip_algorithm": algorithm}
     methods = [make(member, vectorization=mode) for mode in ("auto", "loop")]
@@ -156,9 +186,16 @@ def test_gradients_are_clipped_for_each_member(member: Any, algorithm: str, step
     assert not torch.equal(next(unclipped.parameters()), next(methods[0].parameters()))
 
 
-@pytest.mark.parametrize("member", [VI, partial(SWAG, start_epoch=1)], ids=["mean field", "SWAG"])
-@pytest.mark.parametrize("modes", [("auto", "loop"), ("loop", "auto"), ("auto", "auto")], ids=" to ".join)
-def test_a_fit_in_one_way_is_resumed_in_the_other(member: Any, modes: Any, tmp_path: Path) -> None:
+RESUMED: dict[str, Any] = {
+    f"{name}, {' to '.join(modes)}": (member, modes)
+    for name, member in (("mean field", VI), ("SWAG", partial(SWAG, start_epoch=1)))
+    for modes in (("auto", "loop"), ("loop", "auto"), ("auto", "auto"))
+}
+
+
+@pytest.mark.parametrize("name", params(RESUMED, ["mean field, auto to loop", "mean field, loop to auto"]))
+def test_a_fit_in_one_way_is_resumed_in_the_other(name: str, tmp_path: Path) -> None:
+    member, modes = RESUMED[name]
     whole = make(member, HeteroscedasticGaussian())
     expected = train(whole, loader(X, Y))
     first = make(member, HeteroscedasticGaussian(), vectorization=modes[0])
@@ -178,6 +215,10 @@ def _different(network: nn.Module, likelihood: Likelihood) -> MeanFieldVI:
     return VI(network, likelihood, kl_weight=1 / next(kl_weights))
 
 
+def _with(norm: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 5), norm, nn.Linear(5, 1))
+
+
 IN_TURN: dict[str, Any] = {
     "another optimizer": (IVON, None),
     "another objective": (partial(AlphaDivergenceVI, num_mc_samples_train=2), None),
@@ -187,19 +228,18 @@ IN_TURN: dict[str, Any] = {
     "a loop": (partial(VI, vectorization="loop"), None),
     "components": (partial(RANK_ONE, num_components=2), None),
     "different members": (_different, None),
-    "dropout": (VI, MLP(3, [5], 1, dropout_p=0.5)),
-    "sampled dropout": (MCDropout, MLP(3, [5], 1, dropout_p=0.5)),
-    "batch normalization": (Deterministic, nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Linear(5, 1))),
-    "SWAG, batch normalization": (
-        partial(SWAG, start_epoch=1),
-        nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Linear(5, 1)),
-    ),
-    "layer normalization": (VI, nn.Sequential(nn.Linear(3, 5), nn.LayerNorm(5), nn.Linear(5, 1))),
-    "wide layers": (VI, MLP(3, [200, 100], 1)),
+    "dropout": (VI, partial(MLP, 3, [5], 1, dropout_p=0.5)),
+    "sampled dropout": (MCDropout, partial(MLP, 3, [5], 1, dropout_p=0.5)),
+    "batch normalization": (Deterministic, lambda: _with(nn.BatchNorm1d(5))),
+    "SWAG, batch normalization": (partial(SWAG, start_epoch=1), lambda: _with(nn.BatchNorm1d(5))),
+    "layer normalization": (VI, lambda: _with(nn.LayerNorm(5))),
+    "wide layers": (VI, partial(MLP, 3, [200, 100], 1)),
 }
 
 
-@pytest.mark.parametrize("name", IN_TURN)
+@pytest.mark.parametrize(
+    "name", params(IN_TURN, ["another optimizer", "different members", "SWAG, batch normalization"])
+)
 def test_other_members_are_trained_in_turn(name: str, steps: list[int]) -> None:
     member, network = IN_TURN[name]
     method = make(member, network=network)
