@@ -54,7 +54,7 @@ class MemberEngine:
             and engine.coupling is None
             and engine.slots == engine.places
             and all(map(_can_run_part, chain))
-            and all(slot.mu.numel() <= memory.MAX_JOINED_WEIGHTS and slot.prior.joint_key for slot in engine.slots)
+            and all(slot.prior.joint_key is not None for slot in engine.slots)
         )
 
     def training_pass(self, x: Tensor, num_samples: int, fresh: Sequence[Fresh]) -> tuple[Tensor, Tensor]:
@@ -139,7 +139,7 @@ class MemberEngine:
 
 def _can_run_part(part: nn.Module) -> bool:
     owner = stochastic_parameters(part)
-    is_wide = isinstance(part, nn.Linear) and part.in_features * part.out_features >= memory.MIN_WIDE_WEIGHTS
+    is_wide = isinstance(part, nn.Linear) and part.in_features * part.out_features > memory.MAX_JOINED_WEIGHTS
     if is_hooked(part) or is_wide:
         return False
     if owner is None:

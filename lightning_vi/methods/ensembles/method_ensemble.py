@@ -13,7 +13,8 @@ symbol                             argument
 :math:`f`                          `backbone`, with other initial values in each member
 =================================  ===============================================================
 
-The members are trained in turn within each step, so that a fit takes up to M times as long as that of one member.
+A step trains all members at once where that takes less time, see `lightning_vi.methods.ensembles.at_once`, and
+otherwise in turn, so that a fit takes up to M times as long as that of one member.
 """
 
 from collections.abc import Callable
@@ -45,7 +46,8 @@ class MethodEnsemble(SeparateOrders, Ensemble):
     The first member starts at the weights of the backbone, the others at new weights from `reset_parameters` of each
     module. Each has its own noise, likelihood and optimizer state and, if the dataloader shuffles, its own order of the
     data. All else is as if each was trained alone: size of the training set, burn-in, warm-up, schedule, clipping and
-    snapshots. Logged values of the training are means over the members.
+    snapshots. Logged losses of the training are means over the members, and its metrics those of the predictions of all
+    members.
 
     It predicts as an `Ensemble` does, with `num_mc_samples_test` samples of each member. For members that are plain
     networks `DeepEnsemble` is faster.
@@ -58,11 +60,14 @@ class MethodEnsemble(SeparateOrders, Ensemble):
             ``partial(MeanFieldVI, burnin_epochs=20)``.
         num_members: Number of members M.
         own_data_order: Whether each member sees the training data in a different order.
+        vectorization: ``"auto"`` computes the losses of all members in one pass where members and network are of a kind
+            for which that takes less time; ``"loop"`` trains them in turn. The results differ by rounding alone.
 
     Raises:
         TypeError: If `member` does not return a trainable method, or `backbone` is neither a network nor a function
             that returns one.
-        ValueError: If a count is out of range, or a module with parameters has no `reset_parameters`.
+        ValueError: If a count is out of range, `vectorization` is unknown, or a module with parameters has no
+            `reset_parameters`.
 
     Example:
         >>> from lightning_vi import MeanFieldVI
