@@ -194,7 +194,8 @@ class MethodEnsemble(SeparateOrders, Ensemble):
             if loss is not None:
                 return loss
         losses = torch.stack(self._each("training_step", [(each, batch_idx) for each in own]))
-        if self.trainer.log_every_n_steps and (batch_idx + 1) % self.trainer.log_every_n_steps == 0:
+        interval: int = getattr(self.trainer, "log_every_n_steps", 0)
+        if interval and (batch_idx + 1) % interval == 0:
             self.log("train_loss_step", losses.detach().mean(), prog_bar=True)  # in place of the last member's
         return losses.sum()
 
