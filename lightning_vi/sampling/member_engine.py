@@ -1,5 +1,6 @@
 """Training passes of several stochastic networks of one architecture at once."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, cast
@@ -36,6 +37,7 @@ class MemberEngine:
     def __init__(self, engines: Sequence[SamplingEngine]) -> None:
         self._num_members = len(engines)
         self._chains = list(zip(*(unroll(engine.network) for engine in engines), strict=True))
+        self._width = max(parts[0].out_features for parts in self._chains if isinstance(parts[0], nn.Linear))
         self._samplers = [engine.sampler for engine in engines]
         self._weights = WeightSampler([owner for engine in engines for owner in engine.owners], antithetic=False)
 
@@ -56,6 +58,16 @@ class MemberEngine:
             and all(map(_can_run_part, chain))
             and all(slot.prior.joint_key is not None for slot in engine.slots)
         )
+
+    def fits(self, x: Tensor, num_samples: int) -> bool:
+        """Returns True if the samples of all members fit into one pass, which larger ones do not make faster.
+
+        Args:
+            x: Inputs, shape [M, B, ..., I].
+            num_samples: S.
+        """
+        num_rows = num_samples * math.prod(x.shape[:-1])
+        return memory.fits(memory.max_rows(self._width, x.device), num_rows)
 
     def training_pass(self, x: Tensor, num_samples: int, fresh: Sequence[Fresh]) -> tuple[Tensor, Tensor]:
         """Training samples, and the KL divergence, see `SamplingEngine.training_pass`.

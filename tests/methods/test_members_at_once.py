@@ -2,7 +2,7 @@
 
 import copy
 import pickle
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -14,7 +14,7 @@ from helpers import copy_of_state, fit, loader, normal, params_of
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.testing import assert_close
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from lightning_vi import (
     IVON,
@@ -32,6 +32,7 @@ from lightning_vi.backbones import MLP, ResidualMLP
 from lightning_vi.likelihoods import Categorical, Gaussian, HeteroscedasticGaussian, Likelihood, Ordinal, StudentT
 from lightning_vi.methods.ensembles.at_once import MembersAtOnce
 from lightning_vi.priors import GaussianPrior
+from lightning_vi.sampling import memory
 
 X, Y = normal(22, 3), 40 + 7 * normal(22, 1)
 VI = partial(MeanFieldVI, num_mc_samples_train=3, num_mc_samples_test=4)
@@ -257,6 +258,27 @@ def test_batches_of_different_shapes_are_taken_in_turn(steps: list[int], monkeyp
     monkeypatch.setattr(method, "member_batches", lambda batch, batch_idx, num_members: batches)
     fit(method, loader(X, Y), max_epochs=2)
     assert not steps
+
+
+def test_large_batches_are_taken_in_turn(steps: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(memory.MAX_ACTIVATIONS_PER_PASS, "cpu", 3 * 3 * 7 * 5)
+    fit(make(VI), loader(X, Y), max_epochs=2)
+    assert steps == [2, 2]  # the last batch has 6 rows, the others 8
+
+
+class _Stream(IterableDataset[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        return iter(zip(X, Y, strict=True))
+
+
+def test_the_first_batch_scales_the_targets_of_all_members(steps: list[int]) -> None:
+    method = make(partial(VI, num_data=22))
+    with torch.no_grad():
+        method.elbo(X, Y, num_data=22)  # settles the networks before the fit
+    fit(method, DataLoader(_Stream(), batch_size=8), max_epochs=2)
+    assert len(steps) == 5
+    means = [each.likelihood.get_buffer("target_mean") for each in method.members]
+    assert_close(means, [Y[:8].mean(0)] * 3)
 
 
 def test_half_precision_is_trained_in_turn(steps: list[int]) -> None:

@@ -36,9 +36,6 @@ class MembersAtOnce(ABC):
         members: Methods for which `can_train` is true.
     """
 
-    burns_in = True
-    """Whether steps of the burn-in are taken at once too."""
-
     def __init__(self, members: Sequence[UQMethod]) -> None:
         self.members = members
 
@@ -61,6 +58,14 @@ class MembersAtOnce(ABC):
     @abstractmethod
     def can_train(method: UQMethod) -> bool:
         """Returns True if a method and its network are of a known kind, for which one pass takes less time."""
+
+    def takes(self, x: Tensor) -> bool:  # noqa: ARG002
+        """Returns True if a step on these inputs is taken at once.
+
+        Args:
+            x: Inputs of the members, shape [M, B, ...].
+        """
+        return True
 
     @abstractmethod
     def outputs(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -108,7 +113,7 @@ class MembersAtOnce(ABC):
         """
         first, num_members = self.members[0], len(self.members)
         rows = _stacked_rows([first._labeled(batch) for batch in batches])
-        if rows is None or (first.in_burnin and not self.burns_in):
+        if rows is None or not self.takes(rows[0]):
             return None
         x, target, weight = rows
         flat_x, flat_target = x.flatten(0, 1), target.flatten(0, 1)
@@ -163,8 +168,6 @@ class MembersAtOnce(ABC):
 class VariationalMembers(MembersAtOnce):
     """Variational methods whose network is a chain of small linear layers and activations."""
 
-    burns_in = False
-
     def __init__(self, members: Sequence[VariationalMethod]) -> None:
         super().__init__(members)
         self._engine = MemberEngine([member.engine for member in members])
@@ -177,6 +180,9 @@ class VariationalMembers(MembersAtOnce):
         else:
             is_known = isinstance(method, VariationalMethod) and type(method).objective is VariationalMethod.objective
         return is_known and MemberEngine.can_run(cast(VariationalMethod, method).engine)
+
+    def takes(self, x: Tensor) -> bool:  # noqa: D102
+        return not self.members[0].in_burnin and self._engine.fits(x, self._num_samples)
 
     def outputs(self, x: Tensor) -> tuple[Tensor, Tensor | None]:  # noqa: D102
         fresh = [partial(member.noise.fresh, member.global_rank, member.device) for member in self.members]
@@ -229,7 +235,8 @@ def is_ready(method: UQMethod) -> bool:
     Args:
         method: Any method.
     """
-    return method._is_layout_checked and (not isinstance(method, VariationalMethod) or method.engine.is_settled)
+    is_settled = not isinstance(method, VariationalMethod) or method.engine.is_settled
+    return method._is_layout_checked and not method._scales_by_batch and is_settled
 
 
 def _count_step(members: Sequence[UQMethod]) -> None:
