@@ -30,7 +30,6 @@ from tqdm import tqdm
 from lightning_vi import IVON, SWAG, DeepEnsemble, Deterministic, MeanFieldVI, MethodEnsemble, RankOneVI
 from lightning_vi.backbones import MLP, LeNet
 from lightning_vi.likelihoods import Categorical, Gaussian, HeteroscedasticGaussian, Likelihood
-from lightning_vi.methods import UQMethod
 
 MEMBERS: dict[str, Any] = {kind.__name__: kind for kind in (Deterministic, MeanFieldVI, RankOneVI, SWAG, IVON)}
 WORKLOADS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Likelihood], tuple[int, ...], int]] = {
@@ -63,7 +62,7 @@ def trainer(device: str) -> Trainer:
     )
 
 
-def make(name: str, member: str, members: int, **options: Any) -> UQMethod:
+def make(name: str, member: str, members: int, **options: Any) -> Any:
     """A single network or method, or an ensemble."""
     network, likelihood, _, _ = WORKLOADS[name]
     if members == 1:
@@ -73,7 +72,7 @@ def make(name: str, member: str, members: int, **options: Any) -> UQMethod:
     return MethodEnsemble(network(), likelihood(), member=MEMBERS[member], num_members=members, **options)
 
 
-def step_of(method: UQMethod, name: str, device: str) -> Callable[[], None]:
+def step_of(method: Any, name: str, device: str) -> Callable[[], None]:
     """A training step; a fit of a few batches comes before it, so that the method knows its trainer."""
     loader = data(name, 2)
     fitting = trainer(device)
