@@ -1,10 +1,13 @@
-"""Time of a training step of a deep ensemble, as a ratio to that of a single network.
+"""Time of a training step of an ensemble, as a ratio to that of a single network or method.
 
     python benchmarks/ensemble.py
+    python benchmarks/ensemble.py --members_are MeanFieldVI --cpu_time
 
-A step is what a Trainer calls and does: `training_step` on batches that are ready, backward, and Adam. "whole fit" is
+Members are networks in a `DeepEnsemble`, or methods in a `MethodEnsemble`, all with their defaults. A step is what a
+Trainer calls and does: `training_step` on batches that are ready, backward, clipping, and the optimizer. "whole fit" is
 one epoch through a Trainer, with everything that it does besides, such as loading a batch for each member. "in turn"
 are members one after the other in place of stacked. All are timed in turn, and a ratio is the median over rounds.
+"predict" is a prediction for 512 rows over one by a single method with as many samples as all members draw.
 """
 
 import argparse
@@ -24,12 +27,11 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from tqdm import tqdm
 
-from lightning_vi import DeepEnsemble, Deterministic
+from lightning_vi import IVON, SWAG, DeepEnsemble, Deterministic, MeanFieldVI, MethodEnsemble, RankOneVI
 from lightning_vi.backbones import MLP, LeNet
 from lightning_vi.likelihoods import Categorical, Gaussian, HeteroscedasticGaussian, Likelihood
-from lightning_vi.methods import UQMethod
 
-ADAM = partial(torch.optim.Adam, lr=1e-3)
+MEMBERS: dict[str, Any] = {kind.__name__: kind for kind in (Deterministic, MeanFieldVI, RankOneVI, SWAG, IVON)}
 WORKLOADS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Likelihood], tuple[int, ...], int]] = {
     "MLP 8-50-50-2, B 32": (partial(MLP, 8, [50, 50], 2), HeteroscedasticGaussian, (8,), 32),
     "MLP 8-50-50-1, learned noise, B 32": (partial(MLP, 8, [50, 50], 1), Gaussian, (8,), 32),
@@ -60,57 +62,76 @@ def trainer(device: str) -> Trainer:
     )
 
 
-def make(name: str, members: int, **options: Any) -> UQMethod:
-    """A single network, or an ensemble."""
+def make(name: str, member: str, members: int, **options: Any) -> Any:
+    """A single network or method, or an ensemble."""
     network, likelihood, _, _ = WORKLOADS[name]
     if members == 1:
-        return Deterministic(network(), likelihood(), optimizer=ADAM)
-    return DeepEnsemble(network(), likelihood(), num_members=members, optimizer=ADAM, **options)
+        return MEMBERS[member](network(), likelihood())
+    if member == "Deterministic":
+        return DeepEnsemble(network(), likelihood(), num_members=members, **options)
+    return MethodEnsemble(network(), likelihood(), member=MEMBERS[member], num_members=members, **options)
 
 
-def step_of(method: UQMethod, name: str, device: str) -> Callable[[], None]:
+def step_of(method: Any, name: str, device: str) -> Callable[[], None]:
     """A training step; a fit of a few batches comes before it, so that the method knows its trainer."""
     loader = data(name, 2)
-    trainer(device).fit(method, loader)
+    fitting = trainer(device)
+    fitting.fit(method, loader)
     method.to(device).train()
-    optimizer = method.make_optimizer()
+    optimizer = fitting.optimizers[0]
     batches = [[tensor.to(device) for tensor in batch] for batch in loader]
+    if isinstance(method, MethodEnsemble):
+        method._is_decided = method.vectorization == "loop"
 
     def step() -> None:
-        if isinstance(method, DeepEnsemble):
+        if isinstance(method, DeepEnsemble | MethodEnsemble):
             method._other_batches = iter([(batches[1],) * (method.num_members - 1)])
         method.training_step(batches[0], 0).backward()
+        method.configure_gradient_clipping(optimizer)
         optimizer.step()
         optimizer.zero_grad()
 
     return step
 
 
-def seconds(run: Callable[[], object], repeats: int, device: str) -> float:
+def seconds(run: Callable[[], object], repeats: int, device: str, clock: Callable[[], float]) -> float:
     """Seconds of one run."""
-    start = time.perf_counter()
+    start = clock()
     for _ in range(repeats):
         run()
     if device != "cpu":
         torch.get_device_module(device).synchronize()
-    return (time.perf_counter() - start) / repeats
+    return (clock() - start) / repeats
 
 
-def measure(name: str, members: int, rounds: int, device: str) -> dict[str, Any]:
+def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """A row of the table."""
+    member, members, device = arguments.members_are, arguments.members, arguments.device
+    clock = time.process_time if arguments.cpu_time else time.perf_counter
     repeats, batches = (50, 100) if name.startswith("MLP 8-") else (3, 10)
     loader = data(name, batches)
+    methods = [
+        make(name, member, 1),
+        make(name, member, members),
+        make(name, member, members, vectorization="loop"),
+    ]
+    single, stacked, _ = methods
+    steps = [step_of(method, name, device) for method in methods]
+    x = torch.randn(512, *WORKLOADS[name][2], device=device)
+    num_samples = members * single.num_mc_samples_test
     runs: dict[str, tuple[Callable[[], object], int]] = {
-        "single": (step_of(make(name, 1), name, device), repeats),
-        "stacked": (step_of(make(name, members), name, device), repeats),
-        "in turn": (step_of(make(name, members, vectorization="loop"), name, device), repeats),
-        "fit": (lambda: trainer(device).fit(make(name, 1), loader), 1),
-        "fits": (lambda: trainer(device).fit(make(name, members), loader), 1),
+        "single": (steps[0], repeats),
+        "stacked": (steps[1], repeats),
+        "in turn": (steps[2], repeats),
+        "fit": (lambda: trainer(device).fit(make(name, member, 1), loader), 1),
+        "fits": (lambda: trainer(device).fit(make(name, member, members), loader), 1),
+        "predict": (lambda: stacked.predict(x), 3),
+        "predict from one": (lambda: single.predict(x, num_samples), 3),
     }
     times: dict[str, list[float]] = {key: [] for key in runs}
-    for _ in range(rounds):
+    for _ in range(arguments.rounds):
         for key, (run, number) in runs.items():
-            times[key].append(seconds(run, number, device))
+            times[key].append(seconds(run, number, device, clock))
 
     def ratio(over: str, under: str) -> float:
         return median(a / b for a, b in zip(times[over], times[under], strict=True))
@@ -121,6 +142,7 @@ def measure(name: str, members: int, rounds: int, device: str) -> dict[str, Any]
         "step / single": ratio("stacked", "single"),
         "in turn / single": ratio("in turn", "single"),
         "whole fit / single": ratio("fits", "fit"),
+        "predict / single": ratio("predict", "predict from one"),
     }
 
 
@@ -128,6 +150,8 @@ def main() -> None:
     """Prints a row for each workload."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workloads", nargs="+", default=list(WORKLOADS)[:-1], choices=list(WORKLOADS), metavar="NAME")
+    parser.add_argument("--members_are", default="Deterministic", choices=list(MEMBERS))
+    parser.add_argument("--cpu_time", action="store_true", help="processor time, on a machine that others use too")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda", "mps"])
     parser.add_argument("--members", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=15)
@@ -136,7 +160,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    rows = [measure(name, arguments.members, arguments.rounds, arguments.device) for name in tqdm(arguments.workloads)]
+    rows = [measure(name, arguments) for name in tqdm(arguments.workloads)]
     print(pd.DataFrame(rows).round(2).to_string(index=False))
 
 

@@ -1,7 +1,7 @@
 """Networks, likelihoods and gradients of the members of an ensemble with stacked weights."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -96,14 +96,21 @@ def unstack_likelihood(likelihood: Likelihood, index: int) -> Likelihood:
     return unstack_network(likelihood, index) if _has_parameters(likelihood) else copy.deepcopy(likelihood)  # type: ignore[return-value]
 
 
-def call_members(likelihood: Likelihood, method: str, outputs: Tensor, *targets: Tensor) -> Any:
+def call_members(
+    likelihood: Likelihood,
+    method: str,
+    outputs: Tensor,
+    *targets: Tensor,
+    parameters: Mapping[str, Tensor] | None = None,
+) -> Any:
     """Calls a method of each member's likelihood on the member's outputs, in one pass.
 
     Args:
-        likelihood: A stacked likelihood, see `stack_likelihood`.
+        likelihood: A stacked likelihood, see `stack_likelihood`; or that of one member, with `parameters`.
         method: The method's name.
         outputs: Network outputs of the first m members, shape [m, B, ...].
         *targets: Further arguments, each of shape [m, B, ...].
+        parameters: Parameters of all members by name, each of shape [M, ...]; by default those of `likelihood`.
 
     Returns:
         A tensor or a tuple of tensors of shape [m, B, ...]. A scalar result becomes a tensor [m], or one scalar for
@@ -114,13 +121,14 @@ def call_members(likelihood: Likelihood, method: str, outputs: Tensor, *targets:
         result = getattr(likelihood, method)(outputs.flatten(0, 1).unsqueeze(0), *rows)
         return _map_result(result, lambda part: part.view(*outputs.shape[:2], *part.shape[2:]) if part.dim() else part)
     module = _MethodCall(likelihood, method)
-    parameters = {name: value[: len(outputs)] for name, value in _stacked_parameters(likelihood).items()}
+    stacked = stacked_tensors(likelihood) if parameters is None else parameters
+    named = {f"likelihood.{name}": value[: len(outputs)] for name, value in stacked.items()}
 
     def call_one(parameters: dict[str, Tensor], outputs: Tensor, *targets: Tensor) -> Any:
         result = functional_call(module, parameters, (outputs.unsqueeze(0), *targets))
         return _map_result(result, lambda part: part.squeeze(0) if part.dim() else part)
 
-    return torch.vmap(call_one)(parameters, outputs, *targets)
+    return torch.vmap(call_one)(named, outputs, *targets)
 
 
 def call_member(likelihood: Likelihood, index: int, method: str, *arguments: Tensor) -> Any:
@@ -137,16 +145,12 @@ def call_member(likelihood: Likelihood, index: int, method: str, *arguments: Ten
     """
     if not _has_parameters(likelihood):
         return getattr(likelihood, method)(*arguments)
-    parameters = {name: value[index] for name, value in _stacked_parameters(likelihood).items()}
+    parameters = {f"likelihood.{name}": value[index] for name, value in stacked_tensors(likelihood).items()}
     return functional_call(_MethodCall(likelihood, method), parameters, arguments)
 
 
 def _has_parameters(likelihood: Likelihood) -> bool:
     return any(True for _ in likelihood.parameters())
-
-
-def _stacked_parameters(likelihood: Likelihood) -> dict[str, Tensor]:
-    return {f"likelihood.{name}": value for name, value in stacked_tensors(likelihood).items()}
 
 
 def _map_result(result: Tensor | tuple[Tensor, ...], function: Callable[[Tensor], Tensor]) -> Any:
@@ -181,3 +185,16 @@ def clip_members(gradients: Sequence[Tensor], largest: float, *, by_value: bool)
     factors = (largest / (squares.sum(0).sqrt() + 1e-6)).clamp_max(1.0)
     for gradient in gradients:
         gradient.mul_(factors.view(-1, *[1] * (gradient.dim() - 1)))
+
+
+def clip_norms(gradients: Sequence[list[Tensor]], largest: float) -> None:
+    """Clips the norm of the gradients of each member, as `torch.nn.utils.clip_grad_norm_` does one by one.
+
+    Args:
+        gradients: Those of each member, changed in place. Members have the same number of them.
+        largest: Maximum norm of all gradients of a member.
+    """
+    norms = torch.stack(torch._foreach_norm([gradient for own in gradients for gradient in own]))
+    factors = (largest / (norms.view(len(gradients), -1).norm(dim=1) + 1e-6)).clamp_max(1.0)
+    for own, factor in zip(gradients, factors.unbind(), strict=True):
+        torch._foreach_mul_(own, factor)

@@ -476,8 +476,9 @@ class UQMethod(OptimizedPredictor):
         logged: dict[str, Tensor],
         check_batch: Callable[[], None],
         batch_idx: int,
+        prediction: Tensor | None = None,
     ) -> None:
-        """Checks the loss of a step and records it."""
+        """Checks the loss of a step and records it, with the prediction from the outputs by default."""
         try:
             self._watch.check(logged["train_loss"], self)
         except DivergenceError:
@@ -487,7 +488,8 @@ class UQMethod(OptimizedPredictor):
         interval: int = getattr(self.trainer, "log_every_n_steps", 0)
         if interval and (batch_idx + 1) % interval == 0:
             self.log("train_loss_step", logged["train_loss"], prog_bar=True)
-        inputs = {"preds": self._point_prediction(outputs), "target": self.likelihood.metric_target(target)}
+        prediction = self._point_prediction(outputs) if prediction is None else prediction
+        inputs = {"preds": prediction, "target": self.likelihood.metric_target(target)}
         update(self.train_metrics, inputs, self.likelihood.observed(target))
 
     def _point_prediction(self, outputs: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from lightning_vi.sampling.dropout_mode import watch_functional_dropout, without
 from lightning_vi.sampling.engine import SamplingEngine
 from lightning_vi.sampling.flat import FlatParameters
 from lightning_vi.sampling.input_gradients import input_gradients
+from lightning_vi.sampling.member_engine import MemberEngine
 from lightning_vi.sampling.memory import chunk_ranges, num_fitting
 from lightning_vi.sampling.network import (
     NetworkInput,
@@ -46,6 +47,7 @@ __all__ = [
     "DropoutSampler",
     "FlatParameters",
     "KeptRows",
+    "MemberEngine",
     "NetworkInput",
     "SamplingEngine",
     "StackedRunner",

@@ -22,6 +22,7 @@ from lightning_vi.backbones import selected_output
 from lightning_vi.errors import InputValueError
 from lightning_vi.layers import (
     ACTIVATION_SPACE,
+    StochasticParameters,
     VariationalLayer,
     activation_moments,
     stochastic_parameters,
@@ -120,6 +121,21 @@ class SamplingEngine:
     def coupling(self) -> NoiseCoupling | None:
         """Joint posterior of all weights; None if they are independent."""
         return self._weights.coupling
+
+    @property
+    def sampler(self) -> WeightSampler:
+        """Draws the weights."""
+        return self._weights
+
+    @property
+    def owners(self) -> list[StochasticParameters]:
+        """Stochastic parameters of the modules."""
+        return self._owners
+
+    @property
+    def is_settled(self) -> bool:
+        """True after the checks of the first training step."""
+        return self._is_checked
 
     @property
     def slots(self) -> list[Slot]:

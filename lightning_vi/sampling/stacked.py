@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from lightning_vi.errors import InputValueError
+from lightning_vi.layers.stacked_linear import stacked_linear
 from lightning_vi.sampling import memory
 from lightning_vi.sampling.attention import UnfusedAttention
 from lightning_vi.sampling.network import (
@@ -57,7 +58,7 @@ class StackedRunner:
         self.vectorization: StackedVectorization = vectorization
         names = {id(module): name for name, module in network.named_modules()}
         chain = unroll(network)
-        self._chain = [(names[id(part)], part) for part in chain] if all(map(_is_plain, chain)) else []
+        self._chain = [(names[id(part)], part) for part in chain] if all(map(is_plain, chain)) else []
         sizes = [part.in_features * part.out_features for part in chain if isinstance(part, nn.Linear)]
         self._is_wide = max(sizes, default=0) >= memory.MIN_WIDE_WEIGHTS
         self._first_names = _first_names(network)
@@ -95,6 +96,14 @@ class StackedRunner:
         if mode != "loop":
             self._vmap_works[torch.is_grad_enabled()] = False
         return outputs
+
+    def runs_at_once(self, device: torch.device) -> bool:
+        """Returns True if all sets of weights are run in one pass, False if in a loop.
+
+        Args:
+            device: That of the weights.
+        """
+        return self._mode(device) != "loop"
 
     def num_sets_per_pass(self, weights_per_set: int, num_rows: int) -> int:
         """Number of sets of weights to run at once, which bounds the memory.
@@ -141,13 +150,8 @@ class StackedRunner:
                 hidden = part(hidden)
                 continue
             weight, bias = (self._find(weights, name, part, parameter) for parameter in ("weight", "bias"))
-            rows = hidden.reshape(num_sets, -1, hidden.shape[-1])
-            turned = weight.expand(num_sets, *weight.shape[-2:]).mT
-            if bias is None:
-                rows = torch.bmm(rows, turned)
-            else:
-                rows = torch.baddbmm(bias.expand(num_sets, bias.shape[-1]).unsqueeze(1), rows, turned)
-            hidden = rows.view(*hidden.shape[:-1], rows.shape[-1])
+            own_bias = None if bias is None else bias.expand(num_sets, bias.shape[-1])
+            hidden = stacked_linear(hidden, weight.expand(num_sets, *weight.shape[-2:]), own_bias)
         return hidden
 
     def _find(self, weights: Mapping[str, Tensor], name: str, part: nn.Module, parameter: str) -> Any:
@@ -233,8 +237,12 @@ def _first_names(network: nn.Module) -> dict[str, str]:
     return {name: listed[parameter] for name, parameter in network.named_parameters(remove_duplicate=False)}
 
 
-def _is_plain(module: nn.Module) -> bool:
-    """Returns True for linear layers and for elementwise modules."""
+def is_plain(module: nn.Module) -> bool:
+    """Returns True for linear layers and for elementwise modules, other than their subclasses.
+
+    Args:
+        module: Any module.
+    """
     if type(module) is nn.Linear:
         return True
     package, _, name = type(module).__module__.rpartition(".")

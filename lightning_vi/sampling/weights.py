@@ -342,14 +342,24 @@ class WeightSampler:
         if self.coupling is not None:
             deviations = self.coupling(self._noise(num_samples, self.coupling.num_noise, device))
             return _draw_together(self._training_slots, joints, [joint.select(deviations) for joint in joints])
-        sizes = [joint.size for joint in joints]
+        noise = self.noise_for([joint.size for joint in joints], num_samples, device)
+        return _draw_together(self._training_slots, joints, noise)
+
+    def noise_for(self, sizes: Sequence[int], num_samples: int, device: torch.device) -> Iterable[Tensor]:
+        """Fresh noise of independent weights, drawn for all parts at once unless that is too much.
+
+        Args:
+            sizes: Number of elements of each part.
+            num_samples: S.
+            device: Where noise is drawn.
+
+        Returns:
+            Shape [S, size] for each part.
+        """
         if num_samples * sum(sizes) > memory.MAX_JOINED_NOISE:
-            return _draw_together(
-                self._training_slots, joints, (self._noise(num_samples, size, device) for size in sizes)
-            )
+            return (self._noise(num_samples, size, device) for size in sizes)
         noise = self._noise(num_samples, sum(sizes), device)
-        parts = torch.unsafe_split_with_sizes(noise, sizes, 1)  # one may be changed in-place when others are saved
-        return _draw_together(self._training_slots, joints, parts)
+        return torch.unsafe_split_with_sizes(noise, sizes, 1)  # one may be changed in-place when others are saved
 
     def _noise(self, num_samples: int, size: int, device: torch.device) -> Tensor:
         if not self.antithetic:

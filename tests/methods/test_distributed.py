@@ -1,8 +1,9 @@
 """Distributed training and calibration in two processes on the CPU."""
 
 import copy
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from helpers import loader, quiet_trainer
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lightning_vi import SNGP, FunctionSpaceVI, Laplace, MeanFieldVI, VarianceScaling
+from lightning_vi import SNGP, FunctionSpaceVI, Laplace, MeanFieldVI, MethodEnsemble, VarianceScaling
 from lightning_vi.backbones import MLP
 from lightning_vi.likelihoods import Gaussian
 
@@ -163,3 +164,41 @@ def test_two_ranks_score_each_row_once() -> None:
     for index, (result, expected) in enumerate(zip(shared, alone, strict=True)):
         named = {f"{name}/dataloader_idx_{index}": value for name, value in expected.items()}
         assert result == pytest.approx(named, rel=1e-4, abs=1e-5)
+
+
+class ReportState(Callback):
+    """Writes the state of each rank, and how its members were trained, to a file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.at_once = False
+
+    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.at_once |= module._at_once is not None
+
+    def on_train_end(self, trainer: Trainer, module: Any) -> None:
+        state = {name: value.clone() for name, value in module.state_dict().items() if isinstance(value, Tensor)}
+        logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        report = {"state": state, "logged": logged, "at_once": self.at_once}
+        torch.save(report, self.folder / f"{trainer.global_rank}.pt")
+
+
+@pytest.mark.slow
+@pytest.mark.thorough
+def test_two_ranks_train_members_at_once(tmp_path: Path) -> None:
+    reports = []
+    modes: tuple[Literal["auto", "loop"], ...] = ("auto", "loop")
+    for mode in modes:
+        torch.manual_seed(3)
+        member = partial(MeanFieldVI, num_mc_samples_train=2)
+        ensemble = MethodEnsemble(MLP(3, [4], 1), Gaussian(), member=member, num_members=2, vectorization=mode)
+        trainer = quiet_trainer(devices=2, strategy="ddp_spawn", max_epochs=2, callbacks=[ReportState(tmp_path)])
+        trainer.fit(ensemble, loader(*data(), batch_size=6))
+        reports.append([torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)])
+    (first, second), (expected, _) = reports
+    assert first["at_once"]
+    assert not expected["at_once"]
+    for name, value in expected["state"].items():
+        assert torch.equal(first["state"][name], second["state"][name]), name
+        torch.testing.assert_close(first["state"][name], value, rtol=1e-4, atol=1e-5)
+    assert first["logged"] == pytest.approx(expected["logged"], rel=1e-4)

@@ -13,11 +13,12 @@ symbol                             argument
 :math:`f`                          `backbone`, with other initial values in each member
 =================================  ===============================================================
 
-The members are trained in turn within each step, so that a fit takes up to M times as long as that of one member.
+A step trains all members at once where that takes less time, see `lightning_vi.methods.ensembles.at_once`, and
+otherwise in turn, so that a fit takes up to M times as long as that of one member.
 """
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +28,9 @@ from lightning_vi.arguments import check_at_least
 from lightning_vi.core import MixturePredictive, Predictive, UQMethod
 from lightning_vi.core.members import make_networks
 from lightning_vi.core.separate_orders import SeparateOrders
-from lightning_vi.errors import InputTypeError
+from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.likelihoods import Likelihood
+from lightning_vi.methods.ensembles.at_once import MembersAtOnce, is_ready
 from lightning_vi.methods.ensembles.ensemble import Ensemble
 from lightning_vi.objectives import ObjectiveTerms
 from lightning_vi.optim import JointOptimizer
@@ -44,7 +46,8 @@ class MethodEnsemble(SeparateOrders, Ensemble):
     The first member starts at the weights of the backbone, the others at new weights from `reset_parameters` of each
     module. Each has its own noise, likelihood and optimizer state and, if the dataloader shuffles, its own order of the
     data. All else is as if each was trained alone: size of the training set, burn-in, warm-up, schedule, clipping and
-    snapshots. Logged values of the training are means over the members.
+    snapshots. Logged losses of the training are means over the members, and its metrics those of the predictions of all
+    members.
 
     It predicts as an `Ensemble` does, with `num_mc_samples_test` samples of each member. For members that are plain
     networks `DeepEnsemble` is faster.
@@ -57,11 +60,14 @@ class MethodEnsemble(SeparateOrders, Ensemble):
             ``partial(MeanFieldVI, burnin_epochs=20)``.
         num_members: Number of members M.
         own_data_order: Whether each member sees the training data in a different order.
+        vectorization: ``"auto"`` computes the losses of all members in one pass where members and network are of a kind
+            for which that takes less time; ``"loop"`` trains them in turn. The results differ by rounding alone.
 
     Raises:
         TypeError: If `member` does not return a trainable method, or `backbone` is neither a network nor a function
             that returns one.
-        ValueError: If a count is out of range, or a module with parameters has no `reset_parameters`.
+        ValueError: If a count is out of range, `vectorization` is unknown, or a module with parameters has no
+            `reset_parameters`.
 
     Example:
         >>> from lightning_vi import MeanFieldVI
@@ -72,6 +78,9 @@ class MethodEnsemble(SeparateOrders, Ensemble):
         150
     """
 
+    _at_once: MembersAtOnce | None = None
+    _is_decided = False
+
     def __init__(
         self,
         backbone: nn.Module | Callable[[], nn.Module],
@@ -80,8 +89,11 @@ class MethodEnsemble(SeparateOrders, Ensemble):
         member: Callable[[nn.Module, Likelihood], UQMethod],
         num_members: int = 5,
         own_data_order: bool = True,
+        vectorization: Literal["auto", "loop"] = "auto",
     ) -> None:
         check_at_least("num_members", num_members, 1)
+        if vectorization not in ("auto", "loop"):
+            raise InputValueError(f"vectorization must be 'auto' or 'loop', got {vectorization!r}")
         if not callable(member):
             raise InputTypeError(
                 f"member must be a class of methods or a function that returns one, got {type(member).__name__}"
@@ -93,6 +105,13 @@ class MethodEnsemble(SeparateOrders, Ensemble):
         super().__init__(methods)
         self.num_members = num_members
         self.own_data_order = own_data_order
+        self.vectorization = vectorization
+        first, *others = methods = self.members
+        for each in others:  # one record of the mean over the members
+            each._record, each.train_metrics = first._record, first.train_metrics
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_at_once": None}
 
     @property
     def members(self) -> list[UQMethod]:  # type: ignore[override]
@@ -167,8 +186,18 @@ class MethodEnsemble(SeparateOrders, Ensemble):
         """Computes the sum of the members' losses, each on its own batch."""
         batches = self.member_batches(batch, batch_idx, self.num_members)
         own = batches if len(batches) > 1 else batches * self.num_members
-        losses = self._each("training_step", [(each, batch_idx) for each in own])
-        return torch.stack(losses).sum()
+        if not self._is_decided and not torch.compiler.is_compiling() and all(map(is_ready, self.members)):
+            self._is_decided, self._at_once = True, MembersAtOnce.of(self.members)
+        if self._at_once is not None:
+            self.members[0]._current_fx_name = self._current_fx_name
+            loss = self._at_once.training_step(own, batch_idx)
+            if loss is not None:
+                return loss
+        losses = torch.stack(self._each("training_step", [(each, batch_idx) for each in own]))
+        interval: int = getattr(self.trainer, "log_every_n_steps", 0)
+        if interval and (batch_idx + 1) % interval == 0:
+            self.log("train_loss_step", losses.detach().mean(), prog_bar=True)  # in place of the last member's
+        return losses.sum()
 
     def _each(self, hook: str, arguments: list[tuple[Any, ...]] | None = None) -> list[Any]:
         """Calls a hook of all members, which log in the name of the ensemble."""
@@ -185,7 +214,10 @@ class MethodEnsemble(SeparateOrders, Ensemble):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clips the gradients of each member as the member does."""
-        for member, part in zip(self.members, cast(JointOptimizer, optimizer).parts, strict=True):
+        parts = cast(JointOptimizer, optimizer).parts
+        if self._at_once is not None and self._at_once.clip(parts, gradient_clip_val, gradient_clip_algorithm):
+            return
+        for member, part in zip(self.members, parts, strict=True):
             member.configure_gradient_clipping(part, gradient_clip_val, gradient_clip_algorithm)
 
     def setup(self, stage: str) -> None:
@@ -204,6 +236,7 @@ class MethodEnsemble(SeparateOrders, Ensemble):
     def on_train_start(self) -> None:
         """Prepares the members."""
         super().on_train_start()
+        self._at_once, self._is_decided = None, self.vectorization == "loop"
         self._each("on_train_start")
         first = self.members[0]
         if first._learning_rate is not None and first.takes_rates:
@@ -230,6 +263,7 @@ class MethodEnsemble(SeparateOrders, Ensemble):
     def on_train_end(self) -> None:
         """Ends the members' fits."""
         super().on_train_end()
+        self._at_once = None
         self._each("on_train_end")
 
     def on_validation_start(self) -> None:

@@ -20,7 +20,7 @@ symbol              argument
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Unpack
 
@@ -184,10 +184,20 @@ class RankOneVI(VariationalMethod):
         return outputs, negative_elbo(log_prob, kl / self.num_components + self._penalty(), num_data, kl_weight)
 
     def _penalty(self) -> Tensor | float:
-        """Returns the negative log prior density of the weights, relative to its value at zero, in nats."""
-        if self.weight_prior_std is None:
-            return 0.0
-        layers = [module for module in self.backbone.modules() if isinstance(module, RankOneModule)]
-        weights = {id(w): w for layer in layers for w in (layer.weight, layer.bias) if w is not None}
-        norms = torch.stack(torch._foreach_norm(list(weights.values())))
-        return 0.5 * norms.square().sum() / self.weight_prior_std**2
+        return 0.0 if self.weight_prior_std is None else weight_penalty([self.backbone], self.weight_prior_std)
+
+
+def weight_penalty(networks: Iterable[nn.Module], prior_std: float) -> Tensor:
+    """Computes the negative log prior density of the deterministic weights, relative to its value at zero.
+
+    Args:
+        networks: Networks with rank-one layers.
+        prior_std: Standard deviation of the prior.
+
+    Returns:
+        Nats, summed over the networks, a scalar tensor.
+    """
+    layers = [module for network in networks for module in network.modules() if isinstance(module, RankOneModule)]
+    weights = {id(w): w for layer in layers for w in (layer.weight, layer.bias) if w is not None}
+    norms = torch.stack(torch._foreach_norm(list(weights.values())))
+    return 0.5 * norms.square().sum() / prior_std**2
