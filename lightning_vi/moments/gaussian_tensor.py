@@ -1,7 +1,7 @@
 """Tensors of independent Gaussian variables."""
 
-from collections.abc import Callable
-from typing import Any, ClassVar, overload
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -28,12 +28,54 @@ class GaussianTensor(Tensor):
     """Squares of the means plus variances, once they are known."""
     variance_factors: tuple[Tensor, Tensor, Tensor] | None
     """See `lightning_vi.moments.factored`."""
+    facts: dict[str, Any] | None
+    """What follows from the moments alone, for weights that are kept from one pass to the next; see `kept`."""
     logit_variance: Tensor | None
     """Variances of the logits, if the tensor is a softmax over its last dimension."""
-    correlation: Tensor | None
-    """Average correlation between positions, expanded along their dimensions to the tensor's shape."""
+    shared: Tensor | None
+    """Variance of the average over positions, expanded along their dimensions to the tensor's shape, if it is known."""
+    known_correlation: Tensor | None
+    """The value of `correlation`, once it is known."""
 
     __torch_function__: ClassVar[Callable[..., Any]] = torch._C._disabled_torch_function_impl
+
+    @property
+    def correlation(self) -> Tensor | None:
+        """Average correlation between positions, expanded along their dimensions to the tensor's shape."""
+        if self.known_correlation is None and self.shared is not None:
+            dims = zero_strides(self.shared)
+            total = self.variance.mean(dims, keepdim=True).clamp_min(torch.finfo(self.variance.dtype).tiny)
+            correlation = (first_of(self.shared, dims) / total).clamp(0, 1)
+            self.known_correlation = correlation.expand_as(self.variance)
+        return self.known_correlation
+
+
+def zero_strides(x: Tensor) -> tuple[int, ...]:
+    """Dimensions along which a tensor was expanded.
+
+    Args:
+        x: Any tensor.
+
+    Returns:
+        The dimensions.
+    """
+    pairs = zip(x.shape, x.stride(), strict=True)
+    return tuple(dim for dim, (size, stride) in enumerate(pairs) if stride == 0 and size > 1)
+
+
+def first_of(x: Tensor, dims: Iterable[int]) -> Tensor:
+    """First elements along some dimensions, which are kept.
+
+    Args:
+        x: Any tensor.
+        dims: The dimensions.
+
+    Returns:
+        The shape of `x` with ones in the place of `dims`.
+    """
+    for dim in dims:
+        x = x.narrow(dim, 0, 1)
+    return x
 
 
 def make_gaussian(
@@ -43,6 +85,7 @@ def make_gaussian(
     correlation: Tensor | None = None,
     second_moment: Tensor | None = None,
     variance_factors: tuple[Tensor, Tensor, Tensor] | None = None,
+    facts: dict[str, Any] | None = None,
 ) -> Tensor:
     """Makes a tensor of independent Gaussian variables.
 
@@ -53,6 +96,7 @@ def make_gaussian(
         correlation: See `GaussianTensor`.
         second_moment: See `GaussianTensor`.
         variance_factors: See `GaussianTensor`.
+        facts: See `GaussianTensor`.
 
     Returns:
         A `GaussianTensor`; `mean` itself for constants.
@@ -62,8 +106,32 @@ def make_gaussian(
     tensor = mean.as_subclass(GaussianTensor)
     tensor.mean_values, tensor.variance = mean, variance
     tensor.mean_square, tensor.second_moment, tensor.variance_factors = None, second_moment, variance_factors
-    tensor.logit_variance, tensor.correlation = logit_variance, correlation
+    tensor.facts = facts
+    tensor.logit_variance, tensor.shared, tensor.known_correlation = logit_variance, None, correlation
     return tensor
+
+
+Fact = TypeVar("Fact")
+
+
+def kept(x: Tensor, name: str, make: Callable[[], Fact]) -> Fact:
+    """What follows from the moments of a tensor, computed once for a weight that is kept from one pass to the next.
+
+    Args:
+        x: Any tensor.
+        name: Identifies the result.
+        make: Computes it.
+
+    Returns:
+        The result of `make`, of this call or an earlier one.
+    """
+    facts = x.facts if isinstance(x, GaussianTensor) else None
+    if facts is None:
+        return make()
+    if name not in facts:
+        with torch.inference_mode(False), torch.no_grad():  # what is kept serves passes with gradients too
+            facts[name] = make()
+    return facts[name]  # type: ignore[no-any-return]
 
 
 @overload
@@ -134,3 +202,18 @@ def correlation_of(x: Any) -> Tensor | None:
         See `GaussianTensor`; None for independent elements and other objects.
     """
     return x.correlation if isinstance(x, GaussianTensor) else None
+
+
+def positions(x: Any) -> tuple[int, ...]:
+    """Dimensions of a tensor whose elements are correlated.
+
+    Args:
+        x: Any object.
+
+    Returns:
+        The dimensions; empty for independent elements and other objects.
+    """
+    if not isinstance(x, GaussianTensor):
+        return ()
+    known = x.known_correlation if x.shared is None else x.shared
+    return () if known is None else zero_strides(known)

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 
 from lightning_vi.moments.activations import reused
-from lightning_vi.moments.correlation import positions, shared_variance, with_shared
+from lightning_vi.moments.correlation import shared_variance, with_shared
 from lightning_vi.moments.gaussian_tensor import (
     GaussianTensor,
+    kept,
     make_gaussian,
     mean_of,
     mean_square_of,
+    positions,
     second_moment_of,
     variance_of,
 )
@@ -90,6 +92,8 @@ def _weighted_variance(
 
 def position_mean(x: Tensor, dims: Sequence[int]) -> Tensor:
     """Average over positions, with ones in their place."""
+    if not dims:
+        return x
     shared = None if variance_of(x) is None else shared_variance(x, dims)
     return make_gaussian(mean_of(x).mean(list(dims), keepdim=True), shared)
 
@@ -121,11 +125,7 @@ def convolution(
         return result
     dims = range(2, input.dim())
     share = input.shape[2:].numel() / mean.shape[2:].numel() if is_transposed else 1.0
-    spread = variance_of(weight)
-    kernel = make_gaussian(
-        share * mean_of(weight).sum(list(dims), keepdim=True),
-        None if spread is None else share**2 * spread.sum(list(dims), keepdim=True),
-    )
+    kernel = kept(weight, f"kernel {share}", lambda: _summed_kernel(weight, share))
     average = position_mean(input, dims)
 
     def product(x: Tensor, w: Tensor) -> Tensor:
@@ -138,8 +138,21 @@ def convolution(
     return with_shared(result, small, dims)
 
 
+def _summed_kernel(weight: Tensor, share: float) -> Tensor:
+    """Sum of a kernel over its places, times a number."""
+    dims = list(range(2, weight.dim()))
+    spread = variance_of(weight)
+    mean = share * mean_of(weight).sum(dims, keepdim=True)
+    if spread is None:
+        return mean
+    spread = share**2 * spread.sum(dims, keepdim=True)
+    return make_gaussian(mean, spread, second_moment=mean.square() + spread)
+
+
 def _expanded(mean: Tensor, variance: Tensor | None) -> Tensor:
-    return make_gaussian(mean, None if variance is None else variance.expand_as(mean))
+    if variance is not None and variance.shape != mean.shape:
+        variance = variance.expand_as(mean)
+    return make_gaussian(mean, variance)
 
 
 @rule("matmul", "mm", "bmm", "mv", "__matmul__", "__rmatmul__")

@@ -52,6 +52,7 @@ def _weight_moments(slots: Sequence[Slot], coupling: NoiseCoupling | None) -> li
             "variance": variance,
             "second_moment": slot.mu.square() + variance,
             "variance_factors": factored(variance),
+            "facts": {},
         }
         for slot, variance in zip(slots, weight_variances(slots, coupling), strict=True)
     ]

@@ -16,9 +16,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_vi.moments.activations import reused
+from lightning_vi.moments.activations import reused, std_of
 from lightning_vi.moments.correlation import with_shared
-from lightning_vi.moments.gaussian_tensor import correlation_of, make_gaussian, mean_of, variance_of
+from lightning_vi.moments.gaussian_tensor import (
+    correlation_of,
+    make_gaussian,
+    mean_of,
+    positions,
+    second_moment_of,
+    variance_of,
+)
 from lightning_vi.moments.linear_rules import joint_positions, position_mean, product_variance, total
 from lightning_vi.moments.propagation import rule
 
@@ -35,16 +42,42 @@ def batch_norm(
     momentum: float = 0.1,  # noqa: ARG001
     eps: float = 1e-5,
 ) -> Tensor:
-    """Batch normalization by running statistics, or by those of the means."""
+    r"""Batch normalization by running statistics, or by those of the means.
+
+    The variance is :math:`\mathrm{Var}[x]\, \mathrm{E}[w^2] / s^2 + \bar x^2\, \mathrm{Var}[w] + \mathrm{Var}[b]` with the
+    normalized mean :math:`\bar x` and the scale s.
+    """
     mean, variance = mean_of(input), variance_of(input)
     if training or running_mean is None or running_var is None:
         others = [dim for dim in range(mean.dim()) if dim != 1]
         running_var, running_mean = torch.var_mean(mean, others, correction=0)
-    shape = [1, -1, *[1] * (mean.dim() - 2)]
-    scale = (running_var + eps).rsqrt().view(shape)
-    shifted = make_gaussian(mean - running_mean.view(shape), variance, correlation=correlation_of(input))
-    factor, shift = (_viewed(part, shape) for part in (weight, bias))
-    return _affine(shifted, scale if factor is None else _scaled(factor, scale), shift)
+    known_mean, known_var = running_mean, running_var
+
+    def normalized(x: Tensor, factor: Tensor | None, shift: Tensor | None) -> Tensor:
+        return F.batch_norm(x, known_mean, known_var, factor, shift, False, 0.0, eps)
+
+    result = normalized(mean, mean_of(weight), mean_of(bias))
+    spread, shift = variance_of(weight), variance_of(bias)
+    if variance is None and spread is None and shift is None:
+        return result
+    std = None if spread is None else std_of(spread)
+    scale = 1 / (known_var + eps) if weight is None else second_moment_of(weight) / (known_var + eps)
+    none, one = torch.zeros_like(known_mean), torch.ones_like(known_var)
+
+    def spread_of(mean: Tensor, variance: Tensor | None) -> Tensor:
+        variance = torch.zeros_like(mean) if variance is None else variance
+        total = F.batch_norm(variance, none, one, scale, shift, False, 0.0, 0.0)
+        if std is None:
+            return total
+        part = normalized(mean, std, None)
+        return torch.addcmul(total, part, part, out=reused(total))
+
+    result = make_gaussian(result, spread_of(mean, variance))
+    dims = range(2, mean.dim())
+    if not positions(input) and spread is None and shift is None:
+        return result
+    average = position_mean(input, dims)
+    return with_shared(result, spread_of(mean_of(average), variance_of(average)), dims)
 
 
 @rule("layer_norm")
@@ -144,11 +177,6 @@ def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         shared = product_variance(torch.mul, position_mean(x, dims), weight, bias_variance)
         result = with_shared(result, shared, dims)
     return result
-
-
-def _scaled(x: Tensor, factor: Tensor) -> Tensor:
-    variance = variance_of(x)
-    return make_gaussian(mean_of(x) * factor, None if variance is None else variance * factor.square())
 
 
 def _viewed(x: Tensor | None, shape: list[int]) -> Tensor | None:

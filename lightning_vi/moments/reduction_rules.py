@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_vi.moments.correlation import positions, shared_variance, with_shared
-from lightning_vi.moments.gaussian_tensor import make_gaussian, mean_of
+from lightning_vi.moments.correlation import shared_variance, with_shared
+from lightning_vi.moments.gaussian_tensor import make_gaussian, mean_of, positions
 from lightning_vi.moments.propagation import NoRuleError, rule
 
 
