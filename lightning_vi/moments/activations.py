@@ -60,6 +60,28 @@ def in_cached_parts(formula: Callable[..., Moments]) -> Callable[..., Moments]:
     return compute
 
 
+def in_row_parts(
+    formula: Callable[..., tuple[Tensor | None, ...]], rows: Sequence[Tensor | None], row_size: int
+) -> tuple[Tensor | None, ...]:
+    """Computes a formula for some rows at a time, so that what it needs on the way fits into the cache of a CPU.
+
+    Args:
+        formula: Function of several tensors with one result, or several, for each row.
+        rows: The tensors, each of shape [B, ...]; None for missing ones.
+        row_size: Number of elements of the largest tensor on the way for one row.
+
+    Returns:
+        The results, each of shape [B, ...]; None for missing ones.
+    """
+    known = [part for part in rows if part is not None]
+    number = max(1, PART // max(row_size, 1))
+    if torch.is_grad_enabled() or known[0].device.type != "cpu" or len(known[0]) <= number:
+        return formula(*rows)
+    starts = range(0, len(known[0]), number)
+    parts = [formula(*(None if part is None else part[start : start + number] for part in rows)) for start in starts]
+    return tuple(None if each[0] is None else torch.cat(each) for each in zip(*parts, strict=True))  # type: ignore[arg-type]
+
+
 def reused(x: Tensor) -> Tensor | None:
     """Memory for the result of an operation.
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lightning_vi.moments.activations import reused
+from lightning_vi.moments.attended import attend
 from lightning_vi.moments.correlation import shared_variance, with_shared
 from lightning_vi.moments.gaussian_tensor import (
     GaussianTensor,
@@ -168,46 +169,6 @@ def matrix_product(func: Callable[..., Any], input: Tensor, other: Tensor) -> Te
         factors = torch.cat([spread, mean_square_of(input)], -1), torch.cat([second_moment_of(other), other_spread], -2)
         variance = torch.matmul(*factors)
     return make_gaussian(func(mean_of(input), mean_of(other)), variance)
-
-
-def attend(probs: Tensor, logit_variance: Tensor | None, values: Tensor) -> Tensor:
-    r"""Average of values with weights of a softmax, linearized in its logits s.
-
-    .. math:: o = \sum_j p_j v_j, \qquad \mathrm{Var}[o] \approx \sum_j p_j^2\, \mathrm{Var}[v_j]
-        + p_j^2\, \mathrm{Var}[s_j]\, \big((v_j - o)^2 + \mathrm{Var}[v_j]\big)
-
-    Args:
-        probs: Probabilities p at the means of the logits, shape [..., T, J].
-        logit_variance: Variances of the logits, the shape of `probs`; None for constants.
-        values: v, shape [..., J, F].
-
-    Returns:
-        Shape [..., T, F].
-    """
-    mean, variance = mean_of(values), variance_of(values)
-    dims = (values.dim() - 2,)
-    correlation = values.correlation if positions(values) == dims else None  # type: ignore[attr-defined]
-    squares, average = probs.square(), probs.mean(-2, keepdim=True)
-    columns = [mean] if variance is None or correlation is None else [mean, variance]
-    output, *together = torch.split(probs @ torch.cat(columns, -1), mean.shape[-1], -1)
-    own, shared = None, None
-    if variance is not None:
-        own, shared = squares @ variance, average.square() @ variance
-        if correlation is not None:
-            correlation = correlation.narrow(-2, 0, 1)
-            own, shared = own.lerp(together[0], correlation), shared.lerp(average @ variance, correlation)
-    if logit_variance is None:
-        return with_shared(make_gaussian(output, own), shared, dims)
-    weights = torch.mul(squares, logit_variance, out=reused(squares))
-    # (v - o)^2 in terms of sums over j, around the mean over j so that no digits are lost
-    center = mean.mean(-2, keepdim=True)
-    shifted, shift = mean - center, output - center
-    second = shifted.square() if variance is None else shifted.square() + variance
-    sums = weights @ torch.cat([second, shifted, torch.ones_like(mean[..., :1])], -1)
-    squared, crossed, mass = torch.split(sums, [mean.shape[-1], mean.shape[-1], 1], -1)
-    spread = (squared + shift * (shift * mass - 2 * crossed)).clamp_min(0)
-    shared = added(shared, spread.mean(-2, keepdim=True) / spread.shape[-2])
-    return with_shared(make_gaussian(output, spread if own is None else spread + own), shared, dims)
 
 
 @rule("addmm", "baddbmm", "addbmm", "addmv")
