@@ -16,6 +16,7 @@ from torch import Tensor
 from lightning_vi.moments.activations import reused
 from lightning_vi.moments.attended import attend
 from lightning_vi.moments.correlation import shared_variance, with_shared
+from lightning_vi.moments.factored import MIN_NUMBERS
 from lightning_vi.moments.gaussian_tensor import (
     GaussianTensor,
     kept,
@@ -61,20 +62,32 @@ def product_variance(
 def linear(func: Callable[..., Any], input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002
     """Affine map, the same at each position."""
     mean = func(mean_of(input), mean_of(weight), mean_of(bias))
-    result = _expanded(mean, _weighted_variance(func, input, weight, variance_of(bias)))
+    spread = variance_of(bias)
+    variance = _factored_variance(func, input, weight, spread)
+    result = _expanded(mean, _linear_variance(func, input, weight, spread) if variance is None else variance)
     dims = positions(input) or range(1, input.dim() - 1)
     if all(input.shape[dim] == 1 for dim in dims) or input.dim() - 1 in dims:
         return result
-    return with_shared(result, variance_of(linear(func, position_mean(input, dims), weight, bias)), dims)
+    return with_shared(result, _linear_variance(func, position_mean(input, dims), weight, spread), dims)
 
 
-def _weighted_variance(
+def _linear_variance(func: Callable[..., Any], x: Tensor, weight: Tensor, extra: Tensor | None) -> Tensor | None:
+    """`product_variance`, in products that add to each other."""
+    spread, other = variance_of(x), variance_of(weight)
+    if spread is None or other is None or torch.is_grad_enabled() or extra is None or extra.dim() != 1:
+        return product_variance(func, x, weight, extra)
+    total: Tensor = func(spread, second_moment_of(weight), extra)
+    total.view(-1, total.shape[-1]).addmm_(mean_square_of(x).reshape(-1, x.shape[-1]), other.mT)
+    return total
+
+
+def _factored_variance(
     product: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight: Tensor, extra: Tensor | None
 ) -> Tensor | None:
-    """`product_variance` with a weight [outputs, ...], by the factors of its variances if they are known."""
+    """`product_variance` with a weight [outputs, ...], by the factors of its variances; None if that saves no time."""
     factors = weight.variance_factors if isinstance(weight, GaussianTensor) else None
-    if factors is None:
-        return product_variance(product, x, weight, extra)
+    if factors is None or max(x.numel(), weight.numel()) < MIN_NUMBERS:
+        return None
     of_outputs, of_inputs, of_kernel = factors
     square = mean_square_of(x)
     if (dimensions := weight.dim() - 2) == 0:
@@ -119,8 +132,12 @@ def convolution(
     mean = func(mean_of(input), mean_of(weight), mean_of(bias), *args, **options)
     is_transposed = "transpose" in func.__name__
     groups = args[3] if len(args) > 3 else options.get("groups", 1)
-    variance_over = product_variance if is_transposed or groups > 1 else _weighted_variance
-    variance = variance_over(lambda x, w: func(x, w, None, *args, **options), input, weight, shared)
+
+    def convolved(x: Tensor, w: Tensor) -> Tensor:
+        return func(x, w, None, *args, **options)  # type: ignore[no-any-return]
+
+    variance = None if is_transposed or groups > 1 else _factored_variance(convolved, input, weight, shared)
+    variance = product_variance(convolved, input, weight, shared) if variance is None else variance
     result = _expanded(mean, variance)
     if variance is None:
         return result

@@ -44,8 +44,8 @@ def batch_norm(
 ) -> Tensor:
     r"""Batch normalization by running statistics, or by those of the means.
 
-    The variance is :math:`\mathrm{Var}[x]\, \mathrm{E}[w^2] / s^2 + \bar x^2\, \mathrm{Var}[w] + \mathrm{Var}[b]` with the
-    normalized mean :math:`\bar x` and the scale s.
+    With the normalized mean :math:`\bar x` and the scale s, the variance is
+    :math:`\mathrm{Var}[x]\, \mathrm{E}[w^2] / s^2 + \bar x^2\, \mathrm{Var}[w] + \mathrm{Var}[b]`.
     """
     mean, variance = mean_of(input), variance_of(input)
     if training or running_mean is None or running_var is None:
@@ -146,20 +146,27 @@ def instance_norm(
 def _normalized(input: Tensor, shape: tuple[int, ...], eps: float, *, centered: bool = True) -> Tensor:  # noqa: A002
     """Normalizes the last dimension of a view of the input."""
     mean, variance = mean_of(input).reshape(shape), variance_of(input)
-    spread = None if variance is None else variance.reshape(shape)
     size = mean.shape[-1]
     shifted = mean - mean.mean(-1, keepdim=True) if centered else mean
-    square = shifted.square() if spread is None else shifted.square() + spread * ((1 - 1 / size) if centered else 1)
-    scale = (square.mean(-1, keepdim=True) + eps).rsqrt()
-    result = shifted * scale
-    if spread is None:
-        return result.view(input.shape)
+    power = shifted.square().mean(-1, keepdim=True)
+    if variance is None:
+        return (shifted * (power + eps).rsqrt()).view(input.shape)
     one = 1.0 if centered else 0.0
-    sums = one * spread.mean(-1, keepdim=True) + 2 * one * result * (result * spread).mean(-1, keepdim=True)
-    sums = sums + result.square() * (result.square() * spread).mean(-1, keepdim=True)
-    own = spread * (1 - 2 * (one + result.square()) / size) + sums / size
-    variance = (scale.square() * own).clamp_min(0).view(input.shape)
-    return make_gaussian(result.view(input.shape), variance, correlation=correlation_of(input))
+    spread = variance.reshape(shape)
+    average = spread.mean(-1, keepdim=True)
+    scale = (power + average * (1 - one / size) + eps).rsqrt()
+    result = torch.mul(shifted, scale, out=reused(shifted) if centered else None)
+    # v (1 - 2 (1 + y^2) / n) + (sum of (1 + y y_j)^2 v_j) / n^2, multiplied out
+    first = result * spread
+    second = result * first
+    crossed, squared = (part.mean(-1, keepdim=True) for part in (first, second))
+    own = torch.mul(result, squared, out=reused(first)) + 2 * one * crossed
+    own = torch.addcmul(one * average, own, result, out=reused(own))
+    own = torch.add(own, second, alpha=-2, out=reused(own))
+    own = torch.add(own, spread, alpha=size - 2 * one, out=reused(own))
+    own = torch.mul(own, scale.square() / size, out=reused(own))
+    own = torch.clamp_min(own, 0, out=reused(own))
+    return make_gaussian(result.view(input.shape), own.view(input.shape), correlation=correlation_of(input))
 
 
 def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
