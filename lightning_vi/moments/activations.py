@@ -77,9 +77,15 @@ def in_row_parts(
     number = max(1, PART // max(row_size, 1))
     if torch.is_grad_enabled() or known[0].device.type != "cpu" or len(known[0]) <= number:
         return formula(*rows)
-    starts = range(0, len(known[0]), number)
-    parts = [formula(*(None if part is None else part[start : start + number] for part in rows)) for start in starts]
-    return tuple(None if each[0] is None else torch.cat(each) for each in zip(*parts, strict=True))  # type: ignore[arg-type]
+    results: tuple[Tensor | None, ...] = ()
+    for start in range(0, len(known[0]), number):
+        parts = formula(*(None if part is None else part[start : start + number] for part in rows))
+        if not results:
+            results = tuple(None if part is None else part.new_empty(len(known[0]), *part.shape[1:]) for part in parts)
+        for result, part in zip(results, parts, strict=True):
+            if result is not None and part is not None:
+                result[start : start + number] = part
+    return results
 
 
 def reused(x: Tensor) -> Tensor | None:

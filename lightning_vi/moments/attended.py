@@ -4,7 +4,6 @@ r"""Averages with the weights of a softmax, linearized in its logits s.
     + p_j^2\, \mathrm{Var}[s_j]\, \big((v_j - o)^2 + \mathrm{Var}[v_j]\big)
 """
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -40,7 +39,7 @@ def attend(probs: Tensor, logit_variance: Tensor | None, values: Tensor) -> Tens
     Returns:
         Shape [..., T, F].
     """
-    mean, variance, shared = _attended(probs, logit_variance, mean_of(values), variance_of(values), _together(values))
+    mean, variance, shared = _attended(probs, logit_variance, *_prepared(values))
     return with_shared(make_gaussian(mean, variance), shared, (mean.dim() - 2,))
 
 
@@ -65,34 +64,19 @@ def attention_by_parts(
     Returns:
         Moments of shape [B, ..., T, F], before `finish`.
     """
+    scores, values = _score_factors(query, key, factor), _prepared(value)
     has_rows = mask is not None and mask.dim() == query.dim() and len(mask) > 1
 
-    def formula(
-        query: Tensor,
-        query_variance: Tensor | None,
-        key: Tensor,
-        key_variance: Tensor | None,
-        value: Tensor,
-        value_variance: Tensor | None,
-        correlation: Tensor | None,
-        rows: Tensor | None,
-    ) -> tuple[Tensor | None, ...]:
-        scores = probabilities(
-            make_gaussian(query, query_variance),
-            make_gaussian(key, key_variance),
-            rows if has_rows else mask,
-            factor,
-        )
-        parts = _attended(*scores, value, value_variance, correlation)
-        return tuple(None if part is None else finish(part) for part in parts)
+    def formula(*parts: Tensor | None) -> tuple[Tensor | None, ...]:
+        added = parts[8] if has_rows else mask
+        attended = _attended(*_probabilities(added, *parts[:4]), *parts[4:8])  # type: ignore[arg-type]
+        return tuple(None if part is None else finish(part) for part in attended)
 
-    tensors = [part for x in (query, key, value) for part in (mean_of(x), variance_of(x))]
-    tensors += [_together(value), mask if has_rows else None]
-    is_one_batch = query.dim() > 2 and len(query) == len(key) == len(value)
-    size = query.shape[1:-1].numel() * key.shape[-2] if is_one_batch else math.inf
-    if size == math.inf:
-        return formula(*tensors)  # type: ignore[arg-type, return-value]
-    return in_row_parts(formula, tensors, int(size))  # type: ignore[return-value]
+    tensors = [*scores, *values, mask if has_rows else None]
+    if query.dim() < 3 or not len(query) == len(key) == len(value):
+        return formula(*tensors)  # type: ignore[return-value]
+    size = query.shape[1:-1].numel() * key.shape[-2]
+    return in_row_parts(formula, tensors, size)  # type: ignore[return-value]
 
 
 def probabilities(query: Tensor, key: Tensor, mask: Tensor | None, factor: float) -> tuple[Tensor, Tensor | None]:
@@ -107,32 +91,55 @@ def probabilities(query: Tensor, key: Tensor, mask: Tensor | None, factor: float
     Returns:
         Each of shape [..., T, J]; None for variances of constants.
     """
-    scores = (factor * mean_of(query)) @ mean_of(key).mT
-    scores = scores if mask is None else scores + mean_of(mask)
+    return _probabilities(mask, *_score_factors(query, key, factor))
+
+
+def _score_factors(query: Tensor, key: Tensor, factor: float) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Matrices whose products are the means and the variances of the scores."""
+    left, right = factor * mean_of(query), mean_of(key).mT.contiguous()
     pairs = ((variance_of(query), second_moment_of(key)), (mean_square_of(query), variance_of(key)))
-    known = [(left, right) for left, right in pairs if left is not None and right is not None]
+    known = [pair for pair in pairs if pair[0] is not None and pair[1] is not None]
     if not known:
-        return scores.softmax(-1), None
-    left, right = (torch.cat(side, -1) for side in zip(*known, strict=True))
-    return scores.softmax(-1), (factor**2 * left) @ right.mT
+        return left, right, None, None
+    first, second = (torch.cat(side, -1) for side in zip(*known, strict=True))  # type: ignore[arg-type]
+    return left, right, first.mul_(factor**2), second.mT.contiguous()
 
 
-def _together(values: Tensor) -> Tensor | None:
-    """Correlation between the averaged elements, with a one in their place; None if they are independent."""
+def _probabilities(
+    mask: Tensor | None, left: Tensor, right: Tensor, first: Tensor | None, second: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    scores = left @ right
+    probs = (scores if mask is None else scores + mean_of(mask)).softmax(-1)
+    return probs, None if first is None or second is None else first @ second
+
+
+def _prepared(values: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+    """Average of values, their variances, both around the average, and their correlation.
+
+    They are those over the last dimension but one, which has a one in its place. The third are deviations from the
+    average, with variances beside them.
+    """
     dims = (values.dim() - 2,)
-    if not isinstance(values, GaussianTensor) or positions(values) != dims or values.correlation is None:
-        return None
-    return first_of(values.correlation, dims)
+    mean, variance = mean_of(values), variance_of(values)
+    center = mean.mean(-2, keepdim=True)
+    shifted = mean - center
+    if variance is None or not isinstance(values, GaussianTensor):
+        return center, None, shifted, None
+    known = values.correlation if positions(values) == dims else None
+    together = None if known is None else first_of(known, dims)
+    return center, variance.contiguous(), torch.cat([shifted, variance], -1), together
 
 
 def _attended(
-    probs: Tensor, logit_variance: Tensor | None, mean: Tensor, variance: Tensor | None, correlation: Tensor | None
+    probs: Tensor,
+    logit_variance: Tensor | None,
+    center: Tensor,
+    variance: Tensor | None,
+    columns: Tensor,
+    correlation: Tensor | None,
 ) -> Parts:
-    width = mean.shape[-1]
+    width = center.shape[-1]
     squares, average = probs * probs, probs.mean(-2, keepdim=True)
-    center = mean.mean(-2, keepdim=True)
-    shifted = mean - center
-    columns = shifted if variance is None else torch.cat([shifted, variance], -1)
     shift, *together = torch.split(probs @ columns, width, -1)
     own, shared = None, None
     if variance is not None:
@@ -144,8 +151,11 @@ def _attended(
         return shift + center, own, shared
     weights = torch.mul(squares, logit_variance, out=reused(squares))
     # (v - o)^2 in terms of sums over j, around the mean over j so that no digits are lost
+    shifted = columns[..., :width]
     second = shifted.square() if variance is None else torch.addcmul(variance, shifted, shifted)
     squared, crossed = torch.split(weights @ torch.cat([second, shifted], -1), width, -1)
-    spread = (squared + shift * (shift * weights.sum(-1, keepdim=True) - 2 * crossed)).clamp_min(0)
+    # sum of w_j ((v_j - c)^2 + Var[v_j]) - 2 (o - c) (v_j - c) + (o - c)^2
+    mass = weights.sum(-1, keepdim=True)
+    spread = torch.addcmul(squared, shift, torch.addcmul(crossed * -2, shift, mass)).clamp_min(0)
     between = spread.mean(-2, keepdim=True) / spread.shape[-2]
     return shift + center, spread if own is None else spread + own, between if shared is None else between + shared

@@ -128,8 +128,9 @@ def multi_head_attention(  # the arguments are torch's
             probs = summed(torch.mean, probs, 1) if average_attn_weights else probs
         probs = probs if is_batched else _moved(torch.squeeze, probs, 0)
     else:
-        mean, variance, shared = attention_by_parts(first, second, third, mask, factor, _without_heads)
-        joined = with_shared(make_gaussian(mean, variance), shared, (1,))
+        parts = attention_by_parts(first, second, third, mask, factor, _heads_second)
+        mean, variance, shared = (None if part is None else part.flatten(2) for part in parts)
+        joined = with_shared(make_gaussian(mean, variance), shared, (1,))  # type: ignore[arg-type]
     output = linear(F.linear, joined, out_proj_weight, out_proj_bias)
     return _moved(torch.transpose, output, 0, 1) if is_batched else _moved(torch.squeeze, output, 0), probs
 
@@ -141,6 +142,10 @@ def _heads(x: Tensor, count: int, num_heads: int) -> Any:
         return x.unflatten(-1, (count, num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
     return _moved(split, x)
+
+
+def _heads_second(x: Tensor) -> Tensor:
+    return x.transpose(1, 2)
 
 
 def _without_heads(x: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ def _linear_variance(func: Callable[..., Any], x: Tensor, weight: Tensor, extra:
 
 
 def _factored_variance(
-    product: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight: Tensor, extra: Tensor | None
+    product: Callable[[Tensor, Tensor, Tensor | None], Tensor], x: Tensor, weight: Tensor, extra: Tensor | None
 ) -> Tensor | None:
     """`product_variance` with a weight [outputs, ...], by the factors of its variances; None if that saves no time."""
     factors = weight.variance_factors if isinstance(weight, GaussianTensor) else None
@@ -94,14 +94,14 @@ def _factored_variance(
         single = (square @ of_inputs).unsqueeze(-1)
     else:
         channels = of_inputs @ square.flatten(2)
-        single = product(channels.view(len(square), 1, *square.shape[2:]), of_kernel)
+        single = product(channels.view(len(square), 1, *square.shape[2:]), of_kernel, None)
         of_outputs = of_outputs.view(-1, *[1] * dimensions)
-    if (spread := variance_of(x)) is None:
-        total = single * of_outputs
-    else:
-        known = product(spread, second_moment_of(weight))
-        total = torch.addcmul(known, single, of_outputs, out=reused(known))
-    return total if extra is None else torch.add(total, extra, out=reused(total))
+    if (spread := variance_of(x)) is not None:
+        known = product(spread, second_moment_of(weight), extra)
+        return torch.addcmul(known, single, of_outputs, out=reused(known))
+    if extra is None:
+        return single * of_outputs
+    return torch.addcmul(extra.view(-1, *[1] * dimensions), single, of_outputs)
 
 
 def position_mean(x: Tensor, dims: Sequence[int]) -> Tensor:
@@ -127,16 +127,16 @@ def convolution(
         batch = make_gaussian(mean_of(input)[None], None if (v := variance_of(input)) is None else v[None])
         result = convolution(func, batch, weight, bias, *args, **options)
         return make_gaussian(mean_of(result)[0], None if (v := variance_of(result)) is None else v[0])
-    shared = variance_of(bias)
-    shared = None if shared is None else shared.view(-1, *[1] * dimensions)
+    spread = variance_of(bias)
+    shared = None if spread is None else spread.view(-1, *[1] * dimensions)
     mean = func(mean_of(input), mean_of(weight), mean_of(bias), *args, **options)
     is_transposed = "transpose" in func.__name__
     groups = args[3] if len(args) > 3 else options.get("groups", 1)
 
-    def convolved(x: Tensor, w: Tensor) -> Tensor:
-        return func(x, w, None, *args, **options)  # type: ignore[no-any-return]
+    def convolved(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+        return func(x, w, b, *args, **options)  # type: ignore[no-any-return]
 
-    variance = None if is_transposed or groups > 1 else _factored_variance(convolved, input, weight, shared)
+    variance = None if is_transposed or groups > 1 else _factored_variance(convolved, input, weight, spread)
     variance = product_variance(convolved, input, weight, shared) if variance is None else variance
     result = _expanded(mean, variance)
     if variance is None:

@@ -22,6 +22,7 @@ from lightning_vi.moments.gaussian_tensor import (
     correlation_of,
     make_gaussian,
     mean_of,
+    mean_square_of,
     positions,
     second_moment_of,
     variance_of,
@@ -178,12 +179,22 @@ def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     mean = mean if bias is None else torch.add(mean, mean_of(bias), out=reused(mean))
     if spread is None and weight_variance is None and bias_variance is None:
         return mean
-    variance = product_variance(torch.mul, x, weight, bias_variance)
+    variance = _affine_variance(x, weight, bias_variance)
     result = make_gaussian(mean, None if variance is None else variance.expand_as(mean))
     if dims := joint_positions(result, x, weight):
         shared = product_variance(torch.mul, position_mean(x, dims), weight, bias_variance)
         result = with_shared(result, shared, dims)
     return result
+
+
+def _affine_variance(x: Tensor, weight: Tensor, extra: Tensor | None) -> Tensor | None:
+    """`product_variance` of elementwise products, in few operations."""
+    spread, other = variance_of(x), variance_of(weight)
+    if spread is None or other is None:
+        return product_variance(torch.mul, x, weight, extra)
+    total = spread * second_moment_of(weight)
+    total = torch.addcmul(total, mean_square_of(x), other, out=reused(total))
+    return total if extra is None else torch.add(total, extra, out=reused(total))
 
 
 def _viewed(x: Tensor | None, shape: list[int]) -> Tensor | None:
