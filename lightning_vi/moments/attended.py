@@ -75,7 +75,7 @@ def attention_by_parts(
     tensors = [*scores, *values, mask if has_rows else None]
     if query.dim() < 3 or not len(query) == len(key) == len(value):
         return formula(*tensors)  # type: ignore[return-value]
-    size = query.shape[1:-1].numel() * key.shape[-2]
+    size = query.shape[1:-1].numel() * key.shape[-2] // 2
     return in_row_parts(formula, tensors, size)  # type: ignore[return-value]
 
 
@@ -95,22 +95,22 @@ def probabilities(query: Tensor, key: Tensor, mask: Tensor | None, factor: float
 
 
 def _score_factors(query: Tensor, key: Tensor, factor: float) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """Matrices whose products are the means and the variances of the scores."""
-    left, right = factor * mean_of(query), mean_of(key).mT.contiguous()
+    """Matrices of queries and keys whose products are the means and the variances of the scores."""
+    left, right = (factor * mean_of(query)).contiguous(), mean_of(key).contiguous()
     pairs = ((variance_of(query), second_moment_of(key)), (mean_square_of(query), variance_of(key)))
     known = [pair for pair in pairs if pair[0] is not None and pair[1] is not None]
     if not known:
         return left, right, None, None
     first, second = (torch.cat(side, -1) for side in zip(*known, strict=True))  # type: ignore[arg-type]
-    return left, right, first.mul_(factor**2), second.mT.contiguous()
+    return left, right, first.mul_(factor**2), second
 
 
 def _probabilities(
     mask: Tensor | None, left: Tensor, right: Tensor, first: Tensor | None, second: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    scores = left @ right
+    scores = left @ right.mT
     probs = (scores if mask is None else scores + mean_of(mask)).softmax(-1)
-    return probs, None if first is None or second is None else first @ second
+    return probs, None if first is None or second is None else first @ second.mT
 
 
 def _prepared(values: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
