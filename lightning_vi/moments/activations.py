@@ -125,9 +125,7 @@ def by_quadrature(function: Callable[[Tensor], Tensor], mean: Tensor, variance: 
 
 
 @in_cached_parts
-def _by_nodes(
-    mean: Tensor, variance: Tensor, function: Callable[[Tensor], Tensor], out: Memory = _NEW
-) -> Moments:
+def _by_nodes(mean: Tensor, variance: Tensor, function: Callable[[Tensor], Tensor], out: Memory = _NEW) -> Moments:
     outer, outer_weights = _outer_nodes(mean.dtype, mean.device)
     center = function(mean)
     shifts = function(mean + std_of(variance) * outer.view(-1, *[1] * mean.dim())) - center

@@ -6,13 +6,15 @@ from typing import Any, ClassVar, TypeVar, overload
 import torch
 from torch import Tensor
 
+Formula = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Deferred = tuple[Formula, Tensor, Tensor]
+
 
 class GaussianTensor(Tensor):
     """A tensor of independent Gaussian variables.
 
-    Its own values are the means, so that its shape, type and device are those of the means. The variances are those of
-    the attribute `variance`. `Propagation` gives the results of torch's functions on it; outside of one, they are
-    functions of the means.
+    Its shape, type and device are those of the means. Its own values are the means too, unless they are deferred or it
+    was changed in place. `Propagation` gives the results of torch's functions on it.
 
     Example:
         >>> x = make_gaussian(torch.zeros(2), torch.ones(2))
@@ -20,8 +22,10 @@ class GaussianTensor(Tensor):
         (tensor([0., 0.]), tensor([1., 1.]))
     """
 
-    mean_values: Tensor
-    variance: Tensor
+    moments: tuple[Tensor, Tensor] | None
+    """Means and variances; None for those of a function that is not yet computed."""
+    deferred: Deferred | None
+    """A function of single elements, and the means and variances of its argument, if its result is not yet computed."""
     mean_square: Tensor | None
     """Squares of the means, once they are known."""
     second_moment: Tensor | None
@@ -38,6 +42,22 @@ class GaussianTensor(Tensor):
     """The value of `correlation`, once it is known."""
 
     __torch_function__: ClassVar[Callable[..., Any]] = torch._C._disabled_torch_function_impl
+
+    @property
+    def mean_values(self) -> Tensor:
+        """Means."""
+        return self._known_moments()[0]
+
+    @property
+    def variance(self) -> Tensor:
+        """Variances, the shape of the means."""
+        return self._known_moments()[1]
+
+    def _known_moments(self) -> tuple[Tensor, Tensor]:
+        if self.moments is None:
+            formula, mean, variance = self.deferred  # type: ignore[misc]
+            self.moments, self.deferred = formula(mean, variance), None
+        return self.moments
 
     @property
     def correlation(self) -> Tensor | None:
@@ -104,10 +124,26 @@ def make_gaussian(
     if variance is None:
         return mean
     tensor = mean.as_subclass(GaussianTensor)
-    tensor.mean_values, tensor.variance = mean, variance
+    tensor.moments, tensor.deferred = (mean, variance), None
     tensor.mean_square, tensor.second_moment, tensor.variance_factors = None, second_moment, variance_factors
     tensor.facts = facts
     tensor.logit_variance, tensor.shared, tensor.known_correlation = logit_variance, None, correlation
+    return tensor
+
+
+def defer(formula: Formula, mean: Tensor, variance: Tensor) -> Tensor:
+    """Makes the result of a function of single elements, which is computed when its moments are needed.
+
+    Args:
+        formula: Gives means and variances of the result.
+        mean: Means of the argument, any shape.
+        variance: Variances of the argument, the shape of `mean`.
+
+    Returns:
+        A `GaussianTensor`.
+    """
+    tensor = make_gaussian(mean, variance)
+    tensor.moments, tensor.deferred = None, (formula, mean, variance)  # type: ignore[attr-defined]
     return tensor
 
 

@@ -151,8 +151,9 @@ def _keep_correlation(result: GaussianTensor, args: tuple[Any, ...]) -> None:
 def _replaced(x: GaussianTensor, result: Tensor) -> Tensor:
     """Gives a tensor the moments of a result in place."""
     mean, variance = mean_of(result), variance_of(result)
-    x.mean_values.copy_(mean)
-    x.variance = torch.zeros_like(mean) if variance is None else variance
+    if mean.shape != x.shape:
+        raise NoRuleError("a change of shape in place")
+    x.moments, x.deferred = (mean, torch.zeros_like(mean) if variance is None else variance), None
     x.mean_square = x.second_moment = x.variance_factors = x.logit_variance = None
     known = (result.shared, result.known_correlation) if isinstance(result, GaussianTensor) else (None, None)
     x.shared, x.known_correlation = known
