@@ -16,6 +16,7 @@ from lightning_vi.moments.gaussian_tensor import (
     first_of,
     make_gaussian,
     mean_of,
+    mean_over,
     mean_square_of,
     positions,
     second_moment_of,
@@ -121,7 +122,7 @@ def _prepared(values: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor | N
     """
     dims = (values.dim() - 2,)
     mean, variance = mean_of(values), variance_of(values)
-    center = mean.mean(-2, keepdim=True)
+    center = mean_over(mean, (-2,))
     shifted = mean - center
     if variance is None or not isinstance(values, GaussianTensor):
         return center, None, shifted, None
@@ -139,7 +140,7 @@ def _attended(
     correlation: Tensor | None,
 ) -> Parts:
     width = center.shape[-1]
-    squares, average = probs * probs, probs.mean(-2, keepdim=True)
+    squares, average = probs * probs, mean_over(probs, (-2,))
     shift, *together = torch.split(probs @ columns, width, -1)
     own, shared = None, None
     if variance is not None:
@@ -157,5 +158,5 @@ def _attended(
     # sum of w_j ((v_j - c)^2 + Var[v_j]) - 2 (o - c) (v_j - c) + (o - c)^2
     mass = weights.sum(-1, keepdim=True)
     spread = torch.addcmul(squared, shift, torch.addcmul(crossed * -2, shift, mass)).clamp_min(0)
-    between = spread.mean(-2, keepdim=True) / spread.shape[-2]
+    between = mean_over(spread, (-2,)) * (1 / spread.shape[-2])
     return shift + center, spread if own is None else spread + own, between if shared is None else between + shared

@@ -10,7 +10,14 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from lightning_vi.moments.gaussian_tensor import GaussianTensor, first_of, positions, variance_of, zero_strides
+from lightning_vi.moments.gaussian_tensor import (
+    GaussianTensor,
+    first_of,
+    mean_over,
+    positions,
+    variance_of,
+    zero_strides,
+)
 
 
 def shared_variance(x: Tensor, dims: Sequence[int], num_dims: int | None = None) -> Tensor:
@@ -41,13 +48,13 @@ def shared_variance(x: Tensor, dims: Sequence[int], num_dims: int | None = None)
         count = 1
         for dim in independent:
             count *= variance.shape[dim]
-        variance = variance.mean(independent, keepdim=True) / count
+        variance = mean_over(variance, independent) * (1 / count)
     if correlated and correlation is not None:
         correlation = correlation[(None,) * missing] if missing else correlation
         correlation = first_of(correlation, correlated)
         if independent:
-            correlation = correlation.mean(independent, keepdim=True)
-        variance = correlation * variance.mean(correlated, keepdim=True)
+            correlation = mean_over(correlation, independent)
+        variance = correlation * mean_over(variance, correlated)
     return variance
 
 

@@ -1,6 +1,7 @@
 """Tensors of independent Gaussian variables."""
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, TypeVar, overload
 
 import torch
@@ -64,10 +65,23 @@ class GaussianTensor(Tensor):
         """Average correlation between positions, expanded along their dimensions to the tensor's shape."""
         if self.known_correlation is None and self.shared is not None:
             dims = zero_strides(self.shared)
-            total = self.variance.mean(dims, keepdim=True).clamp_min(torch.finfo(self.variance.dtype).tiny)
+            total = mean_over(self.variance, dims).clamp_min(torch.finfo(self.variance.dtype).tiny)
             correlation = (first_of(self.shared, dims) / total).clamp(0, 1)
             self.known_correlation = correlation.expand_as(self.variance)
         return self.known_correlation
+
+
+def mean_over(x: Tensor, dims: Sequence[int]) -> Tensor:
+    """Average over some dimensions, which are kept; on a CPU, small sums take a fraction of the time of `torch.mean`.
+
+    Args:
+        x: Any tensor.
+        dims: The dimensions.
+
+    Returns:
+        The shape of `x` with ones in the place of `dims`.
+    """
+    return x.sum(tuple(dims), keepdim=True) * (1 / math.prod(x.shape[dim] for dim in dims))
 
 
 def zero_strides(x: Tensor) -> tuple[int, ...]:

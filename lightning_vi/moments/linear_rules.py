@@ -22,6 +22,7 @@ from lightning_vi.moments.gaussian_tensor import (
     kept,
     make_gaussian,
     mean_of,
+    mean_over,
     mean_square_of,
     positions,
     second_moment_of,
@@ -109,7 +110,7 @@ def position_mean(x: Tensor, dims: Sequence[int]) -> Tensor:
     if not dims:
         return x
     shared = None if variance_of(x) is None else shared_variance(x, dims)
-    return make_gaussian(mean_of(x).mean(list(dims), keepdim=True), shared)
+    return make_gaussian(mean_over(mean_of(x), dims), shared)
 
 
 @rule("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
@@ -253,8 +254,8 @@ def _averaged(x: Tensor, dims: Sequence[int], num_dims: int) -> Tensor:
     mean = mean_of(x)[(None,) * missing] if missing else mean_of(x)
     over = [dim for dim in dims if mean.shape[dim] > 1]
     if variance_of(x) is None:
-        return mean.square().mean(over, keepdim=True).sqrt() if over else mean
-    average = mean.mean(over, keepdim=True) if over else mean
+        return mean_over(mean.square(), over).sqrt() if over else mean
+    average = mean_over(mean, over) if over else mean
     return make_gaussian(average, shared_variance(x, dims, num_dims))
 
 

@@ -22,6 +22,7 @@ from lightning_vi.moments.gaussian_tensor import (
     correlation_of,
     make_gaussian,
     mean_of,
+    mean_over,
     mean_square_of,
     positions,
     second_moment_of,
@@ -148,19 +149,19 @@ def _normalized(input: Tensor, shape: tuple[int, ...], eps: float, *, centered: 
     """Normalizes the last dimension of a view of the input."""
     mean, variance = mean_of(input).reshape(shape), variance_of(input)
     size = mean.shape[-1]
-    shifted = mean - mean.mean(-1, keepdim=True) if centered else mean
-    power = shifted.square().mean(-1, keepdim=True)
+    shifted = mean - mean_over(mean, (-1,)) if centered else mean
+    power = mean_over(shifted.square(), (-1,))
     if variance is None:
         return (shifted * (power + eps).rsqrt()).view(input.shape)
     one = 1.0 if centered else 0.0
     spread = variance.reshape(shape)
-    average = spread.mean(-1, keepdim=True)
+    average = mean_over(spread, (-1,))
     scale = (power + average * (1 - one / size) + eps).rsqrt()
     result = torch.mul(shifted, scale, out=reused(shifted) if centered else None)
     # v (1 - 2 (1 + y^2) / n) + (sum of (1 + y y_j)^2 v_j) / n^2, multiplied out
     first = result * spread
     second = result * first
-    crossed, squared = (part.mean(-1, keepdim=True) for part in (first, second))
+    crossed, squared = (mean_over(part, (-1,)) for part in (first, second))
     own = torch.mul(result, squared, out=reused(first)) + 2 * one * crossed
     own = torch.addcmul(one * average, own, result, out=reused(own))
     own = torch.add(own, second, alpha=-2, out=reused(own))
