@@ -15,8 +15,8 @@ from torch import Tensor
 from lightning_vi.functional.quadrature import gauss_hermite
 
 Moments = tuple[Tensor, Tensor]
-PART = 2**16
-"""Number of elements that are computed at a time on a CPU."""
+PART = 2**18
+"""Number of elements that are computed at a time on a CPU. Smaller parts take longer, for the operations on each."""
 MAX_RATIO = 7.0
 """Ratios of mean to standard deviation beyond which a variable counts as having one sign."""
 NUM_NODES = 9

@@ -102,7 +102,7 @@ def _score_factors(query: Tensor, key: Tensor, factor: float) -> tuple[Tensor, T
     known = [pair for pair in pairs if pair[0] is not None and pair[1] is not None]
     if not known:
         return left, right, None, None
-    first, second = (torch.cat(side, -1) for side in zip(*known, strict=True))  # type: ignore[arg-type]
+    first, second = (torch.cat(side, -1) for side in zip(*known, strict=True))
     return left, right, first.mul_(factor**2), second
 
 

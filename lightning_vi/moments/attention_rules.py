@@ -139,7 +139,8 @@ def _heads(x: Tensor, count: int, num_heads: int) -> Any:
     """Splits features [B, T, count * H * F] into heads, `count` times [B, H, T, F]."""
 
     def split(x: Tensor) -> tuple[Tensor, ...]:
-        return x.unflatten(-1, (count, num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        parts = x.view(*x.shape[:2], count, num_heads, -1)
+        return parts.permute(2, 0, 3, 1, 4).unbind(0)
 
     return _moved(split, x)
 
