@@ -5,7 +5,7 @@ Each function takes means m and variances v, and returns the mean and the varian
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, wraps
 from typing import Any
 
@@ -15,8 +15,8 @@ from torch import Tensor
 from lightning_vi.functional.quadrature import gauss_hermite
 
 Moments = tuple[Tensor, Tensor]
-PART = 2**16
-"""Number of elements that are computed at a time on a CPU."""
+PART = 2**18
+"""Number of elements that are computed at a time on a CPU. Smaller parts take longer, for the operations on each."""
 MAX_RATIO = 7.0
 """Ratios of mean to standard deviation beyond which a variable counts as having one sign."""
 NUM_NODES = 9
@@ -40,7 +40,7 @@ def in_cached_parts(formula: Callable[..., Moments]) -> Callable[..., Moments]:
     """Computes an elementwise formula in parts that fit into the cache of a CPU.
 
     Args:
-        formula: Function of means and variances, and of further numbers.
+        formula: Function of means and variances, of further numbers, and of memory for its results.
 
     Returns:
         The same function.
@@ -53,13 +53,39 @@ def in_cached_parts(formula: Callable[..., Moments]) -> Callable[..., Moments]:
             return formula(mean, variance, *args)
         means, variances = torch.empty(mean.shape, dtype=mean.dtype), torch.empty(mean.shape, dtype=mean.dtype)
         flat = [torch.split(part.reshape(-1), PART) for part in (mean, variance, means, variances)]
-        for m, v, to_mean, to_variance in zip(*flat, strict=True):
-            new_mean, new_variance = formula(m, v, *args)
-            to_mean.copy_(new_mean)
-            to_variance.copy_(new_variance)
+        for m, v, *results in zip(*flat, strict=True):
+            formula(m, v, *args, out=results)
         return means, variances
 
     return compute
+
+
+def in_row_parts(
+    formula: Callable[..., tuple[Tensor | None, ...]], rows: Sequence[Tensor | None], row_size: int
+) -> tuple[Tensor | None, ...]:
+    """Computes a formula for some rows at a time, so that what it needs on the way fits into the cache of a CPU.
+
+    Args:
+        formula: Function of several tensors with one result, or several, for each row.
+        rows: The tensors, each of shape [B, ...]; None for missing ones.
+        row_size: Number of elements of the largest tensor on the way for one row.
+
+    Returns:
+        The results, each of shape [B, ...]; None for missing ones.
+    """
+    known = [part for part in rows if part is not None]
+    number = max(1, PART // max(row_size, 1))
+    if torch.is_grad_enabled() or known[0].device.type != "cpu" or len(known[0]) <= number:
+        return formula(*rows)
+    results: tuple[Tensor | None, ...] = ()
+    for start in range(0, len(known[0]), number):
+        parts = formula(*(None if part is None else part[start : start + number] for part in rows))
+        if not results:
+            results = tuple(None if part is None else part.new_empty(len(known[0]), *part.shape[1:]) for part in parts)
+        for result, part in zip(results, parts, strict=True):
+            if result is not None and part is not None:
+                result[start : start + number] = part
+    return results
 
 
 def reused(x: Tensor) -> Tensor | None:
@@ -72,6 +98,11 @@ def reused(x: Tensor) -> Tensor | None:
         The tensor; None for new memory where gradients are recorded or a transform of torch is active.
     """
     return None if torch.is_grad_enabled() else x
+
+
+Memory = Sequence[Tensor] | tuple[None, None]
+_NEW: Memory = (None, None)
+"""New memory for the results of a formula."""
 
 
 def by_quadrature(function: Callable[[Tensor], Tensor], mean: Tensor, variance: Tensor) -> Moments:
@@ -94,12 +125,13 @@ def by_quadrature(function: Callable[[Tensor], Tensor], mean: Tensor, variance: 
 
 
 @in_cached_parts
-def _by_nodes(mean: Tensor, variance: Tensor, function: Callable[[Tensor], Tensor]) -> Moments:
+def _by_nodes(mean: Tensor, variance: Tensor, function: Callable[[Tensor], Tensor], out: Memory = _NEW) -> Moments:
     outer, outer_weights = _outer_nodes(mean.dtype, mean.device)
     center = function(mean)
     shifts = function(mean + std_of(variance) * outer.view(-1, *[1] * mean.dim())) - center
     shift = torch.tensordot(outer_weights, shifts, 1)
-    return center + shift, (torch.tensordot(outer_weights, shifts.square(), 1) - shift.square()).clamp_min(0)
+    spread = torch.tensordot(outer_weights, shifts.square(), 1) - shift.square()
+    return torch.add(center, shift, out=out[0]), torch.clamp_min(spread, 0, out=out[1])
 
 
 @lru_cache(maxsize=8)
@@ -129,7 +161,11 @@ def normal_cdf_and_density(x: Tensor) -> Moments:
         >>> round(below.item(), 4), round(density.item(), 4)
         (0.5, 0.3988)
     """
-    x = x.clamp(-MAX_RATIO, MAX_RATIO)
+    return _cdf_and_density(x.clamp(-MAX_RATIO, MAX_RATIO))
+
+
+def _cdf_and_density(x: Tensor) -> Moments:
+    """`normal_cdf_and_density` of a tensor between plus and minus `MAX_RATIO`."""
     square = x.square()
     cubic = torch.addcmul(square, square, square, value=_FIFTH / _THIRD)
     below = torch.addcmul(x, x, cubic, value=_THIRD / _FIRST, out=reused(cubic)).mul_(_FIRST).sigmoid_()
@@ -140,7 +176,7 @@ def normal_cdf_and_density(x: Tensor) -> Moments:
 
 
 @in_cached_parts
-def gelu_moments(mean: Tensor, variance: Tensor) -> Moments:
+def gelu_moments(mean: Tensor, variance: Tensor, *, out: Memory = _NEW) -> Moments:
     r"""Moments of :math:`x \Phi(x)`.
 
     With :math:`c = \sqrt{1 + v}` and the standard normal density and distribution function at :math:`m / c`, the mean
@@ -151,11 +187,13 @@ def gelu_moments(mean: Tensor, variance: Tensor) -> Moments:
     Args:
         mean: m, any shape.
         variance: v, the shape of `mean`.
+        out: Memory for the results.
 
     Returns:
         Mean and variance, each of the shape of `mean`.
     """
-    inverse = (1 + variance).rsqrt()
+    inverse = 1 + variance
+    inverse = torch.rsqrt(inverse, out=reused(inverse))
     shrunk = mean * inverse
     below, density = normal_cdf_and_density(shrunk)
     shrunk = torch.mul(shrunk, inverse, out=reused(shrunk))
@@ -169,8 +207,8 @@ def gelu_moments(mean: Tensor, variance: Tensor) -> Moments:
     first = torch.add(below, slope, out=reused(slope)).square()
     higher = torch.addcmul(second, third, variance, value=1 / 3, out=reused(third))
     spread = torch.addcmul(first, higher, variance, value=0.5, out=reused(higher))
-    result = torch.addcmul(mean * below, density, variance, out=reused(density))
-    return result, torch.mul(spread, variance, out=reused(spread))
+    result = torch.addcmul(torch.mul(mean, below, out=reused(below)), density, variance, out=out[0])
+    return result, torch.mul(spread, variance, out=out[1])
 
 
 def fast_tanh(x: Tensor) -> Tensor:
@@ -186,7 +224,9 @@ def fast_tanh(x: Tensor) -> Tensor:
 
 
 @in_cached_parts
-def leaky_relu_moments(mean: Tensor, variance: Tensor, negative_slope: float | Tensor = 0.0) -> Moments:
+def leaky_relu_moments(
+    mean: Tensor, variance: Tensor, negative_slope: float | Tensor = 0.0, *, out: Memory = _NEW
+) -> Moments:
     r"""Moments of :math:`\max(x, 0) + a \min(x, 0)` in closed form, a ReLU for a = 0.
 
     With :math:`\alpha = m / \sqrt v` and the standard normal density and distribution function,
@@ -198,6 +238,7 @@ def leaky_relu_moments(mean: Tensor, variance: Tensor, negative_slope: float | T
         mean: m, any shape.
         variance: v, the shape of `mean`.
         negative_slope: a, a number or a tensor that broadcasts to `mean`.
+        out: Memory for the results.
 
     Returns:
         Mean and variance, each of the shape of `mean`.
@@ -210,19 +251,21 @@ def leaky_relu_moments(mean: Tensor, variance: Tensor, negative_slope: float | T
     std = std_of(variance)
     ratio = mean / std
     ratio = torch.clamp(ratio, -MAX_RATIO, MAX_RATIO, out=reused(ratio))
-    below, density = normal_cdf_and_density(ratio)
-    scaled = torch.addcmul(density, ratio, below)
-    positive = torch.addcmul(mean * below, std, density, out=reused(density))
+    below, density = _cdf_and_density(ratio)
+    positive = torch.mul(mean, below, out=out[0])
+    positive = torch.addcmul(positive, std, density, out=reused(positive))
     # alpha^2 Phi + alpha phi - (alpha Phi + phi)^2 in terms of t = alpha Phi + phi
-    shared = torch.mul(torch.sub(ratio, scaled, out=reused(ratio)), scaled, out=reused(ratio))
-    spread = torch.add(below, shared, out=reused(scaled))
+    scaled = torch.addcmul(density, ratio, below, out=reused(density))
+    opposite = torch.sub(ratio, scaled, out=reused(ratio))
+    spread = torch.addcmul(below, opposite, scaled, out=reused(std))
     spread = torch.clamp_min(spread, 0, out=reused(spread))
     if isinstance(negative_slope, float | int) and negative_slope == 0:
-        return positive, torch.mul(variance, spread, out=reused(spread))
+        return positive, torch.mul(variance, spread, out=out[1])
     negative = positive - mean
-    opposite = (1 - below + shared).clamp_min(0)
-    spread = variance * (spread + negative_slope**2 * opposite) + 2 * negative_slope * positive * negative
-    return positive - negative_slope * negative, spread
+    other = torch.addcmul(1 - below, opposite, scaled).clamp_min(0)
+    spread = variance * (spread + negative_slope**2 * other) + 2 * negative_slope * positive * negative
+    total = torch.sub(positive, negative_slope * negative, out=out[0])
+    return total, spread if out[1] is None else out[1].copy_(spread)
 
 
 def clamp_moments(mean: Tensor, variance: Tensor, low: float, high: float) -> Moments:

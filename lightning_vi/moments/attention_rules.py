@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_vi.moments.attended import attend, attention_by_parts, probabilities
+from lightning_vi.moments.correlation import with_shared
 from lightning_vi.moments.gaussian_tensor import make_gaussian, mean_of, variance_of
-from lightning_vi.moments.linear_rules import attend, linear, matrix_product
+from lightning_vi.moments.linear_rules import linear
 from lightning_vi.moments.propagation import NoRuleError, rule
 from lightning_vi.moments.reduction_rules import summed
 from lightning_vi.moments.shape_rules import move
@@ -62,21 +64,8 @@ def attention(
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(~attn_mask, -math.inf)
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    probs, variance = _probabilities(query, key, attn_mask, factor)
-    return attend(probs, variance, value)
-
-
-def _probabilities(query: Tensor, key: Tensor, mask: Tensor | None, factor: float) -> tuple[Tensor, Tensor | None]:
-    """Softmax at the means of the scores, to which a mask is added, and the variances of the scores."""
-    turned = make_gaussian(mean_of(key).mT, None if (v := variance_of(key)) is None else v.mT)
-    products = matrix_product(torch.matmul, _scaled(query, factor), turned)
-    scores = mean_of(products) if mask is None else mean_of(products) + mean_of(mask)
-    return scores.softmax(-1), variance_of(products)
-
-
-def _scaled(x: Tensor, factor: float) -> Tensor:
-    variance = variance_of(x)
-    return make_gaussian(factor * mean_of(x), None if variance is None else factor**2 * variance)
+    mean, variance, shared = attention_by_parts(query, key, value, attn_mask, factor)
+    return with_shared(make_gaussian(mean, variance), shared, (mean.dim() - 2,))
 
 
 @rule("multi_head_attention_forward")
@@ -120,31 +109,49 @@ def multi_head_attention(  # the arguments are torch's
         return linear(F.linear, rows, weight, bias)
 
     if query is key and key is value and not use_separate_proj_weight:
-        projected = _moved(torch.chunk, project(query, in_proj_weight, in_proj_bias), 3, -1)
+        first, second, third = _heads(project(query, in_proj_weight, in_proj_bias), 3, num_heads)
     else:
         weights: Any = [q_proj_weight, k_proj_weight, v_proj_weight]
         if not use_separate_proj_weight:
             weights = _moved(torch.chunk, in_proj_weight, 3)
         biases: Any = [None] * 3 if in_proj_bias is None else _moved(torch.chunk, in_proj_bias, 3)
         projected = map(project, (query, key, value), weights, biases)
-    heads = []
-    for part in projected:
-        split = _moved(torch.transpose, _moved(Tensor.unflatten, part, -1, (num_heads, -1)), 1, 2)
-        heads.append(_moved(Tensor.contiguous, split))
-    first, second, third = heads
+        first, second, third = (_heads(part, 1, num_heads)[0] for part in projected)
     mask = _joint_mask(first, attn_mask, key_padding_mask, num_heads, is_causal and attn_mask is None)
-    probs, variance = _probabilities(first, second, mask, 1 / math.sqrt(first.shape[-1]))
-    attended = attend(probs, variance, third)
-    joined = _moved(torch.flatten, _moved(torch.transpose, attended, 1, 2), 2)
+    factor = 1 / math.sqrt(first.shape[-1])
+    probs = None
+    if need_weights:
+        probs, scores = probabilities(first, second, mask, factor)
+        joined = _moved(_without_heads, attend(probs, scores, third))
+        if scores is not None:
+            probs = make_gaussian(probs, _softmax_variance(probs, scores, -1))
+            probs = summed(torch.mean, probs, 1) if average_attn_weights else probs
+        probs = probs if is_batched else _moved(torch.squeeze, probs, 0)
+    else:
+        parts = attention_by_parts(first, second, third, mask, factor, _heads_second)
+        mean, variance, shared = (None if part is None else part.flatten(2) for part in parts)
+        joined = with_shared(make_gaussian(mean, variance), shared, (1,))  # type: ignore[arg-type]
     output = linear(F.linear, joined, out_proj_weight, out_proj_bias)
-    output = _moved(torch.transpose, output, 0, 1) if is_batched else _moved(torch.squeeze, output, 0)
-    if not need_weights:
-        return output, None
-    if variance is not None:
-        spread = _softmax_variance(probs, variance, -1)
-        probs = make_gaussian(probs, spread)
-        probs = summed(torch.mean, probs, 1) if average_attn_weights else probs
-    return output, probs if is_batched else _moved(torch.squeeze, probs, 0)
+    return _moved(torch.transpose, output, 0, 1) if is_batched else _moved(torch.squeeze, output, 0), probs
+
+
+def _heads(x: Tensor, count: int, num_heads: int) -> Any:
+    """Splits features [B, T, count * H * F] into heads, `count` times [B, H, T, F]."""
+
+    def split(x: Tensor) -> tuple[Tensor, ...]:
+        parts = x.view(*x.shape[:2], count, num_heads, -1)
+        return parts.permute(2, 0, 3, 1, 4).unbind(0)
+
+    return _moved(split, x)
+
+
+def _heads_second(x: Tensor) -> Tensor:
+    return x.transpose(1, 2)
+
+
+def _without_heads(x: Tensor) -> Tensor:
+    """Joins heads [B, H, T, F] to features [B, T, H * F]."""
+    return x.transpose(1, 2).flatten(2)
 
 
 def _moved(func: Callable[..., Any], x: Any, *args: Any) -> Any:

@@ -2,42 +2,22 @@ r"""Correlation between positions, such as pixels and tokens, whose values are c
 
 Elements of a `GaussianTensor` count as independent, except for its positions: the average over them,
 :math:`\bar y = \frac1T \sum_t y_t`, has a variance of its own, the *shared variance*. It passes through linear maps as
-the variance of an average input does, and is kept as an average correlation
-:math:`\mathrm{Var}[\bar y] / \frac1T \sum_t \mathrm{Var}[y_t]` through functions of single elements.
+the variance of an average input does. Through functions of single elements, the average correlation
+:math:`\mathrm{Var}[\bar y] / \frac1T \sum_t \mathrm{Var}[y_t]` is kept instead.
 """
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from lightning_vi.moments.gaussian_tensor import GaussianTensor, make_gaussian, variance_of
-
-
-def positions(x: Tensor) -> tuple[int, ...]:
-    """Dimensions of a tensor whose elements are correlated.
-
-    Args:
-        x: Any tensor.
-
-    Returns:
-        The dimensions; empty for constants and independent elements.
-    """
-    correlation = x.correlation if isinstance(x, GaussianTensor) else None
-    return () if correlation is None else zero_strides(correlation)
-
-
-def zero_strides(correlation: Tensor) -> tuple[int, ...]:
-    """Dimensions along which a tensor was expanded.
-
-    Args:
-        correlation: Any tensor.
-
-    Returns:
-        The dimensions.
-    """
-    pairs = zip(correlation.shape, correlation.stride(), strict=True)
-    return tuple(dim for dim, (size, stride) in enumerate(pairs) if stride == 0 and size > 1)
+from lightning_vi.moments.gaussian_tensor import (
+    GaussianTensor,
+    first_of,
+    mean_over,
+    positions,
+    variance_of,
+    zero_strides,
+)
 
 
 def shared_variance(x: Tensor, dims: Sequence[int], num_dims: int | None = None) -> Tensor:
@@ -55,6 +35,10 @@ def shared_variance(x: Tensor, dims: Sequence[int], num_dims: int | None = None)
     if variance is None:
         raise ValueError("constants have no variance")
     missing = 0 if num_dims is None else num_dims - variance.dim()
+    if not missing and isinstance(x, GaussianTensor) and x.shared is not None:
+        known = zero_strides(x.shared)
+        if set(known) == {dim for dim in dims if variance.shape[dim] > 1}:
+            return first_of(x.shared, known)
     correlated = [dim + missing for dim in positions(x) if dim + missing in dims]
     correlation = x.correlation if isinstance(x, GaussianTensor) else None
     if missing:
@@ -64,14 +48,13 @@ def shared_variance(x: Tensor, dims: Sequence[int], num_dims: int | None = None)
         count = 1
         for dim in independent:
             count *= variance.shape[dim]
-        variance = variance.mean(independent, keepdim=True) / count
+        variance = mean_over(variance, independent) * (1 / count)
     if correlated and correlation is not None:
         correlation = correlation[(None,) * missing] if missing else correlation
-        for dim in correlated:
-            correlation = correlation.narrow(dim, 0, 1)
+        correlation = first_of(correlation, correlated)
         if independent:
-            correlation = correlation.mean(independent, keepdim=True)
-        variance = correlation * variance.mean(correlated, keepdim=True)
+            correlation = mean_over(correlation, independent)
+        variance = correlation * mean_over(variance, correlated)
     return variance
 
 
@@ -84,12 +67,13 @@ def with_shared(x: Tensor, shared: Tensor | None, dims: Sequence[int]) -> Tensor
         dims: The dimensions, not negative.
 
     Returns:
-        The tensor with its correlation.
+        The tensor itself.
     """
-    variance = variance_of(x)
     dims = [dim for dim in dims if x.shape[dim] > 1]
-    if variance is None or shared is None or not dims:
+    if not isinstance(x, GaussianTensor) or shared is None or not dims:
         return x
-    total = variance.mean(dims, keepdim=True).clamp_min(torch.finfo(variance.dtype).tiny)
-    correlation = (shared / total).clamp(0, 1).expand_as(variance)
-    return make_gaussian(x.mean_values, variance, correlation=correlation)  # type: ignore[attr-defined]
+    small = [1 if dim in dims else size for dim, size in enumerate(x.shape)]
+    # elsewhere, a tensor that was expanded would look like one with more positions
+    x.shared = shared.expand(small).contiguous().expand(x.shape)
+    x.known_correlation = None
+    return x

@@ -15,7 +15,7 @@ from lightning_vi.moments.activations import (
     leaky_relu_moments,
     maximum_moments,
 )
-from lightning_vi.moments.gaussian_tensor import GaussianTensor, make_gaussian, mean_of, variance_of
+from lightning_vi.moments.gaussian_tensor import GaussianTensor, defer, make_gaussian, mean_of, variance_of
 from lightning_vi.moments.linear_rules import elementwise_product
 from lightning_vi.moments.propagation import NoRuleError, rule
 
@@ -49,8 +49,8 @@ _FAST: dict[str, Callable[[Tensor], Tensor]] = {"tanh": fast_tanh}
 
 @rule("relu", keeps_correlation=True)
 def relu(func: Callable[..., Any], input: Tensor, inplace: bool = False) -> Tensor:  # noqa: A002, ARG001
-    """ReLU, in closed form."""
-    return make_gaussian(*leaky_relu_moments(mean_of(input), input.variance))  # type: ignore[attr-defined]
+    """ReLU, in closed form, which max pooling computes for the elements that it takes alone."""
+    return defer(leaky_relu_moments, mean_of(input), input.variance)  # type: ignore[attr-defined]
 
 
 @rule("leaky_relu", keeps_correlation=True)

@@ -12,7 +12,9 @@ from torch import Tensor
 MAX_ERROR = 0.01
 """Relative error of the sum of the variances of an output's weights up to which factors are used."""
 MIN_NUMBERS = 2**12
-"""Elements of a matrix from which factors are tried: they save no time for smaller ones."""
+"""Elements of an input or a weight from which factors are used: they save no time for smaller ones."""
+MIN_ELEMENTS = 2**9
+"""Elements of a matrix from which factors are tried."""
 
 Factors = tuple[Tensor, Tensor, Tensor]
 
@@ -35,7 +37,7 @@ def factored(variance: Tensor) -> Factors | None:
         >>> of_outputs[0] * of_inputs[0] * of_kernel[0, 0]
         tensor([0.5000, 0.5000])
     """
-    if variance.dim() < 2 or (variance.dim() == 2 and variance.numel() < MIN_NUMBERS):
+    if variance.dim() < 2 or (variance.dim() == 2 and variance.numel() < MIN_ELEMENTS):
         return None
     cube = variance.flatten(2) if variance.dim() > 2 else variance.unsqueeze(-1)
     total = cube.sum()

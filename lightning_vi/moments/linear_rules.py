@@ -14,12 +14,17 @@ import torch
 from torch import Tensor
 
 from lightning_vi.moments.activations import reused
-from lightning_vi.moments.correlation import positions, shared_variance, with_shared
+from lightning_vi.moments.attended import attend
+from lightning_vi.moments.correlation import shared_variance, with_shared
+from lightning_vi.moments.factored import MIN_NUMBERS
 from lightning_vi.moments.gaussian_tensor import (
     GaussianTensor,
+    kept,
     make_gaussian,
     mean_of,
+    mean_over,
     mean_square_of,
+    positions,
     second_moment_of,
     variance_of,
 )
@@ -58,40 +63,54 @@ def product_variance(
 def linear(func: Callable[..., Any], input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002
     """Affine map, the same at each position."""
     mean = func(mean_of(input), mean_of(weight), mean_of(bias))
-    result = _expanded(mean, _weighted_variance(func, input, weight, variance_of(bias)))
+    spread = variance_of(bias)
+    variance = _factored_variance(func, input, weight, spread)
+    result = _expanded(mean, _linear_variance(func, input, weight, spread) if variance is None else variance)
     dims = positions(input) or range(1, input.dim() - 1)
     if all(input.shape[dim] == 1 for dim in dims) or input.dim() - 1 in dims:
         return result
-    return with_shared(result, variance_of(linear(func, position_mean(input, dims), weight, bias)), dims)
+    return with_shared(result, _linear_variance(func, position_mean(input, dims), weight, spread), dims)
 
 
-def _weighted_variance(
-    product: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight: Tensor, extra: Tensor | None
+def _linear_variance(func: Callable[..., Any], x: Tensor, weight: Tensor, extra: Tensor | None) -> Tensor | None:
+    """`product_variance`, in products that add to each other."""
+    spread, other = variance_of(x), variance_of(weight)
+    if spread is None or other is None or torch.is_grad_enabled() or extra is None or extra.dim() != 1:
+        return product_variance(func, x, weight, extra)
+    total: Tensor = func(spread, second_moment_of(weight), extra)
+    total.view(-1, total.shape[-1]).addmm_(mean_square_of(x).reshape(-1, x.shape[-1]), other.mT)
+    return total
+
+
+def _factored_variance(
+    product: Callable[[Tensor, Tensor, Tensor | None], Tensor], x: Tensor, weight: Tensor, extra: Tensor | None
 ) -> Tensor | None:
-    """`product_variance` with a weight [outputs, ...], by the factors of its variances if they are known."""
+    """`product_variance` with a weight [outputs, ...], by the factors of its variances; None if that saves no time."""
     factors = weight.variance_factors if isinstance(weight, GaussianTensor) else None
-    if factors is None:
-        return product_variance(product, x, weight, extra)
+    if factors is None or max(x.numel(), weight.numel()) < MIN_NUMBERS:
+        return None
     of_outputs, of_inputs, of_kernel = factors
     square = mean_square_of(x)
     if (dimensions := weight.dim() - 2) == 0:
         single = (square @ of_inputs).unsqueeze(-1)
     else:
         channels = of_inputs @ square.flatten(2)
-        single = product(channels.view(len(square), 1, *square.shape[2:]), of_kernel)
+        single = product(channels.view(len(square), 1, *square.shape[2:]), of_kernel, None)
         of_outputs = of_outputs.view(-1, *[1] * dimensions)
-    if (spread := variance_of(x)) is None:
-        total = single * of_outputs
-    else:
-        known = product(spread, second_moment_of(weight))
-        total = torch.addcmul(known, single, of_outputs, out=reused(known))
-    return total if extra is None else torch.add(total, extra, out=reused(total))
+    if (spread := variance_of(x)) is not None:
+        known = product(spread, second_moment_of(weight), extra)
+        return torch.addcmul(known, single, of_outputs, out=reused(known))
+    if extra is None:
+        return single * of_outputs
+    return torch.addcmul(extra.view(-1, *[1] * dimensions), single, of_outputs)
 
 
 def position_mean(x: Tensor, dims: Sequence[int]) -> Tensor:
     """Average over positions, with ones in their place."""
+    if not dims:
+        return x
     shared = None if variance_of(x) is None else shared_variance(x, dims)
-    return make_gaussian(mean_of(x).mean(list(dims), keepdim=True), shared)
+    return make_gaussian(mean_over(mean_of(x), dims), shared)
 
 
 @rule("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
@@ -109,23 +128,23 @@ def convolution(
         batch = make_gaussian(mean_of(input)[None], None if (v := variance_of(input)) is None else v[None])
         result = convolution(func, batch, weight, bias, *args, **options)
         return make_gaussian(mean_of(result)[0], None if (v := variance_of(result)) is None else v[0])
-    shared = variance_of(bias)
-    shared = None if shared is None else shared.view(-1, *[1] * dimensions)
+    spread = variance_of(bias)
+    shared = None if spread is None else spread.view(-1, *[1] * dimensions)
     mean = func(mean_of(input), mean_of(weight), mean_of(bias), *args, **options)
     is_transposed = "transpose" in func.__name__
     groups = args[3] if len(args) > 3 else options.get("groups", 1)
-    variance_over = product_variance if is_transposed or groups > 1 else _weighted_variance
-    variance = variance_over(lambda x, w: func(x, w, None, *args, **options), input, weight, shared)
+
+    def convolved(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+        return func(x, w, b, *args, **options)  # type: ignore[no-any-return]
+
+    variance = None if is_transposed or groups > 1 else _factored_variance(convolved, input, weight, spread)
+    variance = product_variance(convolved, input, weight, shared) if variance is None else variance
     result = _expanded(mean, variance)
     if variance is None:
         return result
     dims = range(2, input.dim())
     share = input.shape[2:].numel() / mean.shape[2:].numel() if is_transposed else 1.0
-    spread = variance_of(weight)
-    kernel = make_gaussian(
-        share * mean_of(weight).sum(list(dims), keepdim=True),
-        None if spread is None else share**2 * spread.sum(list(dims), keepdim=True),
-    )
+    kernel = kept(weight, f"kernel {share}", lambda: _summed_kernel(weight, share))
     average = position_mean(input, dims)
 
     def product(x: Tensor, w: Tensor) -> Tensor:
@@ -138,8 +157,21 @@ def convolution(
     return with_shared(result, small, dims)
 
 
+def _summed_kernel(weight: Tensor, share: float) -> Tensor:
+    """Sum of a kernel over its places, times a number."""
+    dims = list(range(2, weight.dim()))
+    spread = variance_of(weight)
+    mean = share * mean_of(weight).sum(dims, keepdim=True)
+    if spread is None:
+        return mean
+    spread = share**2 * spread.sum(dims, keepdim=True)
+    return make_gaussian(mean, spread, second_moment=mean.square() + spread)
+
+
 def _expanded(mean: Tensor, variance: Tensor | None) -> Tensor:
-    return make_gaussian(mean, None if variance is None else variance.expand_as(mean))
+    if variance is not None and variance.shape != mean.shape:
+        variance = variance.expand_as(mean)
+    return make_gaussian(mean, variance)
 
 
 @rule("matmul", "mm", "bmm", "mv", "__matmul__", "__rmatmul__")
@@ -155,46 +187,6 @@ def matrix_product(func: Callable[..., Any], input: Tensor, other: Tensor) -> Te
         factors = torch.cat([spread, mean_square_of(input)], -1), torch.cat([second_moment_of(other), other_spread], -2)
         variance = torch.matmul(*factors)
     return make_gaussian(func(mean_of(input), mean_of(other)), variance)
-
-
-def attend(probs: Tensor, logit_variance: Tensor | None, values: Tensor) -> Tensor:
-    r"""Average of values with weights of a softmax, linearized in its logits s.
-
-    .. math:: o = \sum_j p_j v_j, \qquad \mathrm{Var}[o] \approx \sum_j p_j^2\, \mathrm{Var}[v_j]
-        + p_j^2\, \mathrm{Var}[s_j]\, \big((v_j - o)^2 + \mathrm{Var}[v_j]\big)
-
-    Args:
-        probs: Probabilities p at the means of the logits, shape [..., T, J].
-        logit_variance: Variances of the logits, the shape of `probs`; None for constants.
-        values: v, shape [..., J, F].
-
-    Returns:
-        Shape [..., T, F].
-    """
-    mean, variance = mean_of(values), variance_of(values)
-    dims = (values.dim() - 2,)
-    correlation = values.correlation if positions(values) == dims else None  # type: ignore[attr-defined]
-    squares, average = probs.square(), probs.mean(-2, keepdim=True)
-    columns = [mean] if variance is None or correlation is None else [mean, variance]
-    output, *together = torch.split(probs @ torch.cat(columns, -1), mean.shape[-1], -1)
-    own, shared = None, None
-    if variance is not None:
-        own, shared = squares @ variance, average.square() @ variance
-        if correlation is not None:
-            correlation = correlation.narrow(-2, 0, 1)
-            own, shared = own.lerp(together[0], correlation), shared.lerp(average @ variance, correlation)
-    if logit_variance is None:
-        return with_shared(make_gaussian(output, own), shared, dims)
-    weights = torch.mul(squares, logit_variance, out=reused(squares))
-    # (v - o)^2 in terms of sums over j, around the mean over j so that no digits are lost
-    center = mean.mean(-2, keepdim=True)
-    shifted, shift = mean - center, output - center
-    second = shifted.square() if variance is None else shifted.square() + variance
-    sums = weights @ torch.cat([second, shifted, torch.ones_like(mean[..., :1])], -1)
-    squared, crossed, mass = torch.split(sums, [mean.shape[-1], mean.shape[-1], 1], -1)
-    spread = (squared + shift * (shift * mass - 2 * crossed)).clamp_min(0)
-    shared = added(shared, spread.mean(-2, keepdim=True) / spread.shape[-2])
-    return with_shared(make_gaussian(output, spread if own is None else spread + own), shared, dims)
 
 
 @rule("addmm", "baddbmm", "addbmm", "addmv")
@@ -262,8 +254,8 @@ def _averaged(x: Tensor, dims: Sequence[int], num_dims: int) -> Tensor:
     mean = mean_of(x)[(None,) * missing] if missing else mean_of(x)
     over = [dim for dim in dims if mean.shape[dim] > 1]
     if variance_of(x) is None:
-        return mean.square().mean(over, keepdim=True).sqrt() if over else mean
-    average = mean.mean(over, keepdim=True) if over else mean
+        return mean_over(mean.square(), over).sqrt() if over else mean
+    average = mean_over(mean, over) if over else mean
     return make_gaussian(average, shared_variance(x, dims, num_dims))
 
 

@@ -1,6 +1,7 @@
 """Means and variances of the outputs of a network."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -52,6 +53,7 @@ def _weight_moments(slots: Sequence[Slot], coupling: NoiseCoupling | None) -> li
             "variance": variance,
             "second_moment": slot.mu.square() + variance,
             "variance_factors": factored(variance),
+            "facts": {},
         }
         for slot, variance in zip(slots, weight_variances(slots, coupling), strict=True)
     ]
@@ -118,6 +120,7 @@ def propagated(network: nn.Module, run: Callable[[], Tensor], *, drops_units: bo
     Raises:
         TypeError: If the network calls a function that has no rule.
     """
+    _keep_freed_memory()
     try:
         with as_written(network), Propagation(drops_units=drops_units):
             output = run()
@@ -125,3 +128,13 @@ def propagated(network: nn.Module, run: Callable[[], Tensor], *, drops_units: bo
         raise error.named(network) from None
     mean, variance = mean_of(output), variance_of(output)
     return mean, torch.zeros_like(mean) if variance is None else variance
+
+
+@lru_cache(maxsize=1)
+def _keep_freed_memory() -> None:
+    """Lets the C library keep the memory of intermediate results from one pass to the next.
+
+    glibc returns freed memory to the system if it is more than twice the largest block that was freed so far, up to 32
+    MiB. The pages of a new block that is not written to are never taken.
+    """
+    torch.UntypedStorage(31 * 2**20)  # type: ignore[no-untyped-call]

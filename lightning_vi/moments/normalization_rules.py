@@ -16,9 +16,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_vi.moments.activations import reused
+from lightning_vi.moments.activations import reused, std_of
 from lightning_vi.moments.correlation import with_shared
-from lightning_vi.moments.gaussian_tensor import correlation_of, make_gaussian, mean_of, variance_of
+from lightning_vi.moments.gaussian_tensor import (
+    correlation_of,
+    make_gaussian,
+    mean_of,
+    mean_over,
+    mean_square_of,
+    positions,
+    second_moment_of,
+    variance_of,
+)
 from lightning_vi.moments.linear_rules import joint_positions, position_mean, product_variance, total
 from lightning_vi.moments.propagation import rule
 
@@ -35,16 +44,42 @@ def batch_norm(
     momentum: float = 0.1,  # noqa: ARG001
     eps: float = 1e-5,
 ) -> Tensor:
-    """Batch normalization by running statistics, or by those of the means."""
+    r"""Batch normalization by running statistics, or by those of the means.
+
+    With the normalized mean :math:`\bar x` and the scale s, the variance is
+    :math:`\mathrm{Var}[x]\, \mathrm{E}[w^2] / s^2 + \bar x^2\, \mathrm{Var}[w] + \mathrm{Var}[b]`.
+    """
     mean, variance = mean_of(input), variance_of(input)
     if training or running_mean is None or running_var is None:
         others = [dim for dim in range(mean.dim()) if dim != 1]
         running_var, running_mean = torch.var_mean(mean, others, correction=0)
-    shape = [1, -1, *[1] * (mean.dim() - 2)]
-    scale = (running_var + eps).rsqrt().view(shape)
-    shifted = make_gaussian(mean - running_mean.view(shape), variance, correlation=correlation_of(input))
-    factor, shift = (_viewed(part, shape) for part in (weight, bias))
-    return _affine(shifted, scale if factor is None else _scaled(factor, scale), shift)
+    known_mean, known_var = running_mean, running_var
+
+    def normalized(x: Tensor, factor: Tensor | None, shift: Tensor | None) -> Tensor:
+        return F.batch_norm(x, known_mean, known_var, factor, shift, False, 0.0, eps)
+
+    result = normalized(mean, mean_of(weight), mean_of(bias))
+    spread, shift = variance_of(weight), variance_of(bias)
+    if variance is None and spread is None and shift is None:
+        return result
+    std = None if spread is None else std_of(spread)
+    scale = 1 / (known_var + eps) if weight is None else second_moment_of(weight) / (known_var + eps)
+    none, one = torch.zeros_like(known_mean), torch.ones_like(known_var)
+
+    def spread_of(mean: Tensor, variance: Tensor | None) -> Tensor:
+        variance = torch.zeros_like(mean) if variance is None else variance
+        total = F.batch_norm(variance, none, one, scale, shift, False, 0.0, 0.0)
+        if std is None:
+            return total
+        part = normalized(mean, std, None)
+        return torch.addcmul(total, part, part, out=reused(total))
+
+    result = make_gaussian(result, spread_of(mean, variance))
+    dims = range(2, mean.dim())
+    if not positions(input) and spread is None and shift is None:
+        return result
+    average = position_mean(input, dims)
+    return with_shared(result, spread_of(mean_of(average), variance_of(average)), dims)
 
 
 @rule("layer_norm")
@@ -113,20 +148,27 @@ def instance_norm(
 def _normalized(input: Tensor, shape: tuple[int, ...], eps: float, *, centered: bool = True) -> Tensor:  # noqa: A002
     """Normalizes the last dimension of a view of the input."""
     mean, variance = mean_of(input).reshape(shape), variance_of(input)
-    spread = None if variance is None else variance.reshape(shape)
     size = mean.shape[-1]
-    shifted = mean - mean.mean(-1, keepdim=True) if centered else mean
-    square = shifted.square() if spread is None else shifted.square() + spread * ((1 - 1 / size) if centered else 1)
-    scale = (square.mean(-1, keepdim=True) + eps).rsqrt()
-    result = shifted * scale
-    if spread is None:
-        return result.view(input.shape)
+    shifted = mean - mean_over(mean, (-1,)) if centered else mean
+    power = mean_over(shifted.square(), (-1,))
+    if variance is None:
+        return (shifted * (power + eps).rsqrt()).view(input.shape)
     one = 1.0 if centered else 0.0
-    sums = one * spread.mean(-1, keepdim=True) + 2 * one * result * (result * spread).mean(-1, keepdim=True)
-    sums = sums + result.square() * (result.square() * spread).mean(-1, keepdim=True)
-    own = spread * (1 - 2 * (one + result.square()) / size) + sums / size
-    variance = (scale.square() * own).clamp_min(0).view(input.shape)
-    return make_gaussian(result.view(input.shape), variance, correlation=correlation_of(input))
+    spread = variance.reshape(shape)
+    average = mean_over(spread, (-1,))
+    scale = (power + average * (1 - one / size) + eps).rsqrt()
+    result = torch.mul(shifted, scale, out=reused(shifted) if centered else None)
+    # v (1 - 2 (1 + y^2) / n) + (sum of (1 + y y_j)^2 v_j) / n^2, multiplied out
+    first = result * spread
+    second = result * first
+    crossed, squared = (mean_over(part, (-1,)) for part in (first, second))
+    own = torch.mul(result, squared, out=reused(first)) + 2 * one * crossed
+    own = torch.addcmul(one * average, own, result, out=reused(own))
+    own = torch.add(own, second, alpha=-2, out=reused(own))
+    own = torch.add(own, spread, alpha=size - 2 * one, out=reused(own))
+    own = torch.mul(own, scale.square() / size, out=reused(own))
+    own = torch.clamp_min(own, 0, out=reused(own))
+    return make_gaussian(result.view(input.shape), own.view(input.shape), correlation=correlation_of(input))
 
 
 def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -138,7 +180,7 @@ def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     mean = mean if bias is None else torch.add(mean, mean_of(bias), out=reused(mean))
     if spread is None and weight_variance is None and bias_variance is None:
         return mean
-    variance = product_variance(torch.mul, x, weight, bias_variance)
+    variance = _affine_variance(x, weight, bias_variance)
     result = make_gaussian(mean, None if variance is None else variance.expand_as(mean))
     if dims := joint_positions(result, x, weight):
         shared = product_variance(torch.mul, position_mean(x, dims), weight, bias_variance)
@@ -146,9 +188,14 @@ def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     return result
 
 
-def _scaled(x: Tensor, factor: Tensor) -> Tensor:
-    variance = variance_of(x)
-    return make_gaussian(mean_of(x) * factor, None if variance is None else variance * factor.square())
+def _affine_variance(x: Tensor, weight: Tensor, extra: Tensor | None) -> Tensor | None:
+    """`product_variance` of elementwise products, in few operations."""
+    spread, other = variance_of(x), variance_of(weight)
+    if spread is None or other is None:
+        return product_variance(torch.mul, x, weight, extra)
+    total = spread * second_moment_of(weight)
+    total = torch.addcmul(total, mean_square_of(x), other, out=reused(total))
+    return total if extra is None else torch.add(total, extra, out=reused(total))
 
 
 def _viewed(x: Tensor | None, shape: list[int]) -> Tensor | None:

@@ -1,6 +1,6 @@
 """Propagation of means and variances through a network."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from types import FunctionType
 from typing import Any, TypeVar
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from lightning_vi.errors import InputTypeError
-from lightning_vi.moments.gaussian_tensor import GaussianTensor, make_gaussian, mean_of, variance_of
+from lightning_vi.moments.gaussian_tensor import GaussianTensor, make_gaussian, mean_of, positions, variance_of
 from lightning_vi.sampling.dropout_mode import running_module
 
 AnyRule = TypeVar("AnyRule", bound=Callable[..., Any])
@@ -79,7 +79,7 @@ class Propagation(TorchFunctionMode):
         options = dict(kwargs or {})
         name = _name(func)
         is_dropout = self.drops_units and name in DROPOUT
-        if not is_dropout and not any(isinstance(x, GaussianTensor) for x in _flat(args, options)):
+        if not is_dropout and not _has_gaussian(args) and not (options and _has_gaussian(options.values())):
             return func(*args, **options)
         if name in METADATA:
             return func(*args, **options)
@@ -97,7 +97,7 @@ class Propagation(TorchFunctionMode):
         if name in DROPOUT:
             options["drops_units"] = self.drops_units
         result = found(func, *args, **options)
-        if name in _KEEPING and isinstance(result, GaussianTensor) and result.correlation is None:
+        if name in _KEEPING and isinstance(result, GaussianTensor) and not positions(result):
             _keep_correlation(result, args)
         if (is_in_place or options.get("inplace")) and isinstance(args[0], GaussianTensor):
             return _replaced(args[0], result)
@@ -141,27 +141,33 @@ class NoRuleError(Exception):
 def _keep_correlation(result: GaussianTensor, args: tuple[Any, ...]) -> None:
     """Gives a result the correlation of the first argument that has one."""
     for x in args:
-        if isinstance(x, GaussianTensor) and x.correlation is not None and x.shape == result.shape:
-            result.correlation = x.correlation
+        if x is result:
+            return
+        if positions(x) and x.shape == result.shape:
+            result.known_correlation = x.correlation
             return
 
 
 def _replaced(x: GaussianTensor, result: Tensor) -> Tensor:
     """Gives a tensor the moments of a result in place."""
     mean, variance = mean_of(result), variance_of(result)
-    x.mean_values.copy_(mean)
-    x.variance = torch.zeros_like(mean) if variance is None else variance
+    if mean.shape != x.shape:
+        raise NoRuleError("a change of shape in place")
+    x.moments, x.deferred = (mean, torch.zeros_like(mean) if variance is None else variance), None
     x.mean_square = x.second_moment = x.variance_factors = x.logit_variance = None
-    x.correlation = result.correlation if isinstance(result, GaussianTensor) else None
+    known = (result.shared, result.known_correlation) if isinstance(result, GaussianTensor) else (None, None)
+    x.shared, x.known_correlation = known
     return x
 
 
-def _flat(args: Iterable[Any], options: Mapping[str, Any]) -> Iterator[Any]:
-    for x in (*args, *options.values()):
-        if isinstance(x, tuple | list):
-            yield from x
-        else:
-            yield x
+def _has_gaussian(values: Iterable[Any]) -> bool:
+    """Returns True if some of several arguments, or of their elements, are random."""
+    for x in values:
+        if isinstance(x, GaussianTensor):
+            return True
+        if isinstance(x, tuple | list) and any(isinstance(part, GaussianTensor) for part in x):
+            return True
+    return False
 
 
 def _name(func: Callable[..., Any]) -> str:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_vi.moments.correlation import positions, shared_variance, with_shared
-from lightning_vi.moments.gaussian_tensor import make_gaussian, mean_of
+from lightning_vi.moments.correlation import shared_variance, with_shared
+from lightning_vi.moments.gaussian_tensor import defer, first_of, make_gaussian, mean_of, positions
 from lightning_vi.moments.propagation import NoRuleError, rule
 
 
@@ -72,7 +72,7 @@ def _averaged(pool: Callable[[Tensor], Tensor], input: Tensor, num_dims: int, si
         return make_gaussian(mean, shared)
     count = math.prod(input.shape[dim] for dim in dims)
     # The average correlation counts each element with itself.
-    correlation = input.correlation[(..., *[slice(0, 1)] * num_dims)]  # type: ignore[attr-defined]
+    correlation = first_of(input.correlation, dims)  # type: ignore[attr-defined]
     between = ((count * correlation - 1) / (count - 1)).clamp(0, 1)
     spread = ((1 - between) / size + between) * pool(variance)
     return with_shared(make_gaussian(mean, spread), shared, dims)
@@ -83,25 +83,28 @@ def max_pool(func: Callable[..., Any], input: Tensor, *args: Any, **options: Any
     """Maximum over windows: the element with the largest mean."""
     options.pop("return_indices", None)
     with_indices = getattr(F, f"{func.__name__}_with_indices")
-    mean, indices = with_indices(mean_of(input), *args[:5], **options)
-    return _selected(input, mean, indices)
+    return _selected(input, lambda mean: with_indices(mean, *args[:5], **options))
 
 
 @rule("adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d")
 def adaptive_max_pool(func: Callable[..., Any], input: Tensor, output_size: Any, *_: Any, **__: Any) -> Tensor:  # noqa: A002
     """Maximum over windows: the element with the largest mean."""
-    mean, indices = getattr(F, f"{func.__name__}_with_indices")(mean_of(input), output_size)
-    return _selected(input, mean, indices)
+    with_indices = getattr(F, f"{func.__name__}_with_indices")
+    return _selected(input, lambda mean: with_indices(mean, output_size))
 
 
-def _selected(input: Tensor, mean: Tensor, indices: Tensor) -> Tensor:  # noqa: A002
-    """Elements [B, C, ...] of a tensor by their indices among the flattened positions."""
-    variance = input.variance.flatten(2).gather(2, indices.flatten(2)).view_as(indices)  # type: ignore[attr-defined]
+def _selected(input: Tensor, pool: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:  # noqa: A002
+    """Elements [B, C, ...] of a tensor; the maximum of values of a ReLU is the ReLU of the maximum."""
+    deferred = input.deferred  # type: ignore[attr-defined]
+    before = (mean_of(input), input.variance) if deferred is None else deferred[1:]  # type: ignore[attr-defined]
+    mean, indices = pool(before[0])
+    variance = before[1].flatten(2).gather(2, indices.flatten(2)).view_as(indices)
+    result = make_gaussian(mean, variance) if deferred is None else defer(deferred[0], mean, variance)
     dims = positions(input)
-    if dims != tuple(range(2, input.dim())):
-        return make_gaussian(mean, variance)
-    correlation = input.correlation[(..., *[slice(0, 1)] * len(dims))]  # type: ignore[attr-defined]
-    return make_gaussian(mean, variance, correlation=correlation.expand_as(mean))
+    if dims == tuple(range(2, input.dim())):
+        correlation = first_of(input.correlation, dims)  # type: ignore[attr-defined]
+        result.known_correlation = correlation.expand_as(mean)  # type: ignore[attr-defined]
+    return result
 
 
 @rule("amax", "amin", "max", "min")

@@ -1,5 +1,6 @@
 """Rules of functions that move elements, and select or repeat them."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -7,8 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_vi.moments.correlation import zero_strides
-from lightning_vi.moments.gaussian_tensor import GaussianTensor, make_gaussian, mean_of, variance_of
+from lightning_vi.moments.gaussian_tensor import (
+    GaussianTensor,
+    make_gaussian,
+    mean_of,
+    positions,
+    variance_of,
+    zero_strides,
+)
 from lightning_vi.moments.propagation import NoRuleError, rule
 
 _MOVES = (
@@ -30,25 +37,42 @@ def move(func: Callable[..., Any], *args: Any, **options: Any) -> Any:
         func(*_replaced(args, mean_of), **_replaced(options, mean_of)),
         func(*_replaced(args, _spread_of), **_replaced(options, _spread_of)),
     )
-    correlation = getattr(args[0], "correlation", None) if args else None
-    if correlation is not None:
-        _move_correlation(func, correlation, args, options, result)
+    if args and positions(args[0]):
+        _move_correlation(func, args, options, result)
     return result
 
 
-def _move_correlation(func: Callable[..., Any], correlation: Tensor, args: Any, options: Any, result: Any) -> None:
-    """Moves correlations, unless positions and other dimensions are merged."""
+def _move_correlation(func: Callable[..., Any], args: Any, options: Any, result: Any) -> None:
+    """Moves correlations or shared variances, unless positions and other dimensions are merged."""
+    first = args[0]
     if func.__name__ in _COPIES:
-        result.correlation = correlation
+        result.shared, result.known_correlation = first.shared, first.known_correlation
         return
+    if first.shared is not None and _moved_positions(func, first.shared, args, options, result, "shared"):
+        return
+    _moved_positions(func, first.correlation, args, options, result, "known_correlation")
+
+
+def _moved_positions(
+    func: Callable[..., Any], known: Tensor, args: Any, options: Any, result: Any, attribute: str
+) -> bool:
+    """Moves one of them, shared variances only if all positions are still there."""
     try:
-        moved = func(correlation, *args[1:], **options)
+        moved = func(known, *args[1:], **options)
     except RuntimeError:  # a view of a tensor that was expanded
-        return
-    pairs = [(result, moved)] if isinstance(result, Tensor) else zip(result, moved, strict=True)
+        return True
+    count = _number(known)
+    pairs = [(result, moved)] if isinstance(result, Tensor) else list(zip(result, moved, strict=True))
+    if attribute == "shared" and any(_number(own) != count for _, own in pairs):
+        return False
     for part, own in pairs:
         if isinstance(part, GaussianTensor) and own.shape == part.shape and zero_strides(own):
-            part.correlation = own
+            setattr(part, attribute, own)
+    return True
+
+
+def _number(known: Tensor) -> int:
+    return math.prod(known.shape[dim] for dim in zero_strides(known))
 
 
 _COPIES = frozenset({"contiguous", "clone", "to", "float", "double", "half", "bfloat16", "cpu", "cuda", "detach"})

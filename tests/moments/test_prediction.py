@@ -179,6 +179,25 @@ def test_gradients_with_respect_to_the_input(activation: nn.Module) -> None:
     assert torch.autograd.gradcheck(spread, (x,))
 
 
+def test_what_is_kept_in_inference_mode_serves_gradients() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten())
+    method = MeanFieldVI(nn.Sequential(network, nn.Linear(8, 1)), Gaussian(0.3), init_std=0.2).eval()
+    x = torch.randn(2, 1, 6, 6)
+    with torch.inference_mode():
+        expected = method.predict(x, approximation="moments").epistemic_var
+    x.requires_grad_()
+    spread = method.predict(x, approximation="moments", differentiable=True).epistemic_var
+    assert_close(spread, expected)
+    (gradient,) = torch.autograd.grad(spread.sum(), x)
+    assert gradient.abs().sum() > 0
+
+
+def test_impossible_classes_have_no_entropy() -> None:
+    probs, entropy = Categorical(3).predictive_moments(torch.tensor([[[0.0, 0.0, -math.inf]]]))
+    assert_close(probs, torch.tensor([[[0.5, 0.5, 0.0]]]))
+    assert_close(entropy, torch.full((1, 1), math.log(2)))
+
+
 def test_variances_follow_the_posterior() -> None:
     method = MeanFieldVI(MLP(1, [5], 1), Gaussian(0.3), init_std=0.1)
     x = torch.ones(2, 1)

@@ -170,6 +170,61 @@ def test_max_pooling_takes_the_element_with_the_largest_mean() -> None:
     assert_close(variance_of(result), torch.tensor([[[0.2, 0.3]]]))
 
 
+def test_max_pooling_of_a_relu_is_the_relu_of_the_largest_element() -> None:
+    x = random_tensor(2, 3, 8, 6, scale=3.0)
+    with Propagation():
+        pooled = F.max_pool2d(F.relu(x), 2)
+        expected = F.relu(F.max_pool2d(x, 2))
+    assert_close(mean_of(pooled), mean_of(expected))
+    assert_close(variance_of(pooled), variance_of(expected))
+    apart = make_gaussian(torch.tensor([[[0.0, 30.0, -5.0, -1.0, -9.0, 0.5]]]), 0.1 + torch.rand(1, 1, 6))
+    check(lambda a: F.max_pool1d(F.relu(a), 3), apart, rtol=0.01, atol=5e-3)
+
+
+def test_a_deferred_relu_does_not_see_later_changes_of_its_input() -> None:
+    x = random_tensor(5)
+    with Propagation():
+        expected = F.relu(make_gaussian(mean_of(x).clone(), variance_of(x).clone()))
+        result = F.relu(x)
+        x += 3
+    assert_close(mean_of(result), mean_of(expected))
+
+
+def test_a_change_of_shape_in_place_is_refused() -> None:
+    with Propagation(), pytest.raises(NoRuleError, match="a change of shape in place"):
+        random_tensor(4).unsqueeze_(0)
+
+
+@pytest.mark.parametrize("needs_weights", [True, False])
+@pytest.mark.parametrize("has_mask", [True, False])
+def test_attention_by_parts_is_attention(needs_weights: bool, has_mask: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    attention = nn.MultiheadAttention(8, 2, batch_first=True).eval()
+    x = make_gaussian(torch.randn(7, 5, 8), 0.1 * torch.rand(7, 5, 8))
+    padding = torch.arange(5) >= torch.randint(2, 6, (7, 1)) if has_mask else None
+    with torch.no_grad(), Propagation():
+        expected, _ = attention(x, x, x, key_padding_mask=padding)
+        monkeypatch.setattr("lightning_vi.moments.activations.PART", 60)
+        result, weights = attention(x, x, x, key_padding_mask=padding, need_weights=needs_weights)
+    assert (weights is None) is not needs_weights
+    assert_close(mean_of(result), mean_of(expected))
+    assert_close(variance_of(result), variance_of(expected))
+    assert_close(result.shared, expected.shared)
+
+
+def test_a_batch_normalization_with_random_parameters_is_exact() -> None:
+    x, weight, bias = random_tensor(3, 2, 4), random_tensor(2), random_tensor(2)
+    mean, variance = torch.randn(2), 0.5 + torch.rand(2)
+    check(lambda *args: F.batch_norm(args[0], mean, variance, *args[1:]), x, weight, bias)
+    check(lambda *args: F.batch_norm(args[0], mean, variance, *args[1:]).mean(2), x, weight, bias)
+
+
+def test_averages_over_positions_are_exact_behind_moves() -> None:
+    tokens, weight = torch.randn(3, 6, 5), random_tensor(4, 5)
+    check(lambda w: F.linear(tokens, w).mean(1), weight)
+    check(lambda w: F.linear(tokens, w).transpose(1, 2).unflatten(1, (2, 2)).mean(-1), weight)
+    check(lambda w: 2 * F.linear(tokens, w).chunk(2, -1)[1].permute(2, 0, 1).sum(2), weight)
+
+
 def test_functions_in_place_change_their_input() -> None:
     x = random_tensor(4)
     with Propagation():
