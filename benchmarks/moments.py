@@ -2,10 +2,10 @@
 
     python benchmarks/moments.py --uci shared/data/uci/yacht --mnist shared/data/mnist
 
-Time is relative to a prediction with one sample: CPU time on the CPU, and real time on another device. AURC is the area
-under the risk-coverage curve of squared errors or misclassifications, with the total uncertainty as score. "std" is the
-epistemic standard deviation, relative to that of 512 other samples (4,096 for regression); for classes it is that of
-the probabilities.
+Time is relative to a prediction with one sample, with which each prediction takes turns: CPU time of one thread on the
+CPU, and real time on another device; the median of the rounds. AURC is the area under the risk-coverage curve of
+squared errors or misclassifications, with the total uncertainty as score. "std" is the epistemic standard deviation,
+relative to that of 512 other samples (4,096 for regression); for classes it is that of the probabilities.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
@@ -125,17 +126,21 @@ def trained(network: nn.Module, data: Data, epochs: int, batch_size: int, device
     return method.to(device).eval()
 
 
-def seconds(run: Callable[[], object], repeats: int, device: torch.device) -> float:
-    """Smallest time in seconds, of more runs if they are short."""
-    times: list[float] = []
+def passes(run: Callable[[], object], unit: Callable[[], object], repeats: int, device: torch.device) -> float:
+    """Time relative to another call, as the median of the ratios of runs that take turns; of more runs if short."""
+    ratios: list[float] = []
     clock = time.thread_time if device.type == "cpu" else time.perf_counter
-    while len(times) < repeats or (repeats > 1 and sum(times) < 0.3):
-        start = clock()
-        run()
-        if device.type != "cpu":
-            torch.accelerator.synchronize()
-        times.append(clock() - start)
-    return min(times)
+    total = 0.0
+    while len(ratios) < repeats or (repeats > 1 and total < 0.3):
+        marks = [clock()]
+        for call in (unit, run):
+            call()
+            if device.type != "cpu":
+                torch.accelerator.synchronize()
+            marks.append(clock())
+        total += marks[2] - marks[1]
+        ratios.append((marks[2] - marks[1]) / (marks[1] - marks[0]))
+    return median(ratios)
 
 
 def scores(prediction: Prediction, log_prob: Tensor, y: Tensor) -> tuple[float, float, float]:
@@ -160,7 +165,7 @@ def rows(name: str, method: UQMethod, x: Tensor, y: Tensor, repeats: int) -> Ite
     """Rows of the table for one method."""
     is_regression = y.is_floating_point()
     reference = method.predict(x, num_samples=4096 if is_regression else 512, seed=1).epistemic_var.sqrt().mean()
-    unit = seconds(lambda: method.predict(x, num_samples=1), repeats, x.device)
+    unit = partial(method.predict, x, num_samples=1)
     sizes = (4, 32, 256, 4096) if is_regression else (4, 32, 256)
     for label, size, approximation in [
         ("one pass", 1, "moments"),
@@ -170,10 +175,10 @@ def rows(name: str, method: UQMethod, x: Tensor, y: Tensor, repeats: int) -> Ite
         inputs = method.predictive_distribution(x, size, method.noise.seed, approximation).metric_inputs(y)
         nll, ece, aurc = scores(prediction, inputs["log_prob"], y)
         run = partial(method.predict, x, num_samples=size, approximation=approximation)
-        time_taken = seconds(run, 1 if size > 32 else repeats, x.device)
+        time_taken = passes(run, unit, 1 if size > 32 else repeats, x.device)
         std = prediction.epistemic_var.sqrt().mean() / reference
         shown = "" if math.isnan(ece) else f"{ece:.4f}"
-        yield f"| {name} | {label} | {time_taken / unit:.1f} | {nll:.4f} | {shown} | {aurc:.4f} | {std:.2f} |"
+        yield f"| {name} | {label} | {time_taken:.1f} | {nll:.4f} | {shown} | {aurc:.4f} | {std:.2f} |"
 
 
 def main() -> None:
@@ -184,7 +189,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=150)
     parser.add_argument("--images", type=int, default=4000)
     parser.add_argument("--only", default="", help="part of the names of the rows")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=7, help="rounds of a measurement")
     parser.add_argument("--device", default="cpu", help="device of the fits and predictions")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
