@@ -3,6 +3,7 @@
 from lightning_vi.posteriors.coupling import CouplingFactory, NoiseCoupling
 from lightning_vi.posteriors.full_rank import FullRankCoupling
 from lightning_vi.posteriors.initial_std import DEFAULT_STD, InitialStd, ProportionalStd, initial_rho, inverse_softplus
+from lightning_vi.posteriors.joining import join_posteriors
 from lightning_vi.posteriors.low_rank import LowRankCoupling
 from lightning_vi.posteriors.mean_field import MeanFieldGaussian, draw_together
 from lightning_vi.posteriors.radial import RadialCoupling
@@ -20,4 +21,5 @@ __all__ = [
     "draw_together",
     "initial_rho",
     "inverse_softplus",
+    "join_posteriors",
 ]

@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_vi.errors import InputValueError
 from lightning_vi.layers import ACTIVATION_SPACE, StochasticParameters
 from lightning_vi.noise import antithetic_pairs, sample_noise, standard_normal
-from lightning_vi.posteriors import CouplingFactory, MeanFieldGaussian, draw_together
+from lightning_vi.posteriors import CouplingFactory, MeanFieldGaussian, draw_together, join_posteriors
 from lightning_vi.priors import Prior
 from lightning_vi.sampling import memory
 from lightning_vi.sampling.draw_cache import DrawCache
@@ -98,10 +98,14 @@ class JointPosterior:
     """
 
     def __init__(self, slots: Sequence[Slot]) -> None:
-        posterior = MeanFieldGaussian.join([slot.posterior for slot in slots])
         self.slots = slots
-        self.posterior = posterior.with_std()
-        self.size = posterior.mu.numel()
+        self._stds: Sequence[Tensor]
+        if len(slots) == 1:
+            self.posterior = slots[0].posterior.with_std()
+            self._stds = [self.posterior.std]
+        else:
+            self.posterior, self._stds = join_posteriors([slot.posterior for slot in slots])
+        self.size = self.posterior.mu.numel()
         self.sizes = [slot.stop - slot.start for slot in slots]
         self.is_drawn_in_training = slots[0].is_drawn_in_training
 
@@ -119,12 +123,9 @@ class JointPosterior:
             std = std * scale.view_as(mean)
         return prior.kl_from_gaussian(mean, std) if len(self.slots) == 1 else prior.joint_kl(mean, std, self.sizes)
 
-    def stds(self) -> list[Tensor]:
+    def stds(self) -> Sequence[Tensor]:
         """Standard deviations of each parameter, of its shape."""
-        if len(self.slots) == 1:
-            return [self.posterior.std]
-        parts = self.posterior.std.split_with_sizes(self.sizes)
-        return [part.view(slot.mu.shape) for slot, part in zip(self.slots, parts, strict=True)]
+        return self._stds
 
     def select(self, values: Tensor) -> Tensor:
         """Entries of the joint posterior's elements.
@@ -336,6 +337,8 @@ class WeightSampler:
             joints = [JointPosterior(group) for group in (_singles(groups) if self._has_given_stds else groups)]
         if not self._shares_noise:
             joints = [joint for joint in joints if joint.is_drawn_in_training]
+        if not joints:
+            return []
         if self.coupling is not None and self._shares_noise:
             fresh = partial(self._noise, num_samples, device=device)
             return _draw_together(self._training_slots, joints, deviations_around_means(self.coupling, joints, fresh))
