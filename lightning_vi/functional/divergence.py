@@ -76,7 +76,7 @@ class _MomentDivergence(torch.autograd.Function):
             value, _ = _moment_divergence(mean, std, ctx.of_moments, ctx.sizes)
             return *torch.autograd.grad(value, (mean, std), grad, create_graph=True), None, None
         factor = grad * ctx.precision
-        if ctx.sizes is not None:
+        if ctx.sizes is not None and factor.dim():
             factor = spread_over_parts(factor, ctx.sizes)
         return mean * factor, torch.addcdiv(std * factor, grad, std, value=-1), None, None
 
@@ -109,6 +109,19 @@ def gaussian_kl(mean: Tensor, std: Tensor, prior_mean: Tensor | float = 0.0, pri
         mean = mean - prior_mean
     if isinstance(prior_std, Tensor) and prior_std.dim():
         mean, std, prior_std = mean / prior_std, std / prior_std, 1.0
+    return moment_divergence(mean, std, gaussian_of_moments(mean.numel(), prior_std))
+
+
+def gaussian_of_moments(size: int, prior_std: Tensor | float) -> OfMoments:
+    """KL divergence of diagonal Gaussians from one with mean zero as a function of their second moments.
+
+    Args:
+        size: Number of elements.
+        prior_std: Prior standard deviation, a positive number or a scalar tensor.
+
+    Returns:
+        A function for `moment_divergence`.
+    """
     log_prior_std = prior_std.log() if isinstance(prior_std, Tensor) else math.log(prior_std)
-    constant, precision = mean.numel() * (log_prior_std - 0.5), 1 / prior_std**2
-    return moment_divergence(mean, std, lambda moment: (moment * (0.5 * precision) + constant, precision))
+    constant, precision = size * (log_prior_std - 0.5), 1 / prior_std**2
+    return lambda moments: (moments.sum() * (0.5 * precision) + constant, precision)

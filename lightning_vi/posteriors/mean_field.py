@@ -48,6 +48,16 @@ class MeanFieldGaussian:
         self.rho = rho
         self._std = std
 
+    @classmethod
+    def join(cls, posteriors: "Sequence[MeanFieldGaussian]") -> "MeanFieldGaussian":
+        """The joint posterior of several tensors, as one of shape [number of elements]."""
+        if len(posteriors) == 1:
+            return posteriors[0]
+        mu = torch.cat([posterior.mu.flatten() for posterior in posteriors])
+        rho = torch.cat([posterior.rho.flatten() for posterior in posteriors])
+        stds = [posterior._std.flatten() for posterior in posteriors if posterior._std is not None]
+        return cls(mu, rho, torch.cat(stds) if len(stds) == len(posteriors) else None)
+
     @property
     def has_std(self) -> bool:
         """True if the standard deviations have been computed."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from lightning_vi.errors import InputValueError
 from lightning_vi.functional import moment_divergence
 from lightning_vi.functional.constants import kept_constant
+from lightning_vi.functional.divergence import OfMoments
 from lightning_vi.priors.base import Prior, check_number
 
 
@@ -85,7 +86,7 @@ class EmpiricalBayesPrior(Prior):
             Scalar tensor in nats.
         """
         if len(self._dims(mean)) == mean.dim():
-            return self.joint_kl(mean, std, [mean.numel()])
+            return moment_divergence(mean, std, partial(self._of_moments, sizes=[mean.numel()]))
         second_moments = (mean * mean + std * std).sum(self._dims(mean))
         value, _ = self._of_moments(second_moments, [mean.numel() // second_moments.numel()] * second_moments.numel())
         return value - std.log().sum()
@@ -95,8 +96,10 @@ class EmpiricalBayesPrior(Prior):
         return (EmpiricalBayesPrior, self.alpha, self.beta) if self.per == "tensor" else None
 
     def joint_kl(self, mean: Tensor, std: Tensor, sizes: Sequence[int]) -> Tensor:  # noqa: D102
-        is_one = len(sizes) == 1
-        return moment_divergence(mean, std, partial(self._of_moments, sizes=sizes), None if is_one else sizes)
+        return moment_divergence(mean, std, partial(self._of_moments, sizes=sizes), sizes)
+
+    def of_moments(self, sizes: Sequence[int]) -> OfMoments | None:  # noqa: D102
+        return partial(self._of_moments, sizes=sizes) if self.per == "tensor" else None
 
     def _of_moments(self, second_moments: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
         r"""KL divergence of groups of weights without the log stds, from sums over the groups, and the precisions.
@@ -106,8 +109,7 @@ class EmpiricalBayesPrior(Prior):
         is that for the prior at the optimum.
         """
         numbers = tuple(0.5 * size + self.alpha + 1 for size in sizes)
-        is_one = len(numbers) == 1
-        halves = numbers[0] if is_one else kept_constant(numbers, second_moments.dtype, second_moments.device)
+        halves = kept_constant(numbers, second_moments.dtype, second_moments.device).view_as(second_moments)
         variances = (0.5 * second_moments).add_(self.beta).div_(halves)
         constant = self.alpha + 1 - self.alpha * math.log(self.beta) + math.lgamma(self.alpha)
         return (halves * variances.log()).sum() + len(sizes) * constant, variances.reciprocal()
