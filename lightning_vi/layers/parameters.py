@@ -84,6 +84,11 @@ class StochasticParameters:
         """Posterior of a parameter, a view of ``<name>_mu`` and ``<name>_rho``."""
         return MeanFieldGaussian(*self.pair(name), self._stds.get(name))
 
+    def moments(self, name: str) -> tuple[Tensor, Tensor]:
+        """Posterior means and standard deviations of a parameter."""
+        std = self._stds.get(name)
+        return (self.mu(name), self.posterior(name).std) if std is None else (self.mu(name), std)
+
     def prior(self, name: str) -> Prior:
         """Prior of a parameter, resolved for its shape."""
         prior = self._priors[name]
