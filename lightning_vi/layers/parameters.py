@@ -132,7 +132,7 @@ class StochasticParameters:
 
     def deterministic_rows(self, name: str) -> Sequence[int]:
         """Indices of the rows of a parameter that stay at their mean, such as the padding row of an embedding."""
-        padding = getattr(self.module, "padding_idx", None) if name == "weight" else None
+        padding = self.module.__dict__.get("padding_idx") if name == "weight" else None
         return [] if padding is None else [padding]
 
     def state(self, module: nn.Module) -> dict[str, Tensor]:
