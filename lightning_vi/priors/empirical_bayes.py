@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Hashable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from lightning_vi.errors import InputValueError
@@ -108,11 +109,10 @@ class EmpiricalBayesPrior(Prior):
         :math:`(m / 2 + \beta) / s^{2*}` a constant, so that the logarithm of the optimum alone is left. The gradient
         is that for the prior at the optimum.
         """
-        numbers = tuple(0.5 * size + self.alpha + 1 for size in sizes)
-        halves = kept_constant(numbers, second_moments.dtype, second_moments.device).view_as(second_moments)
-        variances = (0.5 * second_moments).add_(self.beta).div_(halves)
-        constant = self.alpha + 1 - self.alpha * math.log(self.beta) + math.lgamma(self.alpha)
-        return (halves * variances.log()).sum() + len(sizes) * constant, variances.reciprocal()
+        groups = tuple(sizes), self.alpha, self.beta
+        halves, least, factors, constant = _constants(*groups, second_moments.dtype, second_moments.device)
+        variances = torch.addcmul(least, factors, second_moments.view(-1))
+        return halves.dot(variances.log()) + constant, variances.reciprocal().view(second_moments.shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density of each element, with the optimal variances for the values themselves.
@@ -142,3 +142,15 @@ class EmpiricalBayesPrior(Prior):
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"alpha={self.alpha}, beta={self.beta}, per={self.per!r}"
+
+
+@lru_cache(maxsize=256)
+def _constants(
+    sizes: tuple[int, ...], alpha: float, beta: float, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Numbers of each group that stay the same in all steps, and the constant of the divergence."""
+    halves = [0.5 * size + alpha + 1 for size in sizes]
+    columns = (tuple(column) for column in (halves, [beta / half for half in halves], [0.5 / half for half in halves]))
+    constant = alpha + 1 - alpha * math.log(beta) + math.lgamma(alpha)
+    halves_, least, factors = (kept_constant(column, dtype, device) for column in columns)
+    return halves_, least, factors, len(sizes) * constant
