@@ -9,7 +9,6 @@ from torch import Tensor
 
 from lightning_vi.functional.parts import spread_over_parts, sums_of_parts
 
-
 OfMoments = Callable[[Tensor], tuple[Tensor, Tensor | float]]
 """Maps second moments to a scalar tensor, and to twice its derivative: the precision of a Gaussian prior with the same
 gradient, a number or of the shape of the second moments."""
@@ -69,7 +68,7 @@ class _MomentDivergence(torch.autograd.Function):
         return value
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         mean, std = ctx.saved_tensors
         (grad,) = grad_outputs
         if torch.is_grad_enabled():  # second derivatives are asked for

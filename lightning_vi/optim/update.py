@@ -36,8 +36,8 @@ def ivon_update(
         gradients: Gradients :math:`\hat g`, the same shapes.
         curvature: The lists :math:`h - \hat h` and :math:`h + \delta`, the same shapes, which are modified in place;
             None keeps h.
-        options: ``ess`` for :math:`\lambda`, ``lr``, ``hess_init``, ``betas``, ``weight_decay``, ``clip_radius``, ``debias`` and the step
-            number t as ``step``.
+        options: ``ess`` for :math:`\lambda`, ``lr``, ``hess_init``, ``betas``, ``weight_decay``, ``clip_radius``,
+            ``debias`` and the step number t as ``step``.
 
     Returns:
         The new :math:`\lambda (h' + \delta)`, the precisions of the posterior, of the same shapes.

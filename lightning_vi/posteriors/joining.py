@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
+from torch._C import _nn
 from torch.nn import functional as F
 
 from lightning_vi.functional.divergence import OfMoments, moment_divergence
@@ -53,15 +53,15 @@ class _DivergenceAndStds(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, of_moments: OfMoments, *tensors: Tensor) -> tuple[Tensor, ...]:
         num = len(tensors) // 2
-        means, scales = tensors[:num], tensors[num:]
+        means, scales = list(tensors[:num]), list(tensors[num:])
         sizes = [mean.numel() for mean in means]
-        mean, scale = _flatten_dense_tensors(means), _flatten_dense_tensors(scales)
+        mean, scale = _nn.flatten_dense_tensors(means), _nn.flatten_dense_tensors(scales)
         std = F.softplus(scale)
         value, precision = of_moments(sums_of_parts(torch.addcmul(mean * mean, std, std), sizes))
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors)
         ctx.of_moments, ctx.sizes, ctx.joined = of_moments, sizes, (mean, scale, std, precision)
-        return value - std.log().sum(), *_unflatten_dense_tensors(std, scales)
+        return value - std.log().sum(), *_nn.unflatten_dense_tensors(std, scales)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -69,23 +69,23 @@ class _DivergenceAndStds(torch.autograd.Function):
         grad, *of_stds = grad_outputs
         if torch.is_grad_enabled():  # second derivatives are asked for
             return None, *_differentiable_gradients(ctx.of_moments, tensors, grad_outputs)
-        scales = tensors[len(of_stds) :]
+        scales = list(tensors[len(of_stds) :])
         mean, scale, std, precision = ctx.joined
         of_means: Sequence[Tensor | None] = [None] * len(scales)
         of_std: Tensor | None = None
         if any(gradient is not None for gradient in of_stds):
             pairs = zip(of_stds, scales, strict=True)
-            of_std = _flatten_dense_tensors([torch.zeros_like(s) if g is None else g for g, s in pairs])
+            of_std = _nn.flatten_dense_tensors([torch.zeros_like(s) if g is None else g for g, s in pairs])
         if grad is not None:
             factor = grad * precision
             if factor.dim():
                 factor = spread_over_parts(factor, ctx.sizes)
-            of_means = _unflatten_dense_tensors(mean * factor, scales)
+            of_means = _nn.unflatten_dense_tensors(mean * factor, scales)
             of_kl = torch.addcdiv(std * factor, grad, std, value=-1)
             of_std = of_kl if of_std is None else of_kl.add_(of_std)
         if of_std is None:
             return None, *of_means, *of_means
-        return None, *of_means, *_unflatten_dense_tensors(of_std * torch.sigmoid(scale), scales)
+        return None, *of_means, *_nn.unflatten_dense_tensors(of_std * torch.sigmoid(scale), scales)
 
 
 def _differentiable_gradients(

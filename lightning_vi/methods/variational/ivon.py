@@ -316,7 +316,9 @@ class IVON(VariationalMethod):
         r"""Computes :math:`\sum_i \lambda \delta (\mu_i^2 + \sigma_i^2) / 2 - \ln \sigma_i - c`."""
         precision = self._prior_std(num_data) ** -2
         constant, size = 0.5 * (1 + math.log(precision)), sum(mean.numel() for mean in means)
-        means, stds = ([each if each.dtype.itemsize > 2 else each.float() for each in moments] for moments in (means, stds))
+        means, stds = (
+            [each if each.dtype.itemsize > 2 else each.float() for each in moments] for moments in (means, stds)
+        )
         norms = torch.stack(torch._foreach_norm([*means, *stds]))
         log_stds = sum_of_logs(stds, norms[len(means) :].max())
         return 0.5 * precision * norms.square().sum() - log_stds - constant * size
