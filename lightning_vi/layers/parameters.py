@@ -118,6 +118,11 @@ class StochasticParameters:
             position = self.module._flat_weights_names.index(name)
             self.module._flat_weights[position] = self.mu(name) if weight is None else weight
 
+    @property
+    def has_given_stds(self) -> bool:
+        """True while standard deviations are cached."""
+        return bool(self._stds)
+
     def cache_stds(self, stds: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Caches posterior standard deviations that are already computed; an empty mapping clears the cache.
 

@@ -10,31 +10,30 @@ from torch.nn import functional as F
 
 from lightning_vi.functional.divergence import OfMoments, moment_divergence
 from lightning_vi.functional.parts import spread_over_parts, sums_of_parts
-from lightning_vi.posteriors.mean_field import MeanFieldGaussian
 
 
 def divergence_and_stds(
-    posteriors: Sequence[MeanFieldGaussian], of_moments: OfMoments
+    means: Sequence[Tensor], scales: Sequence[Tensor], of_moments: OfMoments
 ) -> tuple[Tensor, Sequence[Tensor]]:
-    """Divergence of several posteriors together, and the standard deviations of each.
+    """Divergence of several mean-field posteriors together, and the standard deviations of each.
 
     A step of a small network takes less time with this function than with one operation after the other, of which each
     is a node of the backward pass. The gradients are those of `moment_divergence`.
 
     Args:
-        posteriors: Of one device and type, single precision or better.
+        means: Posterior means, any shapes, of one device and type; single precision or better.
+        scales: Unconstrained scales, the same shapes.
         of_moments: Function of the second moments of each posterior, see `moment_divergence`.
 
     Returns:
         The divergence, a scalar tensor, and standard deviations of the shapes of the posteriors.
 
     Example:
-        >>> posterior = MeanFieldGaussian(torch.ones(2), torch.full((2,), 0.5413))
-        >>> kl, (std,) = divergence_and_stds([posterior], lambda moments: (0.5 * moments.sum(), torch.ones(1)))
+        >>> mean, scale = torch.ones(2), torch.zeros(2)
+        >>> kl, (std,) = divergence_and_stds([mean], [scale], lambda moments: (0.5 * moments.sum(), 1.0))
         >>> kl, std
-        (tensor(2.0000), tensor([1.0000, 1.0000]))
+        (tensor(2.2135), tensor([0.6931, 0.6931]))
     """
-    means, scales = [posterior.mu for posterior in posteriors], [posterior.rho for posterior in posteriors]
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         kl, *stds = _one_after_the_other(of_moments, *means, *scales)
     else:

@@ -58,11 +58,6 @@ class MeanFieldGaussian:
         stds = [posterior._std.flatten() for posterior in posteriors if posterior._std is not None]
         return cls(mu, rho, torch.cat(stds) if len(stds) == len(posteriors) else None)
 
-    @property
-    def has_std(self) -> bool:
-        """True if the standard deviations have been computed."""
-        return self._std is not None
-
     def with_std(self) -> "MeanFieldGaussian":
         """The posterior with its standard deviations computed."""
         return self if self._std is not None else MeanFieldGaussian(self.mu, self.rho, self.std)

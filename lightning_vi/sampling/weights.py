@@ -102,21 +102,23 @@ class JointPosterior:
         self.sizes = [slot.stop - slot.start for slot in slots]
         self.size = sum(self.sizes)
         self.is_drawn_in_training = slots[0].is_drawn_in_training
-        self._posteriors = [slot.posterior for slot in slots]
         self._known = None if is_coupled or self.is_drawn_in_training else self._divergence_and_stds()
 
     def _divergence_and_stds(self) -> tuple[Tensor, Sequence[Tensor]] | None:
         """Divergence and standard deviations of each parameter, where both are all that is needed."""
-        mean = self._posteriors[0].mu
-        if len(self.slots) == 1 or mean.dtype.itemsize < 4 or any(each.has_std for each in self._posteriors):
+        first = self.slots[0]
+        if len(self.slots) == 1 or first.mu.dtype.itemsize < 4 or any(slot.owner.has_given_stds for slot in self.slots):
             return None
-        of_moments = self.slots[0].prior.of_moments(self.sizes)
-        return None if of_moments is None else divergence_and_stds(self._posteriors, of_moments)
+        of_moments = first.prior.of_moments(self.sizes)
+        if of_moments is None:
+            return None
+        means, scales = zip(*(slot.owner.pair(slot.name) for slot in self.slots), strict=True)
+        return divergence_and_stds(means, scales, of_moments)
 
     @cached_property
     def posterior(self) -> MeanFieldGaussian:
         """Of the only parameter's shape, or of shape [number of elements]."""
-        return MeanFieldGaussian.join(self._posteriors).with_std()
+        return MeanFieldGaussian.join([slot.posterior for slot in self.slots]).with_std()
 
     def kl(self, scale: Tensor | None = None) -> Tensor:
         """KL divergence from the independent posteriors to the prior.

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional as F
 
-from lightning_vi.posteriors import MeanFieldGaussian, divergence_and_stds
+from lightning_vi.posteriors import divergence_and_stds
 from lightning_vi.priors import EmpiricalBayesPrior, GaussianPrior, LaplacePrior, Prior
 
 SHAPES = [(2, 3), (4,), (), (1, 2, 2)]
@@ -24,7 +24,7 @@ def together(prior: Prior, *tensors: Tensor) -> tuple[Tensor, ...]:
     means, scales = tensors[: len(SHAPES)], tensors[len(SHAPES) :]
     of_moments = prior.of_moments([mean.numel() for mean in means])
     assert of_moments is not None
-    kl, stds = divergence_and_stds([*map(MeanFieldGaussian, means, scales)], of_moments)
+    kl, stds = divergence_and_stds(means, scales, of_moments)
     return kl, *stds
 
 
