@@ -29,7 +29,6 @@ def constant_like(values: Sequence[float] | np.ndarray, like: Tensor, dtype: tor
     return constants.to(like.device, non_blocking=like.device.type != "mps")
 
 
-@lru_cache(maxsize=256)
 def kept_constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Puts numbers on a device once, for calls in each step.
 
@@ -45,5 +44,12 @@ def kept_constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.d
         >>> kept_constant((1.0, 2.0), torch.float32, torch.device("cpu"))
         tensor([1., 2.])
     """
+    if torch.compiler.is_compiling():  # it cannot see caches
+        return torch.tensor(values, dtype=dtype, device=device)
+    return _kept(values, dtype, device)
+
+
+@lru_cache(maxsize=256)
+def _kept(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     with torch.inference_mode(False):
         return torch.tensor(values, dtype=dtype, device=device)

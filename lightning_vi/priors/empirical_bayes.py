@@ -110,7 +110,8 @@ class EmpiricalBayesPrior(Prior):
         is that for the prior at the optimum.
         """
         groups = tuple(sizes), self.alpha, self.beta
-        halves, least, factors, constant = _constants(*groups, second_moments.dtype, second_moments.device)
+        constants = _constants if torch.compiler.is_compiling() else _kept_constants
+        halves, least, factors, constant = constants(*groups, second_moments.dtype, second_moments.device)
         variances = torch.addcmul(least, factors, second_moments.view(-1))
         return halves.dot(variances.log()) + constant, variances.reciprocal().view(second_moments.shape)
 
@@ -144,13 +145,14 @@ class EmpiricalBayesPrior(Prior):
         return f"alpha={self.alpha}, beta={self.beta}, per={self.per!r}"
 
 
-@lru_cache(maxsize=256)
 def _constants(
     sizes: tuple[int, ...], alpha: float, beta: float, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, float]:
     """Numbers of each group that stay the same in all steps, and the constant of the divergence."""
     halves = [0.5 * size + alpha + 1 for size in sizes]
-    columns = (tuple(column) for column in (halves, [beta / half for half in halves], [0.5 / half for half in halves]))
-    constant = alpha + 1 - alpha * math.log(beta) + math.lgamma(alpha)
-    halves_, least, factors = (kept_constant(column, dtype, device) for column in columns)
-    return halves_, least, factors, len(sizes) * constant
+    columns = halves, [beta / half for half in halves], [0.5 / half for half in halves]
+    first, second, third = (kept_constant(tuple(column), dtype, device) for column in columns)
+    return first, second, third, len(sizes) * (alpha + 1 - alpha * math.log(beta) + math.lgamma(alpha))
+
+
+_kept_constants = lru_cache(maxsize=256)(_constants)
