@@ -255,7 +255,7 @@ class NoiseStream(nn.Module):
             rank: The process's index in distributed training.
             device: Device on which random numbers are drawn.
         """
-        self.count += 1
+        self.__dict__["count"] += 1  # nn.Module takes several times as long
         try:
             with private_random_state(mix_seed(self.seed, rank, self.count), device):
                 yield

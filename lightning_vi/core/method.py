@@ -279,7 +279,7 @@ class UQMethod(OptimizedPredictor):
                 kl_weight=self.kl_weight,
             )
             self._check_layout(x, outputs)
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and not self._was_trained_elsewhere:
             self._was_trained_elsewhere = True
         return terms
 
@@ -464,7 +464,9 @@ class UQMethod(OptimizedPredictor):
 
     def _check_layout(self, x: NetworkInput, outputs: Tensor) -> None:
         """Checks in the first step that the targets are the last dimension of outputs [S, B, ...]."""
-        if not self._is_layout_checked and outputs.dim() > 3:
+        if self._is_layout_checked:
+            return
+        if outputs.dim() > 3:
             check_targets_last(self.backbone, self.likelihood, x, self.point_outputs)
         self._is_layout_checked = True
 

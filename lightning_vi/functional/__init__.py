@@ -21,7 +21,7 @@ from lightning_vi.functional.distances import (
     top_class_agreement,
     total_variation_distance,
 )
-from lightning_vi.functional.divergence import gaussian_kl, moment_sums
+from lightning_vi.functional.divergence import gaussian_kl, moment_divergence
 from lightning_vi.functional.energy import energy_score, mixture_draws
 from lightning_vi.functional.ensembles import disagreement
 from lightning_vi.functional.images import (
@@ -96,7 +96,7 @@ __all__ = [
     "maximum_calibration_error",
     "miscalibration_area",
     "mixture_draws",
-    "moment_sums",
+    "moment_divergence",
     "pinball_loss",
     "pixelate_images",
     "put_inverse_softplus",

@@ -1,62 +1,83 @@
 """Kullback-Leibler divergences in closed form."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lightning_vi.functional.parts import spread_over_parts, sums_of_parts
 
-class _MomentSums(torch.autograd.Function):
-    """The sums with an explicit gradient, which saves the inputs alone for the backward pass."""
-
-    @staticmethod
-    def forward(ctx: Any, mean: Tensor, std: Tensor, sizes: Sequence[int] | None) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(mean, std)
-        ctx.sizes = sizes
-        if sizes is not None:
-            parts = [part for values in (mean, std) for part in torch.split_with_sizes(values, list(sizes))]
-            norms = torch.stack(torch._foreach_norm(parts))
-            return norms.square().view(2, -1).sum(0), std.log().sum()
-        flat_mean, flat_std = mean.reshape(-1), std.reshape(-1)
-        return flat_mean.dot(flat_mean) + flat_std.dot(flat_std), std.log().sum()
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None]:
-        mean, std = ctx.saved_tensors
-        grad_squares, grad_logs = grad_outputs
-        twice = 2 * grad_squares
-        if ctx.sizes is not None:
-            twice = torch.cat([part.expand(size) for part, size in zip(twice.unbind(), ctx.sizes, strict=True)])
-        return mean * twice, torch.addcmul(grad_logs / std, std, twice), None
+OfMoments = Callable[[Tensor], tuple[Tensor, Tensor | float]]
+"""Maps second moments to a scalar tensor, and to twice its derivative: the precision of a Gaussian prior with the same
+gradient, a number or of the shape of the second moments."""
 
 
-def moment_sums(mean: Tensor, std: Tensor, sizes: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
-    r"""Sum of the second moments of a diagonal Gaussian, and of the logarithms of its standard deviations.
+def moment_divergence(mean: Tensor, std: Tensor, of_moments: OfMoments, sizes: Sequence[int] | None = None) -> Tensor:
+    r"""A function of the second moments of a diagonal Gaussian, minus the logarithms of its standard deviations.
 
-    .. math:: \sum_i \mu_i^2 + \sigma_i^2, \qquad \sum_i \ln \sigma_i
+    .. math:: f(m) - \sum_i \ln \sigma_i, \qquad m = \sum_i \mu_i^2 + \sigma_i^2
 
-    Divergences from Gaussian priors are functions of them. The sums are in float32 or better, also under mixed
+    Divergences from Gaussian priors with mean zero have this form. The result is in float32 or better, also under mixed
     precision.
 
     Args:
         mean: Means, any shape.
         std: Standard deviations, the shape of `mean`, positive.
+        of_moments: f and twice its derivative. Their argument is m, a scalar tensor, or of shape [number of parts].
         sizes: Sizes of consecutive parts of one-dimensional `mean` and `std`, whose second moments are summed apart.
 
     Returns:
-        Two scalar tensors, or the first of shape [number of parts], differentiable in `mean` and `std`.
+        A scalar tensor, differentiable in `mean` and `std`.
 
     Example:
         >>> import torch
-        >>> moment_sums(torch.tensor([1.0, 0.0]), torch.ones(2))
-        (tensor(3.), tensor(0.))
+        >>> moment_divergence(torch.tensor([1.0, 0.0]), torch.ones(2), lambda moment: (0.5 * moment, 1.0))
+        tensor(1.5000)
     """
     if mean.dtype in (torch.float16, torch.bfloat16):
         mean, std = mean.float(), std.float()
-    sums: tuple[Tensor, Tensor] = _MomentSums.apply(mean, std, sizes)  # type: ignore[no-untyped-call]
-    return sums
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return _moment_divergence(mean, std, of_moments, sizes)[0]
+    value: Tensor = _MomentDivergence.apply(mean, std, of_moments, sizes)  # type: ignore[no-untyped-call]
+    return value
+
+
+def _moment_divergence(
+    mean: Tensor, std: Tensor, of_moments: OfMoments, sizes: Sequence[int] | None
+) -> tuple[Tensor, Tensor | float]:
+    """The divergence, and twice the derivative of f."""
+    if sizes is None:
+        flat_mean, flat_std = mean.reshape(-1), std.reshape(-1)
+        moments = flat_mean.dot(flat_mean) + flat_std.dot(flat_std)
+    else:
+        moments = sums_of_parts(torch.addcmul(mean * mean, std, std), sizes)
+    value, precision = of_moments(moments)
+    return value - std.log().sum(), precision
+
+
+class _MomentDivergence(torch.autograd.Function):
+    """The divergence with an explicit gradient, which saves the inputs alone for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, mean: Tensor, std: Tensor, of_moments: OfMoments, sizes: Sequence[int] | None) -> Tensor:
+        value, ctx.precision = _moment_divergence(mean, std, of_moments, sizes)
+        ctx.save_for_backward(mean, std)
+        ctx.of_moments, ctx.sizes = of_moments, sizes
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        mean, std = ctx.saved_tensors
+        (grad,) = grad_outputs
+        if torch.is_grad_enabled():  # second derivatives are asked for
+            value, _ = _moment_divergence(mean, std, ctx.of_moments, ctx.sizes)
+            return *torch.autograd.grad(value, (mean, std), grad, create_graph=True), None, None
+        factor = grad * ctx.precision
+        if ctx.sizes is not None and factor.dim():
+            factor = spread_over_parts(factor, ctx.sizes)
+        return mean * factor, torch.addcdiv(std * factor, grad, std, value=-1), None, None
 
 
 def gaussian_kl(mean: Tensor, std: Tensor, prior_mean: Tensor | float = 0.0, prior_std: Tensor | float = 1.0) -> Tensor:
@@ -87,6 +108,19 @@ def gaussian_kl(mean: Tensor, std: Tensor, prior_mean: Tensor | float = 0.0, pri
         mean = mean - prior_mean
     if isinstance(prior_std, Tensor) and prior_std.dim():
         mean, std, prior_std = mean / prior_std, std / prior_std, 1.0
-    squares, log_stds = moment_sums(mean, std)
+    return moment_divergence(mean, std, gaussian_of_moments(mean.numel(), prior_std))
+
+
+def gaussian_of_moments(size: int, prior_std: Tensor | float) -> OfMoments:
+    """KL divergence of diagonal Gaussians from one with mean zero as a function of their second moments.
+
+    Args:
+        size: Number of elements.
+        prior_std: Prior standard deviation, a positive number or a scalar tensor.
+
+    Returns:
+        A function for `moment_divergence`.
+    """
     log_prior_std = prior_std.log() if isinstance(prior_std, Tensor) else math.log(prior_std)
-    return squares * (0.5 / prior_std**2) - log_stds + mean.numel() * (log_prior_std - 0.5)
+    constant, precision = size * (log_prior_std - 0.5), 1 / prior_std**2
+    return lambda moments: (moments.sum() * (0.5 * precision) + constant, precision)

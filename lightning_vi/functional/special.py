@@ -23,6 +23,8 @@ __all__ = [
 
 _NODES, _WEIGHTS = (array.tolist() for array in np.polynomial.legendre.leggauss(24))
 _SHORT_ROW = 16
+_SMALL = 2**12
+"""Number of elements up to which copies with another order of dimensions take longer than short rows."""
 _LAST_QUANTILE = 8.0
 _FRACTION_DEPTH = 32
 _LOG_SQRT_TWO_PI = 0.5 * math.log(2 * math.pi)
@@ -66,7 +68,8 @@ def log_softmax(logits: Tensor) -> Tensor:
         tensor([[0.2500, 0.2500, 0.2500, 0.2500],
                 [0.2500, 0.2500, 0.2500, 0.2500]])
     """
-    if logits.dim() < 2 or logits.shape[-1] >= _SHORT_ROW or logits.device.type != "cpu":
+    is_small = logits.dim() < 2 or logits.numel() < _SMALL
+    if is_small or logits.shape[-1] >= _SHORT_ROW or logits.device.type != "cpu":
         return logits.log_softmax(-1)
     return logits.mT.contiguous().log_softmax(-2).mT.contiguous()  # sums over classes round as those of torch
 

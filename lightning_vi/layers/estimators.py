@@ -109,9 +109,9 @@ def noise_around(layer: "VariationalLayer", x: Tensor, means: Tensor, num_sample
 
 def _noise_of_copies(layer: "VariationalLayer", shape: Sequence[int], like: Tensor, num_samples: int | None) -> Tensor:
     """Noise for outputs of a shape, antithetic between copies of the batch where the layer says so."""
-    if num_samples is None and layer.num_copies is not None:
+    if num_samples is None and layer.num_copies is not None and layer.is_antithetic:
         rows = shape[0] // layer.num_copies
-        return _noise((rows, *shape[1:]), like, layer.num_copies, layer.is_antithetic).flatten(0, 1)
+        return _noise((rows, *shape[1:]), like, layer.num_copies, is_antithetic=True).flatten(0, 1)
     return _noise(shape, like, num_samples, layer.is_antithetic)
 
 

@@ -100,13 +100,11 @@ class VariationalLinear(VariationalLayer, nn.Linear):
     def noisy_map(self, x: Tensor, noise: Callable[[Sequence[int], Tensor], Tensor], *args: Any) -> Tensor:  # noqa: D102
         if not can_fuse(x):
             return super().noisy_map(x, noise, *args)
-        weight = self.posterior("weight")
-        bias, bias_std = self.deterministic_bias, None
-        if "bias" in self.stochastic_names:
-            posterior = self.posterior("bias")
-            bias, bias_std = posterior.mean, posterior.std
+        stochastic = self._stochastic
+        mean, std = stochastic.moments("weight")
+        bias, bias_std = stochastic.moments("bias") if "bias" in stochastic.names else (self._parameters["bias"], None)
         drawn = noise((*x.shape[:-1], self.out_features), x)
-        return local_linear(x, weight.mean, weight.std, bias, bias_std, drawn, least_variance(x.dtype))
+        return local_linear(x, mean, std, bias, bias_std, drawn, least_variance(x.dtype))
 
     def is_batched(self, x: Tensor) -> bool:  # noqa: D102
         return x.dim() > 1

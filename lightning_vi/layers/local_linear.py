@@ -94,16 +94,17 @@ class _LocalLinear(torch.autograd.Function):
         if noise.dim() > x.dim():
             grad, slope = grad.sum(0), slope.sum(0)
         slope = slope.div_(spread)
-        rows = x.reshape(-1, x.shape[-1])
-        flat_grad, flat_slope = grad.reshape(-1, len(mean)), slope.reshape(-1, len(mean))
+        rows, flat_grad, flat_slope = x, grad, slope
+        if x.dim() != 2:
+            rows, flat_grad, flat_slope = (each.reshape(-1, each.shape[-1]) for each in (x, grad, slope))
         needs_x, needs_mean, needs_std, needs_bias, needs_bias_std, *_ = ctx.needs_input_grad
         grad_x = None
         if needs_x:
-            grad_x = (flat_slope @ (std * std)).mul_(rows).addmm_(flat_grad, mean).view_as(x)
+            grad_x = torch.mm(flat_slope, std * std).mul_(rows).addmm_(flat_grad, mean).view(x.shape)
         return (
             grad_x,
-            flat_grad.T @ rows if needs_mean else None,
-            (flat_slope.T @ (rows * rows)).mul_(std) if needs_std else None,
+            torch.mm(flat_grad.t(), rows) if needs_mean else None,
+            torch.mm(flat_slope.t(), rows * rows).mul_(std) if needs_std else None,
             flat_grad.sum(0) if needs_bias else None,
             flat_slope.sum(0).mul_(bias_std) if needs_bias_std else None,
             None,

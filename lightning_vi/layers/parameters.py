@@ -84,6 +84,11 @@ class StochasticParameters:
         """Posterior of a parameter, a view of ``<name>_mu`` and ``<name>_rho``."""
         return MeanFieldGaussian(*self.pair(name), self._stds.get(name))
 
+    def moments(self, name: str) -> tuple[Tensor, Tensor]:
+        """Posterior means and standard deviations of a parameter."""
+        std = self._stds.get(name)
+        return (self.mu(name), self.posterior(name).std) if std is None else (self.mu(name), std)
+
     def prior(self, name: str) -> Prior:
         """Prior of a parameter, resolved for its shape."""
         prior = self._priors[name]
@@ -113,6 +118,11 @@ class StochasticParameters:
             position = self.module._flat_weights_names.index(name)
             self.module._flat_weights[position] = self.mu(name) if weight is None else weight
 
+    @property
+    def has_given_stds(self) -> bool:
+        """True while standard deviations are cached."""
+        return bool(self._stds)
+
     def cache_stds(self, stds: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Caches posterior standard deviations that are already computed; an empty mapping clears the cache.
 
@@ -127,7 +137,7 @@ class StochasticParameters:
 
     def deterministic_rows(self, name: str) -> Sequence[int]:
         """Indices of the rows of a parameter that stay at their mean, such as the padding row of an embedding."""
-        padding = getattr(self.module, "padding_idx", None) if name == "weight" else None
+        padding = self.module.__dict__.get("padding_idx") if name == "weight" else None
         return [] if padding is None else [padding]
 
     def state(self, module: nn.Module) -> dict[str, Tensor]:

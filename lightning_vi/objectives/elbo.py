@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from lightning_vi.errors import InputValueError
@@ -48,7 +49,7 @@ def negative_elbo(log_prob: Tensor, kl: Tensor, num_data: int, kl_weight: float 
     """
     check_weights(num_data, kl_weight)
     nll = -log_prob.mean()
-    return ObjectiveTerms(nll + (kl_weight / num_data) * kl, nll, kl)
+    return ObjectiveTerms(torch.add(nll, kl, alpha=kl_weight / num_data), nll, kl)
 
 
 def check_weights(num_data: int, kl_weight: float) -> None:

@@ -139,7 +139,7 @@ class PosteriorIVON(Optimizer):
             precisions = list(torch._foreach_add(hessian, decay))
             precisions = ivon_update(mean, hessian, momentum, gradient, (moves, precisions), group)
             for out, precision in zip(stds, precisions, strict=True):
-                torch.rsqrt(precision, out=out).mul_(ess**-0.5)
+                torch.rsqrt(precision, out=out)
         put = defer_scales if self._has_gradients_of_stds else put_inverse_softplus
         for rho, (*_, std) in zip(scales, pairs, strict=True):
             put(rho, std)

@@ -36,11 +36,11 @@ def ivon_update(
         gradients: Gradients :math:`\hat g`, the same shapes.
         curvature: The lists :math:`h - \hat h` and :math:`h + \delta`, the same shapes, which are modified in place;
             None keeps h.
-        options: ``lr``, ``hess_init``, ``betas``, ``weight_decay``, ``clip_radius``, ``debias`` and the step
-            number t as ``step``.
+        options: ``ess`` for :math:`\lambda`, ``lr``, ``hess_init``, ``betas``, ``weight_decay``, ``clip_radius``,
+            ``debias`` and the step number t as ``step``.
 
     Returns:
-        The new :math:`h' + \delta`, the same shapes.
+        The new :math:`\lambda (h' + \delta)`, the precisions of the posterior, of the same shapes.
     """
     first, second = options["betas"]
     decay, radius = options["weight_decay"], options["clip_radius"]
@@ -51,29 +51,36 @@ def ivon_update(
         torch._foreach_addcdiv_(hessians, moves, precisions, value=0.5 * (1 - second) ** 2)
     torch._foreach_lerp_(momenta, gradients, 1 - first)
     correction = 1 - first ** options["step"] if options["debias"] else 1.0
-    rate = -options["lr"] * (options["hess_init"] + decay)
+    rate, limit = -options["lr"] * (options["hess_init"] + decay) * options["ess"], radius * correction / options["ess"]
     steps = _sums(momenta, means, decay * correction, moves)
-    precisions = _sums(hessians, decay, 1.0, precisions)
+    precisions = _scaled(hessians, options["ess"], options["ess"] * decay, precisions)
     if math.isfinite(radius):
         torch._foreach_div_(steps, precisions)
         for step in steps:
-            step.clamp_(-radius * correction, radius * correction)
+            step.clamp_(-limit, limit)
         torch._foreach_add_(means, steps, alpha=rate / correction)
     else:
         torch._foreach_addcdiv_(means, steps, precisions, value=rate / correction)
     return precisions
 
 
-def _sums(
-    tensors: list[Tensor], others: list[Tensor] | float, factor: float, memory: list[Tensor] | None
-) -> list[Tensor]:
-    """Sums of tensors with multiples of others or of a number, on a CPU in memory that is in its caches."""
+def _sums(tensors: list[Tensor], others: list[Tensor], factor: float, memory: list[Tensor] | None) -> list[Tensor]:
+    """Sums of tensors with multiples of others, on a CPU in memory that is in its caches."""
     if memory is None or memory[0].device.type != "cpu":
-        if isinstance(others, list):
-            return list(torch._foreach_add(tensors, others, alpha=factor))
-        return list(torch._foreach_add(tensors, factor * others))
-    for index, out in enumerate(memory):
-        torch.add(tensors[index], others[index] if isinstance(others, list) else others, alpha=factor, out=out)
+        return list(torch._foreach_add(tensors, others, alpha=factor))
+    for tensor, other, out in zip(tensors, others, memory, strict=True):
+        torch.add(tensor, other, alpha=factor, out=out)
+    return memory
+
+
+def _scaled(tensors: list[Tensor], factor: float, shift: float, memory: list[Tensor] | None) -> list[Tensor]:
+    """Multiples of tensors plus a number, on a CPU in one pass over memory that is in its caches."""
+    if memory is None or memory[0].device.type != "cpu":
+        scaled = torch._foreach_mul(tensors, factor)
+        torch._foreach_add_(scaled, shift)
+        return list(scaled)
+    for tensor, out in zip(tensors, memory, strict=True):
+        torch.add(tensor.new_full((), shift), tensor, alpha=factor, out=out)
     return memory
 
 

@@ -42,7 +42,7 @@ class MeanFieldGaussian:
     """
 
     def __init__(self, mu: Tensor, rho: Tensor, std: Tensor | None = None) -> None:
-        if mu.shape != rho.shape:
+        if std is None and mu.shape != rho.shape:
             raise InputValueError(f"mu and rho must have one shape, got {tuple(mu.shape)} and {tuple(rho.shape)}")
         self.mu = mu
         self.rho = rho

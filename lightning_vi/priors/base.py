@@ -7,6 +7,7 @@ from collections.abc import Hashable, Sequence
 from torch import Tensor, nn
 
 from lightning_vi.errors import InputValueError
+from lightning_vi.functional.divergence import OfMoments
 
 
 class Prior(nn.Module, ABC):
@@ -87,6 +88,17 @@ class Prior(nn.Module, ABC):
             KL divergence in nats, a scalar tensor; that of `kl_from_gaussian` for priors of single elements.
         """
         return self.kl_from_gaussian(mean, std)
+
+    def of_moments(self, sizes: Sequence[int]) -> OfMoments | None:  # noqa: ARG002
+        """KL divergence of several parameters as a function of their second moments, see `moment_divergence`.
+
+        Args:
+            sizes: Number of elements of each parameter.
+
+        Returns:
+            None, the default, if it is no such function.
+        """
+        return None
 
     @abstractmethod
     def log_prob(self, value: Tensor) -> Tensor:

@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Hashable, Sequence
+from functools import lru_cache, partial
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from lightning_vi.errors import InputValueError
-from lightning_vi.functional import moment_sums
-from lightning_vi.functional.constants import constant_like
+from lightning_vi.functional import moment_divergence
+from lightning_vi.functional.constants import kept_constant
+from lightning_vi.functional.divergence import OfMoments
 from lightning_vi.priors.base import Prior, check_number
 
 
@@ -84,31 +87,33 @@ class EmpiricalBayesPrior(Prior):
             Scalar tensor in nats.
         """
         if len(self._dims(mean)) == mean.dim():
-            second_moments, log_stds = moment_sums(mean, std)
-        else:
-            second_moments = (mean * mean + std * std).sum(self._dims(mean))
-            log_stds = std.log().sum()
-        num_groups = second_moments.numel()
-        return self._kl(second_moments, log_stds, [mean.numel() // num_groups] * num_groups)
+            return moment_divergence(mean, std, partial(self._of_moments, sizes=[mean.numel()]))
+        second_moments = (mean * mean + std * std).sum(self._dims(mean))
+        value, _ = self._of_moments(second_moments, [mean.numel() // second_moments.numel()] * second_moments.numel())
+        return value - std.log().sum()
 
     @property
     def joint_key(self) -> Hashable:  # noqa: D102
         return (EmpiricalBayesPrior, self.alpha, self.beta) if self.per == "tensor" else None
 
     def joint_kl(self, mean: Tensor, std: Tensor, sizes: Sequence[int]) -> Tensor:  # noqa: D102
-        second_moments, log_stds = moment_sums(mean, std, sizes)
-        return self._kl(second_moments, log_stds, sizes)
+        return moment_divergence(mean, std, partial(self._of_moments, sizes=sizes), sizes)
 
-    def _kl(self, second_moments: Tensor, log_stds: Tensor, sizes: Sequence[int]) -> Tensor:
-        r"""KL divergence of groups of weights, from sums over the groups, and over all log stds.
+    def of_moments(self, sizes: Sequence[int]) -> OfMoments | None:  # noqa: D102
+        return partial(self._of_moments, sizes=sizes) if self.per == "tensor" else None
+
+    def _of_moments(self, second_moments: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+        r"""KL divergence of groups of weights without the log stds, from sums over the groups, and the precisions.
 
         With n weights of second moments m in a group, :math:`s^{2*} = (m + 2 \beta) / (n + 2 \alpha + 2)` makes
-        :math:`(m / 2 + \beta) / s^{2*}` a constant, so that the logarithm of the optimum alone is left.
+        :math:`(m / 2 + \beta) / s^{2*}` a constant, so that the logarithm of the optimum alone is left. The gradient
+        is that for the prior at the optimum.
         """
-        halves = constant_like([0.5 * size + self.alpha + 1 for size in sizes], second_moments)
-        log_variance = ((0.5 * second_moments + self.beta) / halves).log()
-        constant = self.alpha + 1 - self.alpha * math.log(self.beta) + math.lgamma(self.alpha)
-        return (halves * log_variance).sum() - log_stds + len(sizes) * constant
+        groups = tuple(sizes), self.alpha, self.beta
+        constants = _constants if torch.compiler.is_compiling() else _kept_constants
+        halves, least, factors, constant = constants(*groups, second_moments.dtype, second_moments.device)
+        variances = torch.addcmul(least, factors, second_moments.view(-1))
+        return halves.dot(variances.log()) + constant, variances.reciprocal().view(second_moments.shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density of each element, with the optimal variances for the values themselves.
@@ -138,3 +143,16 @@ class EmpiricalBayesPrior(Prior):
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"alpha={self.alpha}, beta={self.beta}, per={self.per!r}"
+
+
+def _constants(
+    sizes: tuple[int, ...], alpha: float, beta: float, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Numbers of each group that stay the same in all steps, and the constant of the divergence."""
+    halves = [0.5 * size + alpha + 1 for size in sizes]
+    columns = halves, [beta / half for half in halves], [0.5 / half for half in halves]
+    first, second, third = (kept_constant(tuple(column), dtype, device) for column in columns)
+    return first, second, third, len(sizes) * (alpha + 1 - alpha * math.log(beta) + math.lgamma(alpha))
+
+
+_kept_constants = lru_cache(maxsize=256)(_constants)

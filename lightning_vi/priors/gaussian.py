@@ -1,7 +1,7 @@
 """Gaussian prior."""
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Literal
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_vi.errors import InputValueError
 from lightning_vi.functional import gaussian_kl
+from lightning_vi.functional.divergence import OfMoments, gaussian_of_moments
 from lightning_vi.priors.base import Prior
 
 
@@ -78,6 +79,11 @@ class GaussianPrior(Prior):
     def joint_key(self) -> Hashable:  # noqa: D102
         numbers = (self.mean, self.std)
         return None if any(isinstance(number, Tensor | str) for number in numbers) else (GaussianPrior, *numbers)
+
+    def of_moments(self, sizes: Sequence[int]) -> OfMoments | None:  # noqa: D102
+        mean, std = self._resolved()
+        is_centered = not isinstance(mean, Tensor) and mean == 0 and not isinstance(std, Tensor)
+        return gaussian_of_moments(sum(sizes), std) if is_centered else None
 
     @property
     def depends_on_moments_only(self) -> bool:  # noqa: D102

@@ -10,7 +10,7 @@ stochastic module is computed once. The samples are run in one of three ways:
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import cast
 
 import torch
@@ -388,7 +388,8 @@ class SamplingEngine:
     ) -> tuple[Tensor, list[Tensor]]:
         weights = self._weights.for_training(num_samples, device_of(x), joints)
         features, tail = self._shared_prefix(x)
-        with means_in_slots(self._weights.mean_slots):
+        mean_slots = self._weights.mean_slots
+        with means_in_slots(mean_slots) if mean_slots else nullcontext():
             return self._run(features, tail, num_samples, self._weights.training_slots, weights), weights
 
     def _run(

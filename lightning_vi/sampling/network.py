@@ -123,6 +123,8 @@ def tensors(x: NetworkInput) -> list[Tensor]:
     Raises:
         TypeError: If there is none.
     """
+    if isinstance(x, Tensor):
+        return [x]
     found: list[Tensor] = []
     map_tensors(lambda tensor: found.append(tensor) or tensor, x)  # type: ignore[func-returns-value]
     if not found:

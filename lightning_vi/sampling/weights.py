@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_vi.errors import InputValueError
 from lightning_vi.layers import ACTIVATION_SPACE, StochasticParameters
 from lightning_vi.noise import antithetic_pairs, sample_noise, standard_normal
-from lightning_vi.posteriors import CouplingFactory, MeanFieldGaussian, draw_together
+from lightning_vi.posteriors import CouplingFactory, MeanFieldGaussian, divergence_and_stds, draw_together
 from lightning_vi.priors import Prior
 from lightning_vi.sampling import memory
 from lightning_vi.sampling.draw_cache import DrawCache
@@ -89,21 +89,36 @@ class JointPosterior:
 
     Args:
         slots: One or more distinct parameters with one prior.
+        is_coupled: Whether the weights are part of a joint posterior of all weights.
 
     Attributes:
-        posterior: Of the only parameter's shape, or of shape [number of elements].
         size: Number of elements.
         sizes: Number of elements of each parameter.
         is_drawn_in_training: See `Slot`.
     """
 
-    def __init__(self, slots: Sequence[Slot]) -> None:
-        posterior = MeanFieldGaussian.join([slot.posterior for slot in slots])
+    def __init__(self, slots: Sequence[Slot], is_coupled: bool) -> None:
         self.slots = slots
-        self.posterior = posterior.with_std()
-        self.size = posterior.mu.numel()
         self.sizes = [slot.stop - slot.start for slot in slots]
+        self.size = sum(self.sizes)
         self.is_drawn_in_training = slots[0].is_drawn_in_training
+        self._known = None if is_coupled or self.is_drawn_in_training else self._divergence_and_stds()
+
+    def _divergence_and_stds(self) -> tuple[Tensor, Sequence[Tensor]] | None:
+        """Divergence and standard deviations of each parameter, where both are all that is needed."""
+        first = self.slots[0]
+        if len(self.slots) == 1 or first.mu.dtype.itemsize < 4 or any(slot.owner.has_given_stds for slot in self.slots):
+            return None
+        of_moments = first.prior.of_moments(self.sizes)
+        if of_moments is None:
+            return None
+        means, scales = zip(*(slot.owner.pair(slot.name) for slot in self.slots), strict=True)
+        return divergence_and_stds(means, scales, of_moments)
+
+    @cached_property
+    def posterior(self) -> MeanFieldGaussian:
+        """Of the only parameter's shape, or of shape [number of elements]."""
+        return MeanFieldGaussian.join([slot.posterior for slot in self.slots]).with_std()
 
     def kl(self, scale: Tensor | None = None) -> Tensor:
         """KL divergence from the independent posteriors to the prior.
@@ -114,13 +129,17 @@ class JointPosterior:
         Returns:
             Nats, a scalar tensor.
         """
+        if self._known is not None:
+            return self._known[0]
         prior, mean, std = self.slots[0].prior, self.posterior.mu, self.posterior.std
         if scale is not None:
             std = std * scale.view_as(mean)
         return prior.kl_from_gaussian(mean, std) if len(self.slots) == 1 else prior.joint_kl(mean, std, self.sizes)
 
-    def stds(self) -> list[Tensor]:
+    def stds(self) -> Sequence[Tensor]:
         """Standard deviations of each parameter, of its shape."""
+        if self._known is not None:
+            return self._known[1]
         if len(self.slots) == 1:
             return [self.posterior.std]
         parts = self.posterior.std.split_with_sizes(self.sizes)
@@ -298,7 +317,7 @@ class WeightSampler:
     def joints(self) -> list[JointPosterior]:
         """The joint posteriors that make up the posterior of all weights."""
         self._group()
-        return [JointPosterior(group) for group in self._groups]
+        return [JointPosterior(group, self.coupling is not None) for group in self._groups]
 
     def kl(self, joints: Sequence[JointPosterior]) -> Tensor:
         """KL divergence from the posterior of all weights to their prior.
@@ -333,9 +352,12 @@ class WeightSampler:
         self._group()
         if joints is None:
             groups = self._training_groups
-            joints = [JointPosterior(group) for group in (_singles(groups) if self._has_given_stds else groups)]
+            groups = _singles(groups) if self._has_given_stds else groups
+            joints = [JointPosterior(group, self.coupling is not None) for group in groups]
         if not self._shares_noise:
             joints = [joint for joint in joints if joint.is_drawn_in_training]
+        if not joints:
+            return []
         if self.coupling is not None and self._shares_noise:
             fresh = partial(self._noise, num_samples, device=device)
             return _draw_together(self._training_slots, joints, deviations_around_means(self.coupling, joints, fresh))

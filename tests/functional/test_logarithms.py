@@ -15,11 +15,11 @@ def test_sum_of_logs_equals_that_in_double_precision(low: float, high: float, si
     """Also where products of four or eight numbers leave the range of single precision."""
     torch.manual_seed(0)
     values = 10 ** (low + (high - low) * torch.rand(size))
-    assert_close(sum_of_logs(values, values.dot(values)).double(), values.double().log().sum(), rtol=1e-5, atol=1e-4)
+    assert_close(sum_of_logs([values], values.max()).double(), values.double().log().sum(), rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("odd", [0.0, float("nan"), float("inf"), -1.0])
 def test_numbers_without_a_logarithm_are_not_hidden(odd: float) -> None:
-    values = torch.full((10_000,), 0.5)
+    values = torch.full((20_000,), 0.5)
     values[[17, 18]] = odd
-    assert not sum_of_logs(values, values.dot(values)).isfinite()
+    assert not sum_of_logs([values], values.max()).isfinite()

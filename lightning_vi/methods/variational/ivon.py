@@ -59,8 +59,6 @@ FORGETTING = 4.0
 USUAL_DECAY = 0.99999
 """Decay rate of the Hessian where the length of the fit is unknown."""
 USUAL_LR, LR_FOR_BOUNDED_GRADIENTS = 0.3, 1.0
-MAX_SMALL = 2**14
-"""Number of elements up to which tensors are joined for the divergence."""
 LR_TIMES_STEPS_PER_DATUM = 0.4
 """Product of the learning rate with the number of steps over the number of data."""
 
@@ -295,11 +293,12 @@ class IVON(VariationalMethod):
         num_data = self.require_num_data(num_data)
         parameters = self.engine.parameters()
         means, stds = parameters[::2], trained_stds(parameters[1::2])
+        kl = self._kl(means, stds, num_data)  # first, while the optimizer's results are in the caches
         with self.engine.given_stds(stds):
             outputs = self.engine.training_samples(x, self.num_mc_samples_train)
         self.likelihood.check(outputs, target)
         log_prob = self.likelihood.log_prob(outputs, target, weight)
-        return outputs, negative_elbo(log_prob, self._kl(means, stds, num_data), num_data, kl_weight)
+        return outputs, negative_elbo(log_prob, kl, num_data, kl_weight)
 
     def weight_posteriors(self) -> Sequence[WeightPosterior]:
         """Returns the marginal posterior of each parameter tensor beside the prior that `weight_decay` and N make."""
@@ -316,17 +315,10 @@ class IVON(VariationalMethod):
     def _kl(self, means: Sequence[Tensor], stds: Sequence[Tensor], num_data: int) -> Tensor:
         r"""Computes :math:`\sum_i \lambda \delta (\mu_i^2 + \sigma_i^2) / 2 - \ln \sigma_i - c`."""
         precision = self._prior_std(num_data) ** -2
-        constant, terms = 0.5 * (1 + math.log(precision)), list[Tensor]()
-        for mean, std in zip(_joined(means), _joined(stds), strict=True):
-            squares = std.dot(std)
-            terms.append(
-                0.5 * precision * (mean.dot(mean) + squares) - sum_of_logs(std, squares) - constant * mean.numel()
-            )
-        return torch.stack(terms).sum()
-
-
-def _joined(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Large tensors as vectors, and small ones as one, in single precision at least."""
-    flat = [each.reshape(-1).to(torch.promote_types(each.dtype, torch.float32)) for each in tensors]
-    small = [each for each in flat if each.numel() <= MAX_SMALL]
-    return [each for each in flat if each.numel() > MAX_SMALL] + ([torch.cat(small)] if small else [])
+        constant, size = 0.5 * (1 + math.log(precision)), sum(mean.numel() for mean in means)
+        means, stds = (
+            [each if each.dtype.itemsize > 2 else each.float() for each in moments] for moments in (means, stds)
+        )
+        norms = torch.stack(torch._foreach_norm([*means, *stds]))
+        log_stds = sum_of_logs(stds, norms[len(means) :].max())
+        return 0.5 * precision * norms.square().sum() - log_stds - constant * size
