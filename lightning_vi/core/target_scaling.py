@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from lightning_vi.core.diagnosis import explained
 from lightning_vi.core.training_sample import find_scaling
 from lightning_vi.sampling import NetworkInput, evaluating
 
@@ -41,7 +42,8 @@ def _explains(method: "UQMethod", batches: Batches, mean: Tensor, std: Tensor) -
     errors, total = torch.zeros_like(mean), torch.zeros_like(mean)
     with evaluating(method):
         for x, target in batches:
-            outputs = method.point_outputs(x).unsqueeze(0)
+            with explained(method, x):
+                outputs = method.point_outputs(x).unsqueeze(0)
             method.likelihood.check(outputs, target)
             dim = method.likelihood.prediction_dim
             error = (method.mean_prediction(outputs) - target).movedim(dim, -1)

@@ -134,7 +134,7 @@ class SamplingEngine:
 
     @property
     def is_settled(self) -> bool:
-        """True after the checks of the first training step."""
+        """True after `settle_for_training`."""
         return self._is_checked
 
     @property
@@ -192,7 +192,7 @@ class SamplingEngine:
         Raises:
             ValueError: See `training_samples`.
         """
-        self._settle_for_training(x)
+        self.settle_for_training(x)
         joints = self._weights.joints()
         with known_stds(joints):
             outputs, _ = self._draw_and_run(x, num_samples, joints)
@@ -212,7 +212,7 @@ class SamplingEngine:
         Raises:
             ValueError: If a module draws its outputs instead of its weights.
         """
-        self._settle_for_training(x)
+        self.settle_for_training(x)
         others = [name for name, layer in self._layers.items() if layer.estimator in ACTIVATION_SPACE]
         if others:
             raise InputValueError(f"{others} draw outputs and no weights: use estimator='reparameterization'")
@@ -234,7 +234,7 @@ class SamplingEngine:
             ValueError: If the first dimension of the network's output is not the batch, or a layer with an explicit
                 estimator that draws outputs is called several times in one pass.
         """
-        self._settle_for_training(x)
+        self.settle_for_training(x)
         return self._draw_and_run(x, num_samples)[0]
 
     def zero_noise_samples(self, x: NetworkInput, num_samples: int) -> Tensor:
@@ -336,7 +336,15 @@ class SamplingEngine:
         with in_place(slots, [slot.mean for slot in slots]):
             yield
 
-    def _settle_for_training(self, x: NetworkInput) -> None:
+    def settle_for_training(self, x: NetworkInput) -> None:
+        """Checks the network before the first training step, and replaces estimators that do not suit it.
+
+        Args:
+            x: Input of the step.
+
+        Raises:
+            ValueError: If samples of the network cannot be computed.
+        """
         self._settle(x)
         if not self._is_checked:
             self._is_checked = True

@@ -119,7 +119,7 @@ def test_training_at_once_equals_training_in_turn(name: str, steps: list[int]) -
     logged = train(at_once)
     num_at_once = len(steps)
     expected = train(in_turn)
-    assert num_at_once == len(steps) == (5 if name == "burn-in" else 8)  # a first step in turn checks the network
+    assert num_at_once == len(steps) == (6 if name == "burn-in" else 9)
     assert_same(at_once, in_turn)
     for key, values in expected.items():
         assert_close(logged[key], values, rtol=1e-4, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}")
@@ -142,7 +142,7 @@ def test_each_member_has_its_likelihood(name: str, steps: list[int]) -> None:
     methods = [make(member, likelihood(), vectorization=mode) for mode in ("auto", "loop")]
     for method in methods:
         train(method, loader(X, target, shuffle=True), max_epochs=2)
-    assert len(steps) == 5
+    assert len(steps) == 6
     assert_same(*methods)
     noises = [list(each.likelihood.parameters()) for each in methods[0].members]
     assert not noises[0] or not torch.equal(noises[0][0], noises[1][0])
@@ -161,7 +161,7 @@ def test_rows_have_weights(own_data_order: bool, steps: list[int]) -> None:
     methods = [make(VI, vectorization=mode, own_data_order=own_data_order) for mode in ("auto", "loop")]
     for method in methods:
         train(method, DataLoader(_Weighted(), batch_size=8, shuffle=True), max_epochs=2)
-    assert len(steps) == 5
+    assert len(steps) == 6
     assert_same(*methods)
 
 
@@ -180,7 +180,7 @@ def test_gradients_are_clipped_for_each_member(name: str, steps: list[int]) -> N
     methods = [make(member, vectorization=mode) for mode in ("auto", "loop")]
     for method in methods:
         train(method, max_epochs=2, **options)
-    assert len(steps) == 5
+    assert len(steps) == 6
     assert_same(*methods)
     unclipped = make(member)
     train(unclipped, max_epochs=2, gradient_clip_val=0)
@@ -274,9 +274,9 @@ class _Stream(IterableDataset[Any]):
 def test_the_first_batch_scales_the_targets_of_all_members(steps: list[int]) -> None:
     method = make(partial(VI, num_data=22))
     with torch.no_grad():
-        method.elbo(X, Y, num_data=22)  # settles the networks before the fit
+        method.elbo(X, Y, num_data=22)
     fit(method, DataLoader(_Stream(), batch_size=8), max_epochs=2)
-    assert len(steps) == 5
+    assert len(steps) == 6
     means = [each.likelihood.get_buffer("target_mean") for each in method.members]
     assert_close(means, [Y[:8].mean(0)] * 3)
 
@@ -300,7 +300,18 @@ def test_bad_values_are_refused_in_a_step_at_once(steps: list[int]) -> None:
     bad[20] = torch.nan
     with pytest.raises(ValueError, match="the training inputs have NaN or infinite values"):
         fit(make(VI), loader(bad, Y), max_epochs=2)
-    assert steps == [1]
+    assert steps == [0, 1]
+
+
+@pytest.mark.parametrize("network", [partial(MLP, 3, [5], 3), partial(MLP, 4, [5], 1)])
+@pytest.mark.parametrize("member", [VI, Deterministic])
+def test_a_network_that_does_not_fit_is_refused_as_in_training_in_turn(member: Any, network: Any) -> None:
+    messages = []
+    for mode in ("auto", "loop"):
+        with pytest.raises(ValueError) as refusal:
+            fit(make(member, network=network, vectorization=mode), loader(X, Y))
+        messages.append(str(refusal.value))
+    assert messages[0] == messages[1]
 
 
 def test_a_trained_ensemble_is_copied_and_trained_again(steps: list[int]) -> None:
@@ -310,7 +321,7 @@ def test_a_trained_ensemble_is_copied_and_trained_again(steps: list[int]) -> Non
     for each in (method, twin):
         train(each, max_epochs=1)
     assert_same(method, twin)
-    assert len(steps) == 8 + 3 + 3
+    assert len(steps) == 9 + 3 + 3
 
 
 def test_an_unknown_vectorization_is_refused() -> None:

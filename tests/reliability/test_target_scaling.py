@@ -394,3 +394,10 @@ def test_no_false_alarms(standardized: Any) -> None:
         predictor.input_range._num_checks = 0
         if len(inputs):
             assert far_warnings(predictor, inputs) == 0
+
+
+@pytest.mark.parametrize("name", ["Deterministic", "LastLayerVI"])
+def test_rows_that_the_network_cannot_take_are_explained(name: str) -> None:
+    data = DataLoader(TensorDataset(torch.cat([X, X[:, :1]], 1), Y), 50)
+    with pytest.raises(ValueError, match=r"the first layer '0' \(Linear\) takes 3 and not 4 features"):
+        quiet_trainer(max_epochs=1).fit(CASES[name](), data)

@@ -44,7 +44,7 @@ class MembersAtOnce(ABC):
         """Returns the way to train methods at once; None if they are to be trained in turn.
 
         Args:
-            members: The methods, all of them ready, see `is_ready`.
+            members: The methods, after `prepare`.
         """
         first = members[0]
         if len(members) == 1 or first.trainer.precision != "32-true":
@@ -131,6 +131,9 @@ class MembersAtOnce(ABC):
             else:
                 outputs, divergence = self.outputs(x)
                 loss, logged = self._loss(self._call("log_prob", outputs, *given), divergence)
+            if not first._is_layout_checked:
+                for member, inputs, own in zip(self.members, x, outputs, strict=True):
+                    member._check_layout(inputs, own)
         samples = outputs.detach().transpose(0, 1).flatten(1, 2)
         first._end_step(samples, flat_target, logged, check_batch, batch_idx, self._point_prediction(outputs.detach()))
         return loss
@@ -229,14 +232,20 @@ def _gradients(optimizer: Optimizer) -> list[Tensor]:
     return [each.grad for group in optimizer.param_groups for each in group["params"] if each.grad is not None]
 
 
-def is_ready(method: UQMethod) -> bool:
-    """Returns True if a method has checked network and data in its first training step.
+def prepare(method: UQMethod, batch: Any) -> None:
+    """Checks a method's first batch, and its network, as the method's first training step does.
 
     Args:
         method: Any method.
+        batch: A training batch.
     """
-    is_settled = not isinstance(method, VariationalMethod) or method.engine.is_settled
-    return method._is_layout_checked and not method._scales_by_batch and is_settled
+    x, target, weight = method._labeled(batch)
+    count = method.noise.count
+    with explained(method, x), method.noise.fresh(method.global_rank, method.device):
+        method._begin_step(x, target, weight)
+        if isinstance(method, VariationalMethod):
+            method.engine.settle_for_training(x)
+    method.noise.count = count
 
 
 def _count_step(members: Sequence[UQMethod]) -> None:

@@ -30,8 +30,9 @@ from lightning_vi.core.members import make_networks
 from lightning_vi.core.separate_orders import SeparateOrders
 from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.likelihoods import Likelihood
-from lightning_vi.methods.ensembles.at_once import MembersAtOnce, is_ready
+from lightning_vi.methods.ensembles.at_once import MembersAtOnce, prepare
 from lightning_vi.methods.ensembles.ensemble import Ensemble
+from lightning_vi.methods.variational.base import VariationalMethod
 from lightning_vi.objectives import ObjectiveTerms
 from lightning_vi.optim import JointOptimizer
 from lightning_vi.sampling import NetworkInput
@@ -186,7 +187,9 @@ class MethodEnsemble(SeparateOrders, Ensemble):
         """Computes the sum of the members' losses, each on its own batch."""
         batches = self.member_batches(batch, batch_idx, self.num_members)
         own = batches if len(batches) > 1 else batches * self.num_members
-        if not self._is_decided and not torch.compiler.is_compiling() and all(map(is_ready, self.members)):
+        if not self._is_decided and not torch.compiler.is_compiling() and not self._trains_means():
+            for member, each in zip(self.members, own, strict=True):
+                prepare(member, each)
             self._is_decided, self._at_once = True, MembersAtOnce.of(self.members)
         if self._at_once is not None:
             self.members[0]._current_fx_name = self._current_fx_name
@@ -198,6 +201,10 @@ class MethodEnsemble(SeparateOrders, Ensemble):
         if interval and (batch_idx + 1) % interval == 0:
             self.log("train_loss_step", losses.detach().mean(), prog_bar=True)  # in place of the last member's
         return losses.sum()
+
+    def _trains_means(self) -> bool:
+        """Returns True in the burn-in of variational members, which is in turn and does not yet check the samples."""
+        return any(isinstance(member, VariationalMethod) and member.in_burnin for member in self.members)
 
     def _each(self, hook: str, arguments: list[tuple[Any, ...]] | None = None) -> list[Any]:
         """Calls a hook of all members, which log in the name of the ensemble."""
