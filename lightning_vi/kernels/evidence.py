@@ -13,7 +13,7 @@ NUM_STEPS, LEARNING_RATE = 60, 0.1
 MAX_SCALES = 64
 """Inputs with more features have one length scale."""
 MIN_ROWS, MAX_GAPS = 12, 16
-MAX_TARGETS = 16
+MAX_TARGETS = 4
 """Targets with a given noise take a Cholesky decomposition each."""
 INITIAL_NOISE, MIN_NOISE = 0.3, 1e-3
 
@@ -80,7 +80,7 @@ def fit_kernel(kernel: Kernel, x: Tensor, y: Tensor, noise_std: Tensor | None = 
     have a length scale for each of them. The cost is 60 Cholesky decompositions. A standard deviation below that of the
     targets is raised to it afterwards, because smooth data say little about how far the function goes elsewhere. Where
     the smoothness of `Matern` is open, each is fitted, and the one with the best `gap_score` is taken. With
-    a given noise all inputs share one length scale, at most 16 targets are used, and the smoothness is the likeliest.
+    a given noise all inputs share one length scale, at most 4 targets are used, and the smoothness is the likeliest.
 
     Args:
         kernel: The kernel, changed in place.
