@@ -52,9 +52,9 @@ def test_rows_are_predicted_from_the_others() -> None:
 
 def test_the_evidence_with_a_noise_for_each_target_is_the_density_of_the_targets() -> None:
     x, y, std = inputs(8, 2), inputs(8, 3, seed=1), 0.2 + inputs(8, 3, seed=2).square()
-    kernel = RBF(SCALE, STD).double()
+    kernel, zeros = RBF(SCALE, STD).double(), torch.zeros(8).double()
     expected = sum(
-        MultivariateNormal(torch.zeros(8).double(), kernel(x, x) + torch.diag(std[:, column] ** 2)).log_prob(y[:, column])
+        MultivariateNormal(zeros, kernel(x, x) + torch.diag(std[:, column] ** 2)).log_prob(y[:, column])
         for column in range(3)
     )
     assert_close(log_marginal_likelihood(kernel, x, y, std), expected)
