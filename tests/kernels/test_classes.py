@@ -83,6 +83,7 @@ def test_the_function_of_a_class_is_the_network_and_the_process_of_its_residuals
 def test_missing_labels_give_no_information() -> None:
     x, label = inputs(24, 2), torch.arange(24) % 2
     holes = torch.where(torch.arange(24) < 16, label, -1)
+    torch.manual_seed(0)
     whole, part = (
         FunctionSpaceVI(MLP(2, [4], 2), Categorical(2, ignore_index=-1), kernel=RBF(SCALE, STD)).double()
         for _ in range(2)
@@ -91,7 +92,7 @@ def test_missing_labels_give_no_information() -> None:
     whole.fit_posterior([(x, holes)])
     part.fit_posterior([(x[:16], label[:16])])
     for found, expected in zip(whole.output_moments(x), part.output_moments(x), strict=True):
-        assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(("flipped", "best"), [(0.0, 0.01), (0.3, 0.1)])
