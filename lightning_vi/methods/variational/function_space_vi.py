@@ -264,7 +264,9 @@ class FunctionSpaceVI(InformedMethod):
     def _find_scales(self, x: Tensor, target: Tensor) -> None:
         features = self.likelihood.target_features(self.likelihood.fill(target.to(self.device)))
         if self._has_classes(target):
-            fit_class_kernel(self.kernel, x.to(self.device).flatten(1), features)
+            observed = self.likelihood.observed(target)
+            seen = torch.ones_like(target, dtype=torch.bool) if observed is None else observed.bool()
+            fit_class_kernel(self.kernel, x[seen].to(self.device).flatten(1), features[seen.to(self.device)])
             return
         if self.likelihood.task == "classification":
             features = LOGIT_RANGE * (features - features.mean(0))
