@@ -25,9 +25,18 @@ from torch.utils.data import DataLoader, TensorDataset
 from toy import silence
 from tqdm import tqdm
 
-from lightning_vi import IVON, AlphaDivergenceVI, Deterministic, LastLayerVI, MeanFieldVI, RankOneVI
+from lightning_vi import (
+    IVON,
+    AlphaDivergenceVI,
+    Deterministic,
+    LastLayerVI,
+    LowRankWeightsVI,
+    MeanFieldVI,
+    RankOneVI,
+)
 from lightning_vi.backbones import MLP
-from lightning_vi.core import UQMethod
+from lightning_vi.compare.adjustments import adjusted
+from lightning_vi.core import DEFAULT_LEARNING_RATE, UQMethod
 from lightning_vi.datamodules import DigitsDataModule, ToyHeteroscedasticDataModule, UCIDataModule
 from lightning_vi.likelihoods import Categorical, HeteroscedasticGaussian, Likelihood
 from lightning_vi.priors import EmpiricalBayesPrior, GaussianPrior
@@ -69,6 +78,10 @@ ROWS: dict[str, dict[str, Any]] = {
     "AlphaDivergenceVI, constant alpha": {},
     "IVON": {},
     "IVON, former": {},
+    "LowRankWeightsVI": {},
+    "LowRankWeightsVI, a rate of 0.03": {},
+    "LowRankWeightsVI, factors of all layers": {},
+    "LowRankWeightsVI, former": {},
 }
 
 
@@ -120,6 +133,24 @@ class ConstantAlphaVI(AlphaDivergenceVI):
         return self.alpha
 
 
+class SlowLowRankWeightsVI(LowRankWeightsVI):
+    """Trains factors for classes at the rate of those for regressions."""
+
+    @property
+    def main_factor(self) -> float:  # noqa: D102
+        return min(super().main_factor, 0.03 / DEFAULT_LEARNING_RATE)
+
+
+class AllLowRankWeightsVI(LowRankWeightsVI):
+    """Has factors in all layers that become smaller."""
+
+    max_share = 1.0
+
+
+class FormerLowRankWeightsVI(SlowLowRankWeightsVI, AllLowRankWeightsVI):
+    """Both of these."""
+
+
 def former_ivon(num_data: int, num_steps: int) -> dict[str, Any]:
     """The former defaults of IVON: an initial std of 0.01, and steps of at most 0.06."""
     precision = 0.01**-2
@@ -141,6 +172,10 @@ OTHERS: dict[str, type[UQMethod]] = {
     "AlphaDivergenceVI, constant alpha": ConstantAlphaVI,
     "IVON": IVON,
     "IVON, former": IVON,
+    "LowRankWeightsVI": LowRankWeightsVI,
+    "LowRankWeightsVI, a rate of 0.03": SlowLowRankWeightsVI,
+    "LowRankWeightsVI, factors of all layers": AllLowRankWeightsVI,
+    "LowRankWeightsVI, former": FormerLowRankWeightsVI,
 }
 
 
@@ -193,6 +228,7 @@ def run(problem: Problem, name: str, seed: int) -> float:
     if name == "IVON, former":
         options = former_ivon(len(kept), problem.epochs * -(-len(kept) // problem.batch))
     cls = OTHERS.get(name, Faster)
+    network, likelihood, options = adjusted(cls, network, likelihood, options)
     method = cls(network, likelihood, **options)
     if isinstance(method, Faster):
         method.rate = rate

@@ -13,7 +13,9 @@ from lightning_vi.conversion.low_rank import (
     largest_factor_rate,
     largest_rank,
     low_rank_obstacles,
+    much_smaller,
     nothing_smaller,
+    num_joint_layers,
     weight_shape,
 )
 from lightning_vi.conversion.rank_one import convert_to_rank_one
@@ -43,8 +45,10 @@ __all__ = [
     "last_selected",
     "low_rank_obstacles",
     "merge_low_rank_weights",
+    "much_smaller",
     "named_layers",
     "nothing_smaller",
+    "num_joint_layers",
     "put_dropout_behind",
     "reading_parent",
     "replace_layer",

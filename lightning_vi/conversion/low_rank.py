@@ -29,9 +29,9 @@ from lightning_vi.sampling import is_hooked
 
 FactorInit = Literal["svd", "random"]
 
-LOW_RANK_RATE, ADAPTER_RATE = 0.03, 0.01
+LOW_RANK_RATE, BOUNDED_LOW_RANK_RATE, ADAPTER_RATE = 0.03, 0.1, 0.01
 """Largest default learning rates of factors: a step of both factors changes a product more than a step changes a
-weight, and a network with adapters has been trained."""
+weight, which costs less where the likelihood's gradient is bounded, and a network with adapters has been trained."""
 _PLAIN_EMBEDDING = {"weight"}
 
 
@@ -129,6 +129,22 @@ def _limit(layer: nn.Module) -> int:
     """Largest rank with which the factors of a supported layer are smaller than its weight."""
     num_outputs, num_inputs = weight_shape(layer)
     return (num_outputs * num_inputs - 1) // (num_outputs + num_inputs)
+
+
+def much_smaller(layers: Mapping[str, nn.Module], rank: int, max_share: float) -> list[str]:
+    """Names of the layers whose factors have a small share of the parameters of the weight; of all if there is none.
+
+    Args:
+        layers: Layers without obstacles.
+        rank: The rank.
+        max_share: The largest share.
+
+    Example:
+        >>> much_smaller({"0": nn.Linear(64, 64), "2": nn.Linear(64, 10)}, rank=8, max_share=0.5)
+        ['0']
+    """
+    shapes = {name: weight_shape(layer) for name, layer in layers.items()}
+    return [name for name, (m, n) in shapes.items() if rank * (m + n) <= max_share * m * n] or list(layers)
 
 
 def nothing_smaller(rank: int, obstacles: Mapping[str, str | None]) -> InputValueError:
@@ -230,19 +246,44 @@ def factor_names(network: nn.Module, name: str) -> list[str]:
     return [f"{owner}.{part}".lstrip(".") for part in ("down", "up")]
 
 
-def largest_factor_rate(network: nn.Module) -> float:
+def largest_factor_rate(network: nn.Module, has_bounded_gradient: bool) -> float:
     """Largest default learning rate of the posterior of a network with low-rank weights or adapters.
 
     Args:
         network: Any network.
+        has_bounded_gradient: See `Likelihood.has_bounded_gradient`.
 
     Returns:
         Infinite for networks with neither.
     """
-    modules = list(network.modules())
-    if any(isinstance(module, AdaptedLayer | AdaptedAttention) for module in modules):
+    if has_adapters(network):
         return ADAPTER_RATE
-    return LOW_RANK_RATE if any(isinstance(module, LowRankLayer) for module in modules) else math.inf
+    if not any(isinstance(module, LowRankLayer) for module in network.modules()):
+        return math.inf
+    return BOUNDED_LOW_RANK_RATE if has_bounded_gradient else LOW_RANK_RATE
+
+
+def num_joint_layers(network: nn.Module, num_weights: int) -> int:
+    """Number of layers with a posterior that move together: both factors of a weight are one, and adapters are none.
+
+    Args:
+        network: Any network.
+        num_weights: Number of weights and factors with a posterior.
+    """
+    if has_adapters(network):
+        return 1
+    pairs = [module for module in network.modules() if isinstance(module, LowRankLayer)]
+    whole = [pair for pair in pairs if None not in map(stochastic_parameters, (pair.down, pair.up))]
+    return max(num_weights - len(whole), 1)
+
+
+def has_adapters(network: nn.Module) -> bool:
+    """Returns True if a network has adapters.
+
+    Args:
+        network: Any network.
+    """
+    return any(isinstance(module, AdaptedLayer | AdaptedAttention) for module in network.modules())
 
 
 def has_factors(network: nn.Module) -> bool:
@@ -251,5 +292,5 @@ def has_factors(network: nn.Module) -> bool:
     Args:
         network: Any network.
     """
-    kinds = (LowRankLayer, LowRankAttention, AdaptedLayer, AdaptedAttention)
-    return any(isinstance(module, kinds) for module in network.modules())
+    has_pairs = any(isinstance(module, LowRankLayer | LowRankAttention) for module in network.modules())
+    return has_pairs or has_adapters(network)

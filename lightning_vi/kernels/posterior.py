@@ -49,9 +49,10 @@ def choose_inducing(kernel: Kernel, x: Tensor, size: int) -> Tensor:
 class FunctionPosterior(ResizedOnLoading):
     r"""Posterior covariance of E independent functions with one prior.
 
-    Its buffers are M inducing inputs, the Cholesky factors of their prior covariance and of I + B of each function, and
-    R frequencies of the prior's spectrum. The frequencies make samples that are functions: a prior function in random
-    Fourier features, whose values at the inducing inputs are replaced by posterior ones.
+    Its buffers are M inducing inputs, the Cholesky factors of their prior covariance and of I + B of each function,
+    coefficients of the means, and R frequencies of the prior's spectrum. The frequencies make samples that are
+    functions: a prior function in random Fourier features, whose values at the inducing inputs are replaced by
+    posterior ones.
 
     Args:
         num_frequencies: R.
@@ -60,12 +61,13 @@ class FunctionPosterior(ResizedOnLoading):
     inducing: Tensor
     prior_root: Tensor
     roots: Tensor
+    shifts: Tensor
     frequencies: Tensor
 
     def __init__(self, num_frequencies: int) -> None:
         super().__init__()
         self.num_frequencies = num_frequencies
-        for name in ("inducing", "prior_root", "roots", "frequencies"):
+        for name in ("inducing", "prior_root", "roots", "shifts", "frequencies"):
             self.register_buffer(name, torch.empty(0))
 
     @property
@@ -107,14 +109,50 @@ class FunctionPosterior(ResizedOnLoading):
             total += weighted @ whitened.mT
         return total
 
-    def condition(self, information: Tensor) -> None:
+    def projections(self, kernel: Kernel, x: Tensor, residuals: Tensor) -> Tensor:
+        r"""Sums :math:`\lambda_n r_n a_n` over data.
+
+        Args:
+            kernel: The kernel.
+            x: Inputs, shape [N, F].
+            residuals: Targets minus prior means, times the precisions of the targets, shape [N, E].
+
+        Returns:
+            Shape [E, M].
+        """
+        chunks = zip(torch.split(x, CHUNK), torch.split(residuals, CHUNK), strict=True)
+        parts = [(self._whitened(kernel, precise(rows)) @ precise(values)).mT for rows, values in chunks]
+        return torch.stack(parts).sum(0)
+
+    def condition(self, information: Tensor, projections: Tensor | None = None) -> None:
         """Sets the posterior.
 
         Args:
             information: B, shape [E, M, M].
+            projections: See the method of this name; None for functions of mean zero.
         """
         eye = torch.eye(information.shape[-1], dtype=information.dtype, device=information.device)
-        self._store("roots", torch.linalg.cholesky(information + eye))
+        roots = torch.linalg.cholesky(information + eye)
+        self._store("roots", roots)
+        shifts = roots.new_empty(0)
+        if projections is not None:
+            shifts = torch.cholesky_solve(projections.unsqueeze(-1), roots).squeeze(-1)
+        self._store("shifts", shifts)
+
+    def means(self, kernel: Kernel, x: Tensor) -> Tensor | None:
+        """Posterior means.
+
+        Args:
+            kernel: The kernel.
+            x: Inputs, shape [B, F].
+
+        Returns:
+            Shape [B, E], in the precision of the algebra; None if they are zero.
+        """
+        if not self.shifts.numel():
+            return None
+        means: Tensor = self._whitened(kernel, precise(x)).mT @ precise(self.shifts).mT
+        return means
 
     def _store(self, name: str, value: Tensor) -> None:
         self.register_buffer(name, value.to(torch.promote_types(getattr(self, name).dtype, torch.float32)))

@@ -150,13 +150,42 @@ def test_parameters_are_r_times_m_plus_n() -> None:
     assert sum(p.numel() for p in MeanFieldVI(MLP(30, [40], 1), Gaussian(0.5)).backbone.parameters()) == 2 * 1281
 
 
+def rate(method: Any) -> float:
+    return max(group["lr"] for group in method.make_optimizer().param_groups)
+
+
 def test_factors_learn_at_a_lower_rate_by_default() -> None:
     network, likelihood = MLP(8, [8, 8], 2), Categorical(2)
-    assert MeanFieldVI(network, likelihood).make_optimizer().param_groups[-1]["lr"] > 0.04
-    low_rank, adapted = LowRankWeightsVI(network, likelihood, rank=2), add_adapters(network, ["2"], rank=2)
-    for method, rate in ((low_rank, 0.03), (MeanFieldVI(adapted, likelihood), 0.01)):
-        assert max(group["lr"] for group in method.make_optimizer().param_groups) == pytest.approx(rate)
+    assert rate(MeanFieldVI(MLP(8, [8], 2), likelihood)) > 0.105
+    assert rate(LowRankWeightsVI(MLP(8, [8], 2), likelihood, rank=2)) == pytest.approx(0.1)
+    assert rate(LowRankWeightsVI(MLP(8, [8], 1), Gaussian(0.5), rank=2)) == pytest.approx(0.03)
+    adapted = add_adapters(network, ["2"], rank=2)
+    assert rate(MeanFieldVI(adapted, likelihood)) == pytest.approx(0.01)
     assert MeanFieldVI(adapted, likelihood, optimizer=partial(torch.optim.Adam, lr=0.1)).main_factor == 1.0
+
+
+def test_both_factors_of_a_weight_count_as_one_layer() -> None:
+    """With three layers, the rate is that of three dense ones."""
+    network, likelihood = MLP(8, [8, 8], 2), Categorical(2)
+    low_rank = LowRankWeightsVI(network, likelihood, rank=2)
+    assert [row.name for row in low_rank.conversion.modules] == ["0.down", "0.up", "2.down", "2.up", "4"]
+    assert rate(low_rank) == pytest.approx(rate(MeanFieldVI(network, likelihood)))
+    only_up = MeanFieldVI(low_rank_network(network), likelihood, stochastic_module_names=["0.up", "2.up", "4"])
+    assert rate(only_up) == pytest.approx(rate(low_rank))
+
+
+def low_rank_network(network: nn.Module) -> nn.Module:
+    return convert_to_low_rank_weights(network, ["0", "2"], rank=2)
+
+
+def test_layers_that_would_be_hardly_smaller_keep_their_weight() -> None:
+    backbone, likelihood = MLP(64, [64], 10), Categorical(10)
+    method = LowRankWeightsVI(backbone, likelihood)  # 2: 592 of 640 parameters
+    assert [row.name for row in method.conversion.modules] == ["0.down", "0.up", "2"]
+    alone = LowRankWeightsVI(backbone, likelihood, stochastic_module_names=[-1])
+    assert [row.name for row in alone.conversion.modules if row.stochastic] == ["2.down", "2.up"]
+    half = LowRankWeightsVI(MLP(64, [64], 64), Categorical(64), rank=16)
+    assert [row.name for row in half.conversion.modules] == ["0.down", "0.up", "2.down", "2.up"]
 
 
 def test_selectors_are_those_of_the_backbone(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from lightning_vi.conversion import (
     convert,
     largest_factor_rate,
     last_selected,
+    num_joint_layers,
 )
 from lightning_vi.core import (
     DEFAULT_LEARNING_RATE,
@@ -384,11 +385,10 @@ class VariationalMethod(DiagnosedMethod):
         """Factor of the learning rate of the posterior, see `posterior_learning_rate`."""
         if not self.has_default_optimizer:
             return 1.0
-        means, limit = self.engine.parameters()[::2], largest_factor_rate(self.backbone)
-        num_layers = max(sum(mean.dim() > 1 for mean in means), 1) if limit == math.inf else 1
-        is_bounded = self.likelihood.has_bounded_gradient
+        means, is_bounded = self.engine.parameters()[::2], self.likelihood.has_bounded_gradient
+        num_layers = num_joint_layers(self.backbone, sum(mean.dim() > 1 for mean in means))
         rate = posterior_learning_rate(largest_fan_in(means), self.num_steps, is_bounded, num_layers)
-        return min(rate, limit) / DEFAULT_LEARNING_RATE
+        return min(rate, largest_factor_rate(self.backbone, is_bounded)) / DEFAULT_LEARNING_RATE
 
     @property
     def feature_factor(self) -> float:

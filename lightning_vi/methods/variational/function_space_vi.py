@@ -11,7 +11,11 @@ divergence at context points; Titsias, AISTATS 2009, for the covariance.
 
 The second term is the part of the divergence that depends on the mean, at context points C. The covariance v that
 maximizes the evidence lower bound has a closed form, the posterior covariance of the process under the Fisher
-information of the likelihood; a final pass over the training data computes it.
+information of the likelihood; a final pass over the training data computes it. That information vanishes where a
+classifier is sure. Labels of several classes are therefore observations of the logits with known noise (Milios et al.,
+"Dirichlet-based Gaussian processes for large-scale calibrated classification", NeurIPS 2018), and the network is the
+prior mean of their regression (Qiu et al., "Quantifying point-prediction uncertainty in neural networks via residual
+estimation with an I/O kernel", ICLR 2020).
 
 =================== ==========================================================================
 symbol              argument
@@ -47,7 +51,18 @@ from lightning_vi.core.diagnosis import explained
 from lightning_vi.core.training_sample import training_sample
 from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.functional.special import flat_at_zero
-from lightning_vi.kernels import FunctionPosterior, Kernel, Matern, choose_inducing, fit_kernel, precise
+from lightning_vi.kernels import (
+    CONCENTRATIONS,
+    FunctionPosterior,
+    Kernel,
+    Matern,
+    choose_inducing,
+    concentration_scores,
+    dirichlet_targets,
+    fit_class_kernel,
+    fit_kernel,
+    precise,
+)
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.noise import sample_noise
 from lightning_vi.objectives import ObjectiveTerms, negative_elbo
@@ -57,7 +72,7 @@ from lightning_vi.sampling import NetworkInput, call, chunk_ranges, evaluating, 
 LEARNING_RATE = 0.01
 """Of the network with the default optimizer."""
 LOGIT_RANGE = 5.0
-"""Difference between the logits of two classes, for the scale of a prior on logits."""
+"""Difference between the logits of two binary labels, for the scale of a prior on logits."""
 
 
 class FunctionSpaceVI(InformedMethod):
@@ -71,6 +86,10 @@ class FunctionSpaceVI(InformedMethod):
     Context points are rows of the batch, and rows of which a random part of the features is drawn uniformly from their
     range in the batch, enlarged by `context_margin` on either side.
 
+    For `Categorical` labels, one in a row, the mean is that of Gaussian process regression with the network as prior
+    mean, see `lightning_vi.kernels.classes`: the final pass chooses the noise of the labels by how well each of at most
+    256 is predicted from the others.
+
     The outputs have independent posteriors. With `Gaussian` noise the predictive distribution has a closed form;
     otherwise it is a mixture over sampled functions. The divergence of `elbo` is the part that depends on the network.
 
@@ -79,7 +98,7 @@ class FunctionSpaceVI(InformedMethod):
         likelihood: The observation model; it is copied.
         kernel: Prior covariance of each output, on flattened inputs; it is copied. Length scales and standard
             deviation that it leaves open are found by maximum marginal likelihood of a Gaussian process on at most 256
-            training rows, see `fit_kernel`. None for ``Matern(None, offset_std=1.0)``.
+            training rows, see `fit_kernel` and `fit_class_kernel`. None for ``Matern(None, offset_std=1.0)``.
         num_context: Number of context points in each step.
         context_margin: Enlargement of the range of the context points, in units of the range of the batch.
         gamma: Regularization :math:`\gamma` of the divergence, relative to the prior variance.
@@ -244,9 +263,18 @@ class FunctionSpaceVI(InformedMethod):
 
     def _find_scales(self, x: Tensor, target: Tensor) -> None:
         features = self.likelihood.target_features(self.likelihood.fill(target.to(self.device)))
+        if self._has_classes(target):
+            observed = self.likelihood.observed(target)
+            seen = torch.ones_like(target, dtype=torch.bool) if observed is None else observed.bool()
+            fit_class_kernel(self.kernel, x[seen].to(self.device).flatten(1), features[seen.to(self.device)])
+            return
         if self.likelihood.task == "classification":
             features = LOGIT_RANGE * (features - features.mean(0))
         fit_kernel(self.kernel, x.to(self.device).flatten(1), features.flatten(1))
+
+    def _has_classes(self, target: Tensor) -> bool:
+        """Returns True for one label of several classes in a row."""
+        return self.likelihood.softmax_dim is not None and target.dim() == 1
 
     @torch.no_grad()
     def fit_posterior(self, data: Iterable[Any]) -> None:
@@ -258,7 +286,7 @@ class FunctionSpaceVI(InformedMethod):
         Raises:
             InputValueError: If there are no data, or the covariances are too large.
         """
-        rows, precisions, targets = list[Tensor](), list[Tensor](), list[Tensor]()
+        rows, precisions, targets, logits = list[Tensor](), list[Tensor](), list[Tensor](), list[Tensor]()
         with evaluating(self):
             joined = joined_batches(map(self.weighted_batch, data), self.likelihood.num_outputs)
             for x, target, weight in (part for batch in joined for part in self.parts_for_information(*batch)):
@@ -267,7 +295,11 @@ class FunctionSpaceVI(InformedMethod):
                     outputs = call(self.backbone, x)
                 self.likelihood.check(outputs.unsqueeze(0), target)
                 self._check_layout(x, outputs.unsqueeze(0))
-                information = self.likelihood.information_factor(outputs).square().sum(-1)
+                if self._has_classes(target):
+                    information = torch.ones_like(outputs)
+                    logits.append(outputs)
+                else:
+                    information = self.likelihood.information_factor(outputs).square().sum(-1)
                 weights = self.output_weights(target, weight, outputs)
                 precisions.append(information if weights is None else information * weights.flatten(1))
                 targets.append(target)
@@ -280,9 +312,22 @@ class FunctionSpaceVI(InformedMethod):
         self.posterior.place(
             self.kernel, self._of_all_processes(choose_inducing(self.kernel, precise(inputs), self.num_inducing))
         )
-        information = self.posterior.information(self.kernel, inputs, torch.cat(precisions))
-        self.posterior.condition(self.sum_over_processes(information))
+        weights, projections = torch.cat(precisions), None
+        if logits:
+            residuals, weights = self._class_regression(inputs, torch.cat(targets), torch.cat(logits), weights)
+            projections = self.sum_over_processes(self.posterior.projections(self.kernel, inputs, weights * residuals))
+        information = self.posterior.information(self.kernel, inputs, weights)
+        self.posterior.condition(self.sum_over_processes(information), projections)
         self.is_fitted.fill_(True)
+
+    def _class_regression(self, x: Tensor, target: Tensor, logits: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Residuals of the network and precisions of a regression in place of labels, each of shape [N, C]."""
+        labels = self.likelihood.target_features(self.likelihood.fill(target)).to(logits)
+        is_seen = weights.sum(1) > 0
+        scores = concentration_scores(self.kernel, x[is_seen], labels[is_seen], logits[is_seen])
+        concentration = CONCENTRATIONS[int(self.sum_over_processes(scores).argmin())]
+        targets, variances = dirichlet_targets(labels, concentration)
+        return targets - (logits - logits.mean(1, keepdim=True)), weights / variances
 
     def _check_size(self, num_outputs: int, num_inducing: int) -> None:
         size = num_outputs * num_inducing**2 * 4 / 2**20
@@ -301,12 +346,18 @@ class FunctionSpaceVI(InformedMethod):
         return choose_inducing(self.kernel, joined, self.num_inducing)
 
     def output_moments(self, x: NetworkInput) -> tuple[Tensor, Tensor]:  # noqa: D102
-        outputs = call(self.backbone, x)
+        outputs = self._mean_outputs(x)
         variances = self.posterior.variances(self.kernel, _one_tensor(x).flatten(1))
         return outputs, flat_at_zero(torch.sqrt, variances).to(outputs).view_as(outputs)
 
+    def _mean_outputs(self, x: NetworkInput) -> Tensor:
+        """Network and the posterior mean of its residuals."""
+        outputs = call(self.backbone, x)
+        means = self.posterior.means(self.kernel, _one_tensor(x).flatten(1))
+        return outputs if means is None else outputs + means.to(outputs).view_as(outputs)
+
     def sampled_outputs(self, x: NetworkInput, num_samples: int, seed: int) -> Iterator[Tensor]:  # noqa: D102
-        outputs, rows = call(self.backbone, x), _one_tensor(x).flatten(1)
+        outputs, rows = self._mean_outputs(x), _one_tensor(x).flatten(1)
         size = self.posterior.noise_size
         max_chunk = num_fitting(memory.MAX_LINEARIZED_NUMBERS, max(outputs.numel(), size))
         for first, stop in chunk_ranges(num_samples, max_chunk):

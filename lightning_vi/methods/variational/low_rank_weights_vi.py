@@ -36,6 +36,7 @@ from lightning_vi.conversion import (
     factorized,
     last_selected,
     low_rank_obstacles,
+    much_smaller,
     named_layers,
     nothing_smaller,
     select_layers,
@@ -55,8 +56,8 @@ class LowRankWeightsVI(VariationalMethod):
     reparameterization), which is exact for independent factors; other modules and predictions sample the factors.
 
     Linear layers, convolutions without groups, embeddings and the input projection of `torch.nn.MultiheadAttention`
-    have factors where these are smaller than the weight. The other selected modules have a posterior as in
-    `MeanFieldVI`.
+    have factors where these have at most half of the parameters of the weight; if that is so for no selected module,
+    where they have fewer. The other selected modules have a posterior as in `MeanFieldVI`.
     `LowRankVI` is another method: a covariance of low rank of weights with full rank.
 
     Args:
@@ -85,6 +86,9 @@ class LowRankWeightsVI(VariationalMethod):
         4       Linear  102         yes         local_reparameterization  selected
         total           1052        1052
     """
+
+    max_share = 0.5
+    """Largest share of the parameters of a weight that its factors have: larger ones restrict it and save little."""
 
     def __init__(
         self,
@@ -124,9 +128,10 @@ class LowRankWeightsVI(VariationalMethod):
         selected = _selected(backbone, layers, stochastic_module_names)
         reasons = low_rank_obstacles(backbone, layers, self.rank)
         obstacles = {name: why for name, why in reasons.items() if name in selected}
-        self._factored = [name for name, why in obstacles.items() if why is None]
-        if not self._factored:
+        possible = {name: layers[name] for name, why in obstacles.items() if why is None}
+        if not possible:
             raise nothing_smaller(self.rank, obstacles)
+        self._factored = much_smaller(possible, self.rank, self.max_share)
         network = factorized(copy.deepcopy(backbone), self._factored, self.rank, self.init)
         factors = {part: name for name in self._factored for part in factor_names(network, name)}
         network, report = convert(
