@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_vi.tracing import is_exporting
+
 __all__ = [
     "flat_at_zero",
     "inverse_softplus",
@@ -68,7 +70,7 @@ def log_softmax(logits: Tensor) -> Tensor:
         tensor([[0.2500, 0.2500, 0.2500, 0.2500],
                 [0.2500, 0.2500, 0.2500, 0.2500]])
     """
-    is_small = logits.dim() < 2 or logits.numel() < _SMALL
+    is_small = logits.dim() < 2 or is_exporting() or logits.numel() < _SMALL  # exports have any number of rows
     if is_small or logits.shape[-1] >= _SHORT_ROW or logits.device.type != "cpu":
         return logits.log_softmax(-1)
     return logits.mT.contiguous().log_softmax(-2).mT.contiguous()  # sums over classes round as those of torch

@@ -36,7 +36,7 @@ def dirichlet_targets(labels: Tensor, concentration: float) -> tuple[Tensor, Ten
     Example:
         >>> targets, variances = dirichlet_targets(torch.tensor([[1.0, 0.0]]), concentration=0.01)
         >>> targets, variances
-        (tensor([[ 3.2894, -3.2894]]), tensor([[0.6881, 4.6151]]))
+        (tensor([[ 3.2893, -3.2893]]), tensor([[0.6882, 4.6151]]))
     """
     concentrations = labels + concentration
     variances = concentrations.reciprocal().log1p()
