@@ -17,8 +17,8 @@ from lightning_vi.kernels.algebra import precise
 from lightning_vi.kernels.base import Kernel
 from lightning_vi.kernels.evidence import fit_kernel
 
-CONCENTRATIONS = (0.1, 0.01)
-"""The larger one is for noisy labels, the smaller one for classes that can be told apart."""
+CONCENTRATIONS = (0.1, 0.01, 0.001, 0.0001)
+"""Larger ones are for noisy labels, smaller ones for classes that can be told apart."""
 MAX_ROWS = 256
 NUM_POINTS = 64
 
@@ -72,7 +72,7 @@ def concentration_scores(kernel: Kernel, x: Tensor, labels: Tensor, outputs: Ten
         outputs: Logits of a network, the mean of the process, shape [N, C].
 
     Returns:
-        Summed over rows, in nats, shape [2].
+        Summed over rows, in nats, shape [number of concentrations].
     """
     rows = slice(None, None, math.ceil(len(x) / MAX_ROWS))
     x, labels, outputs = (precise(each[rows]) for each in (x, labels, outputs))
