@@ -199,9 +199,9 @@ def main() -> None:
         ("toy, MLP", lambda: MLP(1, [50, 50], 2), toy, options.epochs, 32),
     ]
     if options.uci:
-        data = uci(options.uci)
+        table = uci(options.uci)
         name = f"{options.uci.name}, MLP"
-        problems.append((name, lambda: MLP(data[0].shape[1], [50], 2), lambda: data, options.epochs, 32))
+        problems.append((name, lambda: MLP(table[0].shape[1], [50], 2), lambda: table, options.epochs, 32))
     if options.mnist:
         images = mnist(options.mnist, options.images, options.images // 8)
         networks = {"LeNet": LeNet, "residual network": resnet, "transformer": Transformer}

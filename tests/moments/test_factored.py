@@ -50,6 +50,15 @@ FUNCTIONS: dict[str, tuple[Callable[..., Tensor], tuple[int, ...], tuple[int, ..
 }
 
 
+@pytest.mark.parametrize("size", [64, 400])
+def test_large_variances_of_pruned_units_do_not_hide_the_others(size: int) -> None:
+    variance = torch.ones(size, size)
+    variance[:, :4] = 1e-4 * torch.rand(size, 4, generator=torch.Generator().manual_seed(0))
+    assert factored(variance) is None
+    variance[:, :4] = 1e-4
+    assert factored(variance) is not None
+
+
 @pytest.mark.parametrize("is_random", [True, False])
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_agree_with_products_with_all_variances(name: str, is_random: bool) -> None:
