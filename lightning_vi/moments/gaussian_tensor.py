@@ -34,7 +34,7 @@ class GaussianTensor(Tensor):
     variance_factors: tuple[Tensor, Tensor, Tensor] | None
     """See `lightning_vi.moments.factored`."""
     facts: dict[str, Any] | None
-    """What follows from the moments alone, for weights that are kept from one pass to the next; see `kept`."""
+    """Results of the moments alone, for weights that are kept from one pass to the next; see `kept`."""
     logit_variance: Tensor | None
     """Variances of the logits, if the tensor is a softmax over its last dimension."""
     shared: Tensor | None
@@ -72,7 +72,7 @@ class GaussianTensor(Tensor):
 
 
 def mean_over(x: Tensor, dims: Sequence[int]) -> Tensor:
-    """Average over some dimensions, which are kept; on a CPU, small sums take a fraction of the time of `torch.mean`.
+    """Average over some dimensions, which are kept, from a sum: `torch.mean` takes longer for few elements.
 
     Args:
         x: Any tensor.
@@ -165,7 +165,7 @@ Fact = TypeVar("Fact")
 
 
 def kept(x: Tensor, name: str, make: Callable[[], Fact]) -> Fact:
-    """What follows from the moments of a tensor, computed once for a weight that is kept from one pass to the next.
+    """Returns a result of the moments of a tensor, computed once for a weight that is kept from one pass to the next.
 
     Args:
         x: Any tensor.
