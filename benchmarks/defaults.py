@@ -20,6 +20,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from toy import silence
 
+from lightning_vi import IVON, SWAG, LastLayerVI, MeanFieldVI, MethodEnsemble, RankOneVI
 from lightning_vi.backbones import MLP, LeNet
 from lightning_vi.compare import compare
 from lightning_vi.compare.markdown import markdown_table
@@ -48,6 +49,11 @@ VARIATIONAL = (
 )
 BASELINES = ("DeepEnsemble", "MCDropout", "SWAG", "Laplace", "SNGP")
 METHODS = ("Deterministic", *BASELINES, *VARIATIONAL)
+ENSEMBLES = {
+    f"{kind.__name__}, 5 members": partial(MethodEnsemble, member=kind)
+    for kind in (MeanFieldVI, RankOneVI, IVON, LastLayerVI, SWAG)
+}
+"""Ensembles of posteriors, which `--methods` takes by these names."""
 UCI = {"concrete": 100, "energy": 100, "yacht": 200, "power-plant": 20}
 """Epochs of each set, in batches of 64."""
 
@@ -158,7 +164,7 @@ def main() -> None:
     parser.add_argument("--mnist", type=Path, help="folder of the four idx files")
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds or splits")
     parser.add_argument("--problems", nargs="+", help="names of the problems; all that can be run by default")
-    parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), help='names, also "MeanFieldVI, 5 members"')
     arguments = parser.parse_args()
     silence()
     cells: dict[str, dict[str, str]] = {}
@@ -167,7 +173,7 @@ def main() -> None:
         if arguments.problems is not None and name not in arguments.problems:
             continue
         table = compare(
-            arguments.methods,
+            {method: ENSEMBLES.get(method, method) for method in arguments.methods},
             problem.data,
             problem.network,
             problem.likelihood,

@@ -21,7 +21,7 @@ import torch
 from torch.utils.data import DataLoader
 from toy import silence
 
-from lightning_vi import AlphaDivergenceVI, MeanFieldVI, MethodEnsemble
+from lightning_vi import AlphaDivergenceVI, LastLayerVI, MeanFieldVI, MethodEnsemble
 from lightning_vi.backbones import MLP
 from lightning_vi.compare import compare
 from lightning_vi.compare.markdown import markdown_table
@@ -57,6 +57,9 @@ RECIPES = {
     "MeanFieldVI, Student-t": Recipe(MeanFieldVI, StudentT(), MEAN_FIELD),
     "MeanFieldVI, Student-t, five members": Recipe(
         MethodEnsemble, StudentT(), {"member": partial(MeanFieldVI, **MEAN_FIELD), "num_members": 5}
+    ),
+    "LastLayerVI, Student-t, five members": Recipe(
+        MethodEnsemble, StudentT(), {"member": partial(LastLayerVI, num_mc_samples_test=100), "num_members": 5}
     ),
 }
 SETS = ("concrete", "energy", "power-plant", "yacht")
