@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from lightning_vi.layers import SCALES, RankOneModule, StochasticParameters, VariationalLinear, stochastic_parameters
 from lightning_vi.layers.estimators import least_variance
+from lightning_vi.layers.local_linear import local_linear
 from lightning_vi.layers.mixin import mixed_class
-from lightning_vi.layers.stacked_linear import stacked_linear, stacked_local_linear
+from lightning_vi.layers.stacked_linear import stacked_linear
 from lightning_vi.sampling import memory
 from lightning_vi.sampling.engine import SamplingEngine
 from lightning_vi.sampling.network import is_hooked, is_random, unroll
@@ -143,7 +144,7 @@ class MemberEngine:
                 hidden = stacked_linear(hidden, values["weight"], values["bias"])
             else:
                 std = {name: stds[owner, name] for name in names}
-                hidden = stacked_local_linear(
+                hidden = local_linear(
                     hidden, values["weight"], std["weight"], values["bias"], std.get("bias"), next(noises), least
                 )
         return hidden
