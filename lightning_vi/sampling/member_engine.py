@@ -82,6 +82,30 @@ class MemberEngine:
             Outputs [M, S, B, ..., O], and the sum of the members' divergences.
         """
         joints = self._weights.joints()
+        return self._draw_and_run(x, num_samples, fresh, joints), self._weights.kl(joints)
+
+    def pass_with_stds(
+        self, x: Tensor, num_samples: int, fresh: Sequence[Fresh], stds: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Training samples with standard deviations that are already computed, see `SamplingEngine.given_stds`.
+
+        Args:
+            x: Inputs, shape [M, B, ..., I].
+            num_samples: S.
+            fresh: Makes the random state of a step for each member.
+            stds: One for each pair of means and scales of each engine, of its shape, those of one engine together.
+
+        Returns:
+            Outputs [M, S, B, ..., O], and means and standard deviations of all members, joined to few tensors.
+        """
+        with self._weights.given_stds(stds):
+            joints = self._weights.joints()
+            outputs = self._draw_and_run(x, num_samples, fresh, joints)
+        return outputs, [joint.posterior.mu for joint in joints], [joint.posterior.std for joint in joints]
+
+    def _draw_and_run(
+        self, x: Tensor, num_samples: int, fresh: Sequence[Fresh], joints: Sequence[JointPosterior]
+    ) -> Tensor:
         drawn = [joint for joint in joints if joint.is_drawn_in_training]
         local = [joint for joint in joints if not joint.is_drawn_in_training]
         of_weights, of_outputs = self._noise(
@@ -94,8 +118,7 @@ class MemberEngine:
         for joint in local:
             means |= self._split(joint, joint.posterior.mu.view(self._num_members, -1))
             stds |= self._split(joint, joint.posterior.std.view(self._num_members, -1))
-        outputs = self._run(x, weights, means, stds, iter(of_outputs))
-        return outputs, self._weights.kl(joints)
+        return self._run(x, weights, means, stds, iter(of_outputs))
 
     def _noise(
         self, x: Tensor, num_samples: int, sizes: Sequence[int], fresh: Sequence[Fresh]

@@ -30,7 +30,7 @@ from lightning_vi.core.members import make_networks
 from lightning_vi.core.separate_orders import SeparateOrders
 from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.likelihoods import Likelihood
-from lightning_vi.methods.ensembles.at_once import MembersAtOnce, prepare
+from lightning_vi.methods.ensembles.at_once import MembersAtOnce, members_at_once, prepare
 from lightning_vi.methods.ensembles.ensemble import Ensemble
 from lightning_vi.methods.variational.base import VariationalMethod
 from lightning_vi.objectives import ObjectiveTerms
@@ -190,7 +190,7 @@ class MethodEnsemble(SeparateOrders, Ensemble):
         if not self._is_decided and not torch.compiler.is_compiling() and not self._trains_means():
             for member, each in zip(self.members, own, strict=True):
                 prepare(member, each)
-            self._is_decided, self._at_once = True, MembersAtOnce.of(self.members)
+            self._is_decided, self._at_once = True, members_at_once(self.members)
         if self._at_once is not None:
             self.members[0]._current_fx_name = self._current_fx_name
             loss = self._at_once.training_step(own, batch_idx)
