@@ -345,13 +345,23 @@ def test_bad_values_are_refused_in_a_step_at_once(steps: list[int]) -> None:
     assert steps == [0, 1]
 
 
-@pytest.mark.parametrize("network", [partial(MLP, 3, [5], 3), partial(MLP, 4, [5], 1)])
+BAD: dict[str, Any] = {
+    "too many outputs": (partial(MLP, 3, [5], 3), Gaussian(), Y),
+    "another number of inputs": (partial(MLP, 4, [5], 1), Gaussian(), Y),
+    "too many classes": (partial(MLP, 3, [5], 4), Categorical(3), torch.arange(22) % 3),
+    "labels of another shape": (partial(MLP, 3, [5], 3), Categorical(3), (torch.arange(22) % 3)[:, None]),
+    "targets of another shape": (partial(MLP, 3, [5], 1), Gaussian(0.5), Y[:, 0]),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
 @pytest.mark.parametrize("member", [VI, Deterministic])
-def test_a_network_that_does_not_fit_is_refused_as_in_training_in_turn(member: Any, network: Any) -> None:
+def test_what_does_not_fit_is_refused_as_in_training_in_turn(member: Any, name: str) -> None:
+    network, likelihood, target = BAD[name]
     messages = []
     for mode in ("auto", "loop"):
-        with pytest.raises(ValueError, match=r"takes|output") as refusal:
-            fit(make(member, network=network, vectorization=mode), loader(X, Y))
+        with pytest.raises(ValueError, match=r"takes|needs") as refusal:
+            fit(make(member, likelihood, network, vectorization=mode), loader(X, target))
         messages.append(str(refusal.value))
     assert messages[0] == messages[1]
 

@@ -111,13 +111,13 @@ class MembersAtOnce(ABC):
         factors = first.likelihood.element_weights(flat_target, flat_weight)
         given = [target] if factors is None else [target, factors.view(*target.shape[:2], *factors.shape[1:])]
         with watched_step(first, check_batch), explained(first, x[0]):
+            outputs, divergence = self.outputs(x)
+            first.likelihood.check(outputs[0], target[0])
             if first.in_burnin:
-                outputs, _ = self.outputs(x)
                 loss = self._call("point_loss", outputs, *given).mean() * num_members
                 logged = {"train_loss": loss.detach() / num_members}
                 loss = involving_all_parameters(loss, first)
             else:
-                outputs, divergence = self.outputs(x)
                 loss, logged = self._loss(self._call("log_prob", outputs, *given), divergence)
             if not first._is_layout_checked:
                 for member, inputs, own in zip(self.members, x, outputs, strict=True):
