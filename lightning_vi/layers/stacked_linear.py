@@ -10,7 +10,7 @@ def stacked_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     Args:
         x: Inputs, shape [M, ..., I].
         weight: Shape [M, O, I].
-        bias: Shape [M, O], or None.
+        bias: Shape [M, O], or [O] for all layers, or None.
 
     Returns:
         Shape [M, ..., O].
@@ -19,7 +19,6 @@ def stacked_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         >>> stacked_linear(torch.ones(3, 8, 2), torch.ones(3, 1, 2), torch.zeros(3, 1)).shape
         torch.Size([3, 8, 1])
     """
-    rows = x.reshape(len(x), -1, x.shape[-1])
-    turned = weight.mT
-    outputs = torch.bmm(rows, turned) if bias is None else torch.baddbmm(bias.unsqueeze(1), rows, turned)
-    return outputs.view(*x.shape[:-1], outputs.shape[-1])
+    rows, turned = x.flatten(1, -2), weight.mT
+    outputs = torch.bmm(rows, turned) if bias is None else torch.baddbmm(bias.unsqueeze(-2), rows, turned)
+    return outputs if x.dim() == 3 else outputs.view(*x.shape[:-1], outputs.shape[-1])

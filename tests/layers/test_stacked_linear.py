@@ -13,3 +13,8 @@ def test_stacked_layers_are_the_layers(has_bias: bool) -> None:
     bias = torch.stack([layer.bias for layer in layers]) if has_bias else None
     outputs = stacked_linear(x, torch.stack([layer.weight for layer in layers]), bias)
     torch.testing.assert_close(outputs, torch.stack([layer(own) for layer, own in zip(layers, x, strict=True)]))
+
+
+def test_layers_share_a_bias() -> None:
+    x, weight, bias = torch.randn(2, 6, 3), torch.randn(2, 4, 3), torch.randn(4)
+    torch.testing.assert_close(stacked_linear(x, weight, bias), x @ weight.mT + bias)
