@@ -49,10 +49,18 @@ class MemberEngine:
         Args:
             engine: The engine of one network.
         """
+        return engine.is_settled and MemberEngine.can_run_means(engine)
+
+    @staticmethod
+    def can_run_means(engine: SamplingEngine) -> bool:
+        """Returns True if the network is a chain that can be run on posterior means, also before it is settled.
+
+        Args:
+            engine: The engine of one network.
+        """
         chain = unroll(engine.network)
         return (
-            engine.is_settled
-            and engine.vectorization == "auto"
+            engine.vectorization == "auto"
             and not engine.antithetic
             and engine.coupling is None
             and engine.slots == engine.places
@@ -69,6 +77,23 @@ class MemberEngine:
         """
         num_rows = num_samples * math.prod(x.shape[:-1])
         return memory.fits(memory.max_rows(self._width, x.device), num_rows)
+
+    def mean_outputs(self, x: Tensor) -> Tensor:
+        """One pass on posterior means, see `SamplingEngine.mean_output`.
+
+        Args:
+            x: Inputs, shape [M, B, ..., I].
+
+        Returns:
+            Shape [M, 1, B, ..., O].
+        """
+        means = _Values()
+        for parts in self._chains:
+            owners = [stochastic_parameters(part) for part in parts]
+            for name in () if owners[0] is None else owners[0].names:
+                stacked = torch.stack([owner.mu(name) for owner in owners if owner is not None])
+                means[owners[0], name] = stacked.unsqueeze(1)
+        return self._run(x, means, {}, {}, iter(()))
 
     def training_pass(self, x: Tensor, num_samples: int, fresh: Sequence[Fresh]) -> tuple[Tensor, Tensor]:
         """Training samples, and the KL divergence, see `SamplingEngine.training_pass`.

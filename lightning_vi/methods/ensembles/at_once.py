@@ -116,7 +116,8 @@ class MembersAtOnce(ABC):
             if first.in_burnin:
                 loss = self._call("point_loss", outputs, *given).mean() * num_members
                 logged = {"train_loss": loss.detach() / num_members}
-                loss = involving_all_parameters(loss, first)
+                for member in self.members:
+                    loss = involving_all_parameters(loss, member)
             else:
                 loss, logged = self._loss(self._call("log_prob", outputs, *given), divergence)
             if not first._is_layout_checked:
@@ -157,7 +158,7 @@ class MembersAtOnce(ABC):
 
 
 class VariationalMembers(MembersAtOnce):
-    """Variational methods whose network is a chain of small linear layers and activations."""
+    """Variational methods whose network is a chain of small linear layers and activations, after their burn-in."""
 
     def __init__(self, members: Sequence[VariationalMethod]) -> None:
         super().__init__(members)
@@ -170,10 +171,10 @@ class VariationalMembers(MembersAtOnce):
             is_known = type(method).objective is RankOneVI.objective and method.num_components == 1
         else:
             is_known = isinstance(method, VariationalMethod) and type(method).objective is VariationalMethod.objective
-        return is_known and MemberEngine.can_run(cast(VariationalMethod, method).engine)
+        return is_known and not method.in_burnin and MemberEngine.can_run(cast(VariationalMethod, method).engine)
 
     def takes(self, x: Tensor) -> bool:  # noqa: D102
-        return not self.members[0].in_burnin and self._engine.fits(x, self._num_samples)
+        return self._engine.fits(x, self._num_samples)
 
     def outputs(self, x: Tensor) -> tuple[Tensor, Tensor | None]:  # noqa: D102
         outputs, divergence = self._engine.training_pass(x, self._num_samples, self._fresh())
@@ -199,7 +200,8 @@ class IVONMembers(VariationalMembers):
 
     @staticmethod
     def can_train(method: UQMethod) -> bool:  # noqa: D102
-        return type(method).objective is IVON.objective and MemberEngine.can_run(cast(IVON, method).engine)
+        is_known = type(method).objective is IVON.objective and not method.in_burnin
+        return is_known and MemberEngine.can_run(cast(IVON, method).engine)
 
     def outputs(self, x: Tensor) -> tuple[Tensor, Tensor | None]:  # noqa: D102
         outputs, means, stds = self._engine.pass_with_stds(
@@ -207,6 +209,27 @@ class IVONMembers(VariationalMembers):
         )
         first = cast(IVON, self.members[0])
         return outputs, first._kl(means, stds, first.require_num_data(first.num_data))
+
+
+class BurninMembers(VariationalMembers):
+    """Variational methods in their burn-in, of networks as for `VariationalMembers`."""
+
+    def __init__(self, members: Sequence[VariationalMethod]) -> None:
+        super().__init__(members)
+        self._num_samples = 1
+
+    @staticmethod
+    def can_train(method: UQMethod) -> bool:  # noqa: D102
+        return (
+            isinstance(method, VariationalMethod)
+            and method.in_burnin
+            and type(method).point_outputs in (VariationalMethod.point_outputs, RankOneVI.point_outputs)
+            and MemberEngine.can_run_means(method.engine)
+        )
+
+    def outputs(self, x: Tensor) -> tuple[Tensor, Tensor | None]:  # noqa: D102
+        _count_step(self.members)
+        return self._engine.mean_outputs(x), None
 
 
 class PointMembers(MembersAtOnce):
@@ -249,7 +272,7 @@ def members_at_once(members: Sequence[UQMethod]) -> MembersAtOnce | None:
         return None
     if any(getattr(member.training_step, "__func__", None) is not UQMethod.training_step for member in members):
         return None
-    kinds: tuple[type[MembersAtOnce], ...] = (VariationalMembers, IVONMembers, PointMembers)
+    kinds: tuple[type[MembersAtOnce], ...] = (BurninMembers, VariationalMembers, IVONMembers, PointMembers)
     kind = next((kind for kind in kinds if all(map(kind.can_train, members))), None)
     return kind(members) if kind is not None and _are_alike(members) else None
 
@@ -269,7 +292,7 @@ def prepare(method: UQMethod, batch: Any) -> None:
     count = method.noise.count
     with explained(method, x), method.noise.fresh(method.global_rank, method.device):
         method._begin_step(x, target, weight)
-        if isinstance(method, VariationalMethod):
+        if isinstance(method, VariationalMethod) and not method.in_burnin:
             method.engine.settle_for_training(x)
     method.noise.count = count
 
