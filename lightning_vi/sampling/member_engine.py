@@ -40,6 +40,7 @@ class MemberEngine:
         self._chains = list(zip(*(unroll(engine.network) for engine in engines), strict=True))
         self._width = max(parts[0].out_features for parts in self._chains if isinstance(parts[0], nn.Linear))
         self._samplers = [engine.sampler for engine in engines]
+        self._num_drawn = sum(slot.mu.numel() for slot in engines[0].slots if slot.is_drawn_in_training)
         self._weights = WeightSampler([owner for engine in engines for owner in engine.owners], antithetic=False)
 
     @staticmethod
@@ -76,7 +77,8 @@ class MemberEngine:
             num_samples: S.
         """
         num_rows = num_samples * math.prod(x.shape[:-1])
-        return memory.fits(memory.max_rows(self._width, x.device), num_rows)
+        draws_noise_at_once = num_samples * self._num_drawn <= memory.MAX_JOINED_NOISE
+        return draws_noise_at_once and memory.fits(memory.max_rows(self._width, x.device), num_rows)
 
     def mean_outputs(self, x: Tensor) -> Tensor:
         """One pass on posterior means, see `SamplingEngine.mean_output`.

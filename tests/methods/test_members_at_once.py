@@ -309,6 +309,15 @@ def test_large_batches_are_taken_in_turn(steps: list[int], monkeypatch: pytest.M
     assert steps == [2, 2]  # the last batch has 6 rows, the others 8
 
 
+@pytest.mark.parametrize(("member", "is_at_once"), [(IVON_3, False), (VI, True)], ids=["weights", "outputs"])
+def test_much_noise_of_weights_is_drawn_in_turn(
+    member: Any, is_at_once: bool, steps: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "MAX_JOINED_NOISE", 100)
+    fit(make(member), loader(X, Y), max_epochs=1)
+    assert bool(steps) == is_at_once
+
+
 class _Stream(IterableDataset[Any]):
     def __iter__(self) -> Iterator[Any]:
         return iter(zip(X, Y, strict=True))
