@@ -13,33 +13,28 @@ from torch import Tensor, nn
 
 from lightning_vi.arguments import check_at_least
 from lightning_vi.core.annealing import annealing_factor
-from lightning_vi.core.batch import check_values, to_device
 from lightning_vi.core.batch_forms import InputForm, input_form
 from lightning_vi.core.diagnosis import explained
 from lightning_vi.core.divergence import MAX_GROWTH, LossWatch, check_weights, largest_weight, watched_step
-from lightning_vi.core.input_range import InputRange
 from lightning_vi.core.intake import network_batch
 from lightning_vi.core.layout import check_targets_last
 from lightning_vi.core.moments_predictive import MomentsPredictive, no_moments
-from lightning_vi.core.optimization import OptimizedPredictor
 from lightning_vi.core.optimizers import LRSchedulerFactory, OptimizerFactory
 from lightning_vi.core.predictive import GaussianPredictive, Predictive, SampledPredictive
+from lightning_vi.core.prepared import PreparedPredictor
 from lightning_vi.core.scoreboard import update
 from lightning_vi.core.strategies import involving_all_parameters
-from lightning_vi.core.target_scaling import scale_targets
-from lightning_vi.core.training_data import single_dataloader
 from lightning_vi.core.training_record import TrainingRecord
-from lightning_vi.core.training_sample import training_sample
 from lightning_vi.errors import DivergenceError, InputValueError
 from lightning_vi.likelihoods import Likelihood
 from lightning_vi.locks import exclusive
 from lightning_vi.metrics import default_metrics
 from lightning_vi.noise import NoiseStream
-from lightning_vi.objectives import ObjectiveTerms, count_training_data
+from lightning_vi.objectives import ObjectiveTerms
 from lightning_vi.sampling import NetworkInput
 
 
-class UQMethod(OptimizedPredictor):
+class UQMethod(PreparedPredictor):
     """Base class of methods that train a network under a likelihood.
 
     A method fills in three hooks: `point_outputs`, `objective` and `sampled_outputs`. Where the network's output is
@@ -84,12 +79,14 @@ class UQMethod(OptimizedPredictor):
         check_at_least("burnin_epochs", burnin_epochs, 0)
         if kl_warmup_epochs is not None:
             check_at_least("kl_warmup_epochs", kl_warmup_epochs, 0)
-        if num_data is not None:
-            check_at_least("num_data", num_data, 1)
         if not kl_weight >= 0:
             raise InputValueError(f"kl_weight must not be negative, got {kl_weight}")
         super().__init__(
-            likelihood, num_mc_samples_test=num_mc_samples_test, optimizer=optimizer, lr_scheduler=lr_scheduler
+            likelihood,
+            num_mc_samples_test=num_mc_samples_test,
+            num_data=num_data,
+            optimizer=optimizer,
+            lr_scheduler=lr_scheduler,
         )
         self.backbone = backbone
         self.likelihood = copy.deepcopy(likelihood)
@@ -100,29 +97,13 @@ class UQMethod(OptimizedPredictor):
         self.train_metrics = default_metrics(
             likelihood.task, "train_", num_outputs=likelihood.num_predictions, scope="point"
         )
-        self._num_data_given = num_data
-        self._train_size: int | None = None
-        self._was_trained_elsewhere = False
         self._is_first_epoch = False
         self._trained_on_tensor: bool | None = None
-        self._scales_by_batch = False
         self._is_layout_checked = False
         self._record = TrainingRecord(self.train_metrics)
         self._watch = LossWatch()
         self._weight_limit = math.inf
-        self._prepared_loader: Any = None
         self._resumed_epoch: dict[str, Any] | None = None
-
-    @abstractmethod
-    def point_outputs(self, x: NetworkInput) -> Tensor:
-        """Computes network outputs in one forward pass, without sampling.
-
-        Args:
-            x: Input, each tensor of shape [B, ...].
-
-        Returns:
-            Shape [B, ...].
-        """
 
     @abstractmethod
     def objective(
@@ -207,25 +188,6 @@ class UQMethod(OptimizedPredictor):
         return [self.backbone]
 
     @property
-    def is_trained(self) -> bool:
-        """True after a fit and after calls of `elbo` with gradients, also if loaded from a state dictionary.
-
-        A network without trainable parameters counts as trained. Set it to True for one that was trained in another
-        way.
-        """
-        is_frozen = not any(parameter.requires_grad for parameter in self.backbone.parameters())
-        return self._train_size is not None or self._was_trained_elsewhere or is_frozen
-
-    @is_trained.setter
-    def is_trained(self, is_trained: bool) -> None:
-        self._was_trained_elsewhere = is_trained
-
-    @property
-    def num_data(self) -> int | None:
-        """Size N of the training set, None if unknown."""
-        return self._train_size if self._num_data_given is None else self._num_data_given
-
-    @property
     def needs_num_data(self) -> bool:
         """True if the loss depends on N."""
         return self.has_kl
@@ -286,24 +248,6 @@ class UQMethod(OptimizedPredictor):
     def epoch_means(self) -> dict[str, Tensor]:
         """Returns the means of the logged terms over the rows of the current epoch so far, of this process."""
         return self._record.means()
-
-    def require_num_data(self, num_data: int | None) -> int:
-        """Returns N, and raises an error if it is unknown.
-
-        Args:
-            num_data: N.
-
-        Returns:
-            N.
-
-        Raises:
-            ValueError: If it is None.
-        """
-        if num_data is None:
-            raise InputValueError(
-                "num_data is unknown: the training data have no length, so give num_data=..., or the dataset a __len__"
-            )
-        return num_data
 
     def setup(self, stage: str) -> None:
         """Checks the Trainer's strategy, and keeps the state of the datamodule of a fit."""
@@ -373,61 +317,6 @@ class UQMethod(OptimizedPredictor):
         super().on_load_checkpoint(checkpoint)
         if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             self._resumed_epoch = checkpoint.get("epoch_so_far")
-
-    def _prepare(self) -> None:
-        """Finds N, the range of the inputs and the scaling of the targets, once for each training dataloader.
-
-        `Trainer.fit`, the search for a learning rate or a batch size, and reloaded dataloaders come by here before
-        their first step.
-        """
-        loader = single_dataloader(self.trainer)
-        if loader is self._prepared_loader:
-            return
-        train_size = count_training_data(loader)
-        if train_size == 0:
-            raise InputValueError("the training set is empty")
-        self._prepare_for_data(loader)
-        known, self._train_size = self.num_data, train_size
-        if self.needs_num_data:
-            self.on_new_num_data(known, self.require_num_data(self.num_data))
-        self._prepared_loader = loader
-
-    def on_new_num_data(self, known: int | None, num_data: int) -> None:
-        """Adapts what depends on the size of the training set; called before the first step on a dataloader.
-
-        Args:
-            known: The size so far, None if unknown.
-            num_data: The size.
-        """
-
-    def _prepare_for_data(self, dataloader: Any) -> None:
-        """Finds the range of the inputs, and the scaling of the targets unless the datamodule has one.
-
-        It runs before N is set, which tells a trained method from a new one; repeated calls change nothing.
-        """
-        datamodule = getattr(self.trainer, "datamodule", None)
-        mean, std = (getattr(datamodule, name, None) for name in ("target_mean", "target_std"))
-        likelihood, is_scaling = self.likelihood, False
-        if mean is not None and std is not None:
-            likelihood.set_target_scaling(mean, std)
-        else:
-            is_scaling = likelihood.scale_targets and not self.is_trained and not likelihood.is_scaled
-        sample = training_sample(dataloader, rows_only=not is_scaling, target_dim=likelihood.prediction_dim)
-        self.input_range = None if sample is None or sample.inputs is None else InputRange.of(sample.inputs)
-        self._scales_by_batch |= is_scaling and sample is None
-        if is_scaling and sample is not None:
-            scale_targets(self, sample.targets, [to_device(self, batch) for batch in sample.batches])
-
-    def mean_prediction(self, outputs: Tensor) -> Tensor:
-        """Prediction from the outputs of `point_outputs`, for the scaling of targets.
-
-        Args:
-            outputs: Shape [1, B, ...].
-
-        Returns:
-            Shape [B, ..., D].
-        """
-        return self.likelihood.point_prediction(outputs)
 
     def training_step(self, batch: Any, batch_idx: int = 0) -> Tensor:
         """Trains on the point loss during burn-in, on the method's objective afterwards."""
@@ -504,12 +393,6 @@ class UQMethod(OptimizedPredictor):
             logged |= {"train_kl": terms.kl, "train_elbo": elbo}
         return logged
 
-    def _check_values(self, x: NetworkInput, target: Tensor, weight: Tensor | None = None) -> None:
-        if self._scales_by_batch:
-            self._scales_by_batch = False
-            scale_targets(self, target.movedim(self.likelihood.prediction_dim, -1), [(x, target)])
-        check_values(self.likelihood, x, target, weight, "training inputs")
-
     def on_train_epoch_end(self) -> None:
         """Logs the training metrics and the stage."""
         self._is_first_epoch = False
@@ -523,19 +406,3 @@ class UQMethod(OptimizedPredictor):
         if self.burnin_epochs:
             stage["train_burnin"] = float(self.in_burnin)
         self.log_dict(stage)
-
-    def size_of_fit(self) -> int | None:
-        """Returns the size of the training set, also before the fit has counted it; None if it is unknown."""
-        if self._num_data_given is None and self._trainer is not None and math.isfinite(self.num_steps):
-            return count_training_data(single_dataloader(self.trainer))
-        return self.num_data
-
-    def get_extra_state(self) -> Tensor:
-        """Returns the size of the training set; -2 if unknown for a trained method, -1 for an untrained one."""
-        unknown = -2 if self.is_trained else -1
-        return torch.tensor(unknown if self._train_size is None else self._train_size)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Restores the size of the training set, and whether the method is trained."""
-        self._train_size = None if state < 0 else int(state)
-        self._was_trained_elsewhere = int(state) == -2

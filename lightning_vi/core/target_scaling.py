@@ -11,12 +11,12 @@ from lightning_vi.core.training_sample import find_scaling
 from lightning_vi.sampling import NetworkInput, evaluating
 
 if TYPE_CHECKING:
-    from lightning_vi.core.method import UQMethod
+    from lightning_vi.core.prepared import PreparedPredictor
 
 Batches = Iterable[tuple[NetworkInput, Tensor]]
 
 
-def scale_targets(method: "UQMethod", targets: Tensor, batches: Batches) -> None:
+def scale_targets(method: "PreparedPredictor", targets: Tensor, batches: Batches) -> None:
     """Scales the targets of a method, unless its network already predicts them in their own units.
 
     Args:
@@ -34,7 +34,7 @@ def scale_targets(method: "UQMethod", targets: Tensor, batches: Batches) -> None
 
 
 @torch.no_grad()
-def _explains(method: "UQMethod", batches: Batches, mean: Tensor, std: Tensor) -> bool:
+def _explains(method: "PreparedPredictor", batches: Batches, mean: Tensor, std: Tensor) -> bool:
     """Tells whether the network explains a quarter of the variance of all targets that would be scaled."""
     is_scaled = (mean != 0) | (std != 1)
     if not is_scaled.any():

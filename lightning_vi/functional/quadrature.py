@@ -15,6 +15,7 @@ __all__ = [
     "NUM_EQUAL_POINTS",
     "NUM_NODES",
     "NUM_POINTS",
+    "at_nodes",
     "equal_points",
     "gauss_hermite",
     "gaussian_nodes",
@@ -144,6 +145,32 @@ def equal_points(dim: int, like: Tensor) -> Tensor:
     if 4 * dim > NUM_EQUAL_POINTS:
         points = (points - points.mean(0)) / points.std(0)
     return constant_like(points, like, torch.promote_types(like.dtype, torch.float32))
+
+
+def at_nodes(nodes: Tensor, mean: Tensor, std: Tensor, dim: int = -1) -> Tensor:
+    """Values of independent Gaussian variables at standardized nodes, of which groups of K variables have the same.
+
+    The j-th variables of all groups are next to each other: the first one of each group, the second one, etc.
+
+    Args:
+        nodes: Shape [Q, K].
+        mean: Means, shape [B, ...].
+        std: Standard deviations, the shape of `mean`.
+        dim: The dimension of `mean` that has the variables, a multiple of K; not the first.
+
+    Returns:
+        Shape [Q, B, ...].
+
+    Example:
+        >>> at_nodes(torch.tensor([[-1.0, 0.0], [0.0, 2.0]]), torch.zeros(1, 4), torch.ones(1, 4))
+        tensor([[[-1., -1.,  0.,  0.]],
+        <BLANKLINE>
+                [[ 0.,  0.,  2.,  2.]]])
+    """
+    nodes = nodes.repeat_interleave(mean.shape[dim] // nodes.shape[1], dim=1)
+    mean_last, std_last = (moment.movedim(dim, -1) for moment in (mean, std))
+    values = mean_last + std_last * nodes.view(len(nodes), *[1] * (mean.dim() - 1), -1)
+    return values.movedim(-1, dim + 1 if dim >= 0 else dim)
 
 
 @lru_cache(maxsize=32)

@@ -11,6 +11,7 @@ from lightning_vi.errors import InputValueError
 from lightning_vi.layers.base import VariationalLayer
 from lightning_vi.layers.estimators import least_variance
 from lightning_vi.layers.local_linear import can_fuse, local_linear
+from lightning_vi.layers.stacked_linear import stacked_linear
 from lightning_vi.posteriors import DEFAULT_STD, InitialStd
 from lightning_vi.priors import Prior
 
@@ -90,12 +91,7 @@ class VariationalLinear(VariationalLayer, nn.Linear):
         return F.linear(x, weight, bias)
 
     def stacked_map(self, x: Tensor, weight: Tensor, bias: Tensor | None, *args: Any) -> Tensor:  # noqa: ARG002, D102
-        rows = x.flatten(1, -2)
-        if bias is None:
-            outputs = torch.bmm(rows, weight.mT)
-        else:
-            outputs = torch.baddbmm(bias.unsqueeze(-2) if bias.dim() > 1 else bias, rows, weight.mT)
-        return outputs if x.dim() == 3 else outputs.view(*x.shape[:-1], -1)
+        return stacked_linear(x, weight, bias)
 
     def noisy_map(self, x: Tensor, noise: Callable[[Sequence[int], Tensor], Tensor], *args: Any) -> Tensor:  # noqa: D102
         if not can_fuse(x):

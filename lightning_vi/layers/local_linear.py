@@ -1,10 +1,18 @@
-"""Local reparameterization of a linear layer, with an explicit gradient."""
+"""Local reparameterization of linear layers, with an explicit gradient."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from lightning_vi.layers.stacked_linear import stacked_linear
+
+_OPERATIONS: dict[int, tuple[Any, Any, Any]] = {
+    2: (F.linear, torch.mm, Tensor.addmm_),
+    3: (stacked_linear, torch.bmm, Tensor.baddbmm_),
+}
+"""Linear layer, product and product that is added, by the number of dimensions of the weight."""
 
 
 def local_linear(
@@ -16,7 +24,7 @@ def local_linear(
     noise: Tensor,
     least_variance: float,
 ) -> Tensor:
-    r"""Noisy outputs of a linear layer with independent Gaussian weights.
+    r"""Noisy outputs of a linear layer with independent Gaussian weights, or of M layers with inputs of their own.
 
     .. math:: a = x \mu^\top + \mu_b + \epsilon \sqrt{x^2 (\sigma^2)^\top + \sigma_b^2}
 
@@ -24,12 +32,13 @@ def local_linear(
     separate steps.
 
     Args:
-        x: Input, shape [..., I].
-        mean: Means of the weight, shape [O, I].
-        std: Standard deviations of the weight, shape [O, I].
-        bias: Means of the bias, shape [O], or None.
-        bias_std: Standard deviations of the bias, shape [O]; None for a deterministic bias.
-        noise: Standard normal, shape [..., O], or [S, ..., O] for S samples of each row.
+        x: Input, shape [..., I]; [M, ..., I] for M layers.
+        mean: Means of the weight, shape [O, I]; [M, O, I] for M layers.
+        std: Standard deviations of the weight, the shape of `mean`.
+        bias: Means of the bias, shape [O] or [M, O], or None.
+        bias_std: Standard deviations of the bias, the shape of `bias`; None for a deterministic bias.
+        noise: Standard normal, shape [..., O], or [S, ..., O] for S samples of each row; [M, ..., O] or [M, S, ..., O]
+            for M layers.
         least_variance: Added to the variance, so that its square root has a finite gradient.
 
     Returns:
@@ -52,15 +61,25 @@ def can_fuse(x: Tensor) -> bool:
     )
 
 
-def _moments(
-    x: Tensor, mean: Tensor, std: Tensor, bias: Tensor | None, bias_std: Tensor | None, least_variance: float
+def _outputs_and_stds(
+    x: Tensor,
+    mean: Tensor,
+    std: Tensor,
+    bias: Tensor | None,
+    bias_std: Tensor | None,
+    noise: Tensor,
+    least_variance: float,
 ) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the outputs."""
+    """The noisy outputs, and the standard deviations that they have."""
+    linear, *_ = _OPERATIONS[mean.dim()]
     if bias_std is None:
-        variance = F.linear(x * x, std * std).add_(least_variance)
+        variance = linear(x * x, std * std, None).add_(least_variance)
     else:
-        variance = F.linear(x * x, std * std, bias_std * bias_std + least_variance)
-    return F.linear(x, mean, bias), variance.sqrt_() if not variance.requires_grad else variance.sqrt()
+        variance = linear(x * x, std * std, bias_std * bias_std + least_variance)
+    center, spread = linear(x, mean, bias), variance.sqrt_() if not variance.requires_grad else variance.sqrt()
+    if noise.dim() > x.dim() and mean.dim() == 3:
+        return torch.addcmul(center.unsqueeze(1), spread.unsqueeze(1), noise), spread
+    return torch.addcmul(center, spread, noise), spread
 
 
 class _LocalLinear(torch.autograd.Function):
@@ -75,38 +94,37 @@ class _LocalLinear(torch.autograd.Function):
         noise: Tensor,
         least_variance: float,
     ) -> Tensor:
-        center, spread = _moments(x, mean, std, bias, bias_std, least_variance)
+        outputs, spread = _outputs_and_stds(x, mean, std, bias, bias_std, noise, least_variance)
         ctx.save_for_backward(x, mean, std, bias, bias_std, noise, spread)
         ctx.least_variance = least_variance
-        return torch.addcmul(center, spread, noise)
+        return outputs
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        x, mean, std, bias, bias_std, noise, spread = ctx.saved_tensors
+        *inputs, noise, spread = ctx.saved_tensors
+        x, mean, std, bias, bias_std = inputs
         (grad,) = grad_outputs
         if torch.is_grad_enabled():  # second derivatives are asked for
-            inputs = [x, mean, std, bias, bias_std]
-            center, spread = _moments(x, mean, std, bias, bias_std, ctx.least_variance)
+            outputs, _ = _outputs_and_stds(x, mean, std, bias, bias_std, noise, ctx.least_variance)
             wanted = [each for each, is_needed in zip(inputs, ctx.needs_input_grad, strict=False) if is_needed]
-            found = iter(torch.autograd.grad(torch.addcmul(center, spread, noise), wanted, grad, create_graph=True))
+            found = iter(torch.autograd.grad(outputs, wanted, grad, create_graph=True))
             return *(next(found) if is_needed else None for is_needed in ctx.needs_input_grad[:5]), None, None
         slope = grad * noise  # of the standard deviations, and then of the variances, times two
         if noise.dim() > x.dim():
-            grad, slope = grad.sum(0), slope.sum(0)
+            sample_dim = mean.dim() - 2
+            grad, slope = grad.sum(sample_dim), slope.sum(sample_dim)
         slope = slope.div_(spread)
-        rows, flat_grad, flat_slope = x, grad, slope
-        if x.dim() != 2:
-            rows, flat_grad, flat_slope = (each.reshape(-1, each.shape[-1]) for each in (x, grad, slope))
+        rows = x
+        if x.dim() != mean.dim():
+            rows, grad, slope = (each.reshape(*mean.shape[:-2], -1, each.shape[-1]) for each in (x, grad, slope))
+        _, product, add_product = _OPERATIONS[mean.dim()]
         needs_x, needs_mean, needs_std, needs_bias, needs_bias_std, *_ = ctx.needs_input_grad
-        grad_x = None
-        if needs_x:
-            grad_x = torch.mm(flat_slope, std * std).mul_(rows).addmm_(flat_grad, mean).view(x.shape)
         return (
-            grad_x,
-            torch.mm(flat_grad.t(), rows) if needs_mean else None,
-            torch.mm(flat_slope.t(), rows * rows).mul_(std) if needs_std else None,
-            flat_grad.sum(0) if needs_bias else None,
-            flat_slope.sum(0).mul_(bias_std) if needs_bias_std else None,
+            add_product(product(slope, std * std).mul_(rows), grad, mean).view(x.shape) if needs_x else None,
+            product(grad.mT, rows) if needs_mean else None,
+            product(slope.mT, rows * rows).mul_(std) if needs_std else None,
+            grad.sum(-2) if needs_bias else None,
+            slope.sum(-2).mul_(bias_std) if needs_bias_std else None,
             None,
             None,
         )

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from lightning_vi.arguments import all_finite
 from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.functional import RunningMoments
-from lightning_vi.functional.quadrature import equal_points, gaussian_nodes
+from lightning_vi.functional.quadrature import at_nodes, equal_points, gaussian_nodes
+from lightning_vi.likelihoods.elements import sum_over_datum, weighted
 from lightning_vi.likelihoods.prediction import Prediction
 
 Task = Literal["regression", "classification"]
@@ -237,7 +238,7 @@ class Likelihood(nn.Module, ABC):
         Returns:
             Nats, the shape of `target` with a leading dimension S.
         """
-        return self._weighted(self.elementwise_log_prob(outputs, self.fill(target)), target, weight)
+        return weighted(self.elementwise_log_prob(outputs, self.fill(target)), self.observed(target), weight)
 
     def log_prob(self, outputs: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """Log probability (density) of each datum: the sum over all of its observed elements.
@@ -250,16 +251,11 @@ class Likelihood(nn.Module, ABC):
         Returns:
             Nats, shape [S, B].
         """
-        return sum_over_datum(self.observed_log_prob(outputs, target, weight))
+        return self._sums(self.elementwise_log_prob(outputs, self.fill(target)), target, weight)
 
-    def _weighted(self, elements: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-        """Values [S, B, ...] of the target's elements times their weights, zero where they are missing."""
-        observed = self.observed(target)
-        if observed is not None:
-            elements = torch.where(observed, elements, elements.new_zeros(()))
-        if weight is not None:
-            elements = elements * weight.to(elements.dtype).view(*weight.shape, *[1] * (target.dim() - weight.dim()))
-        return elements
+    def _sums(self, elements: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Sums [S, B] of weighted values [S, B, ...] over the observed elements of each datum."""
+        return sum_over_datum(weighted(elements, self.observed(target), weight))
 
     def log_probs(self, outputs: Tensor) -> Tensor:  # noqa: ARG002
         """Log-probabilities of all classes.
@@ -305,7 +301,7 @@ class Likelihood(nn.Module, ABC):
             Nats, shape [B].
         """
         elements = self.elementwise_expected_log_prob(mean, variance, self.fill(target)).unsqueeze(0)
-        return sum_over_datum(self._weighted(elements, target, weight))[0]
+        return self._sums(elements, target, weight)[0]
 
     def elementwise_expected_log_prob(self, mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
         r"""Expected log probability of each element under independent Gaussian network outputs, without sampling.
@@ -331,7 +327,7 @@ class Likelihood(nn.Module, ABC):
         nodes, weights = gaussian_nodes(self.outputs_per_element, like=mean)
         # The gradient of the square root is infinite at 0.
         std = variance.to(nodes.dtype).clamp_min(torch.finfo(nodes.dtype).eps ** 2).sqrt()
-        elements = self.elementwise_log_prob(self._outputs_at(nodes, mean, std), target)
+        elements = self.elementwise_log_prob(at_nodes(nodes, mean, std, self.output_dim), target)
         expectation: Tensor = torch.tensordot(weights, elements, 1)
         return expectation
 
@@ -386,7 +382,7 @@ class Likelihood(nn.Module, ABC):
         """
         outputs = self._likely_outputs(mean, std)
         log_prob = self.elementwise_log_prob(outputs, self.fill(target)).logsumexp(0, keepdim=True)
-        log_prob = sum_over_datum(self._weighted(log_prob - math.log(len(outputs)), target, None))
+        log_prob = self._sums(log_prob - math.log(len(outputs)), target)
         return self.metric_inputs(outputs, target) | {"log_prob": log_prob}
 
     def gaussian_log_probs(self, mean: Tensor, std: Tensor) -> Tensor:
@@ -408,15 +404,7 @@ class Likelihood(nn.Module, ABC):
     def _likely_outputs(self, mean: Tensor, std: Tensor) -> Tensor:
         """Equally probable outputs [Q, B, ...]."""
         points = equal_points(self.outputs_per_element, like=mean)
-        return self._outputs_at(points, mean, std.to(points.dtype))
-
-    def _outputs_at(self, nodes: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-        """Outputs [Q, B, ...] at standardized nodes [Q, outputs_per_element]."""
-        nodes = nodes.repeat_interleave(self.num_outputs // self.outputs_per_element, dim=1)
-        mean_last, std_last = (moment.movedim(self.output_dim, -1) for moment in (mean, std))
-        outputs = mean_last + std_last * nodes.view(len(nodes), *[1] * (mean.dim() - 1), -1)
-        dim = self.output_dim + 1 if self.output_dim >= 0 else self.output_dim
-        return outputs.movedim(-1, dim)
+        return at_nodes(points, mean, std.to(points.dtype), self.output_dim)
 
     @abstractmethod
     def elementwise_point_loss(self, outputs: Tensor, target: Tensor) -> Tensor:
@@ -442,7 +430,7 @@ class Likelihood(nn.Module, ABC):
             Mean over samples and data of the sum over each datum's observed elements, a scalar tensor.
         """
         elements = self.elementwise_point_loss(outputs, self.fill(target))
-        return sum_over_datum(self._weighted(elements, target, weight)).mean()
+        return self._sums(elements, target, weight).mean()
 
     @abstractmethod
     def point_prediction(self, outputs: Tensor) -> Tensor:
@@ -524,15 +512,3 @@ class Likelihood(nn.Module, ABC):
         Returns:
             Shape [B, num_target_features].
         """
-
-
-def sum_over_datum(elements: Tensor) -> Tensor:
-    """Sums over the elements of each datum.
-
-    Args:
-        elements: Shape [S, B, ...].
-
-    Returns:
-        Shape [S, B].
-    """
-    return elements.flatten(2).sum(-1) if elements.dim() > 2 else elements

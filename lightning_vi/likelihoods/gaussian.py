@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_vi.functional import inverse_softplus
-from lightning_vi.likelihoods.base import Missing, sum_over_datum
+from lightning_vi.likelihoods.base import Missing
 from lightning_vi.likelihoods.location_scale import (
     GaussianNoise,
     diagonal_factor,
@@ -103,6 +103,6 @@ class Gaussian(GaussianNoise):
             "preds": prediction.mean,
             "means": prediction.mean.unsqueeze(0),
             "stds": total_std.unsqueeze(0),
-            "log_prob": sum_over_datum(self._weighted(log_prob, target, None)),
+            "log_prob": self._sums(log_prob, target),
             "target": target,
         }

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from lightning_vi.errors import InputValueError
 from lightning_vi.functional import gauss_hermite
 from lightning_vi.functional.quadrature import sobol_gaussian
-from lightning_vi.likelihoods.base import Missing, sum_over_datum
+from lightning_vi.likelihoods.base import Missing
 from lightning_vi.likelihoods.location_scale import (
     LOG_SQRT_TWO_PI,
     GaussianNoise,
@@ -145,7 +145,7 @@ class HeteroscedasticGaussian(GaussianNoise):
             "preds": means,
             "means": means.expand_as(stds),
             "stds": stds,
-            "log_prob": sum_over_datum(self._weighted(log_prob, target, None)),
+            "log_prob": self._sums(log_prob, target),
             "target": target,
         }
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ class MeanFieldGaussian:
 
     Args:
         mu: Means, any shape.
-        rho: Unconstrained scales, the shape of `mu`.
+        rho: Unconstrained scales, the shape of `mu`; None if `std` is given.
         std: The softplus of `rho`, if it has been computed already.
 
     Raises:
@@ -41,8 +41,8 @@ class MeanFieldGaussian:
         tensor([0.5000, 0.5000])
     """
 
-    def __init__(self, mu: Tensor, rho: Tensor, std: Tensor | None = None) -> None:
-        if std is None and mu.shape != rho.shape:
+    def __init__(self, mu: Tensor, rho: Tensor | None, std: Tensor | None = None) -> None:
+        if std is None and rho is not None and mu.shape != rho.shape:
             raise InputValueError(f"mu and rho must have one shape, got {tuple(mu.shape)} and {tuple(rho.shape)}")
         self.mu = mu
         self.rho = rho
@@ -54,9 +54,10 @@ class MeanFieldGaussian:
         if len(posteriors) == 1:
             return posteriors[0]
         mu = torch.cat([posterior.mu.flatten() for posterior in posteriors])
-        rho = torch.cat([posterior.rho.flatten() for posterior in posteriors])
         stds = [posterior._std.flatten() for posterior in posteriors if posterior._std is not None]
-        return cls(mu, rho, torch.cat(stds) if len(stds) == len(posteriors) else None)
+        if len(stds) == len(posteriors):
+            return cls(mu, None, torch.cat(stds))
+        return cls(mu, torch.cat([cast(Tensor, posterior.rho).flatten() for posterior in posteriors]))
 
     def with_std(self) -> "MeanFieldGaussian":
         """The posterior with its standard deviations computed."""
@@ -70,7 +71,7 @@ class MeanFieldGaussian:
     @property
     def std(self) -> Tensor:
         """Posterior standard deviations, the shape of `mu`; at least float32 under mixed precision."""
-        return F.softplus(self.rho) if self._std is None else self._std
+        return F.softplus(cast(Tensor, self.rho)) if self._std is None else self._std
 
     def rsample(self, noise: Tensor) -> Tensor:
         """Reparameterized draws, differentiable in `mu` and `rho`.

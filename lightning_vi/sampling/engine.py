@@ -2,7 +2,7 @@
 
 *Training* noise is fresh in each pass. *Prediction* noise depends on the seed and the sample's index alone, so that
 the S sampled networks are the same functions on every batch and every rank. Everything in front of the first
-stochastic module is computed once. The samples are run in one of three ways:
+stochastic module is computed once. `SampleRunner` runs the rest in one of three ways:
 
 - ``"repeat"``: one pass over S copies of the batch; each layer has separate noise or weights for each copy;
 - ``"vmap"``: drawn weights are stacked, and `torch.vmap` runs the network over them;
@@ -15,10 +15,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
 
-from lightning_vi.backbones import selected_output
 from lightning_vi.errors import InputValueError
 from lightning_vi.layers import (
     ACTIVATION_SPACE,
@@ -30,26 +27,21 @@ from lightning_vi.layers import (
 from lightning_vi.posteriors import CouplingFactory, NoiseCoupling
 from lightning_vi.sampling import memory
 from lightning_vi.sampling.agreement import settle_disagreements
-from lightning_vi.sampling.attention import UnfusedAttention
 from lightning_vi.sampling.estimator_choice import WEIGHT_SPACE, settle_estimators
 from lightning_vi.sampling.network import (
     NetworkInput,
     batch_size,
     call,
-    call_part,
     device_of,
-    has_fast_path,
     is_random,
-    map_tensors,
-    no_slow_fallback,
     treats_rows_alike,
     unroll,
 )
 from lightning_vi.sampling.probe import MAX_ROWS, copies_stay_apart, probe
+from lightning_vi.sampling.sample_runner import SampleRunner
 from lightning_vi.sampling.shared_noise import means_in_slots
 from lightning_vi.sampling.vectorization import Vectorization, check_copies, check_options
 from lightning_vi.sampling.weights import JointPosterior, Slot, WeightSampler, in_place, known_stds, without_noise
-from lightning_vi.tracing import is_exporting
 
 
 class SamplingEngine:
@@ -104,16 +96,18 @@ class SamplingEngine:
         check_options(vectorization, antithetic, self.modules, self._layers)
         self._weights = WeightSampler(self._owners, antithetic, coupling)
         self._chain = unroll(network)
-        self._rows_stay_apart = len(self._layers) == len(self.modules) and all(map(treats_rows_alike, self._chain))
-        parts = list(network.modules())
-        self._norms = [part for part in parts if isinstance(part, _BatchNorm)]
-        self._convolves = any(isinstance(part, _ConvNd) for part in parts)
-        self._recurs = any(isinstance(part, nn.RNNBase) for part in parts)
-        self._vmap_works: dict[bool, bool] = {}
+        only_layers = len(self._layers) == len(self.modules)
+        self._rows_stay_apart = only_layers and all(map(treats_rows_alike, self._chain))
+        self._runner = SampleRunner(
+            network,
+            vectorization,
+            self._owners,
+            antithetic=antithetic,
+            only_layers=only_layers,
+            rows_stay_apart=self._rows_stay_apart,
+        )
         self._is_settled = self._is_checked = False
-        self._head: VariationalLayer | None = None
         self._width = 1
-        self._copies_stay_apart = True
         self.shares_dropout = False
         self.check_input: Callable[[NetworkInput], None] | None = None
 
@@ -252,7 +246,7 @@ class SamplingEngine:
         means = [slot.mu.expand(num_samples, *slot.mu.shape).clone() for slot in slots]
         with without_noise(self._weights.slots):
             features, tail = self._shared_prefix(x)
-            return self._run(features, tail, num_samples, slots, means)
+            return self._runner(features, tail, num_samples, slots, means)
 
     def training_draws(self, x: NetworkInput, num_samples: int) -> Tensor:
         """Training samples as in `training_samples`, without the checks of the first training step."""
@@ -263,7 +257,7 @@ class SamplingEngine:
     def needs_comparison(self) -> bool:
         """True if training may differ from prediction in more than random numbers: it draws outputs or runs copies."""
         return self.vectorization != "vmap" and (
-            self.draws_outputs or (self._rows_stay_apart and self._copies_stay_apart)
+            self.draws_outputs or (self._rows_stay_apart and self._runner.copies_stay_apart)
         )
 
     @property
@@ -288,7 +282,8 @@ class SamplingEngine:
         Returns:
             False if they have been given up before, or were asked for.
         """
-        could, self._copies_stay_apart = self._copies_stay_apart, False
+        could = self._runner.copies_stay_apart
+        self._runner.copies_stay_apart = False
         return could and self.vectorization == "auto"
 
     def prediction_samples(
@@ -312,7 +307,7 @@ class SamplingEngine:
         keeps = keep and (not is_on_cpu or memory.fits(memory.MAX_ROWS_FOR_KEPT_WEIGHTS, batch_size(x)))
         for first, stop in memory.chunk_ranges(num_samples, max_samples):
             weights = self._weights.for_prediction(first, stop, num_samples if keeps else None, seed)
-            outputs = [self._run(part, tail, stop - first, self._weights.slots, weights) for part in parts]
+            outputs = [self._runner(part, tail, stop - first, self._weights.slots, weights) for part in parts]
             yield outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)
 
     def output_moments(self, x: NetworkInput) -> tuple[Tensor, Tensor] | None:
@@ -358,16 +353,16 @@ class SamplingEngine:
             self.check_input(x)
         with self._means_in_place():
             seen = probe(self.network, self._layers, x)
-            self._copies_stay_apart = copies_stay_apart(self.network, x, seen.num_rows)
+            self._runner.copies_stay_apart = copies_stay_apart(self.network, x, seen.num_rows)
         if isinstance(x, Tensor) and seen.num_rows != min(batch_size(x), MAX_ROWS):
             raise InputValueError(
                 f"the network made {seen.num_rows} rows from {min(batch_size(x), MAX_ROWS)}: "
                 "the first dimension of its input and of its output must be the batch"
             )
         settle_estimators(self._layers, seen)
-        self._head = seen.last
+        self._runner.head = seen.last
         if self.vectorization == "repeat":
-            check_copies(self._layers, seen.read, self._copies_stay_apart or self.modules == [self._head])
+            check_copies(self._layers, seen.read, self._runner.copies_stay_apart or self.modules == [self._runner.head])
         self._width = seen.width
         self._is_settled = True
 
@@ -383,13 +378,10 @@ class SamplingEngine:
             memory.fits(most_rows, num_rows)
             or not isinstance(features, Tensor)
             or not self._rows_stay_apart
-            or self._mixes_rows()
+            or self._runner.mixes_rows
         ):
             return max_samples, [features]
         return max_samples, torch.split(features, most_rows)
-
-    def _mixes_rows(self) -> bool:
-        return any(norm.training for norm in self._norms)
 
     def _draw_and_run(
         self, x: NetworkInput, num_samples: int, joints: Sequence[JointPosterior] | None = None
@@ -398,95 +390,7 @@ class SamplingEngine:
         features, tail = self._shared_prefix(x)
         mean_slots = self._weights.mean_slots
         with means_in_slots(mean_slots) if mean_slots else nullcontext():
-            return self._run(features, tail, num_samples, self._weights.training_slots, weights), weights
-
-    def _run(
-        self,
-        features: NetworkInput,
-        tail: Sequence[nn.Module],
-        num_samples: int,
-        slots: Sequence[Slot],
-        weights: Sequence[Tensor],
-    ) -> Tensor:
-        """S passes with the given weights; layers with an empty slot draw their noise themselves."""
-        copies = self._copies_stay_apart or (len(tail) == 1 and tail[0] is self._head)
-        mode = self._mode(slots, device_of(features), copies)
-        if mode == "repeat" and num_samples > 1:
-            return self._run_repeated(features, tail, num_samples, slots, weights)
-
-        def run(_: object, *drawn: Tensor) -> Tensor:
-            with in_place(slots, drawn):
-                hidden = call_part(tail[0], features)
-                for module in tail[1:]:
-                    hidden = module(hidden)
-            return selected_output(hidden)
-
-        if mode == "vmap":
-            index = torch.arange(num_samples, device=device_of(features))
-            is_new = torch.is_grad_enabled() not in self._vmap_works
-            try:
-                with UnfusedAttention(), no_slow_fallback(is_new and self.vectorization == "auto"):
-                    outputs: Tensor = torch.vmap(run, randomness="different")(index, *weights)
-            except (RuntimeError, NotImplementedError, UserWarning):
-                if self.vectorization == "vmap":
-                    raise
-            else:
-                self._vmap_works[torch.is_grad_enabled()] = True
-                return outputs
-        if num_samples == 1:
-            passes = [run(None, *(weight.squeeze(0) for weight in weights))]
-        else:
-            draws = [torch.unsafe_split(weight, 1) for weight in weights]  # may be changed in-place, as by max_norm
-            passes = [run(None, *(draw[index].squeeze(0) for draw in draws)) for index in range(num_samples)]
-        if mode == "vmap":
-            self._vmap_works[torch.is_grad_enabled()] = False
-        return torch.stack(passes) if num_samples > 1 else passes[0].unsqueeze(0)
-
-    def _mode(self, slots: Sequence[Slot], device: torch.device, copies_stay_apart: bool) -> Vectorization:
-        if self.vectorization != "auto":
-            return self.vectorization
-        if copies_stay_apart and not slots and len(self._layers) == len(self.modules):
-            return "repeat"
-        mixes = self._mixes_rows()
-        slow = self._convolves and device.type == "cpu"
-        if slow or (self._norms and is_exporting()):  # vmap fixes the number of rows of a batch normalization
-            return "loop"
-        if copies_stay_apart and self._rows_stay_apart and not mixes and not is_exporting():
-            return "repeat"
-        works = self._vmap_works.get(torch.is_grad_enabled(), not self._recurs)
-        return "vmap" if works and not mixes and not has_fast_path(self.network) else "loop"
-
-    def _run_repeated(
-        self,
-        features: NetworkInput,
-        tail: Sequence[nn.Module],
-        num_samples: int,
-        slots: Sequence[Slot],
-        weights: Sequence[Tensor],
-    ) -> Tensor:
-        first, *rest = tail
-        with in_place(slots, weights), self._copies(num_samples):
-            if isinstance(first, VariationalLayer) and isinstance(features, Tensor):
-                hidden = first(features, num_samples=num_samples).flatten(0, 1)
-            else:
-                copies = map_tensors(lambda x: x.expand(num_samples, *x.shape).flatten(0, 1), features)
-                hidden = call_part(first, copies)
-            for module in rest:
-                hidden = module(hidden)
-        hidden = selected_output(hidden)
-        outputs: Tensor = hidden.reshape(num_samples, -1, *hidden.shape[1:])
-        return outputs
-
-    @contextmanager
-    def _copies(self, num_samples: int) -> Iterator[None]:
-        """Tells every stochastic module that the batch consists of copies."""
-        try:
-            for owner in self._owners:
-                owner.num_copies, owner.is_antithetic = num_samples, self.antithetic
-            yield
-        finally:
-            for owner in self._owners:
-                owner.num_copies, owner.is_antithetic = None, False
+            return self._runner(features, tail, num_samples, self._weights.training_slots, weights), weights
 
     def _shared_prefix(self, x: NetworkInput) -> tuple[NetworkInput, list[nn.Module]]:
         """Features that all samples share, and the modules that differ between them."""
@@ -504,12 +408,11 @@ class SamplingEngine:
 
     def _features_of_head(self, x: NetworkInput) -> Tensor | None:
         """The input of the only stochastic layer, if that layer's output is the network's for this input too."""
-        if self._head is None or self.modules != [self._head]:
-            return None
-        if is_random(self.network, self._head, dropout=not self.shares_dropout):
+        head = self._runner.head
+        if head is None or self.modules != [head] or is_random(self.network, head, dropout=not self.shares_dropout):
             return None
         calls: list[tuple[Tensor, Tensor]] = []
-        handle = self._head.register_forward_hook(lambda _, inputs, output: calls.append((inputs[0], output)))
+        handle = head.register_forward_hook(lambda _, inputs, output: calls.append((inputs[0], output)))
         try:
             result = self.mean_output(x)
         finally:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from lightning_vi.layers import SCALES, RankOneModule, StochasticParameters, VariationalLinear, stochastic_parameters
 from lightning_vi.layers.estimators import least_variance
+from lightning_vi.layers.local_linear import local_linear
 from lightning_vi.layers.mixin import mixed_class
-from lightning_vi.layers.stacked_linear import stacked_linear, stacked_local_linear
+from lightning_vi.layers.stacked_linear import stacked_linear
 from lightning_vi.sampling import memory
 from lightning_vi.sampling.engine import SamplingEngine
 from lightning_vi.sampling.network import is_hooked, is_random, unroll
@@ -39,6 +40,7 @@ class MemberEngine:
         self._chains = list(zip(*(unroll(engine.network) for engine in engines), strict=True))
         self._width = max(parts[0].out_features for parts in self._chains if isinstance(parts[0], nn.Linear))
         self._samplers = [engine.sampler for engine in engines]
+        self._num_drawn = sum(slot.mu.numel() for slot in engines[0].slots if slot.is_drawn_in_training)
         self._weights = WeightSampler([owner for engine in engines for owner in engine.owners], antithetic=False)
 
     @staticmethod
@@ -48,10 +50,18 @@ class MemberEngine:
         Args:
             engine: The engine of one network.
         """
+        return engine.is_settled and MemberEngine.can_run_means(engine)
+
+    @staticmethod
+    def can_run_means(engine: SamplingEngine) -> bool:
+        """Returns True if the network is a chain that can be run on posterior means, also before it is settled.
+
+        Args:
+            engine: The engine of one network.
+        """
         chain = unroll(engine.network)
         return (
-            engine.is_settled
-            and engine.vectorization == "auto"
+            engine.vectorization == "auto"
             and not engine.antithetic
             and engine.coupling is None
             and engine.slots == engine.places
@@ -67,7 +77,25 @@ class MemberEngine:
             num_samples: S.
         """
         num_rows = num_samples * math.prod(x.shape[:-1])
-        return memory.fits(memory.max_rows(self._width, x.device), num_rows)
+        draws_noise_at_once = num_samples * self._num_drawn <= memory.MAX_JOINED_NOISE
+        return draws_noise_at_once and memory.fits(memory.max_rows(self._width, x.device), num_rows)
+
+    def mean_outputs(self, x: Tensor) -> Tensor:
+        """One pass on posterior means, see `SamplingEngine.mean_output`.
+
+        Args:
+            x: Inputs, shape [M, B, ..., I].
+
+        Returns:
+            Shape [M, 1, B, ..., O].
+        """
+        means = _Values()
+        for parts in self._chains:
+            owners = [stochastic_parameters(part) for part in parts]
+            for name in () if owners[0] is None else owners[0].names:
+                stacked = torch.stack([owner.mu(name) for owner in owners if owner is not None])
+                means[owners[0], name] = stacked.unsqueeze(1)
+        return self._run(x, means, {}, {}, iter(()))
 
     def training_pass(self, x: Tensor, num_samples: int, fresh: Sequence[Fresh]) -> tuple[Tensor, Tensor]:
         """Training samples, and the KL divergence, see `SamplingEngine.training_pass`.
@@ -81,6 +109,30 @@ class MemberEngine:
             Outputs [M, S, B, ..., O], and the sum of the members' divergences.
         """
         joints = self._weights.joints()
+        return self._draw_and_run(x, num_samples, fresh, joints), self._weights.kl(joints)
+
+    def pass_with_stds(
+        self, x: Tensor, num_samples: int, fresh: Sequence[Fresh], stds: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Training samples with standard deviations that are already computed, see `SamplingEngine.given_stds`.
+
+        Args:
+            x: Inputs, shape [M, B, ..., I].
+            num_samples: S.
+            fresh: Makes the random state of a step for each member.
+            stds: One for each pair of means and scales of each engine, of its shape, those of one engine together.
+
+        Returns:
+            Outputs [M, S, B, ..., O], and means and standard deviations of all members, joined to few tensors.
+        """
+        with self._weights.given_stds(stds):
+            joints = self._weights.joints()
+            outputs = self._draw_and_run(x, num_samples, fresh, joints)
+        return outputs, [joint.posterior.mu for joint in joints], [joint.posterior.std for joint in joints]
+
+    def _draw_and_run(
+        self, x: Tensor, num_samples: int, fresh: Sequence[Fresh], joints: Sequence[JointPosterior]
+    ) -> Tensor:
         drawn = [joint for joint in joints if joint.is_drawn_in_training]
         local = [joint for joint in joints if not joint.is_drawn_in_training]
         of_weights, of_outputs = self._noise(
@@ -93,8 +145,7 @@ class MemberEngine:
         for joint in local:
             means |= self._split(joint, joint.posterior.mu.view(self._num_members, -1))
             stds |= self._split(joint, joint.posterior.std.view(self._num_members, -1))
-        outputs = self._run(x, weights, means, stds, iter(of_outputs))
-        return outputs, self._weights.kl(joints)
+        return self._run(x, weights, means, stds, iter(of_outputs))
 
     def _noise(
         self, x: Tensor, num_samples: int, sizes: Sequence[int], fresh: Sequence[Fresh]
@@ -143,7 +194,7 @@ class MemberEngine:
                 hidden = stacked_linear(hidden, values["weight"], values["bias"])
             else:
                 std = {name: stds[owner, name] for name in names}
-                hidden = stacked_local_linear(
+                hidden = local_linear(
                     hidden, values["weight"], std["weight"], values["bias"], std.get("bias"), next(noises), least
                 )
         return hidden

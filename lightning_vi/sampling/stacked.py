@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from operator import attrgetter, itemgetter
 from typing import Any, Literal
 
@@ -13,7 +14,6 @@ from torch.nn.modules.conv import _ConvNd
 from lightning_vi.errors import InputValueError
 from lightning_vi.layers.stacked_linear import stacked_linear
 from lightning_vi.sampling import memory
-from lightning_vi.sampling.attention import UnfusedAttention
 from lightning_vi.sampling.network import (
     NetworkInput,
     call_with,
@@ -21,9 +21,9 @@ from lightning_vi.sampling.network import (
     has_fast_path,
     is_hooked,
     map_tensors,
-    no_slow_fallback,
     unroll,
 )
+from lightning_vi.sampling.vmap import NetworkVmap
 from lightning_vi.tracing import is_exporting
 
 StackedVectorization = Literal["auto", "vmap", "loop"]
@@ -62,8 +62,7 @@ class StackedRunner:
         sizes = [part.in_features * part.out_features for part in chain if isinstance(part, nn.Linear)]
         self._is_wide = max(sizes, default=0) >= memory.MIN_WIDE_WEIGHTS
         self._first_names = _first_names(network)
-        self._recurs = any(isinstance(module, nn.RNNBase) for module in network.modules())
-        self._vmap_works: dict[bool, bool] = {}
+        self._vmap = NetworkVmap(network, is_required=vectorization == "vmap")
 
     def __call__(self, weights: Mapping[str, Tensor], x: NetworkInput, *, own_inputs: bool = False) -> Tensor:
         """S passes.
@@ -80,22 +79,10 @@ class StackedRunner:
         mode = self._mode(device_of(x))
         if mode == "chain" and isinstance(x, Tensor):
             return self._run_chain(weights, x, own_inputs)
-        if mode != "loop":
-            is_new = torch.is_grad_enabled() not in self._vmap_works
-            try:
-                with UnfusedAttention(), no_slow_fallback(is_new and self.vectorization == "auto"):
-                    in_dims = (0, 0 if own_inputs else None)
-                    outputs: Tensor = torch.vmap(self._run, in_dims=in_dims, randomness="different")(dict(weights), x)
-            except (RuntimeError, NotImplementedError, UserWarning):
-                if self.vectorization == "vmap":
-                    raise
-            else:
-                self._vmap_works[torch.is_grad_enabled()] = True
-                return outputs
-        outputs = self._loop(weights, x, own_inputs)
-        if mode != "loop":
-            self._vmap_works[torch.is_grad_enabled()] = False
-        return outputs
+        loop = partial(self._loop, weights, x, own_inputs)
+        if mode == "loop":
+            return loop()
+        return self._vmap(self._run, (0, 0 if own_inputs else None), dict(weights), x, otherwise=loop)
 
     def runs_at_once(self, device: torch.device) -> bool:
         """Returns True if all sets of weights are run in one pass, False if in a loop.
@@ -129,8 +116,7 @@ class StackedRunner:
         convolves = device.type == "cpu" and any(isinstance(part, _ConvNd) for part in parts)
         normalizes = any(isinstance(part, _BatchNorm) and (part.training or is_exporting()) for part in parts)
         slow = convolves or normalizes or has_fast_path(self.network)
-        works = self._vmap_works.get(torch.is_grad_enabled(), not self._recurs)
-        return "vmap" if works and not slow else "loop"
+        return "vmap" if self._vmap.works and not slow else "loop"
 
     def _run(self, weights: Mapping[str, Tensor], x: NetworkInput) -> Tensor:
         return call_with(self.network, weights, x)

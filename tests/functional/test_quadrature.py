@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from lightning_vi.functional import gauss_hermite
-from lightning_vi.functional.quadrature import gaussian_nodes, sobol_gaussian
+from lightning_vi.functional.quadrature import at_nodes, gaussian_nodes, sobol_gaussian
 
 
 def test_gauss_hermite_is_exact_for_polynomials() -> None:
@@ -46,6 +46,19 @@ def test_nodes_have_the_device_and_at_least_the_precision_of_a_tensor() -> None:
             assert nodes.shape == (len(weights), dim)
             assert_close(weights.sum().item(), 1.0)
             assert_close(weights @ nodes[:, 0] ** 4, torch.tensor(3.0, dtype=expected), rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize("dim", [-1, 1, 2])
+def test_groups_of_variables_have_the_same_nodes(dim: int) -> None:
+    torch.manual_seed(0)
+    nodes, mean, std = torch.randn(3, 2), torch.randn(5, 6, 4), torch.rand(5, 6, 4)
+    values, size = at_nodes(nodes, mean, std, dim), mean.shape[dim]
+    assert values.shape == (3, *mean.shape)
+    for node in range(3):
+        for variable in range(size):
+            row = (each.select(dim, variable) for each in (mean, std))
+            expected = torch.add(*row, alpha=nodes[node, variable // (size // 2)].item())
+            assert_close(values[node].select(dim, variable), expected)
 
 
 def test_the_caller_cannot_change_later_nodes() -> None:

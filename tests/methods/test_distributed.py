@@ -190,7 +190,7 @@ def test_two_ranks_train_members_at_once(tmp_path: Path) -> None:
     modes: tuple[Literal["auto", "loop"], ...] = ("auto", "loop")
     for mode in modes:
         torch.manual_seed(3)
-        member = partial(MeanFieldVI, num_mc_samples_train=2)
+        member = partial(MeanFieldVI, num_mc_samples_train=2, burnin_epochs=1)
         ensemble = MethodEnsemble(MLP(3, [4], 1), Gaussian(), member=member, num_members=2, vectorization=mode)
         trainer = quiet_trainer(devices=2, strategy="ddp_spawn", max_epochs=2, callbacks=[ReportState(tmp_path)])
         trainer.fit(ensemble, loader(*data(), batch_size=6))

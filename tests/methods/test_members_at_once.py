@@ -36,6 +36,7 @@ from lightning_vi.sampling import memory
 
 X, Y = normal(22, 3), 40 + 7 * normal(22, 1)
 VI = partial(MeanFieldVI, num_mc_samples_train=3, num_mc_samples_test=4)
+IVON_3 = partial(IVON, num_mc_samples_train=3, num_mc_samples_test=4)
 RANK_ONE = partial(RankOneVI, num_mc_samples_train=3)
 
 
@@ -76,6 +77,14 @@ def assert_same(first: nn.Module, second: nn.Module) -> None:
         assert_close(value, states[1][name], rtol=1e-4, atol=2e-5, msg=lambda text, name=name: f"{name}: {text}")
 
 
+def assert_same_optimizers(first: Any, second: Any) -> None:
+    """Compares momenta, second moments and Hessians."""
+    states = [method.trainer.optimizers[0].state_dict()["state"] for method in (first, second)]
+    assert states[0].keys() == states[1].keys()
+    for index, state in states[0].items():
+        assert_close(state, states[1][index], rtol=1e-4, atol=2e-5)
+
+
 def train(method: Any, data: Any = None, **options: Any) -> Any:
     torch.manual_seed(2)
     data = loader(X, Y, shuffle=True) if data is None else data
@@ -93,7 +102,13 @@ STACKED: dict[str, Any] = {
     "two priors": partial(VI, prior={"*weight": GaussianPrior(std=0.5), "*bias": GaussianPrior()}),
     "last layer": partial(LastLayerVI, num_mc_samples_train=3),
     "rank one": RANK_ONE,
+    "rank one, burn-in": partial(RANK_ONE, burnin_epochs=2),
     "rank one, bias not scaled": partial(RANK_ONE, stochastic_biases=False, weight_prior_std=None),
+    "IVON": partial(IVON_3, kl_warmup_epochs=2, kl_weight=0.5),
+    "IVON, burn-in": partial(IVON_3, burnin_epochs=1),
+    "IVON, noise on outputs, deterministic biases": partial(
+        IVON_3, estimator="local_reparameterization", stochastic_biases=False
+    ),
     "deterministic": Deterministic,
     "SWAG, burn-in": partial(SWAG, start_epoch=2, burnin_epochs=1),
 }
@@ -105,12 +120,20 @@ def _used_twice() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 5), nn.Tanh(), shared, nn.ReLU(), shared, nn.Linear(5, 1))
 
 
-STACKED_NETWORKS = {"a layer used twice": _used_twice, "deterministic, not a chain": partial(ResidualMLP, 3, 6, 1, 1)}
-STACKED |= {"a layer used twice": VI, "deterministic, not a chain": Deterministic}
+STACKED_NETWORKS = {
+    "a layer used twice": _used_twice,
+    "IVON, a layer used twice": _used_twice,
+    "deterministic, not a chain": partial(ResidualMLP, 3, 6, 1, 1),
+}
+STACKED |= {
+    "a layer used twice": VI,
+    "IVON, a layer used twice": partial(IVON_3, estimator="auto"),
+    "deterministic, not a chain": Deterministic,
+}
 
 
 @pytest.mark.parametrize(
-    "name", params(STACKED, ["a layer used twice", "burn-in", "rank one, bias not scaled", "SWAG, burn-in"])
+    "name", params(STACKED, ["a layer used twice", "burn-in", "IVON", "rank one, bias not scaled", "SWAG, burn-in"])
 )
 def test_training_at_once_equals_training_in_turn(name: str, steps: list[int]) -> None:
     at_once, in_turn = (
@@ -119,8 +142,9 @@ def test_training_at_once_equals_training_in_turn(name: str, steps: list[int]) -
     logged = train(at_once)
     num_at_once = len(steps)
     expected = train(in_turn)
-    assert num_at_once == len(steps) == (6 if name == "burn-in" else 9)
+    assert num_at_once == len(steps) == 9
     assert_same(at_once, in_turn)
+    assert_same_optimizers(at_once, in_turn)
     for key, values in expected.items():
         assert_close(logged[key], values, rtol=1e-4, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}")
     assert_close(at_once.predict(X).mean, in_turn.predict(X).mean, rtol=1e-4, atol=1e-3)
@@ -131,6 +155,9 @@ TASKS: dict[str, Any] = {
     "missing, mean field": (VI, partial(HeteroscedasticGaussian, missing="ignore"), Y.where(Y < 45, torch.nan)),
     "missing, deterministic": (Deterministic, partial(Gaussian, missing="ignore"), Y.where(Y < 45, torch.nan)),
     "two targets, deterministic": (Deterministic, partial(Gaussian, num_targets=2), torch.cat([Y, X[:, :1]], 1)),
+    "student, IVON": (IVON_3, StudentT, Y),
+    "missing, IVON": (IVON_3, partial(Gaussian, missing="ignore"), Y.where(Y < 45, torch.nan)),
+    "classes, IVON": (IVON_3, partial(Categorical, 3), torch.arange(22) % 3),
     "classes, mean field": (VI, partial(Categorical, 3), torch.arange(22) % 3),
     "ordered classes, deterministic": (Deterministic, partial(Ordinal, 3), torch.arange(22) % 3),
 }
@@ -165,17 +192,21 @@ def test_rows_have_weights(own_data_order: bool, steps: list[int]) -> None:
     assert_same(*methods)
 
 
+SGD = partial(torch.optim.SGD, lr=0.5)
 CLIPPED = {
     f"{name}, {algorithm}": (member, algorithm)
-    for name, member in (("mean field", VI), ("deterministic", Deterministic))
+    for name, member in (
+        ("mean field", partial(VI, optimizer=SGD)),
+        ("IVON", IVON_3),
+        ("deterministic", partial(Deterministic, optimizer=SGD)),
+    )
     for algorithm in ("norm", "value")
 }
 
 
-@pytest.mark.parametrize("name", params(CLIPPED, ["mean field, norm"]))
+@pytest.mark.parametrize("name", params(CLIPPED, ["mean field, norm", "IVON, norm"]))
 def test_gradients_are_clipped_for_each_member(name: str, steps: list[int]) -> None:
     member, algorithm = CLIPPED[name]
-    member = partial(member, optimizer=partial(torch.optim.SGD, lr=0.5))
     options = {"gradient_clip_val": 0.02, "gradient_clip_algorithm": algorithm}
     methods = [make(member, vectorization=mode) for mode in ("auto", "loop")]
     for method in methods:
@@ -187,14 +218,25 @@ def test_gradients_are_clipped_for_each_member(name: str, steps: list[int]) -> N
     assert not torch.equal(next(unclipped.parameters()), next(methods[0].parameters()))
 
 
+@pytest.mark.parametrize("member", [pytest.param(VI, marks=pytest.mark.thorough), IVON_3])
+def test_gradients_are_accumulated(member: Any, steps: list[int]) -> None:
+    methods = [make(member, vectorization=mode) for mode in ("auto", "loop")]
+    for method in methods:
+        train(method, max_epochs=2, accumulate_grad_batches=2)
+        assert method.trainer.global_step == 4
+    assert len(steps) == 6
+    assert_same(*methods)
+    assert_same_optimizers(*methods)
+
+
 RESUMED: dict[str, Any] = {
     f"{name}, {' to '.join(modes)}": (member, modes)
-    for name, member in (("mean field", VI), ("SWAG", partial(SWAG, start_epoch=1)))
+    for name, member in (("mean field", VI), ("IVON", IVON_3), ("SWAG", partial(SWAG, start_epoch=1)))
     for modes in (("auto", "loop"), ("loop", "auto"), ("auto", "auto"))
 }
 
 
-@pytest.mark.parametrize("name", params(RESUMED, ["mean field, auto to loop", "mean field, loop to auto"]))
+@pytest.mark.parametrize("name", params(RESUMED, ["mean field, auto to loop", "IVON, loop to auto"]))
 def test_a_fit_in_one_way_is_resumed_in_the_other(name: str, tmp_path: Path) -> None:
     member, modes = RESUMED[name]
     whole = make(member, HeteroscedasticGaussian())
@@ -205,6 +247,7 @@ def test_a_fit_in_one_way_is_resumed_in_the_other(name: str, tmp_path: Path) -> 
     second = make(member, HeteroscedasticGaussian(), vectorization=modes[1])
     logged = train(second, loader(X, Y), ckpt_path=tmp_path / "step=6.ckpt")
     assert_same(second, whole)
+    assert_same_optimizers(second, whole)
     assert logged["train_loss"] == pytest.approx(expected["train_loss"][2:], rel=1e-4)
     assert logged["train_rmse"] == pytest.approx(expected["train_rmse"][2:], rel=1e-4)
 
@@ -221,7 +264,7 @@ def _with(norm: nn.Module) -> nn.Module:
 
 
 IN_TURN: dict[str, Any] = {
-    "another optimizer": (IVON, None),
+    "antithetic IVON": (partial(IVON, antithetic=True), None),
     "another objective": (partial(AlphaDivergenceVI, num_mc_samples_train=2), None),
     "a coupling": (partial(LowRankVI, num_mc_samples_train=2), None),
     "antithetic": (partial(VI, antithetic=True), None),
@@ -239,7 +282,7 @@ IN_TURN: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(
-    "name", params(IN_TURN, ["another optimizer", "different members", "SWAG, batch normalization"])
+    "name", params(IN_TURN, ["another objective", "different members", "SWAG, batch normalization"])
 )
 def test_other_members_are_trained_in_turn(name: str, steps: list[int]) -> None:
     member, network = IN_TURN[name]
@@ -264,6 +307,15 @@ def test_large_batches_are_taken_in_turn(steps: list[int], monkeypatch: pytest.M
     monkeypatch.setitem(memory.MAX_ACTIVATIONS_PER_PASS, "cpu", 3 * 3 * 7 * 5)
     fit(make(VI), loader(X, Y), max_epochs=2)
     assert steps == [2, 2]  # the last batch has 6 rows, the others 8
+
+
+@pytest.mark.parametrize(("member", "is_at_once"), [(IVON_3, False), (VI, True)], ids=["weights", "outputs"])
+def test_much_noise_of_weights_is_drawn_in_turn(
+    member: Any, is_at_once: bool, steps: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "MAX_JOINED_NOISE", 100)
+    fit(make(member), loader(X, Y), max_epochs=1)
+    assert bool(steps) == is_at_once
 
 
 class _Stream(IterableDataset[Any]):
@@ -303,13 +355,23 @@ def test_bad_values_are_refused_in_a_step_at_once(steps: list[int]) -> None:
     assert steps == [0, 1]
 
 
-@pytest.mark.parametrize("network", [partial(MLP, 3, [5], 3), partial(MLP, 4, [5], 1)])
-@pytest.mark.parametrize("member", [VI, Deterministic])
-def test_a_network_that_does_not_fit_is_refused_as_in_training_in_turn(member: Any, network: Any) -> None:
+BAD: dict[str, Any] = {
+    "too many outputs": (partial(MLP, 3, [5], 3), Gaussian(), Y),
+    "another number of inputs": (partial(MLP, 4, [5], 1), Gaussian(), Y),
+    "too many classes": (partial(MLP, 3, [5], 4), Categorical(3), torch.arange(22) % 3),
+    "labels of another shape": (partial(MLP, 3, [5], 3), Categorical(3), (torch.arange(22) % 3)[:, None]),
+    "targets of another shape": (partial(MLP, 3, [5], 1), Gaussian(0.5), Y[:, 0]),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("member", [VI, partial(VI, burnin_epochs=1), Deterministic], ids=["VI", "burn-in", "one"])
+def test_what_does_not_fit_is_refused_as_in_training_in_turn(member: Any, name: str) -> None:
+    network, likelihood, target = BAD[name]
     messages = []
     for mode in ("auto", "loop"):
-        with pytest.raises(ValueError, match=r"takes|output") as refusal:
-            fit(make(member, network=network, vectorization=mode), loader(X, Y))
+        with pytest.raises(ValueError, match=r"takes|needs") as refusal:
+            fit(make(member, likelihood, network, vectorization=mode), loader(X, target))
         messages.append(str(refusal.value))
     assert messages[0] == messages[1]
 

@@ -206,7 +206,7 @@ def test_the_comparison_finds_copies_that_are_mixed(monkeypatch: pytest.MonkeyPa
         with torch.no_grad():
             samples = engine.training_samples(inputs, 400)
             exact = torch.cat(list(engine.prediction_samples(inputs, 400, seed=1)))
-        assert not engine._copies_stay_apart
+        assert not engine._runner.copies_stay_apart
         assert (samples.mean(0) - exact.mean(0)).abs().max() < 6 * (2 * exact.var(0).max() / 400).sqrt()
     tally("architectures", "faults found by comparing samples", tried=1, right=1)
 

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import torch
 from lightning import LightningModule
@@ -18,9 +18,12 @@ from lightning_vi.core.strategies import involving_all_parameters
 from lightning_vi.methods.averaging import SWA
 from lightning_vi.methods.deterministic.base import PointMethod
 from lightning_vi.methods.variational.base import VariationalMethod
+from lightning_vi.methods.variational.ivon import IVON
 from lightning_vi.methods.variational.rank_one_vi import RankOneVI, weight_penalty
 from lightning_vi.objectives import ObjectiveTerms
+from lightning_vi.optim import trained_stds
 from lightning_vi.sampling import MemberEngine, NetworkInput, StackedRunner, stacked_tensors
+from lightning_vi.sampling.member_engine import Fresh
 from lightning_vi.sampling.network import is_random
 
 _BY_NORM = (LightningModule.configure_gradient_clipping, VariationalMethod.configure_gradient_clipping)
@@ -38,21 +41,6 @@ class MembersAtOnce(ABC):
 
     def __init__(self, members: Sequence[UQMethod]) -> None:
         self.members = members
-
-    @classmethod
-    def of(cls, members: Sequence[UQMethod]) -> Self | None:
-        """Returns the way to train methods at once; None if they are to be trained in turn.
-
-        Args:
-            members: The methods, after `prepare`.
-        """
-        first = members[0]
-        if len(members) == 1 or first.trainer.precision != "32-true":
-            return None
-        if any(getattr(member.training_step, "__func__", None) is not UQMethod.training_step for member in members):
-            return None
-        kind = next((kind for kind in cls.__subclasses__() if all(map(kind.can_train, members))), None)
-        return kind(members) if kind is not None and _are_alike(members) else None
 
     @staticmethod
     @abstractmethod
@@ -123,13 +111,14 @@ class MembersAtOnce(ABC):
         factors = first.likelihood.element_weights(flat_target, flat_weight)
         given = [target] if factors is None else [target, factors.view(*target.shape[:2], *factors.shape[1:])]
         with watched_step(first, check_batch), explained(first, x[0]):
+            outputs, divergence = self.outputs(x)
+            first.likelihood.check(outputs[0], target[0])
             if first.in_burnin:
-                outputs, _ = self.outputs(x)
                 loss = self._call("point_loss", outputs, *given).mean() * num_members
                 logged = {"train_loss": loss.detach() / num_members}
-                loss = involving_all_parameters(loss, first)
+                for member in self.members:
+                    loss = involving_all_parameters(loss, member)
             else:
-                outputs, divergence = self.outputs(x)
                 loss, logged = self._loss(self._call("log_prob", outputs, *given), divergence)
             if not first._is_layout_checked:
                 for member, inputs, own in zip(self.members, x, outputs, strict=True):
@@ -169,7 +158,7 @@ class MembersAtOnce(ABC):
 
 
 class VariationalMembers(MembersAtOnce):
-    """Variational methods whose network is a chain of small linear layers and activations."""
+    """Variational methods whose network is a chain of small linear layers and activations, after their burn-in."""
 
     def __init__(self, members: Sequence[VariationalMethod]) -> None:
         super().__init__(members)
@@ -182,20 +171,65 @@ class VariationalMembers(MembersAtOnce):
             is_known = type(method).objective is RankOneVI.objective and method.num_components == 1
         else:
             is_known = isinstance(method, VariationalMethod) and type(method).objective is VariationalMethod.objective
-        return is_known and MemberEngine.can_run(cast(VariationalMethod, method).engine)
+        return is_known and not method.in_burnin and MemberEngine.can_run(cast(VariationalMethod, method).engine)
 
     def takes(self, x: Tensor) -> bool:  # noqa: D102
-        return not self.members[0].in_burnin and self._engine.fits(x, self._num_samples)
+        return self._engine.fits(x, self._num_samples)
 
     def outputs(self, x: Tensor) -> tuple[Tensor, Tensor | None]:  # noqa: D102
-        fresh = [partial(member.noise.fresh, member.global_rank, member.device) for member in self.members]
-        outputs, divergence = self._engine.training_pass(x, self._num_samples, fresh)
+        outputs, divergence = self._engine.training_pass(x, self._num_samples, self._fresh())
         first = self.members[0]
         if isinstance(first, RankOneVI) and first.weight_prior_std is not None:
             divergence = divergence + weight_penalty(
                 [member.backbone for member in self.members], first.weight_prior_std
             )
         return outputs, divergence
+
+    def _fresh(self) -> list[Fresh]:
+        """Makes the random states of a step."""
+        return [partial(member.noise.fresh, member.global_rank, member.device) for member in self.members]
+
+
+class IVONMembers(VariationalMembers):
+    """IVON, of networks as for `VariationalMembers`."""
+
+    def __init__(self, members: Sequence[IVON]) -> None:
+        super().__init__(members)
+        parameters = [member.engine.parameters() for member in members]
+        self._scales = [scale for own in parameters for scale in own[1::2]]
+
+    @staticmethod
+    def can_train(method: UQMethod) -> bool:  # noqa: D102
+        is_known = type(method).objective is IVON.objective and not method.in_burnin
+        return is_known and MemberEngine.can_run(cast(IVON, method).engine)
+
+    def outputs(self, x: Tensor) -> tuple[Tensor, Tensor | None]:  # noqa: D102
+        outputs, means, stds = self._engine.pass_with_stds(
+            x, self._num_samples, self._fresh(), trained_stds(self._scales)
+        )
+        first = cast(IVON, self.members[0])
+        return outputs, first._kl(means, stds, first.require_num_data(first.num_data))
+
+
+class BurninMembers(VariationalMembers):
+    """Variational methods in their burn-in, of networks as for `VariationalMembers`."""
+
+    def __init__(self, members: Sequence[VariationalMethod]) -> None:
+        super().__init__(members)
+        self._num_samples = 1
+
+    @staticmethod
+    def can_train(method: UQMethod) -> bool:  # noqa: D102
+        return (
+            isinstance(method, VariationalMethod)
+            and method.in_burnin
+            and type(method).point_outputs in (VariationalMethod.point_outputs, RankOneVI.point_outputs)
+            and MemberEngine.can_run_means(method.engine)
+        )
+
+    def outputs(self, x: Tensor) -> tuple[Tensor, Tensor | None]:  # noqa: D102
+        _count_step(self.members)
+        return self._engine.mean_outputs(x), None
 
 
 class PointMembers(MembersAtOnce):
@@ -228,6 +262,21 @@ class PointMembers(MembersAtOnce):
             return self._runner(weights, x, own_inputs=True).unsqueeze(1), None
 
 
+def members_at_once(members: Sequence[UQMethod]) -> MembersAtOnce | None:
+    """Returns the way to train methods at once; None if they are to be trained in turn.
+
+    Args:
+        members: The methods, after `prepare`.
+    """
+    if len(members) == 1 or members[0].trainer.precision != "32-true":
+        return None
+    if any(getattr(member.training_step, "__func__", None) is not UQMethod.training_step for member in members):
+        return None
+    kinds: tuple[type[MembersAtOnce], ...] = (BurninMembers, VariationalMembers, IVONMembers, PointMembers)
+    kind = next((kind for kind in kinds if all(map(kind.can_train, members))), None)
+    return kind(members) if kind is not None and _are_alike(members) else None
+
+
 def _gradients(optimizer: Optimizer) -> list[Tensor]:
     return [each.grad for group in optimizer.param_groups for each in group["params"] if each.grad is not None]
 
@@ -243,7 +292,7 @@ def prepare(method: UQMethod, batch: Any) -> None:
     count = method.noise.count
     with explained(method, x), method.noise.fresh(method.global_rank, method.device):
         method._begin_step(x, target, weight)
-        if isinstance(method, VariationalMethod):
+        if isinstance(method, VariationalMethod) and not method.in_burnin:
             method.engine.settle_for_training(x)
     method.noise.count = count
 

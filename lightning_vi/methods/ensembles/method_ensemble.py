@@ -30,9 +30,8 @@ from lightning_vi.core.members import make_networks
 from lightning_vi.core.separate_orders import SeparateOrders
 from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.likelihoods import Likelihood
-from lightning_vi.methods.ensembles.at_once import MembersAtOnce, prepare
+from lightning_vi.methods.ensembles.at_once import MembersAtOnce, members_at_once, prepare
 from lightning_vi.methods.ensembles.ensemble import Ensemble
-from lightning_vi.methods.variational.base import VariationalMethod
 from lightning_vi.objectives import ObjectiveTerms
 from lightning_vi.optim import JointOptimizer
 from lightning_vi.sampling import NetworkInput
@@ -187,10 +186,10 @@ class MethodEnsemble(SeparateOrders, Ensemble):
         """Computes the sum of the members' losses, each on its own batch."""
         batches = self.member_batches(batch, batch_idx, self.num_members)
         own = batches if len(batches) > 1 else batches * self.num_members
-        if not self._is_decided and not torch.compiler.is_compiling() and not self._trains_means():
+        if not self._is_decided and not torch.compiler.is_compiling():
             for member, each in zip(self.members, own, strict=True):
                 prepare(member, each)
-            self._is_decided, self._at_once = True, MembersAtOnce.of(self.members)
+            self._is_decided, self._at_once = True, members_at_once(self.members)
         if self._at_once is not None:
             self.members[0]._current_fx_name = self._current_fx_name
             loss = self._at_once.training_step(own, batch_idx)
@@ -201,10 +200,6 @@ class MethodEnsemble(SeparateOrders, Ensemble):
         if interval and (batch_idx + 1) % interval == 0:
             self.log("train_loss_step", losses.detach().mean(), prog_bar=True)  # in place of the last member's
         return losses.sum()
-
-    def _trains_means(self) -> bool:
-        """Returns True in the burn-in of variational members, which is in turn and does not yet check the samples."""
-        return any(isinstance(member, VariationalMethod) and member.in_burnin for member in self.members)
 
     def _each(self, hook: str, arguments: list[tuple[Any, ...]] | None = None) -> list[Any]:
         """Calls a hook of all members, which log in the name of the ensemble."""
@@ -243,7 +238,7 @@ class MethodEnsemble(SeparateOrders, Ensemble):
     def on_train_start(self) -> None:
         """Prepares the members."""
         super().on_train_start()
-        self._at_once, self._is_decided = None, self.vectorization == "loop"
+        self._decide_anew()
         self._each("on_train_start")
         first = self.members[0]
         if first._learning_rate is not None and first.takes_rates:
@@ -253,7 +248,13 @@ class MethodEnsemble(SeparateOrders, Ensemble):
     def on_train_epoch_start(self) -> None:
         """Prepares the members for the training data of the epoch."""
         super().on_train_epoch_start()
+        if any(member.burnin_epochs == self.current_epoch for member in self.members):
+            self._decide_anew()
         self._each("on_train_epoch_start")
+
+    def _decide_anew(self) -> None:
+        """Makes the next step decide whether members are trained at once, for the fit or what follows its burn-in."""
+        self._at_once, self._is_decided = None, self.vectorization == "loop"
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Calls the members' hooks."""
