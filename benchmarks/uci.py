@@ -30,7 +30,7 @@ from lightning_vi.likelihoods import HeteroscedasticGaussian, Likelihood, Studen
 from lightning_vi.methods import Predictor
 from lightning_vi.priors import EmpiricalBayesPrior
 
-STEPS, BATCH = 3000, 100
+BATCH = 100
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,13 @@ class Recipe:
         method: Class of the method.
         likelihood: The noise.
         options: Options of the method.
+        steps: Length of a fit.
     """
 
     method: Callable[..., Predictor]
     likelihood: Likelihood
     options: dict[str, Any]
+    steps: int = 3000
 
 
 PRIOR = EmpiricalBayesPrior(beta=1.0, per="unit")
@@ -59,7 +61,10 @@ RECIPES = {
         MethodEnsemble, StudentT(), {"member": partial(MeanFieldVI, **MEAN_FIELD), "num_members": 5}
     ),
     "LastLayerVI, Student-t, five members": Recipe(
-        MethodEnsemble, StudentT(), {"member": partial(LastLayerVI, num_mc_samples_test=100), "num_members": 5}
+        MethodEnsemble,
+        StudentT(),
+        {"member": partial(LastLayerVI, num_mc_samples_test=100), "num_members": 5},
+        steps=8000,
     ),
 }
 SETS = ("concrete", "energy", "power-plant", "yacht")
@@ -99,7 +104,7 @@ def run(name: str, data: dict[str, Callable[[int], UCIDataModule]], splits: int,
         data,
         backbone=lambda datamodule: MLP(datamodule.n_inputs, [50], width),
         likelihood=recipe.likelihood,
-        trainer={"max_steps": STEPS, "max_epochs": -1},
+        trainer={"max_steps": recipe.steps, "max_epochs": -1},
         seeds=splits,
         options={name: recipe.options},
         output_dir=folder / name,
