@@ -315,6 +315,19 @@ class SamplingEngine:
             outputs = [self._run(part, tail, stop - first, self._weights.slots, weights) for part in parts]
             yield outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)
 
+    def row_parts(self, x: NetworkInput, numbers_per_unit: int) -> Sequence[NetworkInput]:
+        """Parts of a batch that fit into one pass; the whole batch where rows may affect each other.
+
+        Args:
+            x: Network input, each tensor of shape [B, ...].
+            numbers_per_unit: How many numbers the pass keeps for each element of an activation.
+
+        Returns:
+            Inputs whose rows add up to B.
+        """
+        self._settle(x)
+        return self._split(x, memory.max_rows(numbers_per_unit * self._width, device_of(x)))
+
     def output_moments(self, x: NetworkInput) -> tuple[Tensor, Tensor] | None:
         """Exact mean and standard deviation of the output, if it is the output of one variational layer.
 
@@ -374,19 +387,18 @@ class SamplingEngine:
     def _divide(self, features: NetworkInput) -> tuple[int, Sequence[NetworkInput]]:
         """Number of samples that fit into one pass, and the rows, in parts if not even one sample fits."""
         most_rows = memory.max_rows(self._width, device_of(features))
-        num_rows = batch_size(features)
         max_samples = min(
-            memory.num_fitting(most_rows, num_rows),
+            memory.num_fitting(most_rows, batch_size(features)),
             memory.num_fitting(memory.MAX_WEIGHTS_PER_PASS, self._weights.num_weights),
         )
-        if (
-            memory.fits(most_rows, num_rows)
-            or not isinstance(features, Tensor)
-            or not self._rows_stay_apart
-            or self._mixes_rows()
-        ):
-            return max_samples, [features]
-        return max_samples, torch.split(features, most_rows)
+        return max_samples, self._split(features, most_rows)
+
+    def _split(self, features: NetworkInput, most_rows: int) -> Sequence[NetworkInput]:
+        """Parts of a batch; the whole one where rows may affect each other."""
+        is_apart = self._rows_stay_apart and not self._mixes_rows()
+        if not is_apart or not isinstance(features, Tensor) or memory.fits(most_rows, batch_size(features)):
+            return [features]
+        return torch.split(features, most_rows)
 
     def _mixes_rows(self) -> bool:
         return any(norm.training for norm in self._norms)
