@@ -22,6 +22,7 @@ from lightning_vi.backbones import selected_output
 from lightning_vi.errors import InputValueError
 from lightning_vi.layers import (
     ACTIVATION_SPACE,
+    RankOneModule,
     StochasticParameters,
     VariationalLayer,
     activation_moments,
@@ -104,7 +105,10 @@ class SamplingEngine:
         check_options(vectorization, antithetic, self.modules, self._layers)
         self._weights = WeightSampler(self._owners, antithetic, coupling)
         self._chain = unroll(network)
-        self._rows_stay_apart = len(self._layers) == len(self.modules) and all(map(treats_rows_alike, self._chain))
+        is_row_by_row = all(map(treats_rows_alike, self._chain))
+        self._rows_stay_apart = is_row_by_row and len(self._layers) == len(self.modules)
+        # a row of a rank-one module has the component of its place in the batch
+        self._has_parts = is_row_by_row and not any(isinstance(module, RankOneModule) for module in self.modules)
         parts = list(network.modules())
         self._norms = [part for part in parts if isinstance(part, _BatchNorm)]
         self._convolves = any(isinstance(part, _ConvNd) for part in parts)
@@ -395,8 +399,8 @@ class SamplingEngine:
 
     def _split(self, features: NetworkInput, most_rows: int) -> Sequence[NetworkInput]:
         """Parts of a batch; the whole one where rows may affect each other."""
-        is_apart = self._rows_stay_apart and not self._mixes_rows()
-        if not is_apart or not isinstance(features, Tensor) or memory.fits(most_rows, batch_size(features)):
+        has_parts = self._has_parts and not self._mixes_rows()
+        if not has_parts or not isinstance(features, Tensor) or memory.fits(most_rows, batch_size(features)):
             return [features]
         return torch.split(features, most_rows)
 

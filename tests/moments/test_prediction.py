@@ -200,7 +200,7 @@ class Centered(nn.Module):
         return x - x.mean(0)
 
 
-@pytest.mark.parametrize(("middle", "num_passes"), [(nn.Tanh(), 4), (Centered(), 1)])
+@pytest.mark.parametrize(("middle", "num_passes"), [(nn.Tanh(), 4), (nn.BatchNorm2d(3), 4), (Centered(), 1)])
 def test_parts_of_a_large_batch_change_nothing(
     middle: nn.Module, num_passes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
