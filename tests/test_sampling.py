@@ -190,6 +190,22 @@ def test_many_rows_are_cut_too_where_they_stay_apart(estimator: str, monkeypatch
     assert count.rows == [7, 7, 7, 7, 7, 7, 7, 1] * 3
 
 
+@pytest.mark.parametrize("is_training", [False, True])
+def test_many_rows_are_cut_at_batch_normalizations_in_evaluation_mode(
+    is_training: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = torch.randn(50, 2)
+    layers = [nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 2)]
+    network = stochastic(nn.Sequential(*layers)).train(is_training)
+    expected = predicted(SamplingEngine(network), x, 3)
+    monkeypatch.setattr(memory, "MAX_ACTIVATIONS_PER_PASS", {"cpu": 7 * 4})
+    engine = SamplingEngine(network)
+    predicted(engine, x, 3)  # the engine inspects the network in its first pass
+    count = Count(network[2])
+    torch.testing.assert_close(predicted(engine, x, 3), expected)
+    assert count.rows == ([50] if is_training else [7, 7, 7, 7, 7, 7, 7, 1]) * 3
+
+
 def test_rows_that_meet_stay_together(monkeypatch: pytest.MonkeyPatch) -> None:
     class Centered(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -166,8 +166,9 @@ class ClassificationLikelihood(Likelihood):
         return self.log_probs(outputs).exp().mean(0)
 
     def predictive_moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
-        probs = self.log_probs(outputs).exp()
-        return probs, entropy(probs, dim=2)
+        log_probs = self.log_probs(outputs)
+        probs = log_probs.exp()
+        return probs, -(probs * log_probs.clamp_min(torch.finfo(log_probs.dtype).min)).sum(2)
 
     def marginalize(self, means: Tensor, spreads: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002, D102
         probs = means.mean(1)

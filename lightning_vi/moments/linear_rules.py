@@ -83,7 +83,7 @@ def _linear_variance(func: Callable[..., Any], x: Tensor, weight: Tensor, extra:
 
 
 def _factored_variance(
-    product: Callable[[Tensor, Tensor, Tensor | None], Tensor], x: Tensor, weight: Tensor, extra: Tensor | None
+    product: Callable[..., Tensor], x: Tensor, weight: Tensor, extra: Tensor | None
 ) -> Tensor | None:
     """`product_variance` with a weight [outputs, ...], by the factors of its variances; None if that saves no time."""
     factors = weight.variance_factors if isinstance(weight, GaussianTensor) else None
@@ -95,7 +95,9 @@ def _factored_variance(
         single = (square @ of_inputs).unsqueeze(-1)
     else:
         channels = of_inputs @ square.flatten(2)
-        single = product(channels.view(len(square), 1, *square.shape[2:]), of_kernel, None)
+        # as one image with a channel for each datum: images with one channel take longer
+        image, count = channels.view(1, len(square), *square.shape[2:]), len(square)
+        single = product(image, of_kernel.expand(count, *of_kernel.shape[1:]), groups=count).transpose(0, 1)
         of_outputs = of_outputs.view(-1, *[1] * dimensions)
     if (spread := variance_of(x)) is not None:
         known = product(spread, second_moment_of(weight), extra)
@@ -134,8 +136,11 @@ def convolution(
     is_transposed = "transpose" in func.__name__
     groups = args[3] if len(args) > 3 else options.get("groups", 1)
 
-    def convolved(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
-        return func(x, w, b, *args, **options)  # type: ignore[no-any-return]
+    def convolved(x: Tensor, w: Tensor, b: Tensor | None = None, **changed: int) -> Tensor:
+        if not changed:
+            return func(x, w, b, *args, **options)  # type: ignore[no-any-return]
+        named = dict(zip(("stride", "padding", "dilation"), args, strict=False))
+        return func(x, w, b, **(named | options | changed))  # type: ignore[no-any-return]
 
     variance = None if is_transposed or groups > 1 else _factored_variance(convolved, input, weight, spread)
     variance = product_variance(convolved, input, weight, shared) if variance is None else variance

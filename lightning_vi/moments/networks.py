@@ -1,7 +1,7 @@
 """Means and variances of the outputs of a network."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -39,11 +39,15 @@ def engine_moments(engine: SamplingEngine, x: NetworkInput, cache: DrawCache[lis
     known = cache.get((0,), engine.parameters(), lambda: _weight_moments(slots, engine.coupling))
     weights = [make_gaussian(slot.mean.detach(), **moments) for slot, moments in zip(slots, known, strict=True)]
 
-    def run() -> Tensor:
+    def run(part: NetworkInput) -> Tensor:
         with in_place(slots, weights):
-            return call(engine.network, x)
+            return call(engine.network, part)
 
-    return propagated(engine.network, run)
+    parts = [propagated(engine.network, partial(run, part)) for part in engine.row_parts(x, numbers_per_unit=2)]
+    if len(parts) == 1:
+        return parts[0]
+    means, variances = zip(*parts, strict=True)
+    return torch.cat(means), torch.cat(variances)
 
 
 def _weight_moments(slots: Sequence[Slot], coupling: NoiseCoupling | None) -> list[WeightMoments]:

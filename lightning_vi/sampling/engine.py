@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from lightning_vi.errors import InputValueError
 from lightning_vi.layers import (
     ACTIVATION_SPACE,
+    RankOneModule,
     StochasticParameters,
     VariationalLayer,
     activation_moments,
@@ -97,7 +98,10 @@ class SamplingEngine:
         self._weights = WeightSampler(self._owners, antithetic, coupling)
         self._chain = unroll(network)
         only_layers = len(self._layers) == len(self.modules)
-        self._rows_stay_apart = only_layers and all(map(treats_rows_alike, self._chain))
+        is_row_by_row = all(map(treats_rows_alike, self._chain))
+        self._rows_stay_apart = only_layers and is_row_by_row
+        # a row of a rank-one module has the component of its place in the batch
+        self._has_parts = is_row_by_row and not any(isinstance(module, RankOneModule) for module in self.modules)
         self._runner = SampleRunner(
             network,
             vectorization,
@@ -310,6 +314,19 @@ class SamplingEngine:
             outputs = [self._runner(part, tail, stop - first, self._weights.slots, weights) for part in parts]
             yield outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)
 
+    def row_parts(self, x: NetworkInput, numbers_per_unit: int) -> Sequence[NetworkInput]:
+        """Parts of a batch that fit into one pass; the whole batch where rows may affect each other.
+
+        Args:
+            x: Network input, each tensor of shape [B, ...].
+            numbers_per_unit: How many numbers the pass keeps for each element of an activation.
+
+        Returns:
+            Inputs whose rows add up to B.
+        """
+        self._settle(x)
+        return self._split(x, memory.max_rows(numbers_per_unit * self._width, device_of(x)))
+
     def output_moments(self, x: NetworkInput) -> tuple[Tensor, Tensor] | None:
         """Exact mean and standard deviation of the output, if it is the output of one variational layer.
 
@@ -369,19 +386,18 @@ class SamplingEngine:
     def _divide(self, features: NetworkInput) -> tuple[int, Sequence[NetworkInput]]:
         """Number of samples that fit into one pass, and the rows, in parts if not even one sample fits."""
         most_rows = memory.max_rows(self._width, device_of(features))
-        num_rows = batch_size(features)
         max_samples = min(
-            memory.num_fitting(most_rows, num_rows),
+            memory.num_fitting(most_rows, batch_size(features)),
             memory.num_fitting(memory.MAX_WEIGHTS_PER_PASS, self._weights.num_weights),
         )
-        if (
-            memory.fits(most_rows, num_rows)
-            or not isinstance(features, Tensor)
-            or not self._rows_stay_apart
-            or self._runner.mixes_rows
-        ):
-            return max_samples, [features]
-        return max_samples, torch.split(features, most_rows)
+        return max_samples, self._split(features, most_rows)
+
+    def _split(self, features: NetworkInput, most_rows: int) -> Sequence[NetworkInput]:
+        """Parts of a batch; the whole one where rows may affect each other."""
+        has_parts = self._has_parts and not self._runner.mixes_rows
+        if not has_parts or not isinstance(features, Tensor) or memory.fits(most_rows, batch_size(features)):
+            return [features]
+        return torch.split(features, most_rows)
 
     def _draw_and_run(
         self, x: NetworkInput, num_samples: int, joints: Sequence[JointPosterior] | None = None

@@ -13,6 +13,7 @@ from lightning_vi.backbones import MLP
 from lightning_vi.functional import gaussian_kl
 from lightning_vi.likelihoods import Gaussian, HeteroscedasticGaussian
 from lightning_vi.priors import GaussianPrior
+from lightning_vi.sampling import memory
 
 LAYERS = [
     (lambda: nn.Linear(3, 2), (4, 3)),
@@ -81,6 +82,14 @@ def test_samples_use_the_components_in_turn() -> None:
                 single.backbone.get_parameter(name).data = mean.data[[index % 3]]
         assert_close(samples[index], single.predict(x, 1).mean, rtol=1e-4, atol=1e-5)
     assert_close(method(x), samples[:3].mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_rows_of_a_batch_keep_their_components_under_a_memory_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    method, x = RankOneVI(MLP(3, [8], 1), Gaussian(), num_components=3, component_std=0.5), torch.randn(7, 3)
+    options: list[Any] = [{"num_samples": 6}, {"approximation": "moments"}]
+    expected = [method.predict(x, **choice).mean for choice in options]
+    monkeypatch.setitem(memory.MAX_ACTIVATIONS_PER_PASS, "cpu", 4 * 8)
+    assert_close([method.predict(x, **choice).mean for choice in options], expected)
 
 
 def test_kl_is_the_mean_over_components_plus_the_weight_prior() -> None:

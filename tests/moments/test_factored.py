@@ -46,6 +46,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Tensor], tuple[int, ...], tuple[int, ..
     "tokens": (F.linear, (3, 5, 80), (64, 80)),
     "conv1d": (F.conv1d, (3, 4, 9), (5, 4, 3)),
     "conv2d": (lambda x, w, b: F.conv2d(x, w, b, stride=2, padding=1, dilation=2), (3, 4, 9, 8), (5, 4, 3, 3)),
+    "conv2d of a module": (lambda x, w, b: F.conv2d(x, w, b, (2, 1), "valid", (1, 2), 1), (3, 4, 9, 8), (5, 4, 3, 2)),
     "conv3d": (F.conv3d, (2, 3, 4, 4, 4), (2, 3, 2, 2, 2)),
 }
 
@@ -61,7 +62,10 @@ def test_large_variances_of_pruned_units_do_not_hide_the_others(size: int) -> No
 
 @pytest.mark.parametrize("is_random", [True, False])
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_functions_agree_with_products_with_all_variances(name: str, is_random: bool) -> None:
+def test_functions_agree_with_products_with_all_variances(
+    name: str, is_random: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightning_vi.moments.linear_rules.MIN_NUMBERS", 1)
     function, shape, weight_shape = FUNCTIONS[name]
     mean, variance = torch.randn(weight_shape), product(*weight_shape)
     x = make_gaussian(torch.randn(shape), torch.rand(shape) if is_random else None)

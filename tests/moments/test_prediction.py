@@ -15,6 +15,7 @@ from torch.testing import assert_close
 from lightning_vi import Ensemble, MeanFieldVI, TemperatureScaling, VarianceScaling
 from lightning_vi.backbones import MLP, SeriesLSTM
 from lightning_vi.likelihoods import Categorical, Gaussian, HeteroscedasticGaussian, Poisson
+from lightning_vi.sampling import call, memory
 
 WITHOUT_MOMENTS = {"DeepEnsemble", "LatentVariableVI", "SGHMC"}
 """Methods of `METHODS` that refuse."""
@@ -190,6 +191,35 @@ def test_what_is_kept_in_inference_mode_serves_gradients() -> None:
     assert_close(spread, expected)
     (gradient,) = torch.autograd.grad(spread.sum(), x)
     assert gradient.abs().sum() > 0
+
+
+class Centered(nn.Module):
+    """Subtracts the mean over the batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean(0)
+
+
+@pytest.mark.parametrize(("middle", "num_passes"), [(nn.Tanh(), 4), (nn.BatchNorm2d(3), 4), (Centered(), 1)])
+def test_parts_of_a_large_batch_change_nothing(
+    middle: nn.Module, num_passes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers = [nn.Conv2d(1, 3, 3), middle, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)]
+    method = MeanFieldVI(nn.Sequential(*layers), Categorical(2), init_std=0.2)
+    x, sizes = torch.randn(7, 1, 6, 6), list[int]()
+    expected = method.predict(x, approximation="moments")
+
+    def spied(network: nn.Module, part: Tensor) -> Tensor:
+        sizes.append(len(part))
+        return call(network, part)
+
+    monkeypatch.setattr("lightning_vi.moments.networks.call", spied)
+    monkeypatch.setitem(memory.MAX_ACTIVATIONS_PER_PASS, "cpu", 2 * 2 * 3 * 4 * 4)
+    result = method.predict(x, approximation="moments")
+    assert len(sizes) == num_passes
+    assert sum(sizes) == 7
+    assert_close(result.probs, expected.probs)
+    assert_close(result.epistemic_var, expected.epistemic_var)
 
 
 def test_impossible_classes_have_no_entropy() -> None:
