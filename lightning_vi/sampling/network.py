@@ -286,7 +286,8 @@ def _is_row_by_row(module: nn.Module) -> bool:
         return module.track_running_stats
     if isinstance(module, nn.Flatten):
         return module.start_dim > 0
-    if getattr(module, "dim", 1) in (0, None):
+    dim = getattr(module, "dim", 1)
+    if dim is None or dim == 0 or dim < -1:  # counted from the end, it may be that of the rows
         return False
     return torch_class.__module__.rpartition(".")[2] in _ROW_BY_ROW and not isinstance(module, _NOT_ROW_BY_ROW)
 
