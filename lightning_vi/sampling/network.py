@@ -67,7 +67,8 @@ def call_with(network: nn.Module, weights: Mapping[str, Tensor], x: NetworkInput
 
     Args:
         network: The network.
-        weights: Parameters and buffers by name; missing ones are the network's.
+        weights: Parameters and buffers by name; missing ones are the network's. Buffers that the network changes in
+            training mode are changed here.
         x: Its input.
 
     Returns:
@@ -85,7 +86,14 @@ class _OneInput(nn.Module):
         self.network = network
 
     def forward(self, x: NetworkInput) -> Tensor:
-        return call(self.network, x)
+        if not self.network.training:
+            return call(self.network, x)
+        given = dict(self.network.named_buffers())
+        output = call(self.network, x)
+        for name, buffer in self.network.named_buffers():
+            if name in given and buffer is not given[name]:  # `functional_call` would drop a new tensor
+                given[name].copy_(buffer)
+        return output
 
 
 def _takes_keywords(network: nn.Module, x: Mapping[str, Any]) -> bool:

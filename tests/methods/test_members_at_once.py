@@ -120,7 +120,25 @@ def _used_twice() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 5), nn.Tanh(), shared, nn.ReLU(), shared, nn.Linear(5, 1))
 
 
+class _Running(nn.Linear):
+    """Subtracts a running mean of the inputs, which a step changes in place or replaces."""
+
+    def __init__(self, in_place: bool) -> None:
+        super().__init__(3, 1)
+        self.in_place = in_place
+        self.register_buffer("mean", torch.zeros(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training and self.in_place:
+            self.mean.add_(0.1 * x.mean(0))
+        elif self.training:
+            self.mean = 0.9 * self.mean + 0.1 * x.mean(0)
+        return super().forward(x - self.mean)
+
+
 STACKED_NETWORKS = {
+    "deterministic, a buffer changes": partial(_Running, True),
+    "SWAG, a buffer is replaced": partial(_Running, False),
     "a layer used twice": _used_twice,
     "IVON, a layer used twice": _used_twice,
     "deterministic, not a chain": partial(ResidualMLP, 3, 6, 1, 1),
@@ -129,11 +147,16 @@ STACKED |= {
     "a layer used twice": VI,
     "IVON, a layer used twice": partial(IVON_3, estimator="auto"),
     "deterministic, not a chain": Deterministic,
+    "deterministic, a buffer changes": Deterministic,
+    "SWAG, a buffer is replaced": partial(SWAG, start_epoch=1),
 }
 
 
 @pytest.mark.parametrize(
-    "name", params(STACKED, ["a layer used twice", "burn-in", "IVON", "rank one, bias not scaled", "SWAG, burn-in"])
+    "name",
+    params(
+        STACKED, ["a layer used twice", "burn-in", "IVON", "rank one, bias not scaled", "SWAG, a buffer is replaced"]
+    ),
 )
 def test_training_at_once_equals_training_in_turn(name: str, steps: list[int]) -> None:
     at_once, in_turn = (
