@@ -318,6 +318,31 @@ def test_other_members_are_trained_in_turn(name: str, steps: list[int]) -> None:
         assert_same(alone, method.members[1])
 
 
+def _set(name: str, value: float) -> Callable[[Any], object]:
+    return lambda member: setattr(member, name, value)
+
+
+CHANGES: dict[str, tuple[Any, Callable[[Any], object]]] = {
+    "samples": (VI, _set("num_mc_samples_train", 6)),
+    "warm-up": (VI, _set("kl_warmup_epochs", 1)),
+    "burn-in": (VI, _set("burnin_epochs", 1)),
+    "largest norm": (VI, _set("max_gradient_norm", 0.01)),
+    "frozen": (VI, lambda member: member.backbone[0].requires_grad_(False)),
+}
+
+
+@pytest.mark.parametrize("name", params(CHANGES, ["samples", "frozen"]))
+def test_a_member_that_was_changed_afterwards_is_trained_in_turn(name: str, steps: list[int]) -> None:
+    member, change = CHANGES[name]
+    method = make(member)
+    change(method.members[1])
+    alone = copy.deepcopy(method.members)[1]
+    fit(method, loader(X, Y), max_epochs=2)
+    fit(alone, loader(X, Y), max_epochs=2)
+    assert not steps
+    assert_same(alone, method.members[1])
+
+
 def test_batches_of_different_shapes_are_taken_in_turn(steps: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     method = make(VI)
     batches = [(X[:8], Y[:8]), (X[:8], Y[:8]), (X[:6], Y[:6])]

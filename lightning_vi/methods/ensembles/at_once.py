@@ -320,11 +320,13 @@ def _are_alike(members: Sequence[UQMethod]) -> bool:
 
 
 def _description(method: UQMethod) -> tuple[Any, ...]:
-    parameters = [(name, value.shape, value.dtype) for name, value in method.named_parameters()]
+    parameters = [(name, value.shape, value.dtype, value.requires_grad) for name, value in method.named_parameters()]
+    options = {name: value for name, value in vars(method).items() if isinstance(value, int | float | str | None)}
     slots = method.engine.slots if isinstance(method, VariationalMethod) else ()
     return (
         type(method),
-        repr((method.backbone, method.likelihood, dict(method.hparams), method.kl_weight, method.num_data)),
+        repr((method.backbone, method.likelihood, dict(method.hparams), method.num_data)),
+        {name: value for name, value in options.items() if not name.startswith("_")},
         parameters,
         [(slot.prior.joint_key, slot.is_drawn_in_training) for slot in slots],
     )
