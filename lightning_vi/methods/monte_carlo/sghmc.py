@@ -49,7 +49,14 @@ from lightning_vi.noise import mix_seed
 from lightning_vi.optim import CyclicalSchedule, PerStep, SGHMCOptimizer, cyclical_rate
 from lightning_vi.optim.sghmc import check_options
 from lightning_vi.priors import GaussianPrior, Prior
-from lightning_vi.sampling import NetworkInput, StackedVectorization, batch_size, chunk_ranges, running_statistics
+from lightning_vi.sampling import (
+    NetworkInput,
+    StackedVectorization,
+    batch_size,
+    chunk_ranges,
+    running_statistics,
+    stacked_tensors,
+)
 from lightning_vi.tracing import constant, known
 
 SomeModule = TypeVar("SomeModule", bound=nn.Module)
@@ -323,7 +330,10 @@ class SGHMC(FittedMethod, StackedMethod):
         chunk = self._runner.num_sets_per_pass(self.draws.shape[1], batch_size(x))
         for first, stop in chunk_ranges(len(order), chunk):
             chosen, norms = order[first:stop], running_statistics(self.backbone)
-            weights = split_stacked(self.draws[chosen], self._names, self.backbone)
+            of_chains = {
+                name: value[chosen % self.num_networks] for name, value in stacked_tensors(self.backbone).items()
+            }
+            weights = of_chains | split_stacked(self.draws[chosen], self._names, self.backbone)
             yield self._runner(weights | split_stacked(self.norm_draws[chosen], list(norms), self.backbone), x)
 
     def make_predictive(self, x: NetworkInput, num_samples: int, seed: int) -> Predictive:  # noqa: D102
