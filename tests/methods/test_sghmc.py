@@ -180,6 +180,13 @@ def test_draws_predict_with_the_buffers_and_frozen_weights_of_their_chains() -> 
     assert_close(torch.as_tensor(samples), torch.stack(expected)[spread_order(6)].detach())
 
 
+def test_fewer_draws_than_asked_for_give_a_warning() -> None:
+    method = SGHMC(nn.Linear(3, 1), Gaussian(), num_chains=2, num_draws=20)
+    with pytest.warns(UserWarning, match="will keep 4 draws instead of num_draws=20: of its 4 steps, 2 belong"):
+        fit(method, loader(normal(20, 3), normal(20, 1), batch_size=10), max_epochs=2)
+    assert int(method.num_kept) == 4
+
+
 def test_wrong_options_and_fits_of_unknown_length_are_refused() -> None:
     for options, message in [
         ({"num_chains": 3, "num_draws": 2}, "num_draws must be an integer of at least 3, got 2"),
