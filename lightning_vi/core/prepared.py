@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lightning_vi.arguments import check_at_least
 from lightning_vi.core.batch import check_values, to_device
 from lightning_vi.core.input_range import InputRange
+from lightning_vi.core.intake import network_batch
 from lightning_vi.core.optimization import OptimizedPredictor
 from lightning_vi.core.optimizers import LRSchedulerFactory, OptimizerFactory
 from lightning_vi.core.target_scaling import scale_targets
@@ -152,7 +153,9 @@ class PreparedPredictor(OptimizedPredictor):
         self.input_range = None if sample is None or sample.inputs is None else InputRange.of(sample.inputs)
         self._scales_by_batch |= is_scaling and sample is None
         if is_scaling and sample is not None:
-            scale_targets(self, sample.targets, [to_device(self, batch) for batch in sample.batches])
+            moved = (to_device(self, batch) for batch in sample.batches)
+            batches = [network_batch(x, target, self) for x, target in moved]
+            scale_targets(self, sample.targets, batches)
 
     def mean_prediction(self, outputs: Tensor) -> Tensor:
         """Prediction from the outputs of `point_outputs`, for the scaling of targets.

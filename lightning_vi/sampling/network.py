@@ -67,7 +67,8 @@ def call_with(network: nn.Module, weights: Mapping[str, Tensor], x: NetworkInput
 
     Args:
         network: The network.
-        weights: Parameters and buffers by name; missing ones are the network's.
+        weights: Parameters and buffers by name; missing ones are the network's. Buffers that the network changes in
+            training mode are changed here.
         x: Its input.
 
     Returns:
@@ -85,7 +86,14 @@ class _OneInput(nn.Module):
         self.network = network
 
     def forward(self, x: NetworkInput) -> Tensor:
-        return call(self.network, x)
+        if not self.network.training:
+            return call(self.network, x)
+        given = dict(self.network.named_buffers())
+        output = call(self.network, x)
+        for name, buffer in self.network.named_buffers():
+            if name in given and buffer is not given[name]:  # `functional_call` would drop a new tensor
+                given[name].copy_(buffer)
+        return output
 
 
 def _takes_keywords(network: nn.Module, x: Mapping[str, Any]) -> bool:
@@ -286,7 +294,8 @@ def _is_row_by_row(module: nn.Module) -> bool:
         return module.track_running_stats
     if isinstance(module, nn.Flatten):
         return module.start_dim > 0
-    if getattr(module, "dim", 1) in (0, None):
+    dim = getattr(module, "dim", 1)
+    if dim is None or dim == 0 or dim < -1:  # counted from the end, it may be that of the rows
         return False
     return torch_class.__module__.rpartition(".")[2] in _ROW_BY_ROW and not isinstance(module, _NOT_ROW_BY_ROW)
 

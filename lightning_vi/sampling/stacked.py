@@ -69,7 +69,7 @@ class StackedRunner:
 
         Args:
             weights: Parameters and buffers by their names in the network, each with a leading dimension S. Missing
-                ones are the network's.
+                ones are the network's. Buffers that the network changes in training mode are changed here.
             x: Input, each tensor of shape [B, ...], or [S, B, ...] with `own_inputs`.
             own_inputs: Whether each set of weights has a separate input.
 
@@ -82,6 +82,8 @@ class StackedRunner:
         loop = partial(self._loop, weights, x, own_inputs)
         if mode == "loop":
             return loop()
+        if not self._vmap.is_tried and self.network.training:
+            loop = partial(self._loop_after_failure, weights, self._copy_buffers(weights), x, own_inputs)
         return self._vmap(self._run, (0, 0 if own_inputs else None), dict(weights), x, otherwise=loop)
 
     def runs_at_once(self, device: torch.device) -> bool:
@@ -127,6 +129,17 @@ class StackedRunner:
             own = map_tensors(itemgetter(index), x) if own_inputs else x
             outputs.append(self._run(dict(zip(weights, values, strict=True)), own))
         return torch.stack(outputs)
+
+    def _copy_buffers(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: weights[name].clone() for name, _ in self.network.named_buffers() if name in weights}
+
+    def _loop_after_failure(
+        self, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: NetworkInput, own_inputs: bool
+    ) -> Tensor:
+        """A loop after a pass that has failed, and may have changed buffers before."""
+        for name, value in buffers.items():
+            weights[name].copy_(value)
+        return self._loop(weights, x, own_inputs)
 
     def _run_chain(self, weights: Mapping[str, Tensor], x: Tensor, own_inputs: bool) -> Tensor:
         num_sets = len(next(iter(weights.values())))

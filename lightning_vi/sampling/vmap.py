@@ -28,6 +28,11 @@ class NetworkVmap:
         """False if the network could not be traced, with or without gradients as now, or is recurrent."""
         return self._works.get(torch.is_grad_enabled(), not self._recurs)
 
+    @property
+    def is_tried(self) -> bool:
+        """True after the first pass, with or without gradients as now."""
+        return torch.is_grad_enabled() in self._works
+
     def __call__(
         self, run: Callable[..., Tensor], in_dims: Any, *given: Any, otherwise: Callable[[], Tensor]
     ) -> Tensor:
@@ -43,7 +48,7 @@ class NetworkVmap:
             Outputs of all passes, stacked.
         """
         has_gradients = torch.is_grad_enabled()
-        is_new = has_gradients not in self._works
+        is_new = not self.is_tried
         try:
             with UnfusedAttention(), no_slow_fallback(is_new and not self._is_required):
                 outputs: Tensor = torch.vmap(run, in_dims=in_dims, randomness="different")(*given)

@@ -269,6 +269,33 @@ def test_gradients_are_clipped_member_by_member() -> None:
                 assert_close(trained[name], value, rtol=1e-4, atol=1e-6)
 
 
+class _Running(nn.Linear):
+    """Subtracts a running mean of the inputs, which a step changes in place or replaces."""
+
+    def __init__(self, in_place: bool) -> None:
+        super().__init__(3, 1)
+        self.in_place = in_place
+        self.register_buffer("mean", torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and self.in_place:
+            self.mean.lerp_(x.mean(0), 0.1)  # `torch.vmap` has no rule for it
+        elif self.training:
+            self.mean = 0.9 * self.mean + 0.1 * x.mean(0)
+        return super().forward(x - self.mean)
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+@pytest.mark.parametrize("vectorization", ["auto", "loop"])
+def test_buffers_follow_the_training_data(in_place: bool, vectorization: Any) -> None:
+    method = DeepEnsemble(_Running(in_place), Gaussian(), num_members=2, vectorization=vectorization)
+    fit(method, loader(X, Y), max_epochs=2)
+    expected = torch.zeros(3)
+    for batch in X.split(8) * 2:
+        expected = 0.9 * expected + 0.1 * batch.mean(0)
+    assert_close(method.backbone.get_buffer("mean"), expected.expand(2, 3))
+
+
 def test_prediction_is_the_mixture_of_the_members() -> None:
     method = DeepEnsemble(MLP(3, [5], 2), HeteroscedasticGaussian(), num_members=M)
     singles = [method.member(index).predict(X) for index in range(M)]

@@ -120,7 +120,25 @@ def _used_twice() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 5), nn.Tanh(), shared, nn.ReLU(), shared, nn.Linear(5, 1))
 
 
+class _Running(nn.Linear):
+    """Subtracts a running mean of the inputs, which a step changes in place or replaces."""
+
+    def __init__(self, in_place: bool) -> None:
+        super().__init__(3, 1)
+        self.in_place = in_place
+        self.register_buffer("mean", torch.zeros(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training and self.in_place:
+            self.mean.add_(0.1 * x.mean(0))
+        elif self.training:
+            self.mean = 0.9 * self.mean + 0.1 * x.mean(0)
+        return super().forward(x - self.mean)
+
+
 STACKED_NETWORKS = {
+    "deterministic, a buffer changes": partial(_Running, True),
+    "SWAG, a buffer is replaced": partial(_Running, False),
     "a layer used twice": _used_twice,
     "IVON, a layer used twice": _used_twice,
     "deterministic, not a chain": partial(ResidualMLP, 3, 6, 1, 1),
@@ -129,11 +147,16 @@ STACKED |= {
     "a layer used twice": VI,
     "IVON, a layer used twice": partial(IVON_3, estimator="auto"),
     "deterministic, not a chain": Deterministic,
+    "deterministic, a buffer changes": Deterministic,
+    "SWAG, a buffer is replaced": partial(SWAG, start_epoch=1),
 }
 
 
 @pytest.mark.parametrize(
-    "name", params(STACKED, ["a layer used twice", "burn-in", "IVON", "rank one, bias not scaled", "SWAG, burn-in"])
+    "name",
+    params(
+        STACKED, ["a layer used twice", "burn-in", "IVON", "rank one, bias not scaled", "SWAG, a buffer is replaced"]
+    ),
 )
 def test_training_at_once_equals_training_in_turn(name: str, steps: list[int]) -> None:
     at_once, in_turn = (
@@ -293,6 +316,31 @@ def test_other_members_are_trained_in_turn(name: str, steps: list[int]) -> None:
     if alone is not None:
         fit(alone, loader(X, Y), max_epochs=2)
         assert_same(alone, method.members[1])
+
+
+def _set(name: str, value: float) -> Callable[[Any], object]:
+    return lambda member: setattr(member, name, value)
+
+
+CHANGES: dict[str, tuple[Any, Callable[[Any], object]]] = {
+    "samples": (VI, _set("num_mc_samples_train", 6)),
+    "warm-up": (VI, _set("kl_warmup_epochs", 1)),
+    "burn-in": (VI, _set("burnin_epochs", 1)),
+    "largest norm": (VI, _set("max_gradient_norm", 0.01)),
+    "frozen": (VI, lambda member: member.backbone[0].requires_grad_(False)),
+}
+
+
+@pytest.mark.parametrize("name", params(CHANGES, ["samples", "frozen"]))
+def test_a_member_that_was_changed_afterwards_is_trained_in_turn(name: str, steps: list[int]) -> None:
+    member, change = CHANGES[name]
+    method = make(member)
+    change(method.members[1])
+    alone = copy.deepcopy(method.members)[1]
+    fit(method, loader(X, Y), max_epochs=2)
+    fit(alone, loader(X, Y), max_epochs=2)
+    assert not steps
+    assert_same(alone, method.members[1])
 
 
 def test_batches_of_different_shapes_are_taken_in_turn(steps: list[int], monkeypatch: pytest.MonkeyPatch) -> None:

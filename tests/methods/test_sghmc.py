@@ -16,7 +16,9 @@ from torch.testing import assert_close
 from lightning_vi import SGHMC
 from lightning_vi.backbones import MLP
 from lightning_vi.likelihoods import Gaussian, HeteroscedasticGaussian
+from lightning_vi.methods.monte_carlo.draws import spread_order
 from lightning_vi.priors import GaussianPrior, LaplacePrior
+from lightning_vi.sampling import unstack_network
 
 NUM_DATA, NOISE_STD, PRIOR_STD = 60, 0.8, 0.5
 FEATURES = random_features(NUM_DATA, orthogonal=False)
@@ -145,6 +147,44 @@ def test_a_fit_keeps_evenly_spaced_draws_and_resumes(tmp_path: Path) -> None:
     )
     assert_close(loaded.draws[:6], whole.draws[:6])
     assert loaded.predict(x).metadata["num_samples"] == 6
+
+
+class _Centered(nn.Module):
+    """Subtracts a mean of the inputs that training changes, and has frozen weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(3))
+        self.first, self.last = nn.Linear(3, 5).requires_grad_(False), nn.Linear(5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1 * x.mean(0)
+        output: Tensor = self.last(torch.tanh(self.first(x - self.mean)))
+        return output
+
+
+def test_draws_predict_with_the_buffers_and_frozen_weights_of_their_chains() -> None:
+    x = normal(20, 3)
+    method = SGHMC(_Centered(), Gaussian(0.5, scale_targets=False), num_chains=3, num_draws=6)
+    fit(method, loader(x, normal(20, 1), shuffle=True, batch_size=5), max_epochs=2)
+    assert int(method.num_kept) == 6
+    expected = []
+    for index in range(6):
+        network = unstack_network(method.backbone, index % 3).eval()
+        nn.utils.vector_to_parameters(method.draws[index], network.last.parameters())  # type: ignore[union-attr, arg-type]
+        expected.append(network(x))
+    means = [network.mean for network in (unstack_network(method.backbone, index) for index in range(3))]
+    assert not torch.equal(means[0], means[1])
+    samples = method.predict(x, num_samples=6, return_samples=True).samples
+    assert_close(torch.as_tensor(samples), torch.stack(expected)[spread_order(6)].detach())
+
+
+def test_fewer_draws_than_asked_for_give_a_warning() -> None:
+    method = SGHMC(nn.Linear(3, 1), Gaussian(), num_chains=2, num_draws=20)
+    with pytest.warns(UserWarning, match="will keep 4 draws instead of num_draws=20: of its 4 steps, 2 belong"):
+        fit(method, loader(normal(20, 3), normal(20, 1), batch_size=10), max_epochs=2)
+    assert int(method.num_kept) == 4
 
 
 def test_wrong_options_and_fits_of_unknown_length_are_refused() -> None:

@@ -1,7 +1,9 @@
 """Predictions in one pass, against closed forms and many samples."""
 
 import math
+import re
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +21,17 @@ from lightning_vi.sampling import call, memory
 
 WITHOUT_MOMENTS = {"DeepEnsemble", "LatentVariableVI", "SGHMC"}
 """Methods of `METHODS` that refuse."""
+
+
+def test_the_page_names_each_method_that_supports_it_and_each_that_refuses() -> None:
+    page = (
+        (Path(__file__).parents[2] / "docs" / "one_pass.md").read_text().split("## Methods")[1].split("## Measured")[0]
+    )
+    supporting, _, others = page.partition("Methods with one network")
+    cases = [case for case in CASES if not case.is_point]
+    names = {getattr(case.method.make, "func", case.method.make).__name__ for case in cases}
+    assert names - WITHOUT_MOMENTS == set(re.findall(r"`(\w*[A-Z]\w*)`", supporting))
+    assert set(re.findall(r"`(\w*[A-Z]\w*)`", others)) == WITHOUT_MOMENTS
 
 
 def metric_inputs(method: Any, x: Tensor, y: Tensor, num_samples: int, approximation: str) -> dict[str, Any]:

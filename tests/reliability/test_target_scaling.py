@@ -97,6 +97,20 @@ def scaling_of(likelihood: Likelihood, y: Tensor = Y, width: int = 1) -> tuple[l
     return getattr(found, "target_mean", torch.zeros(1)).tolist(), getattr(found, "target_std", torch.ones(1)).tolist()
 
 
+@pytest.mark.parametrize("name", ["MeanFieldVI", "DeepEnsemble"])
+def test_data_of_another_type_than_the_network_are_scaled(name: str) -> None:
+    expected = fitted(CASES[name], loader())
+    doubles = DataLoader(
+        TensorDataset(X.double(), Y.double()), batch_size=30, shuffle=True, generator=torch.Generator().manual_seed(0)
+    )
+    method = fitted(CASES[name], doubles)
+    assert_close(method.likelihood.get_buffer("target_mean"), expected.likelihood.get_buffer("target_mean"))
+    assert_close(method.predict(X.double()).mean, expected.predict(X).mean)
+    wide = fitted(lambda: lv.MeanFieldVI(MLP(3, [24], 1).double(), Gaussian()), loader())
+    assert wide.predict(X).mean.dtype == torch.float64
+    assert (wide.predict(X).mean - Y).square().mean() < 2 * Y.var()
+
+
 def test_what_stays_in_its_units() -> None:
     unscaled = ([0.0], [1.0])
     assert scaling_of(Gaussian(scale_targets=False)) == unscaled

@@ -22,7 +22,7 @@ from lightning_vi.methods.variational.ivon import IVON
 from lightning_vi.methods.variational.rank_one_vi import RankOneVI, weight_penalty
 from lightning_vi.objectives import ObjectiveTerms
 from lightning_vi.optim import trained_stds
-from lightning_vi.sampling import MemberEngine, NetworkInput, StackedRunner, stacked_tensors
+from lightning_vi.sampling import MemberEngine, NetworkInput, StackedRunner
 from lightning_vi.sampling.member_engine import Fresh
 from lightning_vi.sampling.network import is_random
 
@@ -238,8 +238,10 @@ class PointMembers(MembersAtOnce):
     def __init__(self, members: Sequence[PointMethod]) -> None:
         super().__init__(members)
         self._runner = StackedRunner(members[0].backbone)
-        networks = [stacked_tensors(member.backbone) for member in members]
-        self._tensors = {name: [tensors[name] for tensors in networks] for name in networks[0]}
+        self._networks = [member.backbone for member in members]
+        named = [dict[str, Tensor](network.named_parameters()) for network in self._networks]
+        self._parameters = {name: [parameters[name] for parameters in named] for name in named[0]}
+        self._buffer_names = [name for name, _ in self._networks[0].named_buffers()]
 
     @staticmethod
     def can_train(method: UQMethod) -> bool:  # noqa: D102
@@ -257,9 +259,14 @@ class PointMembers(MembersAtOnce):
     def outputs(self, x: Tensor) -> tuple[Tensor, Tensor | None]:  # noqa: D102
         first, *others = self.members
         _count_step(others)
-        weights = {name: torch.stack(values) for name, values in self._tensors.items()}
+        buffers = {name: [network.get_buffer(name) for network in self._networks] for name in self._buffer_names}
+        weights = {name: torch.stack(values) for name, values in (self._parameters | buffers).items()}
         with first.noise.fresh(first.global_rank, first.device):
-            return self._runner(weights, x, own_inputs=True).unsqueeze(1), None
+            outputs = self._runner(weights, x, own_inputs=True).unsqueeze(1)
+        for name, values in buffers.items():
+            if weights[name]._version:  # the pass has changed the stacked copy
+                torch._foreach_copy_(values, list(weights[name]))
+        return outputs, None
 
 
 def members_at_once(members: Sequence[UQMethod]) -> MembersAtOnce | None:
@@ -313,11 +320,13 @@ def _are_alike(members: Sequence[UQMethod]) -> bool:
 
 
 def _description(method: UQMethod) -> tuple[Any, ...]:
-    parameters = [(name, value.shape, value.dtype) for name, value in method.named_parameters()]
+    parameters = [(name, value.shape, value.dtype, value.requires_grad) for name, value in method.named_parameters()]
+    options = {name: value for name, value in vars(method).items() if isinstance(value, int | float | str | None)}
     slots = method.engine.slots if isinstance(method, VariationalMethod) else ()
     return (
         type(method),
-        repr((method.backbone, method.likelihood, dict(method.hparams), method.kl_weight, method.num_data)),
+        repr((method.backbone, method.likelihood, dict(method.hparams), method.num_data)),
+        {name: value for name, value in options.items() if not name.startswith("_")},
         parameters,
         [(slot.prior.joint_key, slot.is_drawn_in_training) for slot in slots],
     )

@@ -39,6 +39,7 @@ from torch.optim import Optimizer
 from lightning_vi.arguments import check_at_least, check_positive
 from lightning_vi.conversion.named_priors import choose_priors
 from lightning_vi.core import FittedMethod, Predictive, SampledPredictive, default_optimizer
+from lightning_vi.core.fit_progress import is_searching
 from lightning_vi.core.members import stack_likelihood, unstack_likelihood
 from lightning_vi.errors import InputValueError
 from lightning_vi.layers.module import num_inputs_of
@@ -49,7 +50,14 @@ from lightning_vi.noise import mix_seed
 from lightning_vi.optim import CyclicalSchedule, PerStep, SGHMCOptimizer, cyclical_rate
 from lightning_vi.optim.sghmc import check_options
 from lightning_vi.priors import GaussianPrior, Prior
-from lightning_vi.sampling import NetworkInput, StackedVectorization, batch_size, chunk_ranges, running_statistics
+from lightning_vi.sampling import (
+    NetworkInput,
+    StackedVectorization,
+    batch_size,
+    chunk_ranges,
+    running_statistics,
+    stacked_tensors,
+)
 from lightning_vi.tracing import constant, known
 
 SomeModule = TypeVar("SomeModule", bound=nn.Module)
@@ -76,7 +84,8 @@ class SGHMC(FittedMethod, StackedMethod):
         prior: Prior of each parameter, or a mapping from dotted names or globs to priors; by default
             `GaussianPrior()`, N(0, 1).
         num_chains: Number of chains.
-        num_draws: Number of sets of weights to keep, over all chains; rounded down to a multiple of the chains.
+        num_draws: Number of sets of weights to keep, over all chains; rounded down to a multiple of the chains. A step
+            of a sampling stage gives at most one for each chain.
         num_cycles: Number of cycles of a fit, whose number of steps must be known.
         exploration: Share of a cycle before its first draw.
         lr: Learning rate at the start of a cycle, the square of a step's time, times N. It decreases along half a
@@ -229,6 +238,8 @@ class SGHMC(FittedMethod, StackedMethod):
         if math.isinf(self.num_steps):
             raise InputValueError("SGHMC needs a fit of known length for its cycles: give max_epochs or max_steps")
         self._total_steps = int(self.num_steps)
+        if not is_searching(self.trainer):
+            self._warn_of_few_draws()
         if self.trainer.world_size > 1:  # the noise must be that of one sampler
             seed = self.trainer.strategy.broadcast(self.own_optimizers()[0].param_groups[0]["seed"])
             for optimizer in self.own_optimizers():
@@ -237,6 +248,16 @@ class SGHMC(FittedMethod, StackedMethod):
         if self.trainer.global_step == 0:
             self.num_kept.zero_()
         self.is_fitted.fill_(was_fitted and int(self.num_kept) > 0)
+
+    def _warn_of_few_draws(self) -> None:
+        num_steps = self.schedule.num_sampling_steps(self._total_steps - 1, self._total_steps)
+        planned = num_steps * self.num_networks
+        if 0 < planned < self.num_draws:
+            rank_zero_warn(
+                f"the fit will keep {planned} draws instead of num_draws={self.num_draws}: of its {self._total_steps} "
+                f"steps, {num_steps} belong to sampling stages, and each gives one draw of each of the "
+                f"{self.num_networks} chains. More epochs, or a smaller exploration or num_cycles, give more"
+            )
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Sets the stage of the step: exploration, which adapts the masses and heats up, or sampling."""
@@ -323,7 +344,10 @@ class SGHMC(FittedMethod, StackedMethod):
         chunk = self._runner.num_sets_per_pass(self.draws.shape[1], batch_size(x))
         for first, stop in chunk_ranges(len(order), chunk):
             chosen, norms = order[first:stop], running_statistics(self.backbone)
-            weights = split_stacked(self.draws[chosen], self._names, self.backbone)
+            of_chains = {
+                name: value[chosen % self.num_networks] for name, value in stacked_tensors(self.backbone).items()
+            }
+            weights = of_chains | split_stacked(self.draws[chosen], self._names, self.backbone)
             yield self._runner(weights | split_stacked(self.norm_draws[chosen], list(norms), self.backbone), x)
 
     def make_predictive(self, x: NetworkInput, num_samples: int, seed: int) -> Predictive:  # noqa: D102
