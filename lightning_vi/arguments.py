@@ -8,7 +8,32 @@ from typing import Any, get_type_hints
 
 from torch import Tensor
 
-from lightning_vi.errors import InputValueError
+from lightning_vi.errors import InputTypeError, InputValueError
+
+
+def check_instance(name: str, value: Any, kind: type) -> None:
+    """Raises an error if an object is of another class, or a class itself.
+
+    Args:
+        name: The argument's name.
+        value: Its value.
+        kind: Class that it must be an instance of.
+
+    Raises:
+        TypeError: If it is not.
+
+    Example:
+        >>> try:
+        ...     check_instance("shape", tuple, tuple)
+        ... except TypeError as error:
+        ...     print(error)
+        shape must be an instance of tuple, got the class tuple: write tuple(...)
+    """
+    if isinstance(value, kind):
+        return
+    found = f"the class {value.__name__}" if isinstance(value, type) else f"{value!r:.80}"
+    remedy = f": write {value.__name__}(...)" if isinstance(value, type) and issubclass(value, kind) else ""
+    raise InputTypeError(f"{name} must be an instance of {kind.__name__}, got {found}{remedy}")
 
 
 def check_at_least(name: str, value: int, minimum: int) -> None:

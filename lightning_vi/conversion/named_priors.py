@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
+from lightning_vi.arguments import check_instance
 from lightning_vi.errors import InputValueError
 from lightning_vi.priors import Prior
 
@@ -23,6 +24,7 @@ def choose_priors(
 
     Raises:
         ValueError: If a name matches no stochastic parameter.
+        TypeError: If one is no prior, such as a class of priors.
 
     Example:
         >>> from lightning_vi.priors import GaussianPrior, LaplacePrior
@@ -30,6 +32,8 @@ def choose_priors(
         {'head': {'weight': GaussianPrior(mean=0.0, std=1.0), 'bias': LaplacePrior(mean=0.0, std=1.0)}}
     """
     named = prior if isinstance(prior, Mapping) else {"*": default if prior is None else prior}
+    for pattern, each in named.items():
+        check_instance(f"prior[{pattern!r}]" if isinstance(prior, Mapping) else "prior", each, Prior)
     chosen: dict[str, dict[str, Prior]] = {}
     used = set[str]()
     for module, labels in parameters.items():

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
-from lightning_vi.arguments import check_at_least
+from lightning_vi.arguments import check_at_least, check_instance
 from lightning_vi.core.annealing import annealing_factor
 from lightning_vi.core.batch_forms import InputForm, input_form
 from lightning_vi.core.diagnosis import explained
@@ -76,6 +76,7 @@ class UQMethod(PreparedPredictor):
         optimizer: OptimizerFactory,
         lr_scheduler: LRSchedulerFactory | None,
     ) -> None:
+        check_instance("backbone", backbone, nn.Module)
         check_at_least("burnin_epochs", burnin_epochs, 0)
         if kl_warmup_epochs is not None:
             check_at_least("kl_warmup_epochs", kl_warmup_epochs, 0)

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from lightning_vi.arguments import check_at_least
+from lightning_vi.arguments import check_at_least, check_instance
 from lightning_vi.core import checkpoints
 from lightning_vi.core.batch import check_values, sample_weight, split_batch, split_labeled_batch
 from lightning_vi.core.batch_forms import InputForm, check_prediction_batch, input_form
@@ -81,6 +81,7 @@ class Predictor(LightningModule, ABC):
     """How predictions, validation and test integrate over the posterior, see `predict`. Checkpoints do not hold it."""
 
     def __init__(self, likelihood: Likelihood, *, num_mc_samples_test: int) -> None:
+        check_instance("likelihood", likelihood, Likelihood)
         super().__init__()
         self._lock = ModuleLock()
         check_at_least("num_mc_samples_test", num_mc_samples_test, 1)

@@ -9,9 +9,10 @@ from helpers import copy_of_state, fit, loader, normal, quiet_trainer, same_stat
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_vi import Deterministic, LastLayerVI, MeanFieldVI, MeanVarianceEstimation
+from lightning_vi import Deterministic, LastLayerVI, MeanFieldVI, MeanVarianceEstimation, methods
 from lightning_vi.backbones import MLP
-from lightning_vi.likelihoods import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
+from lightning_vi.compare.entries import method_names
+from lightning_vi.likelihoods import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian, Quantiles
 from lightning_vi.methods import UQMethod
 from lightning_vi.priors import GaussianPrior
 
@@ -35,6 +36,29 @@ BAD_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"stochastic_module_names": [7]}, "index 7 is out of range"),
     ({"prior": GaussianPrior(mean=torch.zeros(9))}, "mean has shape"),
 ]
+
+
+OF_A_NETWORK = set(method_names()) - {"DeepEnsemble", "MethodEnsemble", "SGHMC"}
+"""Methods that take no function that makes networks."""
+
+
+@pytest.mark.parametrize("name", sorted(OF_A_NETWORK))
+def test_classes_in_place_of_objects_are_refused(name: str) -> None:
+    kind: Callable[..., UQMethod] = getattr(methods, name)
+    likelihood = Quantiles() if name == "QuantileRegression" else HeteroscedasticGaussian()
+    width = likelihood.num_outputs
+    with pytest.raises(
+        TypeError, match=r"likelihood must be an instance of Likelihood, got the class \w+: write \w+\("
+    ):
+        kind(MLP(8, [16], width), type(likelihood), **({"rank": 1} if name == "LowRankWeightsVI" else {}))
+    with pytest.raises(TypeError, match=r"backbone must be an instance of Module, got the class MLP: write MLP\("):
+        kind(MLP, likelihood)
+
+
+@pytest.mark.parametrize("prior", [GaussianPrior, {"0": GaussianPrior}])
+def test_a_class_of_priors_is_refused(prior: Any) -> None:
+    with pytest.raises(TypeError, match=r"prior.* must be an instance of Prior, got the class GaussianPrior: write"):
+        MeanFieldVI(MLP(3, [4], 1), Gaussian(), prior=prior)
 
 
 @pytest.mark.parametrize("kind", [MeanFieldVI, LastLayerVI])

@@ -164,7 +164,8 @@ def test_the_context_pass_leaves_batch_statistics_alone() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"kernel": 1.0}, InputTypeError, "kernel must be a .*Kernel, got float"),
+        ({"kernel": 1.0}, InputTypeError, "kernel must be an instance of Kernel, got 1.0"),
+        ({"kernel": RBF}, InputTypeError, "kernel must be an instance of Kernel, got the class RBF: write RBF"),
         ({"num_context": 0}, InputValueError, "num_context must be an integer of at least 1, got 0"),
         ({"num_inducing": 0}, InputValueError, "num_inducing must be an integer of at least 1, got 0"),
         ({"gamma": 0.0}, InputValueError, "gamma must be positive and finite, got 0.0"),

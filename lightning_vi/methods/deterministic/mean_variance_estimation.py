@@ -18,9 +18,10 @@ first epochs on squared error   `burnin_epochs`
 
 from torch import Tensor, nn
 
+from lightning_vi.arguments import check_instance
 from lightning_vi.core import LRSchedulerFactory, OptimizerFactory, default_optimizer
 from lightning_vi.errors import InputTypeError, InputValueError
-from lightning_vi.likelihoods import HeteroscedasticGaussian
+from lightning_vi.likelihoods import HeteroscedasticGaussian, Likelihood
 from lightning_vi.methods.deterministic.base import PointMethod
 
 
@@ -61,6 +62,7 @@ class MeanVarianceEstimation(PointMethod):
         optimizer: OptimizerFactory = default_optimizer,
         lr_scheduler: LRSchedulerFactory | None = None,
     ) -> None:
+        check_instance("likelihood", likelihood, Likelihood)
         if not isinstance(likelihood.unwrapped, HeteroscedasticGaussian):
             raise InputTypeError(f"likelihood must be HeteroscedasticGaussian, got {type(likelihood).__name__}")
         if not 0 <= beta <= 1:

@@ -17,6 +17,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
+from lightning_vi.arguments import check_instance
 from lightning_vi.core import (
     LRSchedulerFactory,
     OptimizerFactory,
@@ -26,7 +27,7 @@ from lightning_vi.core import (
     default_optimizer,
 )
 from lightning_vi.errors import InputTypeError
-from lightning_vi.likelihoods import Quantiles
+from lightning_vi.likelihoods import Likelihood, Quantiles
 from lightning_vi.methods.deterministic.base import PointMethod
 from lightning_vi.objectives import ObjectiveTerms
 from lightning_vi.sampling import NetworkInput
@@ -66,6 +67,7 @@ class QuantileRegression(PointMethod):
         optimizer: OptimizerFactory = default_optimizer,
         lr_scheduler: LRSchedulerFactory | None = None,
     ) -> None:
+        check_instance("likelihood", likelihood, Likelihood)
         if not isinstance(likelihood, Quantiles):
             raise InputTypeError(f"likelihood must be Quantiles, got {type(likelihood).__name__}")
         super().__init__(backbone, likelihood, burnin_epochs=0, optimizer=optimizer, lr_scheduler=lr_scheduler)

@@ -28,7 +28,7 @@ import copy
 
 from torch import nn
 
-from lightning_vi.arguments import check_at_least
+from lightning_vi.arguments import check_at_least, check_instance
 from lightning_vi.conversion import (
     LastLayerCheck,
     check_state_dict,
@@ -113,6 +113,7 @@ class SNGP(Laplace):
         lr_scheduler: LRSchedulerFactory | None = None,
     ) -> None:
         check_at_least("num_random_features", num_random_features, 1)
+        check_instance("backbone", backbone, nn.Module)
         network = copy.deepcopy(backbone)
         layer, name = _last_layer(network)
         features, head = _gaussian_process(layer, num_random_features, length_scale, normalize_features)

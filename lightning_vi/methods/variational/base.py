@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_vi.arguments import check_at_least
+from lightning_vi.arguments import check_at_least, check_instance
 from lightning_vi.conversion import (
     ConversionReport,
     LastLayerCheck,
@@ -206,6 +206,7 @@ class VariationalMethod(DiagnosedMethod):
         optimizer: OptimizerFactory = default_optimizer,
         lr_scheduler: LRSchedulerFactory | None = cosine_decay,
     ) -> None:
+        check_instance("backbone", backbone, nn.Module)
         check_at_least("num_mc_samples_train", num_mc_samples_train, 1)
         if self.draws_weights:
             if estimator not in ("auto", "reparameterization"):

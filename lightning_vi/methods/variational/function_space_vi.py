@@ -38,7 +38,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_vi.arguments import check_at_least, check_positive
+from lightning_vi.arguments import check_at_least, check_instance, check_positive
 from lightning_vi.core import (
     DEFAULT_LEARNING_RATE,
     InformedMethod,
@@ -153,8 +153,8 @@ class FunctionSpaceVI(InformedMethod):
         optimizer: OptimizerFactory = default_optimizer,
         lr_scheduler: LRSchedulerFactory | None = cosine_decay,
     ) -> None:
-        if not isinstance(kernel, Kernel | None):
-            raise InputTypeError(f"kernel must be a lightning_vi.kernels.Kernel, got {type(kernel).__name__}")
+        if kernel is not None:
+            check_instance("kernel", kernel, Kernel)
         check_at_least("num_context", num_context, 1)
         check_at_least("num_inducing", num_inducing, 1)
         check_at_least("num_frequencies", num_frequencies, 1)

@@ -33,7 +33,7 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 from torch.quasirandom import SobolEngine
 
-from lightning_vi.arguments import check_at_least, check_positive
+from lightning_vi.arguments import check_at_least, check_instance, check_positive
 from lightning_vi.backbones import MLP
 from lightning_vi.conversion import widened
 from lightning_vi.core import Predictive, SampledPredictive
@@ -97,6 +97,7 @@ class LatentVariableVI(VariationalMethod):
         num_latent_samples_test: int = 16,
         **arguments: Unpack[VariationalArguments],
     ) -> None:
+        check_instance("backbone", backbone, nn.Module)
         check_at_least("latent_dim", latent_dim, 1)
         check_at_least("num_latent_samples_train", num_latent_samples_train, 1)
         check_at_least("num_latent_samples_test", num_latent_samples_test, 1)

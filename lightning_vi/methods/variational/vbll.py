@@ -27,6 +27,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
+from lightning_vi.arguments import check_instance
 from lightning_vi.conversion import ModuleSelector, find_last_layer, named_layers, replace_layer
 from lightning_vi.core import LRSchedulerFactory, OptimizerFactory, default_optimizer
 from lightning_vi.core.hyperparameters import is_plain
@@ -105,6 +106,7 @@ class VBLL(DiagnosedMethod):
         optimizer: OptimizerFactory = default_optimizer,
         lr_scheduler: LRSchedulerFactory | None = None,
     ) -> None:
+        check_instance("backbone", backbone, nn.Module)
         network = copy.deepcopy(backbone)
         layers = named_layers(network)
         name = _last_layer(network, layers, stochastic_module_names)
