@@ -187,6 +187,13 @@ def test_fewer_draws_than_asked_for_give_a_warning() -> None:
     assert int(method.num_kept) == 4
 
 
+@pytest.mark.filterwarnings("error")
+def test_as_many_draws_as_asked_for_give_none() -> None:
+    method = SGHMC(nn.Linear(3, 1), Gaussian(), num_chains=2, num_draws=4)
+    fit(method, loader(normal(20, 3), normal(20, 1), batch_size=10), max_epochs=2)
+    assert int(method.num_kept) == 4
+
+
 def test_wrong_options_and_fits_of_unknown_length_are_refused() -> None:
     for options, message in [
         ({"num_chains": 3, "num_draws": 2}, "num_draws must be an integer of at least 3, got 2"),
