@@ -166,11 +166,8 @@ class ClassificationLikelihood(Likelihood):
         return self.log_probs(outputs).exp().mean(0)
 
     def predictive_moments(self, outputs: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
-        log_probs = self.log_probs(outputs)
-        probs = log_probs.exp()
-        if len(probs) == 1:  # by the formula for the mean of all networks, so that the difference of one is zero
-            return probs, entropy(probs, dim=2)
-        return probs, -(probs * log_probs.clamp_min(torch.finfo(log_probs.dtype).min)).sum(2)
+        probs = self.log_probs(outputs).exp()
+        return probs, entropy(probs, dim=2)
 
     def marginalize(self, means: Tensor, spreads: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002, D102
         probs = means.mean(1)
