@@ -342,13 +342,14 @@ class SGHMC(FittedMethod, StackedMethod):
     def sampled_outputs(self, x: NetworkInput, num_samples: int, seed: int) -> Iterator[Tensor]:  # noqa: ARG002, D102
         order = self._order(num_samples)
         chunk = self._runner.num_sets_per_pass(self.draws.shape[1], batch_size(x))
+        norms = list(running_statistics(self.backbone))
+        drawn = {*self._names, *norms}
+        of_chains = {name: value for name, value in stacked_tensors(self.backbone).items() if name not in drawn}
         for first, stop in chunk_ranges(len(order), chunk):
-            chosen, norms = order[first:stop], running_statistics(self.backbone)
-            of_chains = {
-                name: value[chosen % self.num_networks] for name, value in stacked_tensors(self.backbone).items()
-            }
-            weights = of_chains | split_stacked(self.draws[chosen], self._names, self.backbone)
-            yield self._runner(weights | split_stacked(self.norm_draws[chosen], list(norms), self.backbone), x)
+            chosen = order[first:stop]
+            weights = {name: value[chosen % self.num_networks] for name, value in of_chains.items()}
+            weights |= split_stacked(self.draws[chosen], self._names, self.backbone)
+            yield self._runner(weights | split_stacked(self.norm_draws[chosen], norms, self.backbone), x)
 
     def make_predictive(self, x: NetworkInput, num_samples: int, seed: int) -> Predictive:  # noqa: D102
         if self.drawn_likelihood is None:
