@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from lightning import Trainer
+from lightning.pytorch.callbacks import EarlyStopping, Timer
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 
 
@@ -56,6 +57,53 @@ def is_searching(trainer: Trainer) -> bool:
     """
     schedulers = (each.scheduler for each in trainer.lr_scheduler_configs)
     return any(type(scheduler).__module__.startswith("lightning.pytorch.tuner") for scheduler in schedulers)
+
+
+def planned_epochs(trainer: Trainer) -> float:
+    """Returns the largest number of epochs of a fit, by `max_epochs` and `max_steps`.
+
+    Args:
+        trainer: A Trainer with its training data.
+
+    Returns:
+        The number; infinite if there is no limit.
+    """
+    epochs = math.inf if trainer.max_epochs in (None, -1) else float(trainer.max_epochs or 0)
+    steps_per_epoch = _steps_per_epoch(trainer)
+    if trainer.max_steps == -1 or math.isinf(steps_per_epoch):
+        return epochs
+    return min(epochs, math.ceil(trainer.max_steps / max(steps_per_epoch, 1)))
+
+
+def ended_within(trainer: Trainer, num_epochs: int) -> bool:
+    """Returns whether a fit has taken no step after a number of epochs.
+
+    Args:
+        trainer: A Trainer at the end of a fit.
+        num_epochs: The number.
+    """
+    steps_per_epoch = _steps_per_epoch(trainer)
+    if math.isinf(steps_per_epoch):
+        return trainer.current_epoch < num_epochs
+    return trainer.global_step <= num_epochs * steps_per_epoch
+
+
+def _steps_per_epoch(trainer: Trainer) -> float:
+    num_batches = trainer.num_training_batches
+    return num_batches if math.isinf(num_batches) else math.ceil(num_batches / trainer.accumulate_grad_batches)
+
+
+def has_known_length(trainer: Trainer) -> bool:
+    """Returns whether a fit ends after a number of epochs or steps that is known before it, and not at another time.
+
+    Args:
+        trainer: A Trainer with its training data.
+
+    Returns:
+        False without a limit, and with `EarlyStopping` or `max_time`.
+    """
+    callbacks: list[Any] = getattr(trainer, "callbacks", [])
+    return math.isfinite(planned_epochs(trainer)) and not any(isinstance(c, EarlyStopping | Timer) for c in callbacks)
 
 
 def share_done(trainer: Trainer, skipped_epochs: int = 0) -> float | None:

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_vi.arguments import check_at_least, check_instance
@@ -16,6 +17,7 @@ from lightning_vi.core.annealing import annealing_factor
 from lightning_vi.core.batch_forms import InputForm, input_form
 from lightning_vi.core.diagnosis import explained
 from lightning_vi.core.divergence import MAX_GROWTH, LossWatch, check_weights, largest_weight, watched_step
+from lightning_vi.core.fit_progress import ended_within, has_known_length, is_searching, planned_epochs
 from lightning_vi.core.intake import network_batch
 from lightning_vi.core.layout import check_targets_last
 from lightning_vi.core.moments_predictive import MomentsPredictive, no_moments
@@ -33,6 +35,9 @@ from lightning_vi.noise import NoiseStream
 from lightning_vi.objectives import ObjectiveTerms
 from lightning_vi.sampling import NetworkInput
 
+PLANNED_BURNIN = "planned_burnin_epochs"
+"""Key of a checkpoint: the number of burn-in epochs of a fit that chose it."""
+
 
 class UQMethod(PreparedPredictor):
     """Base class of methods that train a network under a likelihood.
@@ -45,7 +50,7 @@ class UQMethod(PreparedPredictor):
         likelihood: The observation model; it is copied.
         num_mc_samples_test: Number of samples for validation, test and prediction.
         burnin_epochs: Number of initial epochs that train `point_outputs` on the likelihood's point loss, without KL
-            divergence.
+            divergence; None for the share `burnin_share` of the first fit.
         kl_weight: Weight of the KL divergence; 1 is the evidence lower bound.
         kl_warmup_epochs: Number of epochs after burn-in over which the weight increases linearly to `kl_weight`; None
             for an increase in each step over 90% of a fit.
@@ -69,7 +74,7 @@ class UQMethod(PreparedPredictor):
         likelihood: Likelihood,
         *,
         num_mc_samples_test: int,
-        burnin_epochs: int,
+        burnin_epochs: int | None,
         kl_weight: float = 0.0,
         kl_warmup_epochs: int | None = 0,
         num_data: int | None = None,
@@ -77,7 +82,8 @@ class UQMethod(PreparedPredictor):
         lr_scheduler: LRSchedulerFactory | None,
     ) -> None:
         check_instance("backbone", backbone, nn.Module)
-        check_at_least("burnin_epochs", burnin_epochs, 0)
+        if burnin_epochs is not None:
+            check_at_least("burnin_epochs", burnin_epochs, 0)
         if kl_warmup_epochs is not None:
             check_at_least("kl_warmup_epochs", kl_warmup_epochs, 0)
         if not kl_weight >= 0:
@@ -105,6 +111,8 @@ class UQMethod(PreparedPredictor):
         self._watch = LossWatch()
         self._weight_limit = math.inf
         self._resumed_epoch: dict[str, Any] | None = None
+        self._planned_burnin = 0
+        self._resumed_burnin: int | None = None
 
     @abstractmethod
     def objective(
@@ -194,13 +202,23 @@ class UQMethod(PreparedPredictor):
         return self.has_kl
 
     @property
+    def burnin_share(self) -> float:
+        """Share of a fit that is burn-in if `burnin_epochs` is None; 0 by default."""
+        return 0.0
+
+    @property
+    def num_burnin_epochs(self) -> int:
+        """Number of initial epochs of the current fit that are burn-in."""
+        return self._planned_burnin if self.burnin_epochs is None else self.burnin_epochs
+
+    @property
     def in_burnin(self) -> bool:
         """True if the current epoch of a running fit belongs to the burn-in."""
-        return self._trainer is not None and self.trainer.training and self.current_epoch < self.burnin_epochs
+        return self._trainer is not None and self.trainer.training and self.current_epoch < self.num_burnin_epochs
 
     def effective_kl_weight(self) -> float:
         """Returns the weight of the KL divergence in the current step."""
-        return self.kl_weight * annealing_factor(self._trainer, self.burnin_epochs, self.kl_warmup_epochs)
+        return self.kl_weight * annealing_factor(self._trainer, self.num_burnin_epochs, self.kl_warmup_epochs)
 
     def forward(self, x: NetworkInput) -> Tensor:
         """Computes network outputs without sampling, see `point_outputs`."""
@@ -257,8 +275,15 @@ class UQMethod(PreparedPredictor):
             self.data_state = getattr(getattr(self.trainer, "datamodule", None), "data_state", None)
 
     def on_fit_start(self) -> None:
-        """Refuses training data that cannot be used."""
+        """Refuses training data that cannot be used, and plans the burn-in."""
         self.trainer.fit_loop.setup_data()
+        resumed, self._resumed_burnin = self._resumed_burnin, None
+        if resumed is not None:
+            self._planned_burnin = resumed
+        elif self.is_trained or is_searching(self.trainer) or not has_known_length(self.trainer):
+            self._planned_burnin = 0
+        else:
+            self._planned_burnin = int(self.burnin_share * planned_epochs(self.trainer))
         self._prepared_loader = None
         self._prepare()
         self._is_first_epoch = True
@@ -283,13 +308,19 @@ class UQMethod(PreparedPredictor):
         """Prepares for the training data of the epoch, which may be other ones, and begins its sums."""
         self._prepare()
         self._record.reset()
-        if self.current_epoch == self.burnin_epochs:
+        if self.current_epoch == self.num_burnin_epochs:
             self._watch.start()
 
     def on_train_end(self) -> None:
-        """Releases the dataloader, which copies of the method would hold, and refuses weights that are not finite."""
+        """Releases the dataloader, refuses weights that are not finite and warns if the fit ended in the burn-in."""
         self._prepared_loader = None
         check_weights(self, self._weight_limit)
+        if self.num_burnin_epochs and ended_within(self.trainer, self.num_burnin_epochs):
+            rank_zero_warn(
+                f"The fit ended in its burn-in of {self.num_burnin_epochs} epochs: the noise"
+                f"{' and the posterior standard deviations' if self.has_kl else ''} are not trained. Train for more "
+                "epochs, or give fewer burnin_epochs"
+            )
 
     def on_validation_start(self) -> None:
         """Checks the losses so far."""
@@ -297,7 +328,7 @@ class UQMethod(PreparedPredictor):
         self._watch.flush(self)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the sums of the epoch so far, except in distributed training, where each process has its own.
+        """Adds the planned burn-in, and the sums of the epoch so far unless each process has its own.
 
         Raises:
             DivergenceError: If a weight is not finite.
@@ -307,10 +338,12 @@ class UQMethod(PreparedPredictor):
             check_weights(self, self._weight_limit)
             if self.trainer.world_size == 1 and (so_far := self._record.state(self.current_epoch)) is not None:
                 checkpoint["epoch_so_far"] = so_far
+        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            checkpoint[PLANNED_BURNIN] = self._planned_burnin
         super().on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Checks the checkpoint and reads the sums of its epoch.
+        """Checks the checkpoint and reads the planned burn-in and the sums of its epoch.
 
         Raises:
             ValueError: If it is damaged or of a newer format.
@@ -318,6 +351,8 @@ class UQMethod(PreparedPredictor):
         super().on_load_checkpoint(checkpoint)
         if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             self._resumed_epoch = checkpoint.get("epoch_so_far")
+            if checkpoint["global_step"] > 0:  # not the state from which searches for a learning rate return
+                self._resumed_burnin = checkpoint.get(PLANNED_BURNIN, 0)
 
     def training_step(self, batch: Any, batch_idx: int = 0) -> Tensor:
         """Trains on the point loss during burn-in, on the method's objective afterwards."""
@@ -404,6 +439,6 @@ class UQMethod(PreparedPredictor):
             self.log_dict(self.train_metrics.compute())
         self._record.reset()
         stage = {"train_kl_weight": 0.0 if self.in_burnin else self.effective_kl_weight()}
-        if self.burnin_epochs:
+        if self.num_burnin_epochs:
             stage["train_burnin"] = float(self.in_burnin)
         self.log_dict(stage)

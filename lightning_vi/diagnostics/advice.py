@@ -9,7 +9,6 @@ REMEDIES = {
     "init_std": "leave out init_std, or choose a smaller one",
     "optimizer": "leave out optimizer, so that the learning rate follows from the network and the length of the fit",
     "lr_scheduler": "leave out lr_scheduler, so that the learning rate decays to zero",
-    "burnin_epochs": "begin with some burnin_epochs",
     "from_pretrained": "begin with a trained network (from_pretrained)",
     "correlations": "take a posterior with correlations (MatrixVariateVI)",
     "kl_weight": "give kl_weight below 1",

@@ -29,6 +29,7 @@ class Likelihood(nn.Module, ABC):
         support: Values of the targets: ``"real"``, ``"counts"`` or ``"classes"``.
         has_gaussian_noise: True if the noise is Gaussian with a variance that does not depend on the network's output,
             so that Gaussian network outputs give a closed-form predictive distribution.
+        has_output_noise: True if the scale of the noise is an output of the network too.
         scale_targets: True if a fit finds the scaling of the targets in its data, see `set_target_scaling`.
         has_bounded_gradient: True if the gradient of the log-likelihood with respect to the outputs is bounded, as
             that of a softmax is.
@@ -39,6 +40,7 @@ class Likelihood(nn.Module, ABC):
     task: Task
     support: Support
     has_gaussian_noise: bool = False
+    has_output_noise: bool = False
     has_bounded_gradient: bool = False
     is_ordered: bool = False
     is_multi_label: bool = False

@@ -52,6 +52,7 @@ class ChannelsFirst(Likelihood):
         self.task = likelihood.task
         self.support = likelihood.support
         self.has_gaussian_noise = likelihood.has_gaussian_noise
+        self.has_output_noise = likelihood.has_output_noise
         self.has_bounded_gradient = likelihood.has_bounded_gradient
         self.scale_targets = likelihood.scale_targets
 

@@ -44,6 +44,7 @@ class HeteroscedasticGaussian(GaussianNoise):
         (torch.Size([1, 3, 1]), tensor([0.6931]))
     """
 
+    has_output_noise = True
     nodes: Tensor
     node_weights: Tensor
 

@@ -29,6 +29,7 @@ from lightning_vi.arguments import check_at_least
 from lightning_vi.core import FittedMethod, LRSchedulerFactory, OptimizerFactory, default_optimizer
 from lightning_vi.core.batch import split_batch
 from lightning_vi.core.diagnosis import explained
+from lightning_vi.core.fit_progress import planned_epochs
 from lightning_vi.core.intake import network_input
 from lightning_vi.errors import InputValueError
 from lightning_vi.likelihoods import Likelihood
@@ -277,21 +278,12 @@ class SWA(FittedMethod, PointMethod):
                 f"averaging_lr={self.schedule.averaging_lr} needs training data of known length to divide the cycle "
                 "into steps; give one number instead"
             )
-        self._first_averaged_epoch = max(self.schedule.first_epoch(self._planned_epochs()), self.burnin_epochs)
+        self._first_averaged_epoch = max(self.schedule.first_epoch(planned_epochs(trainer)), self.num_burnin_epochs)
         if trainer.global_step == 0 or trainer.current_epoch < self._first_averaged_epoch:
             self.kept_rows.rows = None
             for name in ("num_snapshots", *self._statistics):
                 self.get_buffer(name).zero_()
         self.is_fitted.fill_(was_fitted and int(self.num_snapshots) > 0)
-
-    def _planned_epochs(self) -> float:
-        """Returns the number of epochs of the fit; infinite if unknown."""
-        trainer, num_batches = self.trainer, self.trainer.num_training_batches
-        epochs = math.inf if trainer.max_epochs in (None, -1) else float(trainer.max_epochs or 0)
-        if trainer.max_steps == -1 or math.isinf(num_batches):
-            return epochs
-        steps_per_epoch = math.ceil(num_batches / trainer.accumulate_grad_batches)
-        return min(epochs, math.ceil(trainer.max_steps / max(steps_per_epoch, 1)))
 
     @property
     def _averaging_epoch(self) -> int:

@@ -144,7 +144,7 @@ class DeepEnsemble(StackedMethod):
         member = PointMethod(
             unstack_network(self.backbone, index),
             unstack_likelihood(self.likelihood, index),
-            burnin_epochs=self.burnin_epochs,
+            burnin_epochs=self.num_burnin_epochs,
             optimizer=self._optimizer_factory,
             lr_scheduler=self._lr_scheduler_factory,
         )

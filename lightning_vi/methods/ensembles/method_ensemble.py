@@ -27,6 +27,7 @@ from torch.optim import Optimizer
 from lightning_vi.arguments import check_at_least
 from lightning_vi.core import MixturePredictive, Predictive, UQMethod
 from lightning_vi.core.members import make_networks
+from lightning_vi.core.method import PLANNED_BURNIN
 from lightning_vi.core.separate_orders import SeparateOrders
 from lightning_vi.errors import InputTypeError, InputValueError
 from lightning_vi.likelihoods import Likelihood
@@ -248,7 +249,7 @@ class MethodEnsemble(SeparateOrders, Ensemble):
     def on_train_epoch_start(self) -> None:
         """Prepares the members for the training data of the epoch."""
         super().on_train_epoch_start()
-        if any(member.burnin_epochs == self.current_epoch for member in self.members):
+        if any(member.num_burnin_epochs == self.current_epoch for member in self.members):
             self._decide_anew()
         self._each("on_train_epoch_start")
 
@@ -282,12 +283,14 @@ class MethodEnsemble(SeparateOrders, Ensemble):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the sums of the epoch so far of all members."""
         if self._trainer is not None and self.trainer.state.fn is not None:
-            sums = []
+            sums, burnins = [], []
             for member in self.members:
                 own = {"state_dict": checkpoint["state_dict"]}
                 member.on_save_checkpoint(own)
                 checkpoint["state_dict"] = own["state_dict"]
                 sums.append(own.get("epoch_so_far"))
+                burnins.append(own.get(PLANNED_BURNIN, 0))
+            checkpoint[PLANNED_BURNIN] = burnins
             if None not in sums:
                 checkpoint[SUMS] = sums
         super().on_save_checkpoint(checkpoint)
@@ -299,6 +302,10 @@ class MethodEnsemble(SeparateOrders, Ensemble):
             ValueError: If it is damaged or of a newer format.
         """
         super().on_load_checkpoint(checkpoint)
-        for member, sums in zip(self.members, checkpoint.get(SUMS, [None] * self.num_members), strict=True):
+        is_resumed = self._trainer is not None and checkpoint["global_step"] > 0
+        burnins = checkpoint.get(PLANNED_BURNIN, [0] * self.num_members)
+        sums_of_members = checkpoint.get(SUMS, [None] * self.num_members)
+        for member, sums, burnin in zip(self.members, sums_of_members, burnins, strict=True):
             member._resumed_epoch = sums
+            member._resumed_burnin = burnin if is_resumed else None
             member.remember_data(checkpoint)

@@ -91,7 +91,7 @@ class AlphaDivergenceVI(VariationalMethod):
         """Returns alpha in the current step."""
         if self.kl_warmup_epochs is not None:
             return self.alpha
-        alpha = self.alpha * late_increase(self._trainer, self.burnin_epochs, INCREASE_START)
+        alpha = self.alpha * late_increase(self._trainer, self.num_burnin_epochs, INCREASE_START)
         return alpha if alpha >= min(self.alpha, MIN_ALPHA) else 0.0
 
     def objective(  # noqa: D102

@@ -36,6 +36,8 @@ from lightning_vi.posteriors import DEFAULT_STD, InitialStd, NoiseCoupling, Prop
 from lightning_vi.priors import EmpiricalBayesPrior, GaussianPrior, Prior
 from lightning_vi.sampling import DrawCache, NetworkInput, SamplingEngine, Vectorization
 
+BURNIN_SHARE = 0.25
+"""Share of a fit with noise that depends on the input in which all stochastic weights train on squared errors."""
 USUAL_STEPS = 2000
 """Number of steps for which a learning rate is chosen where the length of the fit is unknown."""
 
@@ -126,7 +128,7 @@ class VariationalOptions(TypedDict, total=False):
     antithetic: bool
     num_mc_samples_train: int
     num_mc_samples_test: int
-    burnin_epochs: int
+    burnin_epochs: int | None
     kl_weight: float
     kl_warmup_epochs: int | None
     num_data: int | None
@@ -163,7 +165,8 @@ class VariationalMethod(DiagnosedMethod):
         num_mc_samples_train: Number of samples in each training step.
         num_mc_samples_test: Number of samples for validation, test and prediction.
         burnin_epochs: Number of initial epochs that train on the likelihood's point loss, without KL divergence
-            and sampling.
+            and sampling; None for a quarter of a fit of known length if all weights are stochastic and the likelihood
+            reads its noise from the network's output, and for none otherwise.
         kl_weight: Weight of the KL divergence; 1 is the evidence lower bound.
         kl_warmup_epochs: Number of epochs after burn-in over which the weight increases linearly to `kl_weight`; None
             for an increase in each step over 90% of a fit.
@@ -199,7 +202,7 @@ class VariationalMethod(DiagnosedMethod):
         antithetic: bool = False,
         num_mc_samples_train: int = 10,
         num_mc_samples_test: int = 50,
-        burnin_epochs: int = 0,
+        burnin_epochs: int | None = None,
         kl_weight: float = 1.0,
         kl_warmup_epochs: int | None = None,
         num_data: int | None = None,
@@ -364,7 +367,7 @@ class VariationalMethod(DiagnosedMethod):
         return 0.0 if self.coupling is None else self.coupling.marginals()[1].item()
 
     def open_remedies(self) -> frozenset[str]:  # noqa: D102
-        warmup, num_epochs = self.kl_warmup_epochs, self.current_epoch - self.burnin_epochs
+        warmup, num_epochs = self.kl_warmup_epochs, self.current_epoch - self.num_burnin_epochs
         is_open = {
             "kl_warmup_epochs": warmup is not None and 2 * warmup < num_epochs,
             "fewer_kl_warmup_epochs": bool(warmup),
@@ -380,6 +383,13 @@ class VariationalMethod(DiagnosedMethod):
         """Returns the likelihood's parameters and the variational parameters, which the prior regularizes."""
         yield from super().undecayed_parameters()
         yield from self.engine.parameters()
+
+    @property
+    def burnin_share(self) -> float:
+        """`BURNIN_SHARE` if all weights are stochastic, none pretrained, and the noise is an output too; else 0."""
+        posterior = set(self.engine.parameters())
+        is_whole = all(each in posterior for each in self.backbone.parameters() if each.dim() > 1)
+        return BURNIN_SHARE if is_whole and self.likelihood.has_output_noise and not self._is_pretrained else 0.0
 
     @property
     def main_factor(self) -> float:
