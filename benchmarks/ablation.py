@@ -5,8 +5,9 @@
 Each row of the table changes one default of `MeanFieldVI`; "all former" changes all of them. The last rows are other
 methods, some also with a former default. Scores are negative log-likelihoods at `kl_weight=1` of a fifth of the
 training rows, which the fit does not see; test rows are not used. The toy problem has the network 1-50-50-2 and 150
-epochs, the UCI sets one layer of 50 units and 100 epochs (yacht 200), the digits one layer of 100 units and 30 epochs.
-Finished fits are kept in the file of results.
+epochs, the UCI sets and diabetes one layer of 50 units and 100 epochs (yacht 200), the digits one layer of 100 units
+and 30 epochs. `--changes` also takes "METHOD, no burn-in" and "METHOD, burn-in over a third". Finished fits are kept in
+the file of results.
 """
 
 import argparse
@@ -29,15 +30,20 @@ from lightning_vi import (
     IVON,
     AlphaDivergenceVI,
     Deterministic,
+    FullRankVI,
     LastLayerVI,
+    LatentVariableVI,
+    LowRankVI,
     LowRankWeightsVI,
+    MatrixVariateVI,
     MeanFieldVI,
+    RadialVI,
     RankOneVI,
 )
 from lightning_vi.backbones import MLP
 from lightning_vi.compare.adjustments import adjusted
 from lightning_vi.core import DEFAULT_LEARNING_RATE, UQMethod
-from lightning_vi.datamodules import DigitsDataModule, ToyHeteroscedasticDataModule, UCIDataModule
+from lightning_vi.datamodules import DiabetesDataModule, DigitsDataModule, ToyHeteroscedasticDataModule, UCIDataModule
 from lightning_vi.likelihoods import Categorical, HeteroscedasticGaussian, Likelihood
 from lightning_vi.priors import EmpiricalBayesPrior, GaussianPrior
 
@@ -47,6 +53,7 @@ FORMER: dict[str, Any] = {
     "prior": GaussianPrior(),
     "init_std": 0.05,
     "kl_warmup_epochs": 0,
+    "burnin_epochs": 0,
     "lr_scheduler": None,
     "optimizer": partial(torch.optim.Adam, lr=3e-3),
     "gradient_clip_val": 0,
@@ -67,9 +74,10 @@ ROWS: dict[str, dict[str, Any]] = {
     "no KL warm-up": {"kl_warmup_epochs": 0},
     "KL warm-up over a third": {"warmup": 0.33},
     "KL warm-up over two thirds": {"warmup": 0.67},
-    "burn-in over a tenth": {"burnin": 0.1},
-    "burn-in over a third": {"burnin": 0.33},
-    "burn-in over a half": {"burnin": 0.5},
+    "no burn-in": {},
+    "burn-in over a tenth": {},
+    "burn-in over a third": {},
+    "burn-in over a half": {},
     "no gradient clipping": {"gradient_clip_val": 0},
     "antithetic=True": {"antithetic": True},
     "num_mc_samples_train=1": {"num_mc_samples_train": 1},
@@ -79,7 +87,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "RankOneVI, weights at a rate of 0.003": {},
     "LastLayerVI": {},
     "LastLayerVI, features at a rate of 0.003": {},
-    "LastLayerVI, burn-in over a third": {"burnin": 0.33},
+    "LastLayerVI, burn-in over a third": {},
     "AlphaDivergenceVI": {},
     "AlphaDivergenceVI, constant alpha": {},
     "IVON": {},
@@ -89,6 +97,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "LowRankWeightsVI, factors of all layers": {},
     "LowRankWeightsVI, former": {},
 }
+BURNIN = {"no burn-in": 0.0, "burn-in over a tenth": 0.1, "burn-in over a third": 0.33, "burn-in over a half": 0.5}
+"""Share of the epochs."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +184,6 @@ OTHERS: dict[str, type[UQMethod]] = {
     "RankOneVI, weights at a rate of 0.003": SlowRankOneVI,
     "LastLayerVI": LastLayerVI,
     "LastLayerVI, features at a rate of 0.003": SlowLastLayerVI,
-    "LastLayerVI, burn-in over a third": LastLayerVI,
     "AlphaDivergenceVI": AlphaDivergenceVI,
     "AlphaDivergenceVI, constant alpha": ConstantAlphaVI,
     "IVON": IVON,
@@ -183,6 +192,11 @@ OTHERS: dict[str, type[UQMethod]] = {
     "LowRankWeightsVI, a rate of 0.03": SlowLowRankWeightsVI,
     "LowRankWeightsVI, factors of all layers": AllLowRankWeightsVI,
     "LowRankWeightsVI, former": FormerLowRankWeightsVI,
+    "MatrixVariateVI": MatrixVariateVI,
+    "LowRankVI": LowRankVI,
+    "FullRankVI": FullRankVI,
+    "RadialVI": RadialVI,
+    "LatentVariableVI": LatentVariableVI,
 }
 
 
@@ -213,7 +227,14 @@ def problems(uci: Path | None) -> dict[str, Problem]:
         30,
         64,
     )
-    found = {"toy": toy, "digits": digits}
+    diabetes = Problem(
+        lambda _: training_rows(DiabetesDataModule()),
+        lambda num_inputs: MLP(num_inputs, [50], 2),
+        HeteroscedasticGaussian,
+        100,
+        64,
+    )
+    found = {"toy": toy, "digits": digits, "diabetes": diabetes}
     if uci is not None:
         for name, epochs in UCI.items():
             found[name] = Problem(
@@ -232,11 +253,14 @@ def run(problem: Problem, name: str, seed: int) -> float:
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(x)))
     held_out, kept = order[: len(x) // 5], order[len(x) // 5 :]
     seed_everything(seed, verbose=False)
-    options = dict(ROWS[name])
+    method_name, _, stage = name.rpartition(", ")
+    burnin = {}
+    if stage in BURNIN:
+        name, burnin = method_name or "defaults", {"burnin_epochs": int(BURNIN[stage] * problem.epochs)}
+    options = (dict.fromkeys(OTHERS, {}) | ROWS)[name] | burnin
     clip = options.pop("gradient_clip_val", None)
-    for stage, option in (("warmup", "kl_warmup_epochs"), ("burnin", "burnin_epochs")):
-        if stage in options:
-            options[option] = int(options.pop(stage) * problem.epochs)
+    if "warmup" in options:
+        options["kl_warmup_epochs"] = int(options.pop("warmup") * problem.epochs)
     network, likelihood = problem.network(x.shape[1]), problem.likelihood()
     rate = options.pop("rate", 1.0)
     if name == "IVON, former":

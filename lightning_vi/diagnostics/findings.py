@@ -17,13 +17,13 @@ MIN_SCORE = 4.0
 """Least number of standard errors of a trend, of a difference of losses."""
 MIN_FALL = 0.1
 """Least fall of the loss over the last epochs as a share of what was learned so far."""
-MIN_SHARE = 0.5
-"""Share of what was learned early that must be left at the end."""
+MIN_SHARE = 1 / 3
+"""Share of what was learned early that must be left at the end. The best fits of few noisy data keep half of it."""
 MAX_PRUNED = 0.5
 """Share of pruned units that is worth a word in a fit that has learned little. Posteriors prune the units that the data
 do not pay for, in the best fits too."""
-MAX_NOISE_COST = 0.5
-"""Share of what was learned that the noise of the weights may cost."""
+MAX_NOISE_COST = 0.75
+"""Share of what was learned that the noise of the weights may cost, which is up to two thirds in such fits."""
 FOR_DIVERGENCE = ("prior", "init_std", "kl_warmup_epochs", "from_pretrained", "correlations", "network", "kl_weight")
 """Remedies against a divergence that outweighs the likelihood."""
 MIN_STD_CHANGE = 0.05

@@ -122,8 +122,10 @@ def test_pruned_units_are_found_beside_a_fit_that_has_not_learned_but_not_irrele
 
 
 def test_noise_that_takes_most_of_what_was_learned_is_found() -> None:
-    noisy = FitReference(500, 0.9, 0.3, 1.4, 0.02, 0.1, 0.5)
-    assert kinds(history(settled() + 0.6), reference=noisy) == ["noise"]
+    noisy = FitReference(500, 1.2, 0.3, 1.4, 0.02, 0.1, 0.5)
+    assert kinds(history(settled() + 0.9), reference=noisy) == ["noise"]
+    good = FitReference(500, 1.0, 0.3, 1.4, 0.02, 0.1, 0.5)
+    assert kinds(history(settled() + 0.7), reference=good) == []
 
 
 def test_a_divergence_that_follows_a_schedule_may_fall_but_not_the_likelihood() -> None:

@@ -60,6 +60,7 @@ def test_a_state_dictionary_loads_with_weights_only(case: Case, tmp_path: Path) 
     assert_same_predictions(method, other, x)
 
 
+@pytest.mark.filterwarnings("ignore:The fit ended in its burn-in")
 def test_options_come_back_from_a_checkpoint(tmp_path: Path) -> None:
     options: dict[str, Any] = {
         "stochastic_module_names": ["2"], "kl_weight": 0.3, "kl_warmup_epochs": 4, "burnin_epochs": 1, "num_data": 99,
@@ -96,6 +97,7 @@ def method(kind: Any = MeanFieldVI, **options: Any) -> Any:
         "optimizer": partial(torch.optim.Adam, lr=0.05),
         "lr_scheduler": None,
         "kl_warmup_epochs": 0,
+        "burnin_epochs": 0,
     }
     return kind(MLP(3, [4], 2), HeteroscedasticGaussian(), **(defaults | options))
 
@@ -110,6 +112,7 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:The fit ended in its burn-in")
 @pytest.mark.parametrize("options", RUNS.values(), ids=RUNS)
 def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(options: dict[str, Any], tmp_path: Path) -> None:
     data, path = loader(X, Y), tmp_path / "last.ckpt"

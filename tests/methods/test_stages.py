@@ -39,6 +39,7 @@ def watched(method: VariationalMethod, data: Any, **options: Any) -> tuple[Watch
     return watch, fit(method, data, callbacks=[watch], **options)
 
 
+@pytest.mark.filterwarnings("ignore:The fit ended in its burn-in")
 @pytest.mark.parametrize("kind", [MeanFieldVI, LastLayerVI])
 def test_burn_in_is_plain_training_of_the_means_on_the_squared_error(kind: type[VariationalMethod]) -> None:
     """It equals a loop in plain PyTorch step by step, although the posterior is wide."""
@@ -66,6 +67,7 @@ CLASSIFIERS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:The fit ended in its burn-in")
 @pytest.mark.parametrize(("likelihood", "width", "labels"), CLASSIFIERS.values(), ids=CLASSIFIERS)
 def test_burn_in_of_a_classifier_is_on_the_cross_entropy(likelihood: Any, width: int, labels: Tensor) -> None:
     backbone = nn.Linear(3, width)
@@ -151,6 +153,7 @@ def test_elbo_never_burns_in_and_uses_the_full_weight() -> None:
     torch.testing.assert_close(loss, nll + 0.6 * kl / 24)
 
 
+@pytest.mark.filterwarnings("ignore:The fit ended in its burn-in")
 def test_validation_samples_also_during_burn_in() -> None:
     """Validation scores the predictive mixture in every stage."""
     method = MeanFieldVI(nn.Linear(3, 1), Gaussian(0.5), burnin_epochs=1, init_std=0.9, optimizer=partial(SGD, lr=0.0))
