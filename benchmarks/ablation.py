@@ -257,7 +257,7 @@ def run(problem: Problem, name: str, seed: int) -> float:
     burnin = {}
     if stage in BURNIN:
         name, burnin = method_name or "defaults", {"burnin_epochs": int(BURNIN[stage] * problem.epochs)}
-    options = (dict.fromkeys(OTHERS, {}) | ROWS)[name] | burnin
+    options = ({key: {} for key in OTHERS} | ROWS)[name] | burnin
     clip = options.pop("gradient_clip_val", None)
     if "warmup" in options:
         options["kl_warmup_epochs"] = int(options.pop("warmup") * problem.epochs)

@@ -6,7 +6,9 @@ Methods have their defaults and the same number of epochs; only `num_mc_samples_
 method then takes one pass in a step. Seeds are the splits of the UCI sets. Scores are test negative log-likelihoods,
 in the targets' units, as means over seeds with standard errors; `*` marks those that are significantly worse than those
 of `Deterministic` (paired t-test at 5%). MNIST images are scored as they are, rotated by 30 degrees, and shifted by
-four pixels. Runs are kept in the output folder: a second call runs only what is missing.
+four pixels. Finished runs are kept in the output folder, and their scores in a CSV file: a second call runs only what
+is missing in it, so that `--scores benchmarks/data/default_scores.csv` adds seeds to those of earlier calls. Delete the
+rows of a method whose defaults change.
 """
 
 import argparse
@@ -16,14 +18,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from toy import silence
 
 from lightning_vi import IVON, SWAG, LastLayerVI, MeanFieldVI, MethodEnsemble, RankOneVI
 from lightning_vi.backbones import MLP, LeNet
-from lightning_vi.compare import compare
+from lightning_vi.compare import Comparison, compare
 from lightning_vi.compare.markdown import markdown_table
+from lightning_vi.compare.store import Run
 from lightning_vi.datamodules import (
     DiabetesDataModule,
     DigitsDataModule,
@@ -48,7 +52,9 @@ VARIATIONAL = (
     "VBLL",
 )
 BASELINES = ("DeepEnsemble", "MCDropout", "SWAG", "Laplace", "SNGP")
-METHODS = ("Deterministic", *BASELINES, *VARIATIONAL)
+REFERENCE = "Deterministic"
+METHODS = (REFERENCE, *BASELINES, *VARIATIONAL)
+KEY = ["problem", "method", "seed"]
 ENSEMBLES = {
     f"{kind.__name__}, 5 members": partial(MethodEnsemble, member=kind)
     for kind in (MeanFieldVI, RankOneVI, IVON, LastLayerVI, SWAG)
@@ -155,6 +161,64 @@ def problems(arguments: argparse.Namespace) -> dict[str, Problem]:
     return found
 
 
+def read_scores(path: Path) -> pd.DataFrame:
+    """The scores so far, a row for each problem, method, seed and test set."""
+    return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=[*KEY, "test_set", "nll", "date"])
+
+
+def add_scores(path: Path, name: str, comparison: Comparison) -> None:
+    """Appends the scores of runs to a file."""
+    rows = [
+        {"problem": name, "method": run.method, "seed": run.seed, "test_set": row["test_set"]}
+        | {"nll": float(f"{row['nll']:.6g}"), "date": run.environment["date"]}
+        for run in comparison.runs
+        for row in run.rows
+    ]
+    if rows:
+        pd.DataFrame(rows).to_csv(path, mode="a", header=not path.exists(), index=False)
+
+
+def run_missing(name: str, problem: Problem, arguments: argparse.Namespace) -> str:
+    """Runs the seeds that the file of scores lacks, and returns a line on their environment."""
+    done = set(read_scores(arguments.scores)[KEY].itertuples(index=False, name=None))
+    seeds = range(min(arguments.seeds, problem.seeds))
+    missing: dict[tuple[int, ...], list[str]] = {}
+    for method in arguments.methods:
+        lacking = tuple(seed for seed in seeds if (name, method, seed) not in done)
+        missing.setdefault(lacking, []).append(method)
+    missing.pop((), None)
+    lines = []
+    for lacking, methods in missing.items():
+        comparison = compare(
+            {method: ENSEMBLES.get(method, method) for method in methods},
+            problem.data,
+            problem.network,
+            problem.likelihood,
+            max_epochs=problem.epochs,
+            seeds=lacking,
+            common_options=problem.options,
+            test_sets=problem.test_sets,
+            output_dir=arguments.output_dir / name.replace(", ", "_"),
+        )
+        add_scores(arguments.scores, name, comparison)
+        lines.append(f"{name}: {comparison.environment}")
+        lines += [f"{name}, {run.method}, seed {run.seed} failed: {run.error}" for run in comparison.failures]
+    return "\n\n".join(lines)
+
+
+def scored(name: str, arguments: argparse.Namespace) -> Comparison:
+    """The scores of a problem beside those of the plain network."""
+    scores = read_scores(arguments.scores)
+    scores = scores[(scores["problem"] == name) & (scores["seed"] < arguments.seeds)]
+    known = [method for method in dict.fromkeys([*arguments.methods, REFERENCE]) if method in set(scores["method"])]
+    runs = [
+        Run("", method, int(seed), group[["test_set", "nll"]].to_dict("records"), {"nll": False})
+        for method in known
+        for seed, group in scores[scores["method"] == method].groupby("seed")
+    ]
+    return Comparison(runs, REFERENCE if REFERENCE in known else None)
+
+
 def main() -> None:
     """Runs what is missing, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -165,33 +229,25 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds or splits")
     parser.add_argument("--problems", nargs="+", help="names of the problems; all that can be run by default")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), help='names, also "MeanFieldVI, 5 members"')
+    parser.add_argument("--scores", type=Path, help="file of scores, which grows; scores.csv in the folder by default")
     arguments = parser.parse_args()
+    arguments.output_dir.mkdir(parents=True, exist_ok=True)
+    arguments.scores = arguments.scores or arguments.output_dir / "scores.csv"
     silence()
     cells: dict[str, dict[str, str]] = {}
     environments: list[str] = []
     for name, problem in problems(arguments).items():
         if arguments.problems is not None and name not in arguments.problems:
             continue
-        table = compare(
-            {method: ENSEMBLES.get(method, method) for method in arguments.methods},
-            problem.data,
-            problem.network,
-            problem.likelihood,
-            max_epochs=problem.epochs,
-            seeds=min(arguments.seeds, problem.seeds),
-            common_options=problem.options,
-            test_sets=problem.test_sets,
-            output_dir=arguments.output_dir / name.replace(", ", "_"),
-        )
-        environments.append(f"{name}: {table.environment}")
-        for row in table.summary(["nll"]).to_dict("records"):
+        environments.append(run_missing(name, problem, arguments))
+        for row in scored(name, arguments).summary(["nll"]).to_dict("records"):
             column = name if row["test_set"] == "test" else f"{name}, {row['test_set']}"
             mark = "*" if row["worse"] else ""
             cell = f"{row['mean']:.3f} ({row['standard_error']:.3f}){mark}"
             cells.setdefault(str(row["method"]), {})[column] = cell
     columns = list(dict.fromkeys(column for row in cells.values() for column in row))
     rows = [[f"`{method}`", *(row.get(column, "") for column in columns)] for method, row in cells.items()]
-    print(markdown_table(["method", *columns], rows), *environments, sep="\n\n")
+    print(markdown_table(["method", *columns], rows), *filter(None, environments), sep="\n\n")
 
 
 if __name__ == "__main__":
