@@ -175,3 +175,30 @@ def test_a_configuration_of_the_package_is_found_from_any_folder(
         assert "vbll.yaml is not here; it is the file of the package" in said.err
     (tmp_path / "vbll.yaml").write_text("mine")
     assert configs.with_shipped_configs(["fit", "--config", "vbll.yaml"]) == ["fit", "--config", "vbll.yaml"]
+
+
+@pytest.mark.parametrize("method", ["MeanFieldVI", "LatentVariableVI", "IVON", "SWAG", "SGHMC"])
+def test_fits_that_are_made_for_their_end_are_not_stopped(method: str, run: Run) -> None:
+    """A divergence with its whole weight, averages and draws come last."""
+    houses().to_csv("table.csv", index=False)
+    run("init", "--data", "table.csv", "--target", "price", "--method", method)
+    trainer = yaml.safe_load(Path("config.yaml").read_text())["trainer"]
+    assert "callbacks" not in trainer
+    assert trainer["max_epochs"] > 20
+
+
+@pytest.mark.parametrize("method", ["Deterministic", "LastLayerVI", "RankOneVI", "MCDropout", "DeepEnsemble"])
+def test_fits_that_overfit_are_stopped(method: str, run: Run) -> None:
+    houses().to_csv("table.csv", index=False)
+    run("init", "--data", "table.csv", "--target", "price", "--method", method)
+    stopping, checkpoint = yaml.safe_load(Path("config.yaml").read_text())["trainer"]["callbacks"]
+    assert stopping["class_path"].endswith("EarlyStopping")
+    assert checkpoint["init_args"] == {"filename": "best", "monitor": "val_nll"}
+
+
+def test_swag_has_an_average_after_its_fit(run: Run) -> None:
+    houses().to_csv("table.csv", index=False)
+    run("init", "--data", "table.csv", "--target", "price", "--method", "SWAG", "--max_epochs", "4")
+    run("fit", "--config", "config.yaml", *QUIET)
+    run("predict", "--config", "config.yaml", *QUIET)
+    assert (pd.read_csv("outputs/config/version_0/predictions.csv")["epistemic_uct"] > 1e-6).all()

@@ -16,7 +16,7 @@
 import numpy as np
 import pandas as pd
 from lightning import Trainer, seed_everything
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from sklearn.datasets import load_diabetes
 
@@ -68,36 +68,27 @@ print(dm.feature_names)
 # %% [markdown]
 # ## The fit
 #
-# Training stops when the validation NLL has not fallen for 50 epochs, and the checkpoint with the lowest one is kept.
-# The KL weight grows over a warm-up, by default over most of `max_epochs`. A fit that may stop early needs a shorter
-# one, or it stops before the weight is full and its posterior is too narrow.
+# The fit has no early stopping. A plain network of this size would soon fit the noise of a few hundred rows; here the
+# weight of the KL divergence grows until shortly before the end, and takes that back. Before it, a quarter of the
+# epochs trains the means on squared errors.
 
 # %%
-method = MeanFieldVI(MLP(dm.n_inputs, [20], 2), HeteroscedasticGaussian(), kl_warmup_epochs=20)
-best = ModelCheckpoint(monitor="val_nll", mode="min")
-trainer = Trainer(
-    max_epochs=200,
-    logger=CSVLogger("outputs"),
-    callbacks=[EarlyStopping("val_nll", patience=50), best],
-    log_every_n_steps=5,
-)
+method = MeanFieldVI(MLP(dm.n_inputs, [20], 2), HeteroscedasticGaussian())
+last = ModelCheckpoint(filename="last")
+trainer = Trainer(max_epochs=200, logger=CSVLogger("outputs"), callbacks=[last], log_every_n_steps=5)
 trainer.fit(method, dm)
-print("stopped after epoch", trainer.current_epoch, "and kept", best.best_model_path.rpartition("/")[2])
 plot_training_metrics(trainer.log_dir, ["train_loss", "val_nll", "val_rmse"]).savefig("training.png")
 
 # %% [markdown]
-# The best checkpoint comes from epoch 6, long before the end and within the warm-up. That is common for few rows with
-# much noise: stopping early does here what the KL divergence would do later, and the validation rows prefer it. The
-# price is a narrow posterior: the epistemic uncertainty of this checkpoint is that of a fit that has hardly begun.
-# Who needs it trains to the end, without the callback.
+# In the burn-in the network fits noise: the validation RMSE rises. As the weight of the KL divergence grows, it falls
+# below where it was.
 #
 # ## The test
 #
-# `ckpt_path="best"` loads the best checkpoint. A constant prediction, the mean of the training targets, gives the
-# scale.
+# A constant prediction, the mean of the training targets, gives the scale.
 
 # %%
-(scores,) = trainer.test(method, dm, ckpt_path="best", verbose=False)
+(scores,) = trainer.test(method, dm, verbose=False)
 print({name: round(value, 3) for name, value in scores.items()})
 print("RMSE of the constant:", round(float((dm.Y_test - dm.Y_train.mean()).square().mean().sqrt()), 1))
 prediction = method.predict(dm.X_test)
@@ -105,7 +96,7 @@ plot_predicted_observed(prediction, dm.Y_test, ylabel="progression").savefig("ob
 plot_pit(prediction, dm.Y_test, n_bins=8).savefig("pit.png")
 
 # %% [markdown]
-# The network explains 41% of the variance (`test_r2`), and its 95% intervals cover 90% of the 86 test rows. `pit.png`
+# The network explains 46% of the variance (`test_r2`), and its 95% intervals cover all of the 86 test rows. `pit.png`
 # shows where the outcomes fall in their predicted distributions. Calibrated predictions fill all bins alike, up to
 # chance, which is the band; here no bin leaves it.
 #
@@ -113,7 +104,7 @@ plot_pit(prediction, dm.Y_test, n_bins=8).savefig("pit.png")
 #
 # The calibration rows, which the fit has not seen, give intervals that cover 90% of new patients, whatever the
 # network has learned. That holds on average over calibration sets: with 86 rows for calibration and 86 for testing,
-# 85% as here is no surprise.
+# the share varies by about 5% between splits, and is 80% here. These intervals are half as wide as those of 95% above.
 
 # %%
 conformal = SplitConformal(method, coverage=0.9)
@@ -136,7 +127,7 @@ print(path, round(path.stat().st_size / 1e6, 1), "MB")
 # The checkpoint knows the columns, categories, medians and scales, so new rows are treated as those of the fit were.
 
 # %%
-new = NewTableDataModule("new_patients.csv", best.best_model_path, id_column="patient")
+new = NewTableDataModule("new_patients.csv", last.best_model_path, id_column="patient")
 Trainer(logger=False, callbacks=[PredictionWriter("outputs")]).predict(method, new)
 predictions = pd.read_csv("outputs/predictions.csv").round(1)
 predictions["outcome"] = table["progression"][-10:].to_numpy()
@@ -144,5 +135,4 @@ print(predictions.to_string(index=False))
 
 # %% [markdown]
 # Predictions are in the units of the table. The standard deviations differ from patient to patient, since the
-# likelihood learned the noise as a function of the measurements: low scores are surer than high ones. All ten
-# outcomes are within two standard deviations.
+# likelihood learned the noise as a function of the measurements. All ten outcomes are within two standard deviations.

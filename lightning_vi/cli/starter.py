@@ -16,6 +16,9 @@ from lightning_vi.errors import InputValueError
 from lightning_vi.methods import UQMethod
 
 NUM_STEPS = 10_000
+NUM_STEPS_TO_AVERAGE = 2_000
+"""Length of a fit that averages weights without a prior: it overfits if it is long, and has no average if stopped."""
+DROPOUT = 0.1
 FEW_ROWS = 1000
 """With fewer training rows, one hidden layer is enough; a posterior over two prunes most of their weights."""
 
@@ -64,8 +67,10 @@ def make_starter(
     num_rows = len(module.X_train)
     batch_size = _batch_size(num_rows) if batch_size is None else batch_size
     steps = -(-num_rows // batch_size)
-    max_epochs = min(max(NUM_STEPS // steps, 20), 500) if max_epochs is None else max_epochs
-    model, likelihood = _model(method, module)
+    model, likelihood, built = _model(method, module)
+    wanted = NUM_STEPS_TO_AVERAGE if isinstance(built, methods.SWA) else NUM_STEPS
+    max_epochs = min(max(wanted // steps, 20), 500) if max_epochs is None else max_epochs
+    stops = not built.needs_whole_fit
     name = output.stem
     config = {
         "seed_everything": 0,
@@ -77,16 +82,7 @@ def make_starter(
         "trainer": {
             "max_epochs": max_epochs,
             "log_every_n_steps": min(10, steps),
-            "callbacks": [
-                {
-                    "class_path": "lightning.pytorch.callbacks.EarlyStopping",
-                    "init_args": {"monitor": "val_nll", "patience": max(10, max_epochs // 10)},
-                },
-                {
-                    "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
-                    "init_args": {"filename": "best", "monitor": "val_nll"},
-                },
-            ],
+            **({"callbacks": _stopping(max(10, max_epochs // 10))} if stops else {}),
             "logger": {
                 "class_path": "lightning.pytorch.loggers.CSVLogger",
                 "init_args": {"save_dir": "outputs", "name": name},
@@ -98,7 +94,9 @@ def make_starter(
         *guess.facts,
         f"method: {method} with {likelihood}, on {module.n_inputs} features (else: --method)",
         f"rows: {parts}",
-        f"training: at most {max_epochs} epochs in batches of {batch_size}, stopped when val_nll no longer falls",
+        f"training: at most {max_epochs} epochs in batches of {batch_size}, stopped when val_nll no longer falls"
+        if stops
+        else f"training: {max_epochs} epochs in batches of {batch_size}, to the end, for which {method} is made",
     ]
     commands = [
         f"  lightning-vi fit --config {output}",
@@ -111,12 +109,26 @@ def make_starter(
     return Starter(f"{comment}\n# next:\n{then}\n{settings}", facts, commands)
 
 
+def _stopping(patience: int) -> list[dict[str, Any]]:
+    """Returns the callbacks of a fit that may overfit."""
+    return [
+        {
+            "class_path": "lightning.pytorch.callbacks.EarlyStopping",
+            "init_args": {"monitor": "val_nll", "patience": patience},
+        },
+        {
+            "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+            "init_args": {"filename": "best", "monitor": "val_nll"},
+        },
+    ]
+
+
 def _batch_size(num_rows: int) -> int:
     return next((size for size in (32, 64, 128, 256, 512) if num_rows <= 64 * size), 1024)
 
 
-def _model(name: str, data: TabularDataModule) -> tuple[dict[str, Any], str]:
-    """Returns the configuration of the model, which is built once to be checked, and the likelihood in words."""
+def _model(name: str, data: TabularDataModule) -> tuple[dict[str, Any], str, UQMethod]:
+    """Returns the configuration of the model, the likelihood in words, and the model, built to check both."""
     kinds = {known: kind for known, kind in vars(methods).items() if _is_method(kind)}
     if name not in kinds:
         raise InputValueError(f"--method must be one of {sorted(kinds)}, got {name!r}")
@@ -128,15 +140,17 @@ def _model(name: str, data: TabularDataModule) -> tuple[dict[str, Any], str]:
         likelihood, arguments, width = "HeteroscedasticGaussian", {"num_targets": data.n_targets}, 2 * data.n_targets
     hidden = [50] if len(data.X_train) < FEW_ROWS else [50, 50]
     network: dict[str, Any] = {"n_inputs": data.n_inputs, "n_hidden": hidden, "n_outputs": width}
+    if name == "MCDropout":
+        network["dropout_p"] = DROPOUT
     backbone = TabularMLP if data.cardinalities else MLP
     if data.cardinalities:
         network = {"n_inputs": data.n_inputs, "cardinalities": data.cardinalities, **network}
-    kinds[name](backbone(**network), getattr(lightning_vi.likelihoods, likelihood)(**arguments))
+    built = kinds[name](backbone(**network), getattr(lightning_vi.likelihoods, likelihood)(**arguments))
     init_args = {
         "backbone": {"class_path": f"lightning_vi.backbones.{backbone.__name__}", "init_args": network},
         "likelihood": {"class_path": f"lightning_vi.likelihoods.{likelihood}", "init_args": arguments},
     }
-    return {"class_path": f"lightning_vi.{name}", "init_args": init_args}, likelihood
+    return {"class_path": f"lightning_vi.{name}", "init_args": init_args}, likelihood, built
 
 
 def _is_method(kind: Any) -> bool:

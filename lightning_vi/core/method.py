@@ -212,6 +212,11 @@ class UQMethod(PreparedPredictor):
         return self._planned_burnin if self.burnin_epochs is None else self.burnin_epochs
 
     @property
+    def needs_whole_fit(self) -> bool:
+        """True if a fit that is stopped early has another posterior, as it is for its end; False by default."""
+        return False
+
+    @property
     def in_burnin(self) -> bool:
         """True if the current epoch of a running fit belongs to the burn-in."""
         return self._trainer is not None and self.trainer.training and self.current_epoch < self.num_burnin_epochs

@@ -256,6 +256,11 @@ class SWA(FittedMethod, PointMethod):
         return [network]
 
     @property
+    def needs_whole_fit(self) -> bool:
+        """True: the snapshots are taken at the end."""
+        return True
+
+    @property
     def predictive_likelihood(self) -> Likelihood:
         """Likelihood with averaged parameters."""
         return self.averaged_likelihood

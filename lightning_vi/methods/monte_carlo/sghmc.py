@@ -192,6 +192,11 @@ class SGHMC(FittedMethod, StackedMethod):
         ]
 
     @property
+    def needs_whole_fit(self) -> bool:
+        """True: each cycle ends with its draws."""
+        return True
+
+    @property
     def needs_num_data(self) -> bool:
         """True, because the loss has the prior, divided by N."""
         return True

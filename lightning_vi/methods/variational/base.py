@@ -387,9 +387,19 @@ class VariationalMethod(DiagnosedMethod):
     @property
     def burnin_share(self) -> float:
         """`BURNIN_SHARE` if all weights are stochastic, none pretrained, and the noise is an output too; else 0."""
+        is_wanted = self.likelihood.has_output_noise and not (self.has_deterministic_weights or self._is_pretrained)
+        return BURNIN_SHARE if is_wanted else 0.0
+
+    @property
+    def needs_whole_fit(self) -> bool:
+        """True if all weights are stochastic: the weight of the KL divergence, which they need, grows until the end."""
+        return not self.has_deterministic_weights
+
+    @property
+    def has_deterministic_weights(self) -> bool:
+        """True if a weight matrix of the network has no posterior, and may overfit; vectors do not count."""
         posterior = set(self.engine.parameters())
-        is_whole = all(each in posterior for each in self.backbone.parameters() if each.dim() > 1)
-        return BURNIN_SHARE if is_whole and self.likelihood.has_output_noise and not self._is_pretrained else 0.0
+        return any(each not in posterior for each in self.backbone.parameters() if each.dim() > 1)
 
     @property
     def main_factor(self) -> float:
