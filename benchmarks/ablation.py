@@ -157,6 +157,14 @@ class SlowLowRankWeightsVI(LowRankWeightsVI):
         return min(super().main_factor, 0.03 / DEFAULT_LEARNING_RATE)
 
 
+class SlowMatrixVariateVI(MatrixVariateVI):
+    """Trains posteriors for classes at the rate of those for regressions."""
+
+    @property
+    def main_factor(self) -> float:  # noqa: D102
+        return super().main_factor * (0.5 if self.likelihood.has_bounded_gradient else 1.0)
+
+
 class AllLowRankWeightsVI(LowRankWeightsVI):
     """Has factors in all layers that become smaller."""
 
@@ -193,6 +201,7 @@ OTHERS: dict[str, type[UQMethod]] = {
     "LowRankWeightsVI, factors of all layers": AllLowRankWeightsVI,
     "LowRankWeightsVI, former": FormerLowRankWeightsVI,
     "MatrixVariateVI": MatrixVariateVI,
+    "MatrixVariateVI, half the rate for classes": SlowMatrixVariateVI,
     "LowRankVI": LowRankVI,
     "FullRankVI": FullRankVI,
     "RadialVI": RadialVI,

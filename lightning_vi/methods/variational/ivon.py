@@ -207,6 +207,11 @@ class IVON(VariationalMethod):
         return {"hess_init": hess_init, "weight_decay": decay, "clip_radius": radius}
 
     @property
+    def needs_whole_fit(self) -> bool:
+        """False: long fits of few noisy rows may overfit."""
+        return False
+
+    @property
     def default_lr(self) -> float:
         """Learning rate of the means, chosen when the optimizer is made."""
         return self._chosen_lr

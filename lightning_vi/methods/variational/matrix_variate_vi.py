@@ -149,5 +149,11 @@ class MatrixVariateVI(VariationalMethod):
         self.max_mebibytes = max_mebibytes
         super().__init__(backbone, likelihood, **arguments)
 
+    @property
+    def main_factor(self) -> float:
+        """Factor of the learning rate of the posterior, twice that of other posteriors for classes."""
+        is_faster = self.has_default_optimizer and self.likelihood.has_bounded_gradient
+        return super().main_factor * (2.0 if is_faster else 1.0)
+
     def make_coupling(self, shapes: Sequence[torch.Size]) -> MatrixVariateCoupling:  # noqa: D102
         return MatrixVariateCoupling(shapes, self.max_mebibytes)
