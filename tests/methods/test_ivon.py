@@ -216,6 +216,7 @@ def test_clipping_applies_to_gradients_but_not_to_curvature(algorithm: str) -> N
     assert not torch.allclose(*means)
 
 
+@pytest.mark.filterwarnings("ignore:The fit ended in its burn-in")
 @pytest.mark.parametrize("options", [{}, {"burnin_epochs": 4}, {"burnin_epochs": 1, "kl_warmup_epochs": 5}])
 def test_resumed_run_equals_uninterrupted_run(options: dict[str, Any], tmp_path: Any) -> None:
     def make() -> IVON:
@@ -233,6 +234,7 @@ def test_resumed_run_equals_uninterrupted_run(options: dict[str, Any], tmp_path:
     assert same_state(copy_of_state(resumed), copy_of_state(unbroken))
 
 
+@pytest.mark.filterwarnings("ignore:The fit ended in its burn-in")
 def test_burn_in_does_not_change_the_posterior_stds() -> None:
     method = IVON(MLP(3, [4], 1), Gaussian(), burnin_epochs=2, num_data=24, **QUICK)
     before = method.backbone[0].weight_rho.detach().clone()
@@ -293,6 +295,7 @@ def test_from_pretrained_raises() -> None:
         IVON.from_pretrained(nn.Linear(1, 1), Gaussian())
 
 
+@pytest.mark.filterwarnings("ignore:The fit ended in its burn-in")
 @pytest.mark.parametrize("num_data", [None, 24])
 def test_first_step_of_burn_in_uses_the_learning_rate(num_data: int | None) -> None:
     """With the initial Hessian it is a gradient descent step on the point loss plus the penalty of the prior."""

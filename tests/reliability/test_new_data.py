@@ -47,6 +47,7 @@ def make_table(rows: int, seed: int, shift: float = 0.0) -> pd.DataFrame:
     return frame
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:The fit ended in its burn-in")
 TRAINING = make_table(150, seed=0)
 NEW = make_table(37, seed=1, shift=15.0)
 CASES: dict[str, tuple[str, list[str], Any]] = {
@@ -59,7 +60,7 @@ def make_method(task: str) -> MeanFieldVI:
     return MeanFieldVI(
         *CASES[task][2](),
         num_mc_samples_test=5,
-        burnin_epochs=40,
+        burnin_epochs=39,
         optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-2),
     )
 
@@ -379,7 +380,7 @@ CONFIG: dict[str, Any] = {
             "backbone": {"class_path": "MLP", "init_args": {"n_inputs": 2, "n_hidden": [12], "n_outputs": 1}},
             "likelihood": "Gaussian",
             "num_mc_samples_test": 5,
-            "burnin_epochs": 40,
+            "burnin_epochs": 39,
             "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.01}},
         },
     },
