@@ -38,7 +38,7 @@ def validation_nll(problem: str, num_layers: int, rate: float | None, steps: int
     else:
         data, network, likelihood = DigitsDataModule(split_seed=seed), MLP(64, [50] * num_layers, 10), Categorical(10)
     options = {} if rate is None else {"optimizer": partial(torch.optim.Adam, lr=rate)}
-    method = MeanFieldVI(network, likelihood, num_mc_samples_train=4, **options)
+    method = MeanFieldVI(network, likelihood, num_mc_samples_train=4, burnin_epochs=0, **options)
     quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
     trainer = Trainer(max_steps=steps, max_epochs=-1, limit_val_batches=0, enable_checkpointing=False, **quiet)
     try:

@@ -56,7 +56,7 @@ PRIOR = EmpiricalBayesPrior(beta=1.0, per="unit")
 MEAN_FIELD: dict[str, Any] = {"prior": PRIOR, "num_mc_samples_train": 1, "num_mc_samples_test": 100}
 RECIPES = {
     "AlphaDivergenceVI, heteroscedastic": Recipe(
-        AlphaDivergenceVI, HeteroscedasticGaussian(), {"num_mc_samples_test": 100}
+        AlphaDivergenceVI, HeteroscedasticGaussian(), {"num_mc_samples_test": 100, "burnin_epochs": 0}
     ),
     "MeanFieldVI, heteroscedastic, burn-in": Recipe(
         MeanFieldVI, HeteroscedasticGaussian(), MEAN_FIELD, burnin_steps=1000

@@ -47,6 +47,7 @@ first, result, log_dir = fit(
     prior=GaussianPrior(std=1.0),
     init_std=0.5,
     kl_warmup_epochs=0,
+    burnin_epochs=0,
     optimizer=partial(torch.optim.Adam, lr=1e-3),
 )
 plot_objective(log_dir).savefig("objective.png")
@@ -74,7 +75,7 @@ plot_posterior(first).savefig("posterior_before.png")
 # %% [markdown]
 # ## The remedy
 #
-# Without the four options all have their defaults: the posterior starts narrow, the KL weight grows slowly, the
+# Without the five options all have their defaults: the posterior starts narrow, the KL weight grows slowly, the
 # learning rate suits the length of the fit, and the prior's scale is learned.
 
 # %%
@@ -83,7 +84,7 @@ print(result)
 plot_posterior(second).savefig("posterior_after.png")
 
 # %% [markdown]
-# No finding is left, the RMSE is that of the noise, and the NLL has fallen from 1.70 to 0.30. Many units are pruned
+# No finding is left, the RMSE is that of the noise, and the NLL has fallen from 1.70 to 0.33. Many units are pruned
 # here too: a good fit keeps the units that the data pay for, whose weights have a high signal-to-noise ratio, and
 # leaves the rest at the prior. It is the likelihood, and not the share of pruned units, that tells the two fits
 # apart.

@@ -76,8 +76,8 @@ rows = {name: error(method.predict(x, **options)) | {"ms": milliseconds(**option
 print(pd.DataFrame(rows).T.round(3))
 
 # %% [markdown]
-# One pass is closer to 4096 samples than 256 samples are, mean and standard deviation both, and takes the time of
-# about 16 samples. Few samples do not only have noise: their standard deviations are too small at the ends, where the
+# One pass is closer to 4096 samples than 256 samples are, mean and standard deviation both, and takes less
+# time than 16 samples. Few samples do not only have noise: their standard deviations are too small at the ends, where the
 # posterior has rare networks that go far away.
 
 # %%

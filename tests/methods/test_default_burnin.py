@@ -34,7 +34,7 @@ from lightning_vi.likelihoods import Categorical, ChannelsFirst, Gaussian, Heter
 
 X, Y = normal(24, 3), normal(24, 1)
 LABELS = torch.arange(24) % 3
-WHOLE = (MeanFieldVI, LowRankVI, FullRankVI, MatrixVariateVI, RadialVI, AlphaDivergenceVI, LatentVariableVI)
+WHOLE = (MeanFieldVI, LowRankVI, MatrixVariateVI, RadialVI, AlphaDivergenceVI, LatentVariableVI)
 
 
 class Stages(Callback):
@@ -83,6 +83,7 @@ OTHERS: dict[str, tuple[Callable[[], UQMethod], Any]] = {
         Y,
     ),
     "rank-one factors": (lambda: RankOneVI(MLP(3, [4], 2), HeteroscedasticGaussian()), Y),
+    "full covariance": (lambda: FullRankVI(MLP(3, [4], 2), HeteroscedasticGaussian()), Y),
     "IVON": (lambda: IVON(MLP(3, [4], 2), HeteroscedasticGaussian()), Y),
     "plain network": (lambda: Deterministic(MLP(3, [4], 2), HeteroscedasticGaussian()), Y),
     "pretrained": (lambda: MeanFieldVI.from_pretrained(MLP(3, [4], 2), HeteroscedasticGaussian()), Y),

@@ -65,5 +65,10 @@ class FullRankVI(VariationalMethod):
         self.max_mebibytes = max_mebibytes  # used by make_coupling, which the base constructor calls
         super().__init__(backbone, likelihood, **arguments)
 
+    @property
+    def burnin_share(self) -> float:
+        """0: few noisy rows would lose by it."""
+        return 0.0
+
     def make_coupling(self, shapes: Sequence[torch.Size]) -> FullRankCoupling:  # noqa: D102
         return FullRankCoupling(shapes, self.max_mebibytes)

@@ -207,6 +207,11 @@ class IVON(VariationalMethod):
         return {"hess_init": hess_init, "weight_decay": decay, "clip_radius": radius}
 
     @property
+    def burnin_share(self) -> float:
+        """0: it gains nothing by a burn-in."""
+        return 0.0
+
+    @property
     def needs_whole_fit(self) -> bool:
         """False: long fits of few noisy rows may overfit."""
         return False
