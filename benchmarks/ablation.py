@@ -97,7 +97,14 @@ ROWS: dict[str, dict[str, Any]] = {
     "LowRankWeightsVI, factors of all layers": {},
     "LowRankWeightsVI, former": {},
 }
-BURNIN = {"no burn-in": 0.0, "burn-in over a tenth": 0.1, "burn-in over a third": 0.33, "burn-in over a half": 0.5}
+BURNIN = {
+    "no burn-in": 0.0,
+    "burn-in over a tenth": 0.1,
+    "burn-in over a fifth": 0.2,
+    "burn-in over a quarter": 0.25,
+    "burn-in over a third": 0.33,
+    "burn-in over a half": 0.5,
+}
 """Share of the epochs."""
 
 
