@@ -196,6 +196,12 @@ def test_fits_that_overfit_are_stopped(method: str, run: Run) -> None:
     assert checkpoint["init_args"] == {"filename": "best", "monitor": "val_nll"}
 
 
+def test_classifiers_are_stopped(run: Run) -> None:
+    houses().to_csv("table.csv", index=False)
+    run("init", "--data", "table.csv", "--target", "kind", "--method", "MeanFieldVI")
+    assert len(yaml.safe_load(Path("config.yaml").read_text())["trainer"]["callbacks"]) == 2
+
+
 def test_swag_has_an_average_after_its_fit(run: Run) -> None:
     houses().to_csv("table.csv", index=False)
     run("init", "--data", "table.csv", "--target", "price", "--method", "SWAG", "--max_epochs", "4")

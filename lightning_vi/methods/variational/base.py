@@ -392,8 +392,8 @@ class VariationalMethod(DiagnosedMethod):
 
     @property
     def needs_whole_fit(self) -> bool:
-        """True if all weights are stochastic: the weight of the KL divergence, which they need, grows until the end."""
-        return not self.has_deterministic_weights
+        """True in regression if all weights are stochastic: the weight of their KL divergence grows until the end."""
+        return self.likelihood.task == "regression" and not self.has_deterministic_weights
 
     @property
     def has_deterministic_weights(self) -> bool:
