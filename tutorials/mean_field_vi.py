@@ -117,8 +117,8 @@ for name, scores in {"last layer": last_layer_scores, "all layers": all_layers_s
 # %% [markdown]
 # On the test points, which lie among the training points, both have the same RMSE, and all layers the better NLL. They
 # differ outside. At the left end the epistemic standard deviation of all layers is about 0.6, that of the last layer
-# 0.1, and the true function leaves the dark band of both, soon for the last layer. One posterior over 102 weights knows less of what it
-# does not know than one over 2752.
+# 0.1, and the true function leaves the dark band of both, soon for the last layer. One posterior over 102 weights
+# knows less of what it does not know than one over 2752.
 #
 # ## Calibration
 #

@@ -77,8 +77,8 @@ print(pd.DataFrame(rows).T.round(3))
 
 # %% [markdown]
 # One pass is closer to 4096 samples than 256 samples are, mean and standard deviation both, and takes less
-# time than 16 samples. Few samples do not only have noise: their standard deviations are too small at the ends, where the
-# posterior has rare networks that go far away.
+# time than 16 samples. Few samples do not only have noise: their standard deviations are too small at the ends, where
+# the posterior has rare networks that go far away.
 
 # %%
 figure = Figure(figsize=(10, 3.4), layout="constrained")
