@@ -17,7 +17,7 @@ from lightning_vi.methods import UQMethod
 
 NUM_STEPS = 10_000
 NUM_STEPS_TO_AVERAGE = 2_000
-"""Length of a fit that averages weights without a prior: it may overfit if it is long, and has no average if stopped."""
+"""Length of a fit that averages weights without a prior: a long one may overfit, and a stopped one has no average."""
 DROPOUT = 0.1
 FEW_ROWS = 1000
 """With fewer training rows, one hidden layer is enough; a posterior over two prunes most of their weights."""
