@@ -79,6 +79,7 @@ def step_of(method: Any, name: str, device: str) -> Callable[[], None]:
     fitting.fit(method, loader)
     method.to(device).train()
     optimizer = fitting.optimizers[0]
+    optimizer.load_state_dict(optimizer.state_dict())  # moves its state, which the end of a fit leaves on the CPU
     batches = [[tensor.to(device) for tensor in batch] for batch in loader]
     if isinstance(method, MethodEnsemble):
         method._is_decided = method.vectorization == "loop"

@@ -31,6 +31,9 @@ from lightning_vi.moments.gaussian_tensor import (
 from lightning_vi.moments.linear_rules import joint_positions, position_mean, product_variance, total
 from lightning_vi.moments.propagation import rule
 
+NO_EPS = 1e-38
+"""Vanishes beside a variance of 1; some versions of torch refuse 0."""
+
 
 @rule("batch_norm")
 def batch_norm(
@@ -68,7 +71,7 @@ def batch_norm(
 
     def spread_of(mean: Tensor, variance: Tensor | None) -> Tensor:
         variance = torch.zeros_like(mean) if variance is None else variance
-        total = F.batch_norm(variance, none, one, scale, shift, False, 0.0, 0.0)
+        total = F.batch_norm(variance, none, one, scale, shift, False, 0.0, NO_EPS)
         if std is None:
             return total
         part = normalized(mean, std, None)

@@ -345,7 +345,10 @@ class SGHMC(FittedMethod, StackedMethod):
         return constant(lambda: torch.tensor(spread_order(kept)[:num_samples], device=self.device))
 
     def sampled_outputs(self, x: NetworkInput, num_samples: int, seed: int) -> Iterator[Tensor]:  # noqa: ARG002, D102
-        order = self._order(num_samples)
+        return self._outputs_of(self._order(num_samples), x)
+
+    def _outputs_of(self, order: Tensor, x: NetworkInput) -> Iterator[Tensor]:
+        """Outputs of the draws of these indices, in parts of shape [S, B, ...]."""
         chunk = self._runner.num_sets_per_pass(self.draws.shape[1], batch_size(x))
         norms = list(running_statistics(self.backbone))
         drawn = {*self._names, *norms}
@@ -359,8 +362,9 @@ class SGHMC(FittedMethod, StackedMethod):
     def make_predictive(self, x: NetworkInput, num_samples: int, seed: int) -> Predictive:  # noqa: D102
         if self.drawn_likelihood is None:
             return SampledPredictive(self.likelihood, lambda: self.sampled_outputs(x, num_samples, seed))
-        outputs = torch.cat(list(self.sampled_outputs(x, num_samples, seed)))
-        return StackedPredictive(_rows_of(self.drawn_likelihood, self._order(num_samples)), outputs)
+        order = self._order(num_samples)
+        outputs = torch.cat(list(self._outputs_of(order, x)))
+        return StackedPredictive(_rows_of(self.drawn_likelihood, order), outputs)
 
     def provisional_predictive(self, x: NetworkInput) -> Predictive:  # noqa: D102
         return StackedPredictive(self.likelihood, self._outputs(x))
