@@ -257,8 +257,10 @@ class WeightSampler:
         self.slots = _make_slots(owners)
         self.distinct_slots = list({slot.start: slot for slot in self.slots}.values())
         self.num_weights = self.distinct_slots[-1].stop
-        self.coupling = None if coupling is None else coupling([slot.mu.shape for slot in self.distinct_slots])
+        means = [slot.mu for slot in self.distinct_slots]
+        self.coupling = None if coupling is None else coupling([mean.shape for mean in means])
         if self.coupling is not None:
+            self.coupling.to(means[0])
             check_estimators([slot.owner.estimator for slot in self.slots], self.coupling)
             if not self.coupling.has_gaussian_marginals:
                 _check_priors_depend_on_moments(self.slots)

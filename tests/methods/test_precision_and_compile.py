@@ -1,10 +1,11 @@
-"""bf16 mixed precision and `torch.compile` on many kinds of networks."""
+"""bf16 mixed precision, float64 and `torch.compile` on many kinds of networks."""
 
 from typing import Any
 
 import pytest
 import torch
 from helpers import fit, loader, normal, quiet_trainer, randomize_posteriors
+from method_cases import CASES, METHODS, Case, params
 from network_cases import EXAMPLES, Example, each_example, each_example_and_estimator
 from torch import Tensor
 
@@ -50,6 +51,26 @@ def test_predictions_under_mixed_precision_agree(example: Example) -> None:
         result = method.predict(x)
     assert (result.mean - expected.mean).abs().max() < 0.05 * expected.mean.abs().max()
     torch.testing.assert_close(result.epistemic_var, expected.epistemic_var, rtol=0.2, atol=1e-3)
+
+
+ONE_PROBLEM = [next(case for case in CASES if case.method_name == name) for name in METHODS]
+
+
+@pytest.mark.parametrize("case", params(CASES, default=ONE_PROBLEM))
+def test_a_method_on_a_network_in_float64_is_that_in_float64(case: Case) -> None:
+    """It is the same whether the network or the method is converted, after a fit too."""
+    x, y = (part.double() if part.is_floating_point() else part for part in case.problem.data())
+    made = case.method.make(case.backbone().double(), case.problem.likelihood())
+    converted = case.method.make(case.backbone(), case.problem.likelihood()).double()
+    converted.load_state_dict(made.state_dict())  # initial weights are drawn in the dtype of the network
+    results = []
+    for method in (made, converted):
+        torch.manual_seed(0)
+        quiet_trainer(max_epochs=2).fit(method, loader(x, y, batch_size=6))
+        prediction = method.predict(x)
+        assert prediction.mean.dtype == torch.float64
+        results.append([prediction.mean, prediction.total_var])
+    torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("estimator", ["auto", "reparameterization", "flipout"])

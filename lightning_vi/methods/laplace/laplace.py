@@ -161,14 +161,15 @@ class Laplace(InformedMethod, PointMethod):
         if not is_plain(stochastic_module_names) or last not in (None, names[-1]):
             positions = [names.index(block.module_name) for block in self._blocks]
             self.hparams["stochastic_module_names"] = positions
-        self.curvature = makers[structure](self._blocks)
+        weight = self.backbone.get_parameter(self._blocks[0].names[0])
+        self.curvature = makers[structure](self._blocks).to(weight)
         self._check_last_layer = LastLayerCheck(self.backbone, last)
         self.predictive = predictive
         self._cache = DrawCache[Tensor]()
         self._optimizes_prior = prior_precision is None
         self._uses_validation_data = prior_std == "auto" and likelihood.task == "classification"
-        self.register_buffer("prior_precision", torch.tensor(prior_precision or 1.0))
-        self.register_buffer("log_likelihood", torch.tensor(0.0))
+        self.register_buffer("prior_precision", weight.new_tensor(prior_precision or 1.0))
+        self.register_buffer("log_likelihood", weight.new_tensor(0.0))
 
     @property
     def needs_num_data(self) -> bool:
@@ -204,7 +205,7 @@ class Laplace(InformedMethod, PointMethod):
         Raises:
             ValueError: If there are no data.
         """
-        num_rows, log_likelihood = 0, torch.zeros((), device=self.device)
+        num_rows, log_likelihood = 0, torch.zeros_like(self.log_likelihood)
 
         def terms() -> Iterator[tuple[Linearization, Tensor, Tensor | None]]:
             nonlocal num_rows, log_likelihood
@@ -218,7 +219,7 @@ class Laplace(InformedMethod, PointMethod):
                 self._check_layout(x, outputs)
                 log_likelihood = log_likelihood + self.likelihood.log_prob(outputs, target, weight).sum()
                 num_rows += len(target)
-                factor = self.likelihood.information_factor(linearization.outputs)
+                factor = self.likelihood.information_factor(linearization.outputs).to(linearization.outputs)
                 weights = self.output_weights(target, weight, linearization.outputs)
                 if weights is not None:
                     factor = factor * weights.flatten(1).sqrt().unsqueeze(-1)

@@ -107,7 +107,9 @@ class LatentVariableVI(VariationalMethod):
         super().__init__(network, likelihood, **arguments)
         self._summarizes = inference_network is None
         self.inference_network = (
-            MLP(first_layer.summary_size + likelihood.num_target_features, [50, 50], 2 * latent_dim)
+            MLP(first_layer.summary_size + likelihood.num_target_features, [50, 50], 2 * latent_dim).to(
+                next(self.backbone.parameters())
+            )
             if inference_network is None
             else copy.deepcopy(inference_network)
         )
