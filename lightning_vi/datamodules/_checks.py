@@ -1,7 +1,9 @@
 """Argument checks of the datamodules."""
 
 from numbers import Integral
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,14 +41,16 @@ def check_split(
 
     Args:
         name: Name of the split, such as `train`.
-        rows: Inputs [N, ...features] and targets, [N, D] or [N, ..., D] floating, or class labels [N, ...] int64.
+        rows: Inputs [N, ...features] and targets, [N, D] or [N, ..., D] floating, or class labels [N, ...] int64;
+            tensors or arrays.
         num_classes: Number of classes C, or None for regression.
         ignore_index: Label of elements without a class, or None.
     """
-    if not isinstance(rows, tuple | list) or [isinstance(part, Tensor) for part in rows] != [True, True]:
+    parts = [_as_tensor(part) for part in rows] if isinstance(rows, tuple | list) else []
+    if [isinstance(part, Tensor) for part in parts] != [True, True]:
         found = [type(part).__name__ for part in rows] if isinstance(rows, tuple | list) else type(rows).__name__
-        raise InputValueError(f"{name} must be a pair of tensors (inputs, targets), got {found}.")
-    inputs, targets = rows
+        raise InputValueError(f"{name} must be a pair of tensors or arrays (inputs, targets), got {found}.")
+    inputs, targets = parts
     if inputs.ndim < 2 or not inputs.is_floating_point():
         raise InputValueError(
             f"X_{name} must be a floating-point tensor of shape [N, ...features], "
@@ -61,8 +65,18 @@ def check_split(
     for letter, values in (("X", inputs), ("Y", targets)):
         if values.is_floating_point() and not bool(values.isfinite().all()):
             bad = int((~values.isfinite()).sum())
-            raise InputValueError(f"{letter}_{name} must be finite, got {bad} NaN or infinite values.")
+            remedy = "Fill them in, or leave these rows out"
+            if letter == "Y" and bool(values.isnan().any()):
+                remedy += '; or give a DataLoader of the tensors to a method whose likelihood has missing="ignore"'
+            raise InputValueError(f"{letter}_{name} must be finite, got {bad} NaN or infinite values. {remedy}.")
     return inputs, targets
+
+
+def _as_tensor(values: Any) -> Any:
+    """Copies a NumPy array of numbers to a float32 or int64 tensor; returns all else as it is."""
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
+        return values
+    return torch.from_numpy(values.astype(np.float32 if values.dtype.kind == "f" else np.int64))
 
 
 def _check_targets(name: str, targets: Tensor, num_classes: int | None, ignore_index: int | None) -> None:

@@ -1,21 +1,24 @@
 """Base class of the datamodules: splits of tensors and their dataloaders."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NotRequired, TypedDict, Unpack, cast
 
 from lightning import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
 from lightning.pytorch.utilities import rank_zero_warn
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_vi.datamodules._checks import check_int, check_seed, check_split
 from lightning_vi.datamodules._loader import row_loader
-from lightning_vi.datamodules._rows import Sample
 from lightning_vi.datamodules._split import IntArray
 from lightning_vi.datamodules._state import VERSION, DataState, check_version, digest
 from lightning_vi.datamodules._summary import as_html, as_text
 from lightning_vi.errors import InputTypeError, InputValueError
+
+Split = tuple[Tensor | NDArray[Any], Tensor | NDArray[Any]]
+"""Inputs and targets."""
 
 
 class LoaderOptions(TypedDict, total=False):
@@ -58,11 +61,11 @@ def loader_settings(datamodule: str, batch_size: int, given: LoaderOptions) -> d
 class Splits(TypedDict):
     """Rows `(X, Y)` of each split, as arguments of `ArrayDataModule`."""
 
-    train: Sample
-    test: Sample
-    val: NotRequired[Sample]
-    calib: NotRequired[Sample]
-    ood: NotRequired[Sample]
+    train: Split
+    test: Split
+    val: NotRequired[Split]
+    calib: NotRequired[Split]
+    ood: NotRequired[Split]
 
 
 def take_splits(inputs: Tensor, targets: Tensor, rows: Mapping[str, IntArray]) -> Splits:
@@ -76,7 +79,7 @@ SCALING = ("input_mean", "input_std", "target_mean", "target_std")
 
 
 class ArrayDataModule(LightningDataModule):
-    """Datamodule of splits given as tensors, and base class of all other datamodules.
+    """Datamodule of splits given as tensors or arrays, and base class of all other datamodules.
 
     The splits are available from construction; `setup()` may be called any number of times and has no effect.
 
@@ -91,7 +94,8 @@ class ArrayDataModule(LightningDataModule):
 
     Args:
         train: Training inputs and targets `(X, Y)`: X floating point, [N, ...features]; Y floating point in original
-            units, [N, D] or [N, ..., D], or int64 class labels [N] or [N, ...].
+            units, [N, D] or [N, ..., D], or int64 class labels [N] or [N, ...]. Tensors, or NumPy arrays, of which
+            floating-point numbers become float32 and integers int64.
         test: Test inputs and targets, as `train`.
         val: Validation inputs and targets; None for no validation split.
         calib: Calibration inputs and targets; None for no calibration split.
@@ -114,7 +118,7 @@ class ArrayDataModule(LightningDataModule):
 
     Raises:
         ValueError: If `batch_size` is not positive, a loader option is out of range, or a split is not a pair of
-            finite, non-empty tensors with matching shapes.
+            finite, non-empty tensors or arrays with matching shapes.
 
     Example:
         >>> import torch
@@ -146,12 +150,12 @@ class ArrayDataModule(LightningDataModule):
 
     def __init__(
         self,
-        train: Sample,
-        test: Sample,
-        val: Sample | None = None,
-        calib: Sample | None = None,
+        train: Split,
+        test: Split,
+        val: Split | None = None,
+        calib: Split | None = None,
         *,
-        ood: Sample | None = None,
+        ood: Split | None = None,
         num_classes: int | None = None,
         ignore_index: int | None = None,
         target_dim: int = -1,
@@ -175,7 +179,7 @@ class ArrayDataModule(LightningDataModule):
                 inputs, targets = None, None
             else:
                 inputs, targets = check_split(name, rows, num_classes, ignore_index)
-                _check_same_shape(name, inputs, targets, train)
+                _check_same_shape(name, inputs, targets, [part.shape for part in train])
             setattr(self, f"X_{name}", inputs)
             setattr(self, f"Y_{name}", targets)
 
@@ -364,10 +368,10 @@ def _equal(ours: Tensor | None, theirs: Tensor | None) -> bool:
     return ours.shape == theirs.shape and bool(ours.isclose(theirs, rtol=1e-6).all())
 
 
-def _check_same_shape(name: str, inputs: Tensor, targets: Tensor, train: Sample) -> None:
-    for letter, values, reference in (("X", inputs, train[0]), ("Y", targets, train[1])):
-        if values.shape[1:] != reference.shape[1:]:
+def _check_same_shape(name: str, inputs: Tensor, targets: Tensor, train: Sequence[Sequence[int]]) -> None:
+    for letter, values, shape in zip("XY", (inputs, targets), train, strict=True):
+        if values.shape[1:] != tuple(shape[1:]):
             raise InputValueError(
                 f"{letter}_{name} must have rows of the same shape as {letter}_train, "
-                f"{list(reference.shape[1:])}, got {list(values.shape[1:])}."
+                f"{list(shape[1:])}, got {list(values.shape[1:])}."
             )

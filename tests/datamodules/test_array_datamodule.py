@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers import quiet_trainer
@@ -223,9 +224,24 @@ FLOATS = torch.zeros(3, 1)
 LABELS = torch.tensor([0, 1, 1])
 
 
+def test_arrays_become_tensors() -> None:
+    x, labels = np.array([[0.5, 1.0], [2.0, 3.0]], order="F"), np.array([1, 0], dtype=np.int32)
+    datamodule = ArrayDataModule((x, labels), (x[::-1], labels[::-1]), num_classes=2)
+    x[:] = 0.0
+    labels[:] = 0
+    assert datamodule.X_train.dtype == torch.float32
+    assert datamodule.X_train.tolist() == [[0.5, 1.0], [2.0, 3.0]]
+    assert datamodule.X_test.tolist() == [[2.0, 3.0], [0.5, 1.0]]
+    assert datamodule.Y_train.dtype == torch.int64
+    assert datamodule.Y_train.tolist() == [1, 0]
+    with pytest.raises(ValueError, match=r"X_test must have rows of the same shape as X_train, \[2\], got \[1\]"):
+        ArrayDataModule((x, x), (x[:, :1], x))
+
+
 @pytest.mark.parametrize(
     ("train", "num_classes", "message"),
     [
+        ((np.array([["a"]]), FLOATS), None, r"pair of tensors or arrays .*got \['ndarray', 'Tensor'\]"),
         (([1.0], FLOATS), None, r"train must be a pair of tensors .*got \['list', 'Tensor'\]"),
         ((FLOATS, None), None, r"train must be a pair of tensors .*got \['Tensor', 'NoneType'\]"),
         ((FLOATS,), None, r"train must be a pair of tensors .*got \['Tensor'\]"),
@@ -241,8 +257,9 @@ LABELS = torch.tensor([0, 1, 1])
         ((FLOATS, LABELS + 1), 2, "between 0 and num_classes - 1 = 1, got labels from 1 to 2"),
         ((FLOATS, LABELS - 1), 2, "got labels from -1 to 0"),
         ((FLOATS, LABELS), 1, "num_classes must be an integer >= 2, got 1"),
-        ((FLOATS / 0.0, FLOATS), None, "X_train must be finite, got 3 NaN"),
-        ((FLOATS, torch.tensor([[0.0], [torch.inf], [1.0]])), None, "Y_train must be finite, got 1 NaN"),
+        ((FLOATS / 0.0, FLOATS), None, r"X_train must be finite, got 3 NaN .* leave these rows out\.$"),
+        ((FLOATS, torch.tensor([[0.0], [torch.inf], [1.0]])), None, r"Y_train must be finite, got 1 .* rows out\.$"),
+        ((FLOATS, FLOATS * torch.nan), None, "Y_train must be finite, got 3 .* DataLoader .* missing="),
     ],
 )
 def test_invalid_tensors_are_rejected(train: Any, num_classes: int | None, message: str) -> None:
