@@ -1,12 +1,12 @@
 """Ablation of the defaults of mean-field variational inference, on rows held out of the training data.
 
-    python benchmarks/ablation.py --uci path/to/UCI_Datasets --results ablation.csv
+    python benchmarks/ablation.py --uci path/to/UCI_Datasets --mnist path/to/mnist --results ablation.csv
 
 Each row of the table changes one default of `MeanFieldVI`; "all former" changes all of them. The last rows are other
 methods, some also with a former default. Scores are negative log-likelihoods at `kl_weight=1` of a fifth of the
 training rows, which the fit does not see; test rows are not used. The toy problem has the network 1-50-50-2 and 150
 epochs, the UCI sets and diabetes one layer of 50 units and 100 epochs (yacht 200), the digits one layer of 100 units
-and 30 epochs. `--changes` also takes "METHOD, no burn-in" and "METHOD, burn-in over a third". Finished fits are kept in
+and 30 epochs, MNIST a LeNet and 5 epochs, and "MNIST, 2000 rows" one layer of 100 units and 30 epochs. `--changes` also takes "METHOD, no burn-in" and "METHOD, burn-in over a third". Finished fits are kept in
 the file of results.
 """
 
@@ -40,10 +40,16 @@ from lightning_vi import (
     RadialVI,
     RankOneVI,
 )
-from lightning_vi.backbones import MLP
+from lightning_vi.backbones import MLP, LeNet
 from lightning_vi.compare.adjustments import adjusted
 from lightning_vi.core import DEFAULT_LEARNING_RATE, UQMethod
-from lightning_vi.datamodules import DiabetesDataModule, DigitsDataModule, ToyHeteroscedasticDataModule, UCIDataModule
+from lightning_vi.datamodules import (
+    DiabetesDataModule,
+    DigitsDataModule,
+    MNISTDataModule,
+    ToyHeteroscedasticDataModule,
+    UCIDataModule,
+)
 from lightning_vi.likelihoods import Categorical, HeteroscedasticGaussian, Likelihood
 from lightning_vi.priors import EmpiricalBayesPrior, GaussianPrior
 
@@ -92,6 +98,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "AlphaDivergenceVI, constant alpha": {},
     "IVON": {},
     "IVON, former": {},
+    "IVON, steps of at most 0.02": {},
     "LowRankWeightsVI": {},
     "LowRankWeightsVI, a rate of 0.03": {},
     "LowRankWeightsVI, factors of all layers": {},
@@ -193,6 +200,11 @@ def former_ivon(num_data: int, num_steps: int) -> dict[str, Any]:
     }
 
 
+def long_steps(num_data: int) -> dict[str, Any]:
+    """Lets a step of IVON move a weight by 0.02 for any number of inputs, at the learning rate for classes."""
+    return {"clip_radius": 0.02 * num_data / (0.0067**-2 + 1)}
+
+
 OTHERS: dict[str, type[UQMethod]] = {
     "Deterministic": Deterministic,
     "RankOneVI": RankOneVI,
@@ -203,6 +215,7 @@ OTHERS: dict[str, type[UQMethod]] = {
     "AlphaDivergenceVI, constant alpha": ConstantAlphaVI,
     "IVON": IVON,
     "IVON, former": IVON,
+    "IVON, steps of at most 0.02": IVON,
     "LowRankWeightsVI": LowRankWeightsVI,
     "LowRankWeightsVI, a rate of 0.03": SlowLowRankWeightsVI,
     "LowRankWeightsVI, factors of all layers": AllLowRankWeightsVI,
@@ -227,7 +240,14 @@ def uci_rows(folder: Path, split: int) -> tuple[Tensor, Tensor]:
     return training_rows(UCIDataModule(folder, split))
 
 
-def problems(uci: Path | None) -> dict[str, Problem]:
+def mnist_rows(folder: Path, num_rows: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Some training images."""
+    x, y = training_rows(MNISTDataModule(folder))
+    chosen = np.random.default_rng(seed).permutation(len(x))[:num_rows]
+    return x[chosen], y[chosen]
+
+
+def problems(uci: Path | None, mnist: Path | None = None) -> dict[str, Problem]:
     """The problems of the table."""
     toy = Problem(
         lambda _: training_rows(ToyHeteroscedasticDataModule(n_points=500)),
@@ -260,6 +280,16 @@ def problems(uci: Path | None) -> dict[str, Problem]:
                 epochs,
                 64,
             )
+    if mnist is not None:
+        classes = partial(Categorical, 10)
+        found["MNIST"] = Problem(partial(mnist_rows, mnist, 60_000), lambda _: LeNet(), classes, 5, 128)
+        found["MNIST, 2000 rows"] = Problem(
+            partial(mnist_rows, mnist, 2500),
+            lambda _: nn.Sequential(nn.Flatten(), MLP(784, [100], 10)),
+            classes,
+            30,
+            128,
+        )
     return found
 
 
@@ -281,6 +311,8 @@ def run(problem: Problem, name: str, seed: int) -> float:
     rate = options.pop("rate", 1.0)
     if name == "IVON, former":
         options = former_ivon(len(kept), problem.epochs * -(-len(kept) // problem.batch))
+    if name == "IVON, steps of at most 0.02":
+        options = long_steps(len(kept))
     cls = OTHERS.get(name, Faster)
     network, likelihood, options = adjusted(cls, network, likelihood, options)
     method = cls(network, likelihood, **options)
@@ -299,6 +331,7 @@ def main() -> None:
     """Runs what is missing in the file of results, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--uci", type=Path, help="folder with one folder for each UCI set")
+    parser.add_argument("--mnist", type=Path, help="folder of the four idx files")
     parser.add_argument("--results", type=Path, default=Path("ablation.csv"), help="file of results, which grows")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--problems", nargs="+", default=["toy", "digits", "concrete"], help="columns of the table")
@@ -308,7 +341,11 @@ def main() -> None:
     key = ["problem", "change", "seed"]
     done = pd.read_csv(arguments.results) if arguments.results.exists() else pd.DataFrame(columns=key)
     finished = set(done[key].itertuples(index=False, name=None))
-    found = {name: problem for name, problem in problems(arguments.uci).items() if name in arguments.problems}
+    found = {
+        name: problem
+        for name, problem in problems(arguments.uci, arguments.mnist).items()
+        if name in arguments.problems
+    }
     wanted = [
         (problem, name, seed) for seed in range(arguments.seeds) for problem in found for name in arguments.changes
     ]

@@ -140,6 +140,17 @@ def test_defaults_follow_from_the_size_of_the_data_and_the_length_of_the_fit() -
     assert optimizer.param_groups[0]["lr"] < 0.1 * method.lr
 
 
+@pytest.mark.parametrize(("num_inputs", "largest"), [(3, 0.02), (100, 0.01), (1000, 0.0025)])
+def test_a_step_moves_a_weight_less_where_units_have_many_inputs(num_inputs: int, largest: float) -> None:
+    """Outputs that are far from large targets ask for large steps, and the means and the deviations are known."""
+    method = IVON(nn.Sequential(nn.Linear(num_inputs, 2)), Gaussian(num_targets=2), num_data=24)
+    optimizer, before = method.make_optimizer(), method.backbone[0].weight_mu.detach().clone()
+    method.elbo(normal(24, num_inputs), 1e4 * normal(24, 2)).loss.backward()
+    optimizer.step()
+    moved = (method.backbone[0].weight_mu - before).abs().max().item()
+    assert moved == pytest.approx(largest, rel=1e-3)
+
+
 @pytest.mark.parametrize("num_data", [None, 24])
 @pytest.mark.parametrize(("likelihood", "epochs", "rate"), [(Gaussian(), 2, 0.3), (Bernoulli(), 20, 1.0)])
 def test_default_learning_rate(likelihood: Any, epochs: int, rate: float, num_data: int | None) -> None:
