@@ -6,8 +6,8 @@ Each row of the table changes one default of `MeanFieldVI`; "all former" changes
 methods, some also with a former default. Scores are negative log-likelihoods at `kl_weight=1` of a fifth of the
 training rows, which the fit does not see; test rows are not used. The toy problem has the network 1-50-50-2 and 150
 epochs, the UCI sets and diabetes one layer of 50 units and 100 epochs (yacht 200), the digits one layer of 100 units
-and 30 epochs, MNIST a LeNet and 5 epochs, and "MNIST, 2000 rows" one layer of 100 units and 30 epochs. `--changes` also takes "METHOD, no burn-in" and "METHOD, burn-in over a third". Finished fits are kept in
-the file of results.
+and 30 epochs, MNIST a LeNet and 5 epochs, and "MNIST, 2000 rows" one layer of 100 units and 30 epochs. `--changes`
+also takes "METHOD, no burn-in" and "METHOD, burn-in over a third". Finished fits are kept in the file of results.
 """
 
 import argparse
