@@ -1,5 +1,6 @@
 """IVON against an exact posterior, and with Lightning's trainer."""
 
+import math
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -140,9 +141,15 @@ def test_defaults_follow_from_the_size_of_the_data_and_the_length_of_the_fit() -
     assert optimizer.param_groups[0]["lr"] < 0.1 * method.lr
 
 
-@pytest.mark.parametrize(("num_inputs", "largest"), [(3, 0.02), (100, 0.01), (1000, 0.0025)])
-def test_a_step_moves_a_weight_less_where_units_have_many_inputs(num_inputs: int, largest: float) -> None:
-    """Outputs that are far from large targets ask for large steps, and the means and the deviations are known."""
+@pytest.mark.parametrize(
+    ("num_inputs", "num_steps", "largest"),
+    [(3, 60, 0.02), (100, math.inf, 0.01), (100, 1000, 0.01), (1000, 10_000, 0.001), (1000, 250, 0.005)],
+)
+def test_a_step_moves_a_weight_less_where_units_have_many_inputs(
+    num_inputs: int, num_steps: float, largest: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outputs that are far from large targets ask for larger steps."""
+    monkeypatch.setattr(IVON, "num_steps", num_steps)
     method = IVON(nn.Sequential(nn.Linear(num_inputs, 2)), Gaussian(num_targets=2), num_data=24)
     optimizer, before = method.make_optimizer(), method.backbone[0].weight_mu.detach().clone()
     method.elbo(normal(24, num_inputs), 1e4 * normal(24, 2)).loss.backward()

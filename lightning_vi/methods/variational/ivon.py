@@ -21,10 +21,10 @@ symbol              argument
 The update of m and h is that of `lightning_vi.optim.PosteriorIVON`. Options that are None depend on :math:`\lambda` and
 on the number of steps T: the prior has a standard deviation of 1, the posterior starts with one of 0.0067, the start of
 h counts by :math:`e^{-4}` at the end of the fit, and a step moves a weight by at most s, which is smaller where a unit
-has many inputs. With their largest number F
+has many inputs, but lets weights move in a short fit. With the largest number F of inputs
 
 .. math:: \delta = \frac1\lambda, \qquad h_0 = \frac{1}{\lambda\, 0.0067^2}, \qquad \beta_2 = 1 - \frac{4}{T}, \qquad
-    \xi = \frac{s}{\mathrm{lr}\,(h_0 + \delta)}, \qquad s = \max\Big(0.0025, \min\Big(0.02, \frac1F\Big)\Big).
+    \xi = \frac{s}{\mathrm{lr}\,(h_0 + \delta)}, \qquad s = \min\Big(0.02, \max\Big(\frac1F, \frac{1.25}T\Big)\Big).
 
 The learning rate is 1 for likelihoods with a bounded gradient, such as `Categorical`; for others
 
@@ -46,7 +46,7 @@ from lightning_vi.diagnostics import WeightPosterior, weight_posteriors
 from lightning_vi.errors import InputTypeError
 from lightning_vi.functional import sum_of_logs
 from lightning_vi.likelihoods import Likelihood
-from lightning_vi.methods.variational.base import VariationalMethod, largest_fan_in
+from lightning_vi.methods.variational.base import USUAL_STEPS, VariationalMethod, largest_fan_in
 from lightning_vi.objectives import ObjectiveTerms, negative_elbo
 from lightning_vi.optim import PosteriorIVON, cosine_decay, trained_stds
 from lightning_vi.posteriors import DEFAULT_STD, inverse_softplus
@@ -54,8 +54,9 @@ from lightning_vi.priors import GaussianPrior
 from lightning_vi.sampling import NetworkInput, Vectorization
 
 PRIOR_STD = 1.0
-MIN_STEP, MAX_STEP = 0.0025, 0.02
-"""Bounds of the largest step of a weight, which is 1 over the largest number of inputs of a unit."""
+MAX_STEP = 0.02
+STEP_TIMES_STEPS = 1.25
+"""A weight can move by this distance in a fit at the full learning rate, however many inputs its unit has."""
 FORGETTING = 4.0
 """The decay rate of the Hessian is such that its start counts by exp(-4) at the end of a fit."""
 USUAL_DECAY = 0.99999
@@ -86,8 +87,8 @@ class IVON(VariationalMethod):
             length is unknown.
         weight_decay: :math:`\delta`, positive. None for a prior with standard deviation 1.
         clip_radius: :math:`\xi`, the maximum absolute update of a mean before multiplication by
-            :math:`\mathrm{lr}\,(h_0 + \delta)`. None for 1 over the largest number of inputs of a unit, between 0.0025
-            and 0.02, after the multiplication.
+            :math:`\mathrm{lr}\,(h_0 + \delta)`. None for a step of 1 over the largest number of inputs of a unit,
+            but at least 1.25 over the number of steps and at most 0.02.
         point_lr: Learning rate of Adam for parameters without a posterior.
         estimator: As for `VariationalMethod`; weights are sampled by default, as in the paper.
         stochastic_biases: As for `VariationalMethod`.
@@ -205,10 +206,15 @@ class IVON(VariationalMethod):
         ess = num_data / self.kl_weight
         decay = self._decay(num_data)
         hess_init = DEFAULT_STD**-2 / ess if self.hess_init is None else self.hess_init
-        largest = max(MIN_STEP, min(MAX_STEP, 1 / largest_fan_in(self.engine.parameters()[::2])))
         step = max(self.lr, 1e-12) * (hess_init + decay)
-        radius = largest / step if self.clip_radius is None else self.clip_radius
+        radius = self._largest_step() / step if self.clip_radius is None else self.clip_radius
         return {"hess_init": hess_init, "weight_decay": decay, "clip_radius": radius}
+
+    def _largest_step(self) -> float:
+        """Returns the largest change of a weight in one step."""
+        num_steps = self.num_steps if 0 < self.num_steps < math.inf else USUAL_STEPS
+        fan_in = largest_fan_in(self.engine.parameters()[::2])
+        return min(MAX_STEP, max(1 / fan_in, STEP_TIMES_STEPS / num_steps))
 
     @property
     def burnin_share(self) -> float:
