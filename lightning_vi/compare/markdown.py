@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 
 def format_estimate(mean: float, standard_error: float) -> str:
-    """Writes a mean with its standard error, rounded to two digits of the error.
+    """Writes a mean with its standard error, rounded to two digits of the error, and to five of the mean at most.
 
     Args:
         mean: The mean.
@@ -17,10 +17,15 @@ def format_estimate(mean: float, standard_error: float) -> str:
     Example:
         >>> format_estimate(1.23456, 0.0214), format_estimate(5301, 0), format_estimate(0.51, float("nan"))
         ('1.235 (0.021)', '5301', '0.510')
+        >>> format_estimate(0.7311507932, 4.3e-9)  # such as two seeds that happen to agree
+        '0.73115 (4e-09)'
     """
     if not standard_error > 0:
         return str(round(mean)) if float(mean).is_integer() else f"{mean:.{_digits(abs(mean), 3)}f}"
-    digits = _digits(standard_error, 2)
+    digits, most = _digits(standard_error, 2), _digits(abs(mean), 5)
+    if digits > most + 1:
+        return f"{mean:.{most}f} ({standard_error:.1g})"
+    digits = min(digits, most)
     return f"{mean:.{digits}f} ({standard_error:.{digits}f})"
 
 

@@ -99,7 +99,15 @@ def test_a_figure_shows_every_method() -> None:
 
 @pytest.mark.parametrize(
     ("mean", "error", "text"),
-    [(0.28714, 0.00831, "0.2871 (0.0083)"), (123.4, 20.0, "123 (20)"), (3.0, math.nan, "3"), (-0.5, 0.0, "-0.500")],
+    [
+        (0.28714, 0.00831, "0.2871 (0.0083)"),
+        (123.4, 20.0, "123 (20)"),
+        (3.0, math.nan, "3"),
+        (-0.5, 0.0, "-0.500"),
+        (-0.7311507932, 4.3e-9, "-0.73115 (4e-09)"),
+        (123456.7, 0.3, "123457 (0.3)"),
+        (0.967063, 0.000024, "0.96706 (0.00002)"),
+    ],
 )
 def test_estimates_are_rounded_by_their_error(mean: float, error: float, text: str) -> None:
     assert format_estimate(mean, error) == text
