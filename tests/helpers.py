@@ -61,6 +61,12 @@ class History(Logger):
             self.values.setdefault(name, []).append(float(value))
 
 
+def end_process_group() -> None:
+    """Ends a rank when all have come so far: a rank that leaves while another one still connects may abort it."""
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
 def quiet_trainer(**options: Any) -> Trainer:
     """A Trainer on the CPU that prints nothing; Lightning's usual warnings are ignored in the running test."""
     for message in LIGHTNING_WARNINGS:

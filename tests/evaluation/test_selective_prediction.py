@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import copy_of_state, loader, normal, quiet_trainer, randomize_posteriors, same_state
-from torch import Tensor, distributed, multiprocessing, nn
+from helpers import copy_of_state, end_process_group, loader, normal, quiet_trainer, randomize_posteriors, same_state
+from torch import Tensor, multiprocessing, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_vi import Deterministic, MeanFieldVI
@@ -292,7 +292,7 @@ def _compare_on_rank(rank: int, port: int) -> None:
     assert len(together.loss) == 23
     torch.testing.assert_close(together.loss.sort().values, alone.loss.sort().values)
     assert together.aurc == pytest.approx(alone.aurc, rel=1e-5)
-    distributed.destroy_process_group()
+    end_process_group()
 
 
 @pytest.mark.thorough

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import end_process_group
 from torch import Tensor, distributed, multiprocessing
 from torchmetrics import MetricCollection
 
@@ -148,7 +149,7 @@ def _score_a_share(rank: int, port: int, shares: list[tuple[int, int]], path: st
     metrics = regression_metrics(num_targets=2)
     metrics.update(**{k: v[:, start:stop] if k in sampled else v[start:stop] for k, v in batch.items()})
     torch.save(metrics.compute(), f"{path}/{rank}.pt")
-    distributed.destroy_process_group()
+    end_process_group()
 
 
 @pytest.mark.thorough

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import end_process_group
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close
@@ -193,7 +194,7 @@ def rank_main(rank: int, folder: Path) -> None:
         F.mse_loss(network(data[rank][0]), data[rank][1]).backward()
     optimizer.step()
     torch.save((drawn, weights(network)), folder / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
+    end_process_group()
 
 
 @pytest.mark.slow
