@@ -62,7 +62,7 @@ class History(Logger):
 
 
 def end_process_group() -> None:
-    """Ends a rank when all have come so far: a rank that leaves while another one still connects may abort it."""
+    """Ends a rank when all have come so far, so that none leaves while another one is at work."""
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 

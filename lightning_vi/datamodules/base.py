@@ -1,6 +1,6 @@
 """Base class of the datamodules: splits of tensors and their dataloaders."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal, NotRequired, TypedDict, Unpack, cast
 
 from lightning import LightningDataModule
@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from lightning_vi.datamodules._checks import check_int, check_seed, check_split
 from lightning_vi.datamodules._loader import row_loader
+from lightning_vi.datamodules._rows import Sample
 from lightning_vi.datamodules._split import IntArray
 from lightning_vi.datamodules._state import VERSION, DataState, check_version, digest
 from lightning_vi.datamodules._summary import as_html, as_text
@@ -179,9 +180,10 @@ class ArrayDataModule(LightningDataModule):
                 inputs, targets = None, None
             else:
                 inputs, targets = check_split(name, rows, num_classes, ignore_index)
-                _check_same_shape(name, inputs, targets, [part.shape for part in train])
             setattr(self, f"X_{name}", inputs)
             setattr(self, f"Y_{name}", targets)
+            if inputs is not None and targets is not None:
+                _check_same_shape(name, inputs, targets, (self.X_train, self.Y_train))
 
     def __repr__(self) -> str:
         return as_text(self)
@@ -368,10 +370,10 @@ def _equal(ours: Tensor | None, theirs: Tensor | None) -> bool:
     return ours.shape == theirs.shape and bool(ours.isclose(theirs, rtol=1e-6).all())
 
 
-def _check_same_shape(name: str, inputs: Tensor, targets: Tensor, train: Sequence[Sequence[int]]) -> None:
-    for letter, values, shape in zip("XY", (inputs, targets), train, strict=True):
-        if values.shape[1:] != tuple(shape[1:]):
+def _check_same_shape(name: str, inputs: Tensor, targets: Tensor, train: Sample) -> None:
+    for letter, values, reference in (("X", inputs, train[0]), ("Y", targets, train[1])):
+        if values.shape[1:] != reference.shape[1:]:
             raise InputValueError(
                 f"{letter}_{name} must have rows of the same shape as {letter}_train, "
-                f"{list(shape[1:])}, got {list(values.shape[1:])}."
+                f"{list(reference.shape[1:])}, got {list(values.shape[1:])}."
             )

@@ -88,7 +88,7 @@ class IVON(VariationalMethod):
         weight_decay: :math:`\delta`, positive. None for a prior with standard deviation 1.
         clip_radius: :math:`\xi`, the maximum absolute update of a mean before multiplication by
             :math:`\mathrm{lr}\,(h_0 + \delta)`. None for a step of 1 over the largest number of inputs of a unit,
-            but at least 1.25 over the number of steps and at most 0.02.
+            but at least 1.25 over the number of steps, 2000 if it is unknown, and at most 0.02.
         point_lr: Learning rate of Adam for parameters without a posterior.
         estimator: As for `VariationalMethod`; weights are sampled by default, as in the paper.
         stochastic_biases: As for `VariationalMethod`.
