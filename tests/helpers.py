@@ -1,5 +1,6 @@
 """Helpers of many tests: a silent Trainer, a logger that keeps its values, and small problems."""
 
+import atexit
 import re
 import warnings
 from argparse import Namespace
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning import LightningModule, Trainer
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers.logger import Logger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -62,9 +63,20 @@ class History(Logger):
 
 
 def end_process_group() -> None:
-    """Ends a rank when all have come so far, so that none leaves while another one is at work."""
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+    """Ends the process group, if there is one.
+
+    Its threads may need Python's lock once more after the last collective; where the interpreter is already at its
+    end, that aborts the process ("terminate called without an active exception").
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+class EndProcessGroup(Callback):
+    """Ends the process group at the exit of each rank; Lightning does so for NCCL alone."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        atexit.register(end_process_group)
 
 
 def quiet_trainer(**options: Any) -> Trainer:
@@ -81,6 +93,8 @@ def quiet_trainer(**options: Any) -> Trainer:
         "max_epochs": 1,
         "num_sanity_val_steps": 0,
     }
+    if "ddp" in str(options.get("strategy")):
+        options["callbacks"] = [*options.get("callbacks", []), EndProcessGroup()]
     return Trainer(**(silent | options))
 
 
