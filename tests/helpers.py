@@ -2,6 +2,7 @@
 
 import atexit
 import re
+import time
 import warnings
 from argparse import Namespace
 from collections.abc import Collection, Mapping
@@ -69,6 +70,7 @@ def end_process_group() -> None:
     end, that aborts the process ("terminate called without an active exception").
     """
     if torch.distributed.is_initialized():
+        time.sleep(0.1)  # torch 2.6 does not give them the lock while it waits for their end
         torch.distributed.destroy_process_group()
 
 

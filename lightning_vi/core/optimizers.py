@@ -17,6 +17,8 @@ LRSchedulerFactory = Callable[[Optimizer], LRScheduler | ReduceLROnPlateau] | Pe
 
 DEFAULT_LEARNING_RATE = 3e-3
 _FUSED_DEVICES = ("cpu", "cuda", "mps", "xpu")
+_ADAM = (torch.optim.Adam, torch.optim.AdamW)
+"""The second is a subclass of the first only in recent releases of PyTorch."""
 
 
 def default_optimizer(parameters: Iterable[Any]) -> Optimizer:
@@ -57,7 +59,7 @@ def build_optimizer(
     optimizer = factory(trained)
     first = optimizer.param_groups[0]
     no_decay = {id(parameter) for parameter in undecayed} if first.get("weight_decay") else set()
-    max_factor = math.inf if isinstance(optimizer, torch.optim.Adam) else 1.0
+    max_factor = math.inf if isinstance(optimizer, _ADAM) else 1.0
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for parameter in trained:
         factor = min(factors.get(parameter, 1.0), max_factor)
@@ -101,7 +103,7 @@ def configure_scheduler(factory: LRSchedulerFactory, optimizer: Optimizer, num_s
 
 def _fuse(optimizer: Optimizer) -> None:
     """Selects the fused implementation unless the caller has selected one."""
-    if not isinstance(optimizer, torch.optim.Adam | torch.optim.SGD):
+    if not isinstance(optimizer, (*_ADAM, torch.optim.SGD)):
         return
     for group in optimizer.param_groups:
         is_unset = group["fused"] is None and group["foreach"] is None

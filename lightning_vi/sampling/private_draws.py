@@ -1,6 +1,6 @@
 """Random numbers of a network's own, drawn from a private generator in one thread alone."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -15,6 +15,11 @@ _WITH_GENERATOR = {
     "low_dtype": "low_generator_dtype",
 }
 """Overloads of an operation without a generator, and those with one."""
+_FILLS: Mapping[Any, Callable[..., Tensor]] = {
+    torch.ops.aten.randn_like.default: Tensor.normal_,
+    torch.ops.aten.rand_like.default: Tensor.uniform_,
+}
+"""Operations that have no overload with a generator in older releases of PyTorch, by what fills an empty tensor."""
 
 
 class PrivateDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -49,7 +54,7 @@ class PrivateDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func(*args, **options)
         if func is _NATIVE_DROPOUT:
             return self._dropout(*args)
-        taking = func if _takes_generator(func) else _sibling(func)
+        taking = func if _takes_generator(func) else _sibling(func) or _like(func)
         if taking is None:  # it draws only with dropout, as attention and recurrent networks do
             return func(*args, **options)
         self.num_draws += 1
@@ -77,6 +82,13 @@ def _sibling(func: Any) -> Any:
     """Overload of an operation with a generator, None if there is none."""
     name = _WITH_GENERATOR.get(func._overloadname, "")
     return getattr(func.overloadpacket, name) if name in func.overloadpacket.overloads() else None
+
+
+def _like(func: Any) -> Any:
+    """What draws like `func`, with a generator; None for other operations."""
+    if (fill := _FILLS.get(func)) is None:
+        return None
+    return lambda *args, generator, **options: fill(torch.empty_like(*args, **options), generator=generator)
 
 
 def _device(args: tuple[Any, ...], options: Mapping[str, Any]) -> torch.device:

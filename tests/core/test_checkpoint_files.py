@@ -137,7 +137,7 @@ def hostile(path: Path) -> None:
 
 
 FILES: dict[str, tuple[Any, str]] = {
-    "hostile": (hostile, "is not a checkpoint .* it holds print, which may run code"),
+    "hostile": (hostile, "is not a checkpoint .* it holds (builtins.)?print, which may run code"),
     "empty": (lambda path: path.write_bytes(b""), "is not a checkpoint that torch.load"),
     "text": (lambda path: path.write_text("no checkpoint"), "is not a checkpoint that torch.load"),
     "tensor": (lambda path: torch.save(torch.ones(2), path), "it has no 'state_dict'"),

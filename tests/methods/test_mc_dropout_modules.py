@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from lightning_vi import MCDropout
 from lightning_vi.backbones import MLP
 from lightning_vi.likelihoods import Gaussian
-from lightning_vi.sampling import hooks_behind
+from lightning_vi.sampling import hooks_behind, private_draws
 
 X, Y = normal(12, 3), normal(12, 1)
 
@@ -232,11 +232,16 @@ def test_a_network_of_functional_dropout_alone() -> None:
     assert_close(prediction.epistemic_var, variance.detach(), rtol=0.2, atol=0.0)
 
 
-def test_other_random_numbers_of_a_network_leave_the_global_state_alone() -> None:
+@pytest.mark.parametrize("has_overloads", [True, False], ids=["overloads with a generator", "none"])
+def test_other_random_numbers_of_a_network_leave_the_global_state_alone(
+    has_overloads: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Noisy(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            return x + torch.randn_like(x)
+            return x + torch.randn_like(x) + torch.rand_like(x)
 
+    if not has_overloads:
+        monkeypatch.setattr(private_draws, "_WITH_GENERATOR", {})
     method = MCDropout(nn.Sequential(MLP(3, [4], 1, dropout_p=0.1), nn.Dropout(0.1), Noisy()), Gaussian())
     state = torch.get_rng_state()
     first = method.predict(X)
