@@ -2,11 +2,14 @@
 
 import copy
 
+import torch
 from torch import Tensor, nn
 
 from lightning_vi.core import Predictor
 from lightning_vi.sampling import NetworkInput
 from lightning_vi.tracing import using_last_prediction
+
+OLDEST_TORCH = "2.9"
 
 
 class PredictionModule(nn.Module):
@@ -22,6 +25,7 @@ class PredictionModule(nn.Module):
 
     Raises:
         NotFittedError: If the method is not fitted.
+        RuntimeError: If PyTorch is older than 2.9, whose `torch.export` fails, or gives other numbers.
 
     Example:
         >>> import torch
@@ -39,6 +43,11 @@ class PredictionModule(nn.Module):
     def __init__(
         self, method: Predictor, x: NetworkInput, *, num_samples: int | None = None, seed: int | None = None
     ) -> None:
+        if torch.__version__ < OLDEST_TORCH:
+            raise RuntimeError(
+                f"PredictionModule needs torch {OLDEST_TORCH} or newer, whose torch.export traces predictions, but this is "
+                f"torch {torch.__version__}; install a newer one, or serve the method itself"
+            )
         super().__init__()
         self.method = copy.deepcopy(method).eval().requires_grad_(False)
         self.num_samples = num_samples

@@ -162,6 +162,13 @@ def test_what_cannot_be_exported_is_refused() -> None:
             torch.export.export(PredictionModule(method, tokens), (tokens,))
 
 
+def test_releases_of_torch_that_cannot_export_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    method, x = MeanFieldVI(MLP(3, [8], 1), Gaussian()), torch.randn(4, 3)
+    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.8.1+cpu"))
+    with pytest.raises(RuntimeError, match=r"needs torch 2\.9 or newer, .* but this is torch 2\.8\.1\+cpu; install"):
+        PredictionModule(method, x)
+
+
 def test_the_method_is_copied() -> None:
     method, x = MeanFieldVI(MLP(3, [8], 1), Gaussian()).train(), torch.randn(4, 3)
     module = PredictionModule(method, x)
