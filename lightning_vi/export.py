@@ -45,8 +45,8 @@ class PredictionModule(nn.Module):
     ) -> None:
         if torch.__version__ < OLDEST_TORCH:
             raise RuntimeError(
-                f"PredictionModule needs torch {OLDEST_TORCH} or newer, whose torch.export traces predictions, but this "
-                f"is torch {torch.__version__}; install a newer one, or serve the method itself"
+                f"PredictionModule needs torch {OLDEST_TORCH} or newer, whose torch.export traces predictions, but "
+                f"this is torch {torch.__version__}; install a newer one, or serve the method itself"
             )
         super().__init__()
         self.method = copy.deepcopy(method).eval().requires_grad_(False)
