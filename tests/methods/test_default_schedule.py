@@ -11,7 +11,7 @@ from lightning import Callback, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_vi import LastLayerVI, MeanFieldVI
+from lightning_vi import FullRankVI, LastLayerVI, LowRankVI, MeanFieldVI
 from lightning_vi.backbones import MLP
 from lightning_vi.likelihoods import Bernoulli, Gaussian
 from lightning_vi.methods.variational.base import feature_learning_rate
@@ -123,6 +123,16 @@ def test_posterior_has_a_higher_rate_than_deterministic_weights_by_default() -> 
     rates = {id(p): group["lr"] for group in method.make_optimizer().param_groups for p in group["params"]}
     assert [rates[id(p)] for p in method.engine.parameters()] == pytest.approx([1.7 / math.sqrt(2000)] * 4)
     assert rates[id(next(method.backbone.parameters()))] == 0.003
+
+
+@pytest.mark.parametrize("kind", [MeanFieldVI, LowRankVI, FullRankVI])
+def test_the_size_of_a_covariance_does_not_lower_the_rate(kind: Any) -> None:
+    method = kind(MLP(1, [100], 1), Gaussian())
+    rates = {id(p): group["lr"] for group in method.make_optimizer().param_groups for p in group["params"]}
+    coupling = set() if method.coupling is None else set(method.coupling.parameters())
+    for parameter in method.engine.parameters():
+        share = 0.1 if parameter in coupling else 1.0
+        assert rates[id(parameter)] == pytest.approx(share * 1.7 / math.sqrt(2000))
 
 
 @pytest.mark.parametrize(

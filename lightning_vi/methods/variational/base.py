@@ -406,9 +406,12 @@ class VariationalMethod(DiagnosedMethod):
         """Factor of the learning rate of the posterior, see `posterior_learning_rate`."""
         if not self.has_default_optimizer:
             return 1.0
-        means, is_bounded = self.engine.parameters()[::2], self.likelihood.has_bounded_gradient
-        num_layers = num_joint_layers(self.backbone, sum(mean.dim() > 1 for mean in means))
-        rate = posterior_learning_rate(largest_fan_in(means), self.num_steps, is_bounded, num_layers)
+        moving, is_bounded = self.engine.parameters()[::2], self.likelihood.has_bounded_gradient
+        coupling = set() if self.coupling is None else set(self.coupling.parameters())
+        fan_in = largest_fan_in(each for each in moving if each not in coupling)
+        # The matrices of a coupling move the weights as further layers do, but do not sum over inputs.
+        num_layers = num_joint_layers(self.backbone, sum(each.dim() > 1 for each in moving))
+        rate = posterior_learning_rate(fan_in, self.num_steps, is_bounded, num_layers)
         return min(rate, largest_factor_rate(self.backbone, is_bounded)) / DEFAULT_LEARNING_RATE
 
     @property
