@@ -179,6 +179,14 @@ class SlowMatrixVariateVI(MatrixVariateVI):
         return super().main_factor * (0.5 if self.likelihood.has_bounded_gradient else 1.0)
 
 
+class FasterFullRankVI(FullRankVI):
+    """Trains its posterior at the rate of `MeanFieldVI`."""
+
+    @property
+    def main_factor(self) -> float:  # noqa: D102
+        return 2 * super().main_factor
+
+
 class AllLowRankWeightsVI(LowRankWeightsVI):
     """Has factors in all layers that become smaller."""
 
@@ -224,6 +232,7 @@ OTHERS: dict[str, type[UQMethod]] = {
     "MatrixVariateVI, half the rate for classes": SlowMatrixVariateVI,
     "LowRankVI": LowRankVI,
     "FullRankVI": FullRankVI,
+    "FullRankVI, twice the rate": FasterFullRankVI,
     "RadialVI": RadialVI,
     "LatentVariableVI": LatentVariableVI,
 }

@@ -66,6 +66,11 @@ class FullRankVI(VariationalMethod):
         super().__init__(backbone, likelihood, **arguments)
 
     @property
+    def main_factor(self) -> float:
+        """Half of that of other methods by default, which does better on held-out rows of small data sets."""
+        return super().main_factor * (0.5 if self.has_default_optimizer else 1.0)
+
+    @property
     def burnin_share(self) -> float:
         """0: few noisy rows would lose by it."""
         return 0.0
