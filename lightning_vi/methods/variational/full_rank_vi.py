@@ -72,7 +72,7 @@ class FullRankVI(VariationalMethod):
 
     @property
     def burnin_share(self) -> float:
-        """0: few noisy rows would lose by it."""
+        """0: of four small data sets, only one gains by it."""
         return 0.0
 
     def make_coupling(self, shapes: Sequence[torch.Size]) -> FullRankCoupling:  # noqa: D102
