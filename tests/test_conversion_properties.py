@@ -56,7 +56,7 @@ PIECES: dict[str, Callable[[int, list[nn.Module]], nn.Module]] = {
     "repeated": repeated,
     "skip": lambda width, _: Skip(nn.Sequential(nn.Linear(width, 2), nn.Tanh(), nn.Linear(2, width)), width),
     "convolution": lambda width, _: convolution(width),
-    "layer norm": lambda width, _: nn.LayerNorm(width),
+    "layer norm": lambda width, _: nn.LayerNorm(width) if width > 1 else nn.Tanh(),  # of one unit it leaves rounding
     "batch norm": lambda width, _: nn.BatchNorm1d(width),
     "prelu": lambda *_: nn.PReLU(),
     "tanh": lambda *_: nn.Tanh(),
