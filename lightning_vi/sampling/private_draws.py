@@ -85,7 +85,7 @@ def _sibling(func: Any) -> Any:
 
 
 def _like(func: Any) -> Any:
-    """What draws like `func`, with a generator; None for other operations."""
+    """Function that draws like an operation, with a generator; None for other operations."""
     if (fill := _FILLS.get(func)) is None:
         return None
     return lambda *args, generator, **options: fill(torch.empty_like(*args, **options), generator=generator)
