@@ -409,7 +409,7 @@ class VariationalMethod(DiagnosedMethod):
         moving, is_bounded = self.engine.parameters()[::2], self.likelihood.has_bounded_gradient
         coupling = set() if self.coupling is None else set(self.coupling.parameters())
         fan_in = largest_fan_in(each for each in moving if each not in coupling)
-        # The matrices of a coupling move the weights as further layers do, but do not sum over inputs.
+        # The matrices of a coupling count as layers, but their columns are no inputs of a unit.
         num_layers = num_joint_layers(self.backbone, sum(each.dim() > 1 for each in moving))
         rate = posterior_learning_rate(fan_in, self.num_steps, is_bounded, num_layers)
         return min(rate, largest_factor_rate(self.backbone, is_bounded)) / DEFAULT_LEARNING_RATE
